@@ -1,0 +1,216 @@
+"""What a CLIP is made of: sizes, activation and where the V-V path starts.
+
+A `BackboneSpec` is enough to build the towers, with or without weights. Specs come from
+open_clip's own configs by name, from a JSON file, or from the shapes in a state dict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from faprompt.errors import ConfigError, ModelError
+
+HEAD_WIDTH = 64  # every OpenAI CLIP; open_clip's default
+VALUE_PATH_SHARE = 19 / 24  # AnomalyCLIP's DPAM_layer 20: the last 19 of 24 blocks
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSpec:
+    """A vision transformer. Sizes in pixels, tokens and channels."""
+
+    image_size: int  # side the position table was trained at
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float = 4.0
+    stem_channels: tuple[int, ...] = ()  # ours: convolutions that look before they patchify
+    stem_strides: tuple[int, ...] = ()  # their strides and the last one's; product = patch_size
+
+    @property
+    def value_path_start(self) -> int:
+        """Number of leading blocks without a V-V path: 5 of 24, same share for others."""
+        return self.layers - math.ceil(VALUE_PATH_SHARE * self.layers - 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """A causal text transformer."""
+
+    width: int
+    layers: int
+    heads: int
+    context_length: int = 77
+    vocab_size: int = 49408
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """A whole CLIP. `quick_gelu` has no default on purpose: guessing it bends results."""
+
+    embed_dim: int
+    quick_gelu: bool
+    vision: VisionSpec
+    text: TextSpec
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    vocabulary: tuple[int, ...] | None = field(default=None, repr=False)  # kept BPE ids, see tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BackboneSpec:
+        """The inverse of `to_dict`. Unknown or missing keys raise `ConfigError`."""
+        values = dict(data)
+        values["vision"] = _build(VisionSpec, values.get("vision", {}), "vision")
+        values["text"] = _build(TextSpec, values.get("text", {}), "text")
+        return _build(cls, values, "backbone")
+
+    def open_clip_config(self) -> dict[str, Any]:
+        """Arguments of `open_clip.model.CLIP` that build the same towers."""
+        vision, text = self.vision, self.text
+        return {
+            "embed_dim": self.embed_dim,
+            "quick_gelu": self.quick_gelu,
+            "vision_cfg": {
+                "image_size": vision.image_size,
+                "patch_size": vision.patch_size,
+                "width": vision.width,
+                "layers": vision.layers,
+                "head_width": vision.width // vision.heads,
+                "mlp_ratio": vision.mlp_ratio,
+            },
+            "text_cfg": {
+                "context_length": text.context_length,
+                "vocab_size": text.vocab_size,
+                "width": text.width,
+                "heads": text.heads,
+                "layers": text.layers,
+                "mlp_ratio": text.mlp_ratio,
+            },
+        }
+
+
+def spec_from_open_clip(name: str, *, quick_gelu: bool | None = None) -> BackboneSpec:
+    """The spec of an open_clip model name such as `ViT-L-14-336`.
+
+    Args:
+        name: one of open_clip's config names, a slash read as a dash.
+        quick_gelu: overrides the config; OpenAI weights need True whatever it says.
+
+    Raises:
+        ConfigError: open_clip knows no such name, or its towers are not plain
+            vision and text transformers.
+    """
+    from faprompt.clip._open_clip import open_clip_module
+
+    open_clip = open_clip_module()
+    config = open_clip.get_model_config(name.replace("/", "-"))
+    if config is None:
+        near = [known for known in open_clip.list_models() if known.startswith("ViT")]
+        raise ConfigError(f"open_clip knows no model {name!r}; it knows {', '.join(near)}.")
+    return spec_from_open_clip_config(config, name=name, quick_gelu=quick_gelu)
+
+
+def spec_from_open_clip_config(
+    config: Mapping[str, Any], *, name: str, quick_gelu: bool | None = None
+) -> BackboneSpec:
+    """The spec of an open_clip config, refusing what the V-V path cannot be drawn in."""
+    vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
+    plain_vision = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
+    plain_text = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+    odd = sorted((set(vision) - plain_vision) | (set(text) - plain_text))
+    if odd or not isinstance(vision.get("layers"), int):
+        raise ConfigError(
+            f"{name!r} is not a plain CLIP of two transformers ({', '.join(odd) or 'a ResNet'}); "
+            "choose an OpenAI- or LAION-style ViT such as ViT-L-14-336."
+        )
+    head_width = vision.get("head_width", HEAD_WIDTH)
+    return BackboneSpec(
+        embed_dim=config["embed_dim"],
+        quick_gelu=config.get("quick_gelu", False) if quick_gelu is None else quick_gelu,
+        vision=VisionSpec(
+            image_size=vision.get("image_size", 224),
+            patch_size=vision["patch_size"],
+            width=vision["width"],
+            layers=vision["layers"],
+            heads=vision["width"] // head_width,
+            mlp_ratio=vision.get("mlp_ratio", 4.0),
+        ),
+        text=TextSpec(
+            width=text.get("width", 512),
+            layers=text.get("layers", 12),
+            heads=text.get("heads", 8),
+            context_length=text.get("context_length", 77),
+            vocab_size=text.get("vocab_size", 49408),
+            mlp_ratio=text.get("mlp_ratio", 4.0),
+        ),
+    )
+
+
+def infer_spec(state: Mapping[str, Any], *, quick_gelu: bool) -> BackboneSpec:
+    """The spec that a state dict under OpenAI's key names implies (heads = width / 64).
+
+    Args:
+        state: name -> tensor (anything with `.shape`).
+        quick_gelu: the one thing shapes cannot tell.
+
+    Raises:
+        ModelError: the keys are not those of a ViT CLIP; missing ones are named.
+    """
+    needed = [
+        "visual.conv1.weight", "visual.positional_embedding", "visual.proj", "ln_final.weight",
+        "positional_embedding", "token_embedding.weight", "text_projection",
+    ]  # fmt: skip
+    missing = [key for key in needed if key not in state]
+    if missing:
+        raise ModelError(
+            f"This state dict is not a ViT CLIP: it lacks {', '.join(missing)}. "
+            "Wanted: OpenAI's or open_clip's names, or a transformers CLIP folder."
+        )
+    patch = state["visual.conv1.weight"]
+    width, patch_size = patch.shape[0], patch.shape[-1]
+    grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
+    text_width = state["ln_final.weight"].shape[0]
+    return BackboneSpec(
+        embed_dim=state["text_projection"].shape[1],
+        quick_gelu=quick_gelu,
+        vision=VisionSpec(
+            image_size=grid * patch_size,
+            patch_size=patch_size,
+            width=width,
+            layers=_count_blocks(state, "visual.transformer.resblocks."),
+            heads=width // HEAD_WIDTH,
+        ),
+        text=TextSpec(
+            width=text_width,
+            layers=_count_blocks(state, "transformer.resblocks."),
+            heads=text_width // HEAD_WIDTH,
+            context_length=state["positional_embedding"].shape[0],
+            vocab_size=state["token_embedding.weight"].shape[0],
+        ),
+    )
+
+
+def _count_blocks(state: Mapping[str, Any], prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def _build(record: type, values: Mapping[str, Any], place: str) -> Any:
+    known = {f.name for f in fields(record)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"{place} spec: unknown {', '.join(unknown)}; known: {sorted(known)}.")
+    frozen = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    try:
+        return record(**frozen)
+    except TypeError as error:
+        raise ConfigError(f"{place} spec is incomplete: {error}") from error

@@ -1,0 +1,188 @@
+"""The text tower, for prompts made of continuous vectors.
+
+A prompt is split where it stops being common property:
+
+    [SOT] V1 V2 V3 V4 V5 | A1 A2 damaged object . [EOT]
+          prefix (once)  |   suffix (once per prompt)
+
+The mask is causal, so a prefix never sees its suffixes: its keys and values are computed
+once per layer and shared by any number of suffixes, of any number of images. Positions
+after the end token cannot influence it and are never computed (12 instead of 77). Deep
+prompts overwrite positions 1..t of layers 2..d, wherever the split lies.
+
+Source: AnomalyCLIP_lib/AnomalyCLIP.py and prompt_ensemble.py of zqhang/AnomalyCLIP; the
+split is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faprompt.clip.spec import TextSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DeepPrompts:
+    """Matrices that overwrite positions 1..t before layers 2, 3, ... of the text tower.
+
+    vectors: (d - 1, t, width). `round_to_half` reproduces the authors' cast to float16
+    where they insert them; the gradient passes through float16 as well.
+    """
+
+    vectors: Tensor
+    round_to_half: bool = False
+
+    @property
+    def length(self) -> int:
+        """t, the number of overwritten positions."""
+        return self.vectors.shape[1]
+
+    def for_layer(self, layer: int) -> Tensor | None:
+        """(t, width) to write before `layer` (from 1), or None where nothing is written."""
+        if not 2 <= layer < 2 + len(self.vectors):
+            return None
+        matrix = self.vectors[layer - 2]
+        return matrix.half().to(matrix.dtype) if self.round_to_half else matrix
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrefix:
+    """Keys and values of a prefix, layer by layer, each (1, heads, P, head width)."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    length: int
+
+
+class TextTower(nn.Module):
+    """open_clip's causal text transformer, fed with vectors in place of token ids."""
+
+    def __init__(self, clip: Any, spec: TextSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.transformer = clip.transformer
+        self.token_embedding = clip.token_embedding
+        self.ln_final = clip.ln_final
+        self.positional_embedding = clip.positional_embedding
+        self.text_projection = clip.text_projection
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Token ids (...,) int64 -> (..., width), without positions."""
+        return self.token_embedding(ids)
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """Plain text: (N, L) ids, zero-padded after the end token -> (N, D), not normalised.
+
+        The end token is the largest id of each row, as CLIP has it.
+        """
+        end = ids.argmax(dim=-1)
+        longest = int(end.max()) + 1
+        empty = self.encode_prefix(self.token_embedding.weight.new_zeros(0, self.spec.width))
+        return self.encode(empty, self.embed_tokens(ids[:, :longest]), end)
+
+    def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
+        """Run the shared beginning of some prompts once.
+
+        Args:
+            prefix: (P, width) vectors at positions 0..P-1, without positions added; P may be 0.
+            deep: deep prompts, or None.
+        """
+        length = len(prefix)
+        stream = (prefix + self.positional_embedding[:length])[None]
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        blocks = self.transformer.resblocks
+        for number, block in enumerate(blocks, start=1):
+            stream = _overwrite(stream, 0, deep, number)
+            q, k, v = _project(block, stream)
+            keys.append(k)
+            values.append(v)
+            if number < len(blocks) and length:  # nobody reads the last block's output
+                seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                stream = _finish(block, stream, seen)
+        return EncodedPrefix(tuple(keys), tuple(values), length)
+
+    def encode(
+        self,
+        prefix: EncodedPrefix,
+        suffixes: Tensor,
+        end: Tensor | int,
+        deep: DeepPrompts | None = None,
+    ) -> Tensor:
+        """Text features of many prompts that begin alike.
+
+        Args:
+            prefix: their beginning, from `encode_prefix` with the same `deep`.
+            suffixes: (N, S, width) vectors at positions P..P+S-1, without positions added.
+            end: position of the end token within the suffix; one for all, or (N,) int64.
+            deep: deep prompts, or None.
+
+        Returns:
+            (N, D), read at the end token, after `ln_final` and the projection; not normalised.
+
+        Raises:
+            ValueError: the prompts are longer than the context.
+        """
+        count, length, _ = suffixes.shape
+        first = prefix.length
+        if first + length > self.spec.context_length:
+            raise ValueError(
+                f"A prompt of {first + length} tokens does not fit into "
+                f"{self.spec.context_length}; shorten it."
+            )
+        stream = suffixes + self.positional_embedding[first : first + length]
+        mask = _causal_mask(first, length, suffixes.device)
+        rows = torch.arange(count, device=suffixes.device)
+        blocks = self.transformer.resblocks
+        for number, block in enumerate(blocks, start=1):
+            stream = _overwrite(stream, first, deep, number)
+            q, k, v = _project(block, stream)
+            k, v = (
+                torch.cat([shared.expand(count, -1, -1, -1), own], dim=2)
+                for shared, own in ((prefix.keys[number - 1], k), (prefix.values[number - 1], v))
+            )
+            layer_mask = mask
+            if number == len(blocks):  # only the end token is read
+                q = q[rows, :, end][:, :, None]
+                layer_mask = mask[end].reshape(-1, 1, 1, mask.shape[-1])
+                stream = stream[rows, end][:, None]
+            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=layer_mask)
+            stream = _finish(block, stream, seen)
+        return self.ln_final(stream[:, 0]) @ self.text_projection
+
+
+def _causal_mask(first: int, length: int, device: torch.device) -> Tensor:
+    """(length, first + length) bool: suffix position i sees the prefix and suffix 0..i."""
+    return torch.ones(length, first + length, dtype=torch.bool, device=device).tril(first)
+
+
+def _overwrite(stream: Tensor, first: int, deep: DeepPrompts | None, layer: int) -> Tensor:
+    """Write the layer's deep prompts over positions 1..t of the tokens that begin at `first`."""
+    matrix = None if deep is None else deep.for_layer(layer)
+    if matrix is None:
+        return stream
+    start, stop = max(1, first), min(1 + len(matrix), first + stream.shape[1])
+    if start >= stop:
+        return stream
+    written = matrix[start - 1 : stop - 1].to(stream.dtype).expand(len(stream), -1, -1)
+    return torch.cat([stream[:, : start - first], written, stream[:, stop - first :]], dim=1)
+
+
+def _project(block: Any, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one block, each (B, heads, L, head width)."""
+    attention = block.attn
+    packed = F.linear(block.ln_1(stream), attention.in_proj_weight, attention.in_proj_bias)
+    batch, length, width = stream.shape
+    heads = attention.num_heads
+    q, k, v = packed.view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def _finish(block: Any, stream: Tensor, seen: Tensor) -> Tensor:
+    stream = stream + block.attn.out_proj(seen.transpose(1, 2).flatten(2))
+    return stream + block.mlp(block.ln_2(stream))

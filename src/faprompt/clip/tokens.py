@@ -1,0 +1,88 @@
+"""Sentences into token ids: CLIP's byte-pair encoding, whole or cut down.
+
+A backbone may keep only some rows of CLIP's 49,408-row token table (`tiny` does, for
+size). Its vocabulary lists the kept ids in rising order; start and end stay the two
+largest, so "the end token is the largest id" still holds. A token outside the
+vocabulary is an error that names the word: guessing it would quietly change a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+START, END = 49406, 49407
+
+
+@cache
+def _bpe() -> Any:
+    from faprompt.clip._open_clip import open_clip_module
+
+    return open_clip_module().tokenizer.SimpleTokenizer()
+
+
+def bpe_ids(text: str) -> list[int]:
+    """CLIP's ids of `text` (lower-cased, cleaned), without start and end."""
+    return _bpe().encode(text)
+
+
+class Tokenizer:
+    """Text to ids of one backbone's token table."""
+
+    def __init__(self, vocabulary: Sequence[int] | None = None, *, context_length: int = 77):
+        self.context_length = context_length
+        self._row = None if vocabulary is None else {v: i for i, v in enumerate(vocabulary)}
+        if vocabulary is not None and list(vocabulary) != sorted({*vocabulary, START, END}):
+            raise ValueError("vocabulary should rise, without repeats, and hold start and end.")
+
+    @property
+    def start(self) -> int:
+        """Id of the start token."""
+        return self._map(START, "<start>")
+
+    @property
+    def end(self) -> int:
+        """Id of the end token; the largest of all."""
+        return self._map(END, "<end>")
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of `text` without start and end.
+
+        Raises:
+            ValueError: a word this backbone has no token for.
+        """
+        return [self._map(i, text) for i in bpe_ids(text)]
+
+    def knows(self, text: str) -> bool:
+        """Whether every token of `text` is in the vocabulary."""
+        return self._row is None or all(i in self._row for i in bpe_ids(text))
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """(N, longest) int64 ids with start and end, padded with 0.
+
+        Raises:
+            ValueError: a text that does not fit into the context.
+        """
+        rows = [[self.start, *self.ids(text), self.end] for text in texts]
+        longest = max(len(row) for row in rows)
+        if longest > self.context_length:
+            raise ValueError(f"A text of {longest} tokens exceeds {self.context_length}.")
+        padded = torch.zeros(len(rows), longest, dtype=torch.int64)
+        for index, row in enumerate(rows):
+            padded[index, : len(row)] = torch.tensor(row)
+        return padded
+
+    def _map(self, bpe_id: int, text: str) -> int:
+        if self._row is None:
+            return bpe_id
+        if bpe_id not in self._row:
+            word = _bpe().decode([bpe_id]).strip()
+            raise ValueError(
+                f"This backbone's vocabulary has no token {word!r} (in {text!r}); "
+                "reword the prompt, or use a backbone with CLIP's whole vocabulary."
+            )
+        return self._row[bpe_id]

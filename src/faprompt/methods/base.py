@@ -1,0 +1,100 @@
+"""What a method is: image tokens in, scores and patch maps out, by one forward.
+
+Training, evaluation, export and serving all call `Method.forward`. A method that learns
+adds `loss`; its parameters are exactly the ones that move. The backbone is not part of
+the method and never saved with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from faprompt.clip.text import TextTower
+from faprompt.clip.vision import ImageFeatures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodConfig:
+    """Options every method has: what it sees and how its map is finished."""
+
+    image_size: int = 518  # side in pixels the picture is resized to (AnomalyCLIP utils.py)
+    sigma_px: float = 4.0  # Gaussian on the map, in pixels of `image_size`; 0 for none
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"image_size should be at least 1, got {self.image_size}")
+        if self.sigma_px < 0:
+            raise ValueError(f"sigma_px should not be negative, got {self.sigma_px}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodOutput:
+    """A method's word on a batch.
+
+    score: (B,) in 0..1. patch_map: (B, rows, columns) in 0..1, before smoothing.
+    prompt_scores: (B, K), one per abnormality prompt, on request.
+    """
+
+    score: Tensor
+    patch_map: Tensor
+    prompt_scores: Tensor | None = None
+
+
+class Method(nn.Module):
+    """Base of all methods. Children set `name`, `config_class` and write `forward`."""
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[MethodConfig]]
+    value_path: ClassVar[bool] = True  # patch tokens from the V-V path
+    class_ln_post: ClassVar[bool] = False
+
+    config: MethodConfig
+
+    @property
+    def layers(self) -> Sequence[int] | None:
+        """Blocks whose patch tokens are wanted, from 1; None means the last."""
+        return None
+
+    def static_text(self, text: TextTower) -> Any:
+        """The text side that depends on no image; computed once for inference."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        features: ImageFeatures,
+        text: TextTower,
+        *,
+        static: Any = None,
+        with_prompt_scores: bool = False,
+    ) -> MethodOutput:
+        """Scores and maps of a batch.
+
+        Args:
+            features: from the backbone's image pass.
+            text: the backbone's text tower.
+            static: what `static_text` gave; None computes it here, with gradients.
+            with_prompt_scores: also score the image by each abnormality prompt alone.
+        """
+        raise NotImplementedError
+
+    def loss(self, output: Any, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Named terms, already weighted; they add up to what is minimised.
+
+        Args:
+            output: of `forward` on the same batch.
+            label: (B,) int64, 1 anomalous.
+            mask: (B, image_size, image_size) float, 1 where anomalous.
+
+        Raises:
+            TypeError: the method does not learn.
+        """
+        raise TypeError(f"{self.name!r} has nothing to train.")
+
+    @property
+    def learns(self) -> bool:
+        """Whether any parameter moves."""
+        return any(True for _ in self.parameters())

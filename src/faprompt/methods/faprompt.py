@@ -1,0 +1,258 @@
+"""FAPrompt: compound abnormality prompts (CAP) shifted by a data-dependent prior (DAP).
+
+    first pass    F_n, F_a1..F_aK -> mean F_a -> coarse map       (depends on no image)
+    prior         M strangest patches, in order -> psi -> Omega   (one vector per image)
+    second pass   A + Omega -> F'_a1..F'_aK -> mean F'_a -> refined map
+    score         (p + (2 max coarse + max refined) / 3) / 2      p from the class token
+    map           (coarse + refined) / 2, smoothed
+
+Paper: Zhu et al., Fine-grained Abnormality Prompt Learning for Zero-shot Anomaly
+Detection, ICCV 2025. Code read: FAPrompt.py, train.py, test.py of mala-lab/FAPrompt at
+7e9d9d2 (no licence text of theirs is copied; this is our own implementation).
+Where code and paper part, each difference is an option; `preset` gathers them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faprompt import losses
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.text import TextTower
+from faprompt.clip.vision import ImageFeatures
+from faprompt.methods.base import Method, MethodConfig, MethodOutput
+from faprompt.prompts.compound import CompoundPrompts, EncodedPrompts
+from faprompt.prompts.prior import (
+    AbnormalityPrior,
+    RankBy,
+    Selection,
+    gather_patches,
+    select_patches,
+)
+from faprompt.scoring import CLIP_AD_TEMPERATURE, grid_map, pair_logits, unit, upsample
+
+DEAD_PROJECTION_WIDTH = 896  # MaPLe's leftover layers, in every reference checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FAPromptConfig(MethodConfig):
+    """All constants of FAPrompt. Sources: [B.1] appendix, [C] public code, [7.x] our spec."""
+
+    sigma_px: float = 10.0  # [B.1], [C]
+    prompts: int = 10  # K [B.1]
+    normal_tokens: int = 5  # E [B.1]
+    abnormal_tokens: int = 2  # E' [B.1]
+    patches: int = 10  # M [B.1]
+    deep_depth: int = 9  # layers 2..9 are written, "the first 9 layers" [B.1]
+    deep_length: int = 4  # t [B.1]
+    class_word: str = "object"  # [C]
+    abnormal_word: str = "damaged"  # [C]
+    temperature: float = CLIP_AD_TEMPERATURE  # [C]
+    coarse_share: float = 2 / 3  # of the two map maxima in the image score [C]
+    selection: Selection = "topk"  # "first" in the released code [7.1]
+    rank_by: RankBy = "similarity"  # "probability" in the code's index computation [7.6]
+    image_cross_entropy: bool = False  # the release adds it to the focal term [7.2]
+    focal_as_logit: bool = False  # the release puts the score through a sigmoid again [7.3]
+    round_deep_to_half: bool = False  # the release rounds D to fp16 at insertion [7.14]
+    coarse_weight: float = 1.0  # of the local losses [C]
+    refined_weight: float = 0.5  # [C]
+    orthogonal_weight: float = 0.1  # [C]
+    prior_weight: float = 1.0  # [C]
+    long_deep_prompts: Literal["refuse", "overwrite"] = "refuse"  # length beyond E, spec 11
+
+    def __post_init__(self) -> None:
+        MethodConfig.__post_init__(self)
+        counts = ("prompts", "normal_tokens", "abnormal_tokens", "patches", "deep_length")
+        low = [name for name in counts if getattr(self, name) < 1]
+        if low or self.deep_depth < 1:
+            raise ValueError(f"{', '.join(low) or 'deep_depth'} should be at least 1")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature should be above 0, got {self.temperature}")
+        if self.deep_length > self.normal_tokens and self.long_deep_prompts == "refuse":
+            raise ValueError(
+                f"deep prompts of length {self.deep_length} would overwrite more than the "
+                f"{self.normal_tokens} context tokens; shorten them, or set "
+                "long_deep_prompts=overwrite to do as the released code does"
+            )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},  # the method as described; the defaults above
+    "official": {  # what the newest public code computes
+        "selection": "first",
+        "rank_by": "probability",
+        "image_cross_entropy": True,
+        "focal_as_logit": True,
+        "round_deep_to_half": True,
+        "long_deep_prompts": "overwrite",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FAPromptOutput(MethodOutput):
+    """Everything one pass computed; the loss and `explain` read it.
+
+    image_logits (B, 2) before softmax; coarse, refined (B, rows, columns); prior (B, width);
+    selected (B, M) patch indices; normal_text (D,); abnormal_text (K, D) of the first pass;
+    refined_text (B, K, D); text_pair (B, 2, D), unit length.
+    """
+
+    image_logits: Tensor
+    coarse: Tensor
+    refined: Tensor
+    prior: Tensor
+    selected: Tensor
+    normal_text: Tensor
+    abnormal_text: Tensor
+    refined_text: Tensor
+    text_pair: Tensor
+
+
+class FAPrompt(Method):
+    """CAP and DAP on a frozen CLIP."""
+
+    name = "faprompt"
+    config_class = FAPromptConfig
+    presets: ClassVar = PRESETS
+
+    def __init__(self, config: FAPromptConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.config: FAPromptConfig = config
+        self.prompts = CompoundPrompts(
+            backbone,
+            prompts=config.prompts,
+            normal_tokens=config.normal_tokens,
+            abnormal_tokens=config.abnormal_tokens,
+            deep_depth=config.deep_depth,
+            deep_length=config.deep_length,
+            class_word=config.class_word,
+            abnormal_word=config.abnormal_word,
+            round_to_half=config.round_deep_to_half,
+        )
+        self.prior = AbnormalityPrior(
+            backbone.spec.embed_dim, config.patches, backbone.spec.text.width
+        )
+
+    def static_text(self, text: TextTower) -> EncodedPrompts:
+        """First-pass features; independent of any image."""
+        return self.prompts.encode(text)
+
+    def forward(
+        self,
+        features: ImageFeatures,
+        text: TextTower,
+        *,
+        static: EncodedPrompts | None = None,
+        with_prompt_scores: bool = False,
+    ) -> FAPromptOutput:
+        """See `Method.forward`."""
+        config = self.config
+        first = self.static_text(text) if static is None else static
+        patches = unit(features.patch_tokens[max(features.patch_tokens)])  # (B, N, D)
+        normal, prototype = unit(first.normal_text), unit(first.abnormal_text.mean(dim=0))
+        logits = pair_logits(
+            patches, torch.stack([normal, prototype]), temperature=config.temperature
+        )
+        coarse = logits.softmax(dim=-1)[..., 1]  # (B, N)
+        selected = select_patches(
+            logits[..., 1],
+            coarse,
+            count=config.patches,
+            selection=config.selection,
+            rank_by=config.rank_by,
+        )
+        prior = self.prior(gather_patches(patches, selected))
+        refined_text = self.prompts.encode_refined(text, first.prefix, prior)  # (B, K, D)
+        refined_prototype = unit(refined_text.mean(dim=1))
+        pair = torch.stack([normal.expand_as(refined_prototype), refined_prototype], dim=1)
+        refined = pair_logits(patches, pair, temperature=config.temperature).softmax(-1)[..., 1]
+        image_logits = pair_logits(
+            features.class_token[:, None], pair, temperature=config.temperature
+        )[:, 0]
+        return FAPromptOutput(
+            score=self._image_score(image_logits.softmax(dim=-1)[:, 1], coarse, refined),
+            patch_map=grid_map((coarse + refined) / 2, features.grid),
+            prompt_scores=(
+                self._prompt_scores(features, patches, first, refined_text)
+                if with_prompt_scores
+                else None
+            ),
+            image_logits=image_logits,
+            coarse=grid_map(coarse, features.grid),
+            refined=grid_map(refined, features.grid),
+            prior=prior,
+            selected=selected,
+            normal_text=first.normal_text,
+            abnormal_text=first.abnormal_text,
+            refined_text=refined_text,
+            text_pair=pair,
+        )
+
+    def loss(self, output: FAPromptOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """The terms of spec 5, weighted; `image_cross_entropy` is there only where asked for."""
+        config = self.config
+        size = (mask.shape[-2], mask.shape[-1])
+        coarse, refined = upsample(output.coarse, size), upsample(output.refined, size)
+        terms = {
+            "local": config.coarse_weight * losses.local_loss(coarse, mask)
+            + config.refined_weight * losses.local_loss(refined, mask),
+            "image_focal": losses.score_focal(output.score, label, as_logit=config.focal_as_logit),
+            "orthogonal": config.orthogonal_weight * losses.orthogonality(output.abnormal_text),
+            "prior": config.prior_weight * losses.prior_penalty(output.prior, label),
+        }
+        if config.image_cross_entropy:
+            terms["image_cross_entropy"] = F.cross_entropy(output.image_logits, label)
+        return terms
+
+    def _image_score(self, probability: Tensor, coarse: Tensor, refined: Tensor) -> Tensor:
+        """(..., ) chances and (..., N) maps -> score; the maxima weigh 2:1 (test.py)."""
+        share = self.config.coarse_share
+        peak = share * coarse.amax(dim=-1) + (1 - share) * refined.amax(dim=-1)
+        return (probability + peak) / 2
+
+    def _prompt_scores(
+        self, features: ImageFeatures, patches: Tensor, first: EncodedPrompts, refined: Tensor
+    ) -> Tensor:
+        """Ours: the image score with one abnormality prompt in place of the prototype, (B, K)."""
+
+        def chances(tokens: Tensor, abnormal: Tensor) -> Tensor:
+            normal = pair_logits(tokens, first.normal_text[None], temperature=temperature)
+            each = pair_logits(tokens, abnormal, temperature=temperature)
+            return (each - normal).sigmoid().mT  # (B, K, N): a softmax of two is a sigmoid
+
+        temperature = self.config.temperature
+        image = chances(features.class_token[:, None], refined)[..., 0]
+        return self._image_score(
+            image, chances(patches, first.abnormal_text), chances(patches, refined)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCount:
+    """live: what moves. reported: as the authors count, dead projections included."""
+
+    live: int
+    reported: int
+
+
+def count_parameters(
+    config: FAPromptConfig, *, embed_dim: int = 768, text_width: int = 768
+) -> ParameterCount:
+    """Parameters of FAPrompt, both ways: 4,100,064 and 9,612,256 at the paper's size.
+
+    The difference is (d-1) layers Linear(width, 896) inherited from MaPLe through
+    AnomalyCLIP: registered, saved and counted, called by no forward pass (spec 9).
+    """
+    hidden = embed_dim * config.patches // 16
+    prompt_vectors = config.normal_tokens + config.prompts * config.abnormal_tokens
+    deep = config.deep_length * (config.deep_depth - 1)
+    psi = (embed_dim * config.patches + 1) * hidden + (hidden + 1) * text_width
+    live = text_width * (prompt_vectors + deep) + psi
+    dead = (config.deep_depth - 1) * (text_width + 1) * DEAD_PROJECTION_WIDTH
+    return ParameterCount(live=live, reported=live + dead)

@@ -1,0 +1,105 @@
+"""CAP: compound abnormality prompts, K abnormal prompts that share the normal one's context.
+
+    normal      [SOT] V1..VE                 object . [EOT]
+    abnormal i  [SOT] V1..VE A_i1..A_iE'  damaged object . [EOT]
+
+V is shared by all prompts, so `[SOT] V1..VE` is one prefix for everything, encoded once.
+Deep prompts D_2..D_d overwrite positions 1..t before layers 2..d, in every prompt.
+
+Source: FAPrompt (ICCV 2025), Eq. 1 and appendix B.1; FAPrompt.py of mala-lab/FAPrompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.text import DeepPrompts, EncodedPrefix, TextTower
+
+INIT_STD = 0.02  # nn.init.normal_ in FAPrompt.py, for all prompt vectors
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompts:
+    """First-pass text features, which depend on no image, and the prefix they share.
+
+    normal_text (D,), abnormal_text (K, D); un-normalised.
+    """
+
+    prefix: EncodedPrefix
+    normal_text: Tensor
+    abnormal_text: Tensor
+
+
+class CompoundPrompts(nn.Module):
+    """The learnable vectors V, A and D, and the frozen words around them."""
+
+    normal_words: Tensor
+    abnormal_words: Tensor
+    start_word: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        prompts: int,
+        normal_tokens: int,
+        abnormal_tokens: int,
+        deep_depth: int,
+        deep_length: int,
+        class_word: str,
+        abnormal_word: str,
+        round_to_half: bool,
+    ) -> None:
+        super().__init__()
+        width = backbone.spec.text.width
+        layers = max(0, min(deep_depth, backbone.spec.text.layers) - 1)
+        self.round_to_half = round_to_half
+        self.normal_context = nn.Parameter(torch.empty(normal_tokens, width))
+        self.abnormal_tokens = nn.Parameter(torch.empty(prompts, abnormal_tokens, width))
+        self.deep_prompts = nn.Parameter(torch.empty(layers, deep_length, width))
+        for vectors in (self.normal_context, self.abnormal_tokens, self.deep_prompts):
+            nn.init.normal_(vectors, std=INIT_STD)
+        ids = backbone.tokenizer
+        words = {
+            "start_word": [ids.start],
+            "normal_words": [*ids.ids(f"{class_word}."), ids.end],
+            "abnormal_words": [*ids.ids(f"{abnormal_word} {class_word}."), ids.end],
+        }
+        for name, row in words.items():
+            embedded = backbone.text.embed_tokens(torch.tensor(row, device=backbone.device))
+            self.register_buffer(name, embedded.detach().clone(), persistent=False)
+
+    @property
+    def deep(self) -> DeepPrompts:
+        """D_2..D_d as the text tower takes them."""
+        return DeepPrompts(self.deep_prompts, self.round_to_half)
+
+    def encode(self, text: TextTower) -> EncodedPrompts:
+        """First pass: F_n and F_a1..F_aK. Independent of any image."""
+        prefix = text.encode_prefix(torch.cat([self.start_word, self.normal_context]), self.deep)
+        normal = text.encode(prefix, self.normal_words[None], len(self.normal_words) - 1, self.deep)
+        abnormal = self._encode_abnormal(text, prefix, self.abnormal_tokens)
+        return EncodedPrompts(prefix, normal[0], abnormal)
+
+    def encode_refined(self, text: TextTower, prefix: EncodedPrefix, prior: Tensor) -> Tensor:
+        """Second pass: abnormal prompts whose own tokens are shifted by each image's prior.
+
+        Args:
+            prior: (B, width), added to all K*E' abnormal tokens of its image.
+
+        Returns:
+            (B, K, D), un-normalised.
+        """
+        shifted = self.abnormal_tokens + prior[:, None, None, :]  # (B, K, E', width)
+        return self._encode_abnormal(text, prefix, shifted.flatten(0, 1)).unflatten(
+            0, (len(prior), -1)
+        )
+
+    def _encode_abnormal(self, text: TextTower, prefix: EncodedPrefix, tokens: Tensor) -> Tensor:
+        words = self.abnormal_words.expand(len(tokens), -1, -1)
+        suffixes = torch.cat([tokens, words], dim=1)
+        return text.encode(prefix, suffixes, suffixes.shape[1] - 1, self.deep)

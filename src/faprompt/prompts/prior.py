@@ -1,0 +1,72 @@
+"""DAP: the data-dependent abnormality prior, drawn from an image's own strangest patches.
+
+Source: FAPrompt (ICCV 2025), Eq. 3-4 and appendix B.1; FAPrompt.py of mala-lab/FAPrompt.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+REDUCTION = 16  # hidden width of psi is D*M/16, appendix B.1
+
+Selection = Literal["topk", "first"]
+RankBy = Literal["similarity", "probability"]
+
+
+class AbnormalityPrior(nn.Module):
+    """psi: M patch tokens in order -> one vector in the space of prompt tokens."""
+
+    def __init__(self, embed_dim: int, patches: int, text_width: int) -> None:
+        super().__init__()
+        hidden = embed_dim * patches // REDUCTION
+        self.linear1 = nn.Linear(embed_dim * patches, hidden)
+        self.linear2 = nn.Linear(hidden, text_width)
+
+    def forward(self, selected: Tensor) -> Tensor:
+        """Unit-length patch tokens (B, M, D), best first -> prior (B, text width)."""
+        return self.linear2(self.linear1(selected.flatten(1)).relu())
+
+
+def select_patches(
+    similarity: Tensor,
+    probability: Tensor,
+    *,
+    count: int,
+    selection: Selection,
+    rank_by: RankBy,
+) -> Tensor:
+    """Which patches feed the prior, best first.
+
+    Args:
+        similarity: (B, N) cosine with the abnormal prototype.
+        probability: (B, N) chance of "abnormal".
+        count: M.
+        selection: "topk" is the method as described; "first" takes patches 0..M-1 in
+            raster order, as the authors' released code does in fact.
+        rank_by: what "topk" ranks by; the paper says similarity, the code's index
+            computation uses the probability.
+
+    Returns:
+        (B, M) int64. No gradient flows through the choice.
+
+    Raises:
+        ValueError: fewer patches than `count`.
+    """
+    batch, available = probability.shape
+    if available < count:
+        raise ValueError(
+            f"The prior wants {count} patches but the image has only {available}; "
+            "use a larger image size or fewer patches."
+        )
+    if selection == "first":
+        return torch.arange(count, device=probability.device).expand(batch, -1)
+    ranked = similarity if rank_by == "similarity" else probability
+    return ranked.detach().topk(count, dim=-1).indices
+
+
+def gather_patches(patches: Tensor, index: Tensor) -> Tensor:
+    """(B, N, D) at (B, M) -> (B, M, D)."""
+    return patches.gather(1, index[..., None].expand(-1, -1, patches.shape[-1]))

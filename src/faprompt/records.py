@@ -1,0 +1,69 @@
+"""What travels between the rooms: frozen records, each checked as it is born."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Verdict = Literal["OK", "REVIEW", "NG"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled picture of a dataset, or one region of a picture.
+
+    `mask_paths` holds the files whose union is the ground truth; it is empty for normal
+    pictures and where no mask exists. `has_pixel_label` says whether the empty mask of a
+    normal picture means "no defect anywhere" (True) or "nobody drew masks" (False).
+    """
+
+    image_path: Path
+    label: int  # 0 normal, 1 anomalous
+    class_name: str  # metric group ("cls_name" in AnomalyCLIP's meta.json)
+    defect_type: str = ""  # "specie_name" in meta.json; "" or "good" when normal
+    mask_paths: tuple[Path, ...] = ()
+    has_pixel_label: bool = False
+    region: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in image pixels
+    split: str = "test"
+    dataset: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.label not in (0, 1):
+            raise ValueError(f"label should be 0 (normal) or 1 (anomalous), got {self.label!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One connected area of a score map at or above the threshold."""
+
+    bbox: tuple[int, int, int, int]  # x0, y0, x1, y1 in original pixels; x1 and y1 exclusive
+    area_px: int
+    peak: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyResult:
+    """One detector's word on one image. Higher is more anomalous, always."""
+
+    score: float  # the whole image, 0..1; comparable within one model only
+    score_map: np.ndarray  # (height, width) float32 in 0..1, pixels of the original picture
+    image_size: tuple[int, int]  # (height, width) of the original picture
+    model: str
+    verdict: Verdict | None = None  # None while no threshold is known
+    threshold: float | None = None
+    regions: tuple[Region, ...] = ()
+    prompt_scores: tuple[float, ...] | None = None  # one per abnormality prompt, on request
+
+    def __post_init__(self) -> None:
+        if self.score_map.ndim != 2:
+            raise ValueError(f"score_map should be (height, width), got {self.score_map.shape}.")
+        if self.score_map.shape != tuple(self.image_size):
+            raise ValueError(
+                f"score_map {self.score_map.shape} does not fit the image {self.image_size}."
+            )

@@ -1,0 +1,139 @@
+"""Tokens and text directions into maps and scores. Pure functions, any batch size.
+
+Everything after the softmax is linear in the patch probabilities: upsampling, smoothing
+and resizing to the picture. Each is a matrix per axis, so a whole chain is
+
+    map = A_rows @ grid @ A_columns.T        A = resize . smooth . upsample
+
+with matrices of (pixels, patches): exact, and a fraction of the cost of the images.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CLIP_AD_TEMPERATURE = 0.07  # image and patch logits in AnomalyCLIP's and FAPrompt's code
+GAUSSIAN_TRUNCATE = 4.0  # scipy.ndimage.gaussian_filter's default, in standard deviations
+
+
+def abnormal_probability(
+    tokens: Tensor, text_pair: Tensor, *, temperature: float = CLIP_AD_TEMPERATURE
+) -> Tensor:
+    """Chance of "abnormal" for each token: a softmax over two cosines.
+
+    Args:
+        tokens: (B, N, D) of any length; both sides are normalised here.
+        text_pair: (2, D), or (B, 2, D) when each image has its own text. Row 0 normal,
+            row 1 abnormal.
+        temperature: divides the cosines; above 0.
+
+    Returns:
+        (B, N) float32 in [0, 1].
+
+    Raises:
+        ValueError: shapes that do not fit, or a temperature not above 0.
+
+    Source:
+        AnomalyCLIP (Zhou et al., ICLR 2024), local score; kept by FAPrompt (ICCV 2025).
+    """
+    if tokens.ndim != 3 or text_pair.shape[-2:] != (2, tokens.shape[-1]):
+        raise ValueError(
+            f"tokens (B, N, D) and text_pair (2, D) or (B, 2, D) wanted, "
+            f"got {tuple(tokens.shape)} and {tuple(text_pair.shape)}."
+        )
+    return pair_logits(tokens, text_pair, temperature=temperature).softmax(dim=-1)[..., 1]
+
+
+def pair_logits(
+    tokens: Tensor, text: Tensor, *, temperature: float = CLIP_AD_TEMPERATURE
+) -> Tensor:
+    """Cosines of tokens (B, N, D) and text (T, D) or (B, T, D) over temperature: (B, N, T)."""
+    if not temperature > 0:
+        raise ValueError(f"temperature should be above 0, got {temperature}.")
+    return unit(tokens) @ unit(text).mT / temperature
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Each last-axis vector in float32, divided by its length."""
+    return F.normalize(vectors.float(), dim=-1)
+
+
+def grid_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, N) row-major -> (B, rows, columns).
+
+    Raises:
+        ValueError: N is not rows x columns.
+    """
+    rows, columns = grid
+    if patches.shape[-1] != rows * columns:
+        raise ValueError(
+            f"{patches.shape[-1]} patches do not form a {rows}x{columns} grid; "
+            "if the class token is still there, drop it."
+        )
+    return patches.reshape(*patches.shape[:-1], rows, columns)
+
+
+def upsample(grid: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """(B, rows, columns) -> (B, height, width), bilinear, align_corners False."""
+    return F.interpolate(grid[:, None], size=image_size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def render_map(
+    grid: Tensor,
+    *,
+    model_size: tuple[int, int],
+    sigma_px: float,
+    image_size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Patch probabilities -> smoothed score map, at the model's or the picture's size.
+
+    Upsamples to `model_size` (bilinear), smooths with a Gaussian as scipy does (reflect,
+    truncate 4) and, where `image_size` is given, resizes to it (bilinear). One product of
+    two small matrices per map.
+
+    Args:
+        grid: (B, rows, columns) in [0, 1].
+        model_size: (height, width) the model saw, pixels.
+        sigma_px: standard deviation in pixels of `model_size`; 0 means no smoothing.
+        image_size: (height, width) of the result; None means `model_size`.
+
+    Returns:
+        (B, height, width) float32 in [0, 1].
+    """
+    height, width = model_size if image_size is None else image_size
+    left = _axis_matrix(grid.shape[-2], model_size[0], height, float(sigma_px))
+    right = _axis_matrix(grid.shape[-1], model_size[1], width, float(sigma_px))
+    left, right = left.to(grid.device), right.to(grid.device)
+    return (left @ grid.float() @ right.T).clamp(0, 1)
+
+
+@lru_cache(maxsize=256)
+def _axis_matrix(patches: int, model_px: int, out_px: int, sigma_px: float) -> Tensor:
+    """(out_px, patches): upsample, smooth and resize along one axis. A cache of constants."""
+    from scipy.ndimage import gaussian_filter1d
+
+    matrix = _bilinear_matrix(patches, model_px)
+    if sigma_px > 0:
+        matrix = gaussian_filter1d(
+            matrix, sigma_px, axis=0, mode="reflect", truncate=GAUSSIAN_TRUNCATE
+        )
+    if out_px != model_px:
+        matrix = _bilinear_matrix(model_px, out_px) @ matrix
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def _bilinear_matrix(source: int, target: int) -> np.ndarray:
+    """(target, source) weights of bilinear interpolation, align_corners False."""
+    place = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    low = np.floor(place).astype(int)
+    high = np.minimum(low + 1, source - 1)
+    matrix = np.zeros((target, source))
+    rows = np.arange(target)
+    np.add.at(matrix, (rows, low), 1 - (place - low))
+    np.add.at(matrix, (rows, high), place - low)
+    return matrix
