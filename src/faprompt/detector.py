@@ -1,0 +1,235 @@
+"""A detector: backbone, method and transform together, with two doors.
+
+    forward(pixels)   the tensor door: a normalised batch in, scores and maps out, gradients
+                      allowed. Training, evaluation, export and serving go through it.
+    predict(image)    the people's door: reads, resizes, calls the same forward without
+                      gradients, and gives the map in the picture's own pixels.
+
+Nothing is remembered between calls, so one detector may serve many threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from faprompt.clip.backbone import Backbone
+from faprompt.errors import ConfigError
+from faprompt.imaging.read import read_image
+from faprompt.imaging.transform import Transform
+from faprompt.methods.base import Method, MethodOutput
+from faprompt.regions import find_regions, verdict
+from faprompt.records import AnomalyResult, Region
+from faprompt.scoring import render_map
+
+
+class Detector(nn.Module):
+    """One method on one frozen backbone.
+
+    The text features that depend on no image are computed when the detector is built;
+    after changing parameters call `refresh()`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        *,
+        name: str,
+        threshold: float | None = None,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.method = method
+        self.name = name
+        self.threshold = threshold
+        self.description = dict(description or {})
+        size, patch = method.config.image_size, backbone.spec.vision.patch_size
+        if size % patch:
+            low = size // patch * patch
+            raise ConfigError(
+                f"image_size={size} does not split into the {patch}-pixel patches of "
+                f"{backbone.name}; {f'{low} or ' if low else ''}{low + patch} would."
+            )
+        self.transform = Transform(
+            image_size=(size, size), mean=backbone.spec.mean, std=backbone.spec.std
+        )
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Compute the image-independent text features anew.
+
+        Raises:
+            ConfigError: the method's prompts are too long for the backbone.
+        """
+        with torch.no_grad():
+            try:
+                self._static = self.method.static_text(self.backbone.text)
+            except ValueError as error:
+                raise ConfigError(f"{self.method.name} on {self.backbone.name}: {error}") from error
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The tensor door.
+
+        Args:
+            pixels: (B, 3, H, W) float, normalised; H and W multiples of the patch size.
+
+        Returns:
+            scores (B,) and maps (B, H, W), both in 0..1; maps are smoothed.
+        """
+        output = self.encode(pixels, static=None if torch.is_grad_enabled() else self._static)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        return output.score, render_map(
+            output.patch_map, model_size=size, sigma_px=self.method.config.sigma_px
+        )
+
+    def encode(
+        self, pixels: Tensor, *, static: Any = None, with_prompt_scores: bool = False
+    ) -> MethodOutput:
+        """One pass of both towers, before the map is finished; see `Method.forward`."""
+        with torch.no_grad():  # the backbone is frozen
+            features = self.backbone.encode_image(
+                pixels,
+                layers=self.method.layers,
+                value_path=self.method.value_path,
+                class_ln_post=self.method.class_ln_post,
+            )
+        return self.method(
+            features, self.backbone.text, static=static, with_prompt_scores=with_prompt_scores
+        )
+
+    def predict(
+        self,
+        image: Any,
+        *,
+        threshold: float | None = None,
+        with_prompt_scores: bool = False,
+        bit_depth: int | None = None,
+    ) -> AnomalyResult:
+        """One picture: a path, bytes, a PIL image or an array (H, W) or (H, W, 3).
+
+        Args:
+            image: the picture.
+            threshold: verdict and regions at this score; None uses the model's own, if any.
+            with_prompt_scores: also one score per abnormality prompt.
+            bit_depth: of 16-bit files that use fewer bits.
+
+        Raises:
+            ImageReadError: the picture cannot be read.
+        """
+        array = read_image(image, bit_depth=bit_depth).array
+        return self.predict_batch(
+            [array], threshold=threshold, with_prompt_scores=with_prompt_scores
+        )[0]
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        *,
+        batch_size: int = 8,
+        threshold: float | None = None,
+        with_prompt_scores: bool = False,
+    ) -> Iterator[AnomalyResult]:
+        """Results in order, `batch_size` pictures at a time; reading stays bounded."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size should be at least 1, got {batch_size}.")
+        waiting: list[np.ndarray] = []
+        options: dict[str, Any] = {"threshold": threshold, "with_prompt_scores": with_prompt_scores}
+        for image in images:
+            waiting.append(read_image(image).array)
+            if len(waiting) == batch_size:
+                yield from self.predict_batch(waiting, **options)
+                waiting = []
+        if waiting:
+            yield from self.predict_batch(waiting, **options)
+
+    def predict_batch(
+        self,
+        images: Sequence[np.ndarray],
+        *,
+        threshold: float | None = None,
+        with_prompt_scores: bool = False,
+    ) -> list[AnomalyResult]:
+        """Results of decoded pictures, each (H, W, 3) uint8 RGB of any size."""
+        if not images:
+            return []
+        pixels = torch.stack([self.transform.to_pixels(image) for image in images])
+        with torch.inference_mode():
+            output = self.encode(pixels, static=self._static, with_prompt_scores=with_prompt_scores)
+            return [
+                self._result(output, index, image.shape[:2], threshold)
+                for index, image in enumerate(images)
+            ]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model folder: `config.json`, `model.safetensors`, `README.md`."""
+        from faprompt.model_folder import save_model
+
+        save_model(self, Path(folder))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the model folder to the Hugging Face hub; returns the commit's address."""
+        from faprompt.model_folder import push_model
+
+        return push_model(self, repo_id, **options)
+
+    def _apply(self, *args: Any, **options: Any) -> Detector:
+        """Behind `.to(device)` and its kin: the text features move along."""
+        super()._apply(*args, **options)
+        self.refresh()
+        return self
+
+    def _result(
+        self,
+        output: MethodOutput,
+        index: int,
+        image_size: tuple[int, int],
+        threshold: float | None,
+    ) -> AnomalyResult:
+        threshold = self.threshold if threshold is None else threshold
+        score_map = self._render(output.patch_map[index : index + 1], image_size)
+        score = float(output.score[index])
+        prompts = None if output.prompt_scores is None else output.prompt_scores[index].tolist()
+        return AnomalyResult(
+            score=score,
+            score_map=score_map,
+            image_size=image_size,
+            model=self.name,
+            verdict=verdict(score, threshold),
+            threshold=threshold,
+            regions=_regions(score_map, score, threshold),
+            prompt_scores=None if prompts is None else tuple(prompts),
+        )
+
+    def _render(self, grid: Tensor, image_size: tuple[int, int]) -> np.ndarray:
+        maps = render_map(
+            grid,
+            model_size=self.transform.image_size,
+            sigma_px=self.method.config.sigma_px,
+            image_size=image_size,
+        )
+        return maps[0].cpu().numpy()
+
+
+STRONGEST_SHARE = 0.8  # of the map's peak, where a picture is NG and its map stays below
+
+
+def _regions(score_map: np.ndarray, score: float, threshold: float | None) -> tuple[Region, ...]:
+    """Areas at or above the threshold.
+
+    Score and map share a range but not a scale: a smoothed map can stay below the threshold
+    on a picture whose score is above it. Its strongest area is shown then, so that no
+    picture is NG for nothing to be seen.
+    """
+    if threshold is None:
+        return ()
+    regions = find_regions(score_map, threshold)
+    if regions or score < threshold:
+        return regions
+    return find_regions(score_map, STRONGEST_SHARE * float(score_map.max()))

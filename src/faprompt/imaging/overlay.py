@@ -1,0 +1,174 @@
+"""Score maps made visible: colours on a fixed scale, boxes, and encoded pictures.
+
+The colour of a score never depends on the other scores of its picture: 0.2 looks the same
+in a good part and in a broken one. The ramp rises evenly in lightness (CIE L* 10 to 92),
+so it also reads in grey and with any kind of colour blindness.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from faprompt.records import Region
+
+# Equal steps of score, equal steps of lightness; drawn up in CIE LCh by us.
+RAMP = (
+    (0x00, 0x18, 0x4C),
+    (0x3E, 0x1B, 0x73),
+    (0x84, 0x02, 0x7E),
+    (0xBD, 0x00, 0x73),
+    (0xE6, 0x2B, 0x57),
+    (0xFF, 0x5E, 0x44),
+    (0xFF, 0x8F, 0x35),
+    (0xFF, 0xBE, 0x39),
+    (0xFF, 0xE9, 0x64),
+)
+_BOX_COLOURS = ((255, 255, 255), (0, 0, 0))  # a white line with a black one around it
+_BLOCK_PIXELS = 2**20
+
+
+def colour_table() -> np.ndarray:
+    """(256, 3) uint8: row i is the colour of the score i / 255."""
+    stops, scores = np.linspace(0, 1, len(RAMP)), np.linspace(0, 1, 256)
+    ramp = np.asarray(RAMP, np.float64)
+    channels = [np.interp(scores, stops, ramp[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def overlay(
+    image: np.ndarray,
+    score_map: np.ndarray,
+    *,
+    alpha: float = 0.75,
+    regions: Sequence[Region] = (),
+) -> np.ndarray:
+    """Lay a score map over its picture.
+
+    A score of 0 leaves the picture as it is; opacity grows with the score up to `alpha`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        score_map: (H, W) float in [0, 1]; the scale is fixed, never stretched.
+        alpha: opacity of a score of 1, in [0, 1].
+        regions: drawn as boxes, in pixels of this picture.
+
+    Returns:
+        (H, W, 3) uint8, a new array.
+
+    Raises:
+        ValueError: the map does not fit the picture, or alpha is out of range.
+
+    Example:
+        >>> grey = np.full((1, 2, 3), 128, np.uint8)
+        >>> overlay(grey, np.array([[0.0, 1.0]]), alpha=1.0)[0].tolist()
+        [[128, 128, 128], [255, 233, 100]]
+    """
+    if image.shape[:2] != score_map.shape:
+        raise ValueError(f"score_map {score_map.shape} does not fit the image {image.shape[:2]}.")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha should be in [0, 1], got {alpha}.")
+    out = np.empty_like(image)
+    height, width = score_map.shape
+    step = max(1, _BLOCK_PIXELS // max(1, width))
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        out[rows] = _blend(image[rows], score_map[rows], alpha)
+    for region in regions:
+        _draw_box(out, region.bbox)
+    return out
+
+
+def colour_bar(height: int, *, width: int = 16) -> np.ndarray:
+    """The scale as a picture: (height, width, 3) uint8, score 1 on top and 0 at the bottom."""
+    if height < 2 or width < 1:
+        raise ValueError(f"a colour bar needs height >= 2 and width >= 1, got {height}x{width}.")
+    levels = np.rint(np.linspace(255, 0, height)).astype(np.uint8)
+    return np.repeat(colour_table()[levels][:, None], width, axis=1)
+
+
+def shrink(
+    image: np.ndarray, score_map: np.ndarray, regions: Sequence[Region], *, max_side: int
+) -> tuple[np.ndarray, np.ndarray, tuple[Region, ...]]:
+    """Picture, map and boxes made smaller together, so that they stay aligned.
+
+    Args:
+        image: (H, W, 3) uint8. score_map: (H, W) float32. regions: in pixels of the image.
+        max_side: bound on the longer side, in pixels; smaller pictures are left alone.
+    """
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return image, score_map, tuple(regions)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    across, down = size[0] / width, size[1] / height
+    values = Image.fromarray(np.asarray(score_map, np.float32))
+    small_map = values.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    boxes = tuple(_scale_region(region, across, down) for region in regions)
+    return thumbnail(image, max_side=max_side), np.clip(np.asarray(small_map), 0, 1), boxes
+
+
+def thumbnail(image: np.ndarray, *, max_side: int) -> np.ndarray:
+    """(h, w, 3) uint8 with the longer side at most `max_side` pixels, never enlarged."""
+    if max_side < 1:
+        raise ValueError(f"max_side should be at least 1, got {max_side}.")
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = Image.fromarray(image)
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def encode_jpeg(image: np.ndarray, *, quality: int = 90) -> bytes:
+    """JPEG file of an (H, W, 3) or (H, W) uint8 array, colours not subsampled."""
+    return _encode(image, "JPEG", quality=quality, subsampling=0)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """PNG file of an (H, W, 3) or (H, W) uint8 array, or an (H, W) uint16 array."""
+    return _encode(image, "PNG", compress_level=1)  # level 6: half the speed, a tenth less
+
+
+def encode_map_png(score_map: np.ndarray) -> bytes:
+    """16-bit grey PNG of a score map in [0, 1]: a value is the score times 65535."""
+    values = np.rint(np.clip(score_map, 0, 1) * np.float32(65535)).astype(np.uint16)
+    return encode_png(values)
+
+
+def _encode(image: np.ndarray, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _blend(image: np.ndarray, score_map: np.ndarray, alpha: float) -> np.ndarray:
+    """A block of the overlay, mixed by Pillow, which is three times as fast as array lookups."""
+    level = (np.clip(score_map, 0, 1) * 255 + 0.5).astype(np.uint8)
+    colours = Image.fromarray(level)
+    opacity = colours.point([round(alpha * score) for score in range(256)])
+    colours.putpalette(colour_table().tobytes())
+    return np.asarray(Image.composite(colours.convert("RGB"), Image.fromarray(image), opacity))
+
+
+def _scale_region(region: Region, across: float, down: float) -> Region:
+    x0, y0, x1, y1 = region.bbox
+    left, top = int(x0 * across), int(y0 * down)
+    right, bottom = max(left + 1, round(x1 * across)), max(top + 1, round(y1 * down))
+    area = max(1, round(region.area_px * across * down))
+    return Region((left, top, right, bottom), area, region.peak, region.mean)
+
+
+def _draw_box(image: np.ndarray, bbox: tuple[int, int, int, int]) -> None:
+    """A frame around the box, outside it where the picture has room, drawn in place."""
+    x0, y0, x1, y1 = bbox
+    line = max(1, round(max(image.shape[:2]) / 500))
+    for distance, colour in ((2 * line, _BOX_COLOURS[1]), (line, _BOX_COLOURS[0])):
+        left, top = max(0, x0 - distance), max(0, y0 - distance)
+        box = image[top : y1 + distance, left : x1 + distance]
+        box[:line] = box[-line:] = colour
+        box[:, :line] = box[:, -line:] = colour

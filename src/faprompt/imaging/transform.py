@@ -1,0 +1,137 @@
+"""Between a picture's own pixels and the model's: resize and normalise, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from faprompt.config import from_mapping
+from faprompt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """How a model wants its pictures; it belongs to the model and is saved with it.
+
+    The picture is resized straight to `image_size` (the aspect ratio is not kept, the
+    filter antialiases), divided by 255 and normalised. With the defaults this is what
+    torchvision's Resize, CenterCrop, ToTensor and Normalize give on a Pillow picture.
+
+    Source:
+        AnomalyCLIP (Zhou et al., ICLR 2024), public code, image_transform; the mean and
+        standard deviation are CLIP's (Radford et al., 2021).
+    """
+
+    image_size: tuple[int, int]  # (height, width) of the model's input, in pixels
+    mean: tuple[float, float, float] = CLIP_MEAN  # red, green, blue in 0..1
+    std: tuple[float, float, float] = CLIP_STD
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        faults = _faults(self)
+        if faults:
+            raise ConfigError("transform: " + "; ".join(faults) + ".")
+
+    def to_pixels(self, image: np.ndarray) -> Tensor:
+        """One picture as model input.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size.
+
+        Returns:
+            (3, height, width) float32 on the CPU, normalised.
+
+        Raises:
+            ValueError: the array is not (H, W, 3) uint8.
+        """
+        import torch
+
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"image should be (H, W, 3) uint8, got {image.shape} {image.dtype}; "
+                "read_image gives that from any picture."
+            )
+        height, width = self.image_size
+        picture = Image.fromarray(image)
+        resized = picture.resize((width, height), _FILTERS[self.interpolation])
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+        pixels = pixels.to(torch.float32).div_(255)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; `from_dict` reads them back."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Transform:
+        """Build from `to_dict`'s values.
+
+        Raises:
+            ConfigError: an unknown key, no `image_size`, or a value out of range.
+        """
+        return from_mapping(cls, values, what="transform")
+
+
+def resize_map(score_map: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Stretch a score map to a picture's size, bilinearly, pixel centres kept in place.
+
+    Args:
+        score_map: (h, w) float, values in [0, 1].
+        image_size: (height, width) wanted, in pixels.
+
+    Returns:
+        (height, width) float32 in [0, 1], never a view of the input. No value leaves the
+        range of the four neighbours it is mixed from.
+
+    Raises:
+        ValueError: the map has not two axes.
+
+    Example:
+        >>> resize_map(np.array([[0.0, 1.0]], np.float32), (1, 4))
+        array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
+    """
+    import torch
+    from torch.nn import functional
+
+    if score_map.ndim != 2:
+        raise ValueError(f"score_map should be (height, width), got {score_map.shape}.")
+    values = np.array(score_map, np.float32, order="C")
+    if values.shape == tuple(image_size):
+        return values
+    resized = functional.interpolate(
+        torch.from_numpy(values)[None, None], size=image_size, mode="bilinear", align_corners=False
+    )
+    return resized[0, 0].clamp_(0, 1).numpy()
+
+
+def _faults(transform: Transform) -> list[str]:
+    faults = []
+    size = transform.image_size
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        faults.append(f"image_size should be two whole numbers above 0, got {size}")
+    if len(transform.mean) != 3 or len(transform.std) != 3:
+        faults.append("mean and std should have three values, red, green and blue")
+    elif not all(value > 0 for value in transform.std):
+        faults.append(f"std should be above 0, got {transform.std}")
+    if transform.interpolation not in _FILTERS:
+        choices = ", ".join(_FILTERS)
+        faults.append(f"interpolation should be one of {choices}, got {transform.interpolation!r}")
+    return faults

@@ -1,0 +1,185 @@
+"""`results.jsonl`: one row per picture, appended line by line, resumable after any end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from faprompt.records import Region, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One line of `results.jsonl`.
+
+    `map` and `overlay` are relative to the folder of the results, so the folder can move.
+    """
+
+    path: str  # as the user named it
+    model: str
+    status: Literal["ok", "error"] = "ok"
+    error: str | None = None
+    score: float | None = None
+    verdict: Verdict | None = None
+    threshold: float | None = None
+    width: int | None = None
+    height: int | None = None
+    regions: tuple[Region, ...] = ()
+    map: str | None = None
+    overlay: str | None = None
+    latency_ms: float | None = None  # decoding this picture plus its share of scoring its batch
+    notes: tuple[str, ...] = ()  # written only where there are any
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values in the order of the file format."""
+        values: dict[str, Any] = {
+            "path": self.path,
+            "status": self.status,
+            "error": self.error,
+            "score": self.score,
+            "verdict": self.verdict,
+            "threshold": self.threshold,
+            "width": self.width,
+            "height": self.height,
+            "regions": [_region_dict(region) for region in self.regions],
+            "map": self.map,
+            "overlay": self.overlay,
+            "latency_ms": self.latency_ms,
+            "model": self.model,
+        }
+        return values | {"notes": list(self.notes)} if self.notes else values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ResultRow:
+        """Read `to_dict`'s values back; KeyError or TypeError where they are no row."""
+        regions = (
+            Region(tuple(r["bbox"]), r["area_px"], r["peak"], r["mean"]) for r in values["regions"]
+        )
+        plain = {k: v for k, v in values.items() if k not in ("regions", "notes")}
+        return cls(**plain, regions=tuple(regions), notes=tuple(values.get("notes", ())))
+
+    def to_line(self) -> bytes:
+        """One line of UTF-8 JSON with its line end.
+
+        Raises:
+            ValueError: a number is NaN or infinite, which JSON cannot say.
+        """
+        values = self.to_dict()
+        try:
+            text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+            return text.encode() + b"\n"
+        except UnicodeEncodeError:  # a file name that is not Unicode: written with escapes
+            return json.dumps(values, allow_nan=False).encode() + b"\n"
+
+
+def read_rows(path: Path) -> Iterator[ResultRow]:
+    """Rows of a finished or interrupted `results.jsonl`; a torn or foreign line is passed over."""
+    with path.open("rb") as stream:
+        for line in stream:
+            row = _parse(line)
+            if row is not None:
+                yield row
+
+
+class ResultsFile:
+    """`results.jsonl` while a run is at work: rows are appended, and found again by path.
+
+    A row is one write of one whole line, so whatever ends the process leaves at most one
+    torn line, the last. Only offsets are kept in memory, not rows.
+    """
+
+    def __init__(self, path: Path, kept: Iterable[ResultRow] = ()) -> None:
+        """Begin the file anew with the rows `kept` from an earlier run."""
+        self.path = path
+        self._offsets: dict[str, int] = {}
+        self._end = 0
+        temporary = _temporary(path)
+        with temporary.open("wb", buffering=2**20) as stream:
+            for row in kept:
+                stream.write(self._place(row))
+        os.replace(temporary, path)
+        self._stream = path.open("ab", buffering=0)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._offsets
+
+    def __enter__(self) -> ResultsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def append(self, row: ResultRow) -> None:
+        """Write one row; it is in the file when this returns."""
+        line = self._place(row)
+        if self._stream.write(line) != len(line):
+            raise OSError(f"{self.path}: the line was cut short; is the disk full?")
+
+    def read(self, path: str) -> ResultRow:
+        """The row of a picture; KeyError where there is none."""
+        with self.path.open("rb") as stream:
+            return self._read_at(stream, self._offsets[path])
+
+    def sort(self, paths: Iterable[str]) -> None:
+        """Bring the file into the order of `paths`, atomically; rows of others stay in front."""
+        wanted = [path for path in paths if path in self._offsets]
+        known = set(wanted)
+        order = [path for path in self._offsets if path not in known] + wanted
+        if order == list(self._offsets):
+            return
+        offsets, self._offsets, self._end = self._offsets, {}, 0
+        temporary = _temporary(self.path)
+        with self.path.open("rb") as old, temporary.open("wb", buffering=2**20) as new:
+            for path in order:
+                new.write(self._place(self._read_at(old, offsets[path])))
+        self._stream.close()
+        os.replace(temporary, self.path)
+        self._stream = self.path.open("ab", buffering=0)
+
+    def _place(self, row: ResultRow) -> bytes:
+        line = row.to_line()
+        self._offsets[row.path] = self._end
+        self._end += len(line)
+        return line
+
+    @staticmethod
+    def _read_at(stream: Any, offset: int) -> ResultRow:
+        stream.seek(offset)
+        return ResultRow.from_dict(json.loads(stream.readline()))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole file or nothing: a temporary neighbour is written and renamed."""
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _region_dict(region: Region) -> dict[str, Any]:
+    return {
+        "bbox": list(region.bbox),
+        "area_px": region.area_px,
+        "peak": region.peak,
+        "mean": region.mean,
+    }
+
+
+def _parse(line: bytes) -> ResultRow | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return ResultRow.from_dict(json.loads(line))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,271 @@
+"""The bulk run: many files through one detector, into one folder of results.
+
+Files are read by threads ahead of the detector and results are written by threads behind
+it. Rows appear in `results.jsonl` in the order of the input, each only after its pictures
+are on disk, so a run that was cut off can go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from faprompt.errors import ConfigError, ImageReadError
+from faprompt.imaging import MAX_PIXELS
+from faprompt.prediction.artifacts import Artifacts
+from faprompt.prediction.reading import read_batches
+from faprompt.prediction.report import write_report
+from faprompt.prediction.rows import ResultRow, ResultsFile, read_rows, write_atomically
+from faprompt.prediction.scoring import ImageScorer, ScoringStage
+from faprompt.prediction.table import TableKind, check_table_kind, write_table
+
+PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSummary:
+    """What a run did. The counts cover every file asked for, resumed ones included."""
+
+    n_ok: int
+    n_error: int
+    n_resumed: int  # how many an earlier run had done already
+    verdicts: Mapping[str, int]  # "OK", "REVIEW", "NG"; "none" where no threshold is known
+    seconds: float
+    results: Path
+    report: Path | None = None
+    table: Path | None = None
+
+
+def predict_files(
+    detector: ImageScorer,
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    out_dir: str | os.PathLike[str],
+    batch_size: int = 8,
+    threshold: float | None = None,
+    maps: Literal["npy", "png"] | None = None,
+    overlays: bool = True,
+    report: bool = True,
+    table: TableKind | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    on_result: Callable[[ResultRow], None] | None = None,
+    bit_depth: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    pixel_budget: int = PIXEL_BUDGET,
+    settings: Mapping[str, Any] | None = None,
+    model_card: str = "",
+) -> PredictionSummary:
+    """Score files and write `results.jsonl`, and what else is asked for, into a folder.
+
+    A file that cannot be read is a row with status "error", and the run goes on. Without
+    `resume` an earlier `results.jsonl` in the folder is replaced.
+
+    Args:
+        detector: scores batches of pictures.
+        paths: files in the order wanted (see `expand_inputs`); a repeated one counts once.
+        out_dir: made when missing.
+        batch_size: pictures scored together at most; large pictures make smaller batches.
+        threshold: passed to the detector; None leaves the choice to it.
+        maps: "npy" float32 in [0, 1], or "png" 16-bit grey, the score times 65535.
+        overlays: a JPEG of every picture under its map; above 4096 pixels a side scaled down.
+        report: `report.html`, self-contained; its thumbnails are kept in `thumbs`.
+        table: also write `results.csv` or `results.parquet`.
+        resume: keep the rows of an earlier run in `out_dir` whose files are all there, and
+            do the rest, failed pictures among it. A picture is known by its path alone.
+        strict: stop at the first unreadable file.
+        on_result: called in this thread for every file, in order, resumed ones included.
+        bit_depth, max_pixels: see `read_image`.
+        pixel_budget: bounds the pictures in memory, in pixels; a single picture above it
+            is still read, alone.
+        settings: anything else that changes scores, as plain JSON values, such as tiles or
+            precision; a run is resumed only under equal settings.
+        model_card: one line on the model for the report.
+
+    Returns:
+        Counts and the paths of what was written.
+
+    Raises:
+        ImageReadError: a file could not be read and `strict` is set.
+        ConfigError: the run to resume had another model, threshold or setting.
+        MissingExtraError: Parquet without pyarrow.
+        ValueError: an option is out of range.
+    """
+    _check_options(batch_size, maps, table, pixel_budget)
+    started, folder = time.perf_counter(), Path(out_dir)
+    wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
+    artifacts = Artifacts(folder, maps=maps, overlays=overlays, thumbnails=report)
+    chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
+    run_settings = json.loads(json.dumps({**(settings or {}), **chosen}))
+    kept = _kept_rows(folder, artifacts, run_settings) if resume else ()
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.make_folders()
+
+    with ResultsFile(folder / "results.jsonl", kept) as results:
+        write_atomically(folder / "run.json", json.dumps(run_settings, indent=2).encode() + b"\n")
+        tally = _Tally(results, wanted, on_result, strict=strict)
+        with _threads() as readers, _threads() as writers:
+            batches = read_batches(
+                [path for path in wanted if path not in results],
+                pool=readers,
+                batch_size=batch_size,
+                bit_depth=bit_depth,
+                max_pixels=max_pixels,
+                pixel_budget=pixel_budget,
+            )
+            stage = ScoringStage(
+                detector,
+                threshold=threshold,
+                artifacts=artifacts,
+                writers=writers,
+                large_batch=pixel_budget // 4,
+            )
+            for row in stage.rows(batches):
+                tally.add(row)
+        tally.finish()
+        results.sort(wanted)
+
+    table_path = folder / f"results.{table}" if table else None
+    if table and table_path:
+        write_table(table_path, read_rows(results.path), table)
+    report_path = folder / "report.html" if report else None
+    if report_path:
+        write_report(
+            report_path,
+            read_rows(results.path),
+            model=detector.name,
+            threshold=tally.threshold,
+            model_card=model_card,
+        )
+    return tally.summary(time.perf_counter() - started, report=report_path, table=table_path)
+
+
+class _Tally:
+    """Takes the rows of a run in order: into the file, to the caller, into the counts."""
+
+    def __init__(
+        self,
+        results: ResultsFile,
+        wanted: list[str],
+        on_result: Callable[[ResultRow], None] | None,
+        *,
+        strict: bool,
+    ) -> None:
+        self._results = results
+        self._ahead = iter(wanted)
+        self._on_result = on_result
+        self._strict = strict
+        self._counts: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
+        self.threshold: float | None = None
+
+    def add(self, row: ResultRow) -> None:
+        """A fresh row; the resumed ones that stand before it in the input go first."""
+        for path in self._ahead:
+            if path == row.path:
+                break
+            self._take_resumed(path)
+        self._check_threshold(row)
+        self._results.append(row)
+        self._take(row)
+        if row.status == "error" and self._strict:
+            raise ImageReadError(row.error or row.path)
+
+    def finish(self) -> None:
+        """The resumed rows behind the last fresh one."""
+        for path in self._ahead:
+            self._take_resumed(path)
+
+    def summary(
+        self, seconds: float, *, report: Path | None, table: Path | None
+    ) -> PredictionSummary:
+        return PredictionSummary(
+            n_ok=self._counts["ok"],
+            n_error=self._counts["error"],
+            n_resumed=self._counts["resumed"],
+            verdicts=dict(self._verdicts),
+            seconds=seconds,
+            results=self._results.path,
+            report=report,
+            table=table,
+        )
+
+    def _take_resumed(self, path: str) -> None:
+        row = self._results.read(path)
+        self._check_threshold(row)
+        self._counts["resumed"] += 1
+        self._take(row)
+
+    def _take(self, row: ResultRow) -> None:
+        self._counts[row.status] += 1
+        if row.status == "ok":
+            self._verdicts[row.verdict or "none"] += 1
+            self.threshold = row.threshold
+        if self._on_result is not None:
+            self._on_result(row)
+
+    def _check_threshold(self, row: ResultRow) -> None:
+        """A model calibrated anew between two halves of a run must not go unnoticed."""
+        if row.status == "ok" and self._counts["ok"] and row.threshold != self.threshold:
+            raise ConfigError(
+                f"{self._results.path} has rows made with threshold {self.threshold}, and the "
+                f"model now uses {row.threshold}; run again without resume."
+            )
+
+
+def _kept_rows(
+    folder: Path, artifacts: Artifacts, run_settings: Mapping[str, Any]
+) -> Iterator[ResultRow] | tuple[()]:
+    """Rows of an earlier run that need not be done again; checks that it was the same run."""
+    if not (folder / "results.jsonl").exists():
+        return ()
+    try:
+        earlier = json.loads((folder / "run.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder}: run.json is missing or broken, so it is not known how results.jsonl "
+            "was made; run without resume, or into another folder."
+        ) from error
+    names = sorted(set(earlier) | set(run_settings))
+    changed = [
+        f"{name} was {earlier.get(name)!r} and is {run_settings.get(name)!r}"
+        for name in names
+        if earlier.get(name) != run_settings.get(name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} cannot be resumed: {'; '.join(changed)}. "
+            "Run without resume, or into another folder."
+        )
+    return (row for row in read_rows(folder / "results.jsonl") if artifacts.complete(row))
+
+
+def _check_options(
+    batch_size: int, maps: str | None, table: TableKind | None, pixel_budget: int
+) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size should be at least 1, got {batch_size}.")
+    if maps not in (None, "npy", "png"):
+        raise ValueError(f"maps should be 'npy', 'png' or None, got {maps!r}.")
+    if pixel_budget < 1:
+        raise ValueError(f"pixel_budget should be at least 1, got {pixel_budget}.")
+    if table is not None:
+        check_table_kind(table)
+
+
+@contextmanager
+def _threads() -> Iterator[Executor]:
+    """A pool of threads that drops what has not begun when the run ends early."""
+    pool = ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2)))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,83 @@
+"""From a score map to marked areas, and from a score to a word."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from faprompt.records import Region, Verdict
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+
+
+def find_regions(
+    score_map: np.ndarray, threshold: float, *, min_area_px: int = 1
+) -> tuple[Region, ...]:
+    """Connected areas at or above a threshold; corners touch too (8-connected).
+
+    Args:
+        score_map: (height, width) float in [0, 1].
+        threshold: a pixel belongs to a region when its score is at least this.
+        min_area_px: smaller regions are left out.
+
+    Returns:
+        Regions by falling peak, then falling area, then from top left to bottom right.
+
+    Raises:
+        ValueError: the map has not two axes.
+
+    Example:
+        >>> score_map = np.array([[0.9, 0.0, 0.0], [0.0, 0.7, 0.0], [0.0, 0.0, 0.0]])
+        >>> find_regions(score_map, 0.5)
+        (Region(bbox=(0, 0, 2, 2), area_px=2, peak=0.9, mean=0.8),)
+    """
+    if score_map.ndim != 2:
+        raise ValueError(f"score_map should be (height, width), got {score_map.shape}.")
+    marked = score_map >= threshold
+    if not marked.any():
+        return ()
+    labels, count = ndimage.label(marked, structure=_EIGHT_NEIGHBOURS)
+    owner, values = labels[marked] - 1, score_map[marked].astype(np.float64)
+    areas = np.bincount(owner, minlength=count)
+    means = np.bincount(owner, weights=values, minlength=count) / areas
+    peaks = np.zeros(count)
+    np.maximum.at(peaks, owner, values)
+    regions = [
+        Region(_bbox(window), int(areas[i]), float(peaks[i]), float(means[i]))
+        for i, window in enumerate(ndimage.find_objects(labels))
+        if areas[i] >= min_area_px
+    ]
+    return tuple(sorted(regions, key=_order))
+
+
+def verdict(score: float, threshold: float | None, review_band: float = 0.0) -> Verdict | None:
+    """A word for a score: "NG" from the threshold on, "REVIEW" in the band below it, else "OK".
+
+    Args:
+        score: of the whole image; not NaN.
+        threshold: None while no threshold is known, and then there is no verdict.
+        review_band: width of the band below the threshold, at least 0.
+
+    Example:
+        >>> [verdict(score, 0.5, 0.1) for score in (0.39, 0.45, 0.5)]
+        ['OK', 'REVIEW', 'NG']
+    """
+    if np.isnan(score):
+        raise ValueError("the score is NaN; no verdict can be drawn from it.")
+    if not review_band >= 0:
+        raise ValueError(f"review_band should be at least 0, got {review_band}.")
+    if threshold is None:
+        return None
+    if score >= threshold:
+        return "NG"
+    return "REVIEW" if score >= threshold - review_band else "OK"
+
+
+def _bbox(window: tuple[slice, slice]) -> tuple[int, int, int, int]:
+    rows, columns = window
+    return (columns.start, rows.start, columns.stop, rows.stop)
+
+
+def _order(region: Region) -> tuple[float, int, int, int]:
+    x0, y0, _, _ = region.bbox
+    return (-region.peak, -region.area_px, y0, x0)
