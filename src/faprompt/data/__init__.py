@@ -1,0 +1,48 @@
+"""Labelled folders on disk → `Dataset`, a tuple of `Sample` and what there is to say about it."""
+
+from faprompt.data.base import (
+    ClassCount,
+    Dataset,
+    Reader,
+    by_defect_type,
+    rename_dataset,
+)
+from faprompt.data.check import DatasetCheck, check_dataset, describe
+from faprompt.data.files import IMAGE_EXTENSIONS, is_image_name, list_images, natural_key
+from faprompt.data.masks import MaskPolicy, picture_size, read_mask, resize_mask
+from faprompt.data.meta_export import write_meta_json
+from faprompt.data.published_counts import compare_counts, published_counts
+from faprompt.data.registry import (
+    DatasetInfo,
+    dataset_info,
+    detect_dataset,
+    list_datasets,
+    read_dataset,
+)
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "ClassCount",
+    "Dataset",
+    "DatasetCheck",
+    "DatasetInfo",
+    "MaskPolicy",
+    "Reader",
+    "by_defect_type",
+    "check_dataset",
+    "compare_counts",
+    "dataset_info",
+    "describe",
+    "detect_dataset",
+    "is_image_name",
+    "list_datasets",
+    "list_images",
+    "natural_key",
+    "picture_size",
+    "published_counts",
+    "read_dataset",
+    "read_mask",
+    "rename_dataset",
+    "resize_mask",
+    "write_meta_json",
+]

@@ -1,0 +1,192 @@
+"""Every layout we read, by a name written by hand, and how a folder finds its reader.
+
+To add a dataset: write its reader (one file per family), and put it into `_DETECTION` below.
+Its published counts go into `published_counts`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from faprompt.data.base import Dataset, Reader, rename_dataset
+from faprompt.data.files import examples, is_folder, list_folders, list_images
+from faprompt.data.folder import FolderReader
+from faprompt.data.magnetic_tile import MagneticTileReader
+from faprompt.data.meta_json import MetaJsonReader
+from faprompt.data.mvtec import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
+from faprompt.data.published_counts import compare_counts, published_counts
+from faprompt.data.visa import VisaReader
+from faprompt.data.yes_no import BR35H, BRAINMRI, YES_NO
+from faprompt.errors import ConfigError, DatasetError
+
+_META_JSON = MetaJsonReader()
+_NAMED: tuple[Reader, ...] = (
+    MVTEC,
+    VisaReader(),
+    BTAD,
+    MPDD,
+    DTD_SYNTHETIC,
+    BRAINMRI,
+    BR35H,
+    MagneticTileReader(),
+)
+
+# Asked group by group; the first group with an answer decides, and has to agree on it. A list
+# somebody wrote beats our reading of folders, and a known dataset beats a look-alike.
+_DETECTION: tuple[tuple[Reader, ...], ...] = (
+    (_META_JSON,),
+    _NAMED,
+    (MVTEC_STYLE, YES_NO),
+    (FolderReader(),),
+)
+_READERS: dict[str, Reader] = {reader.name: reader for group in _DETECTION for reader in group}
+
+# The forms other projects prepare any dataset in, tried when its own layout is not there.
+_PREPARED: tuple[Reader, ...] = (_META_JSON, MVTEC_STYLE)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """One line of `faprompt datasets list`."""
+
+    name: str
+    title: str
+    layout: str
+    normal: int | None  # in the test split, as published; None for your own pictures
+    anomalous: int | None
+
+
+def list_datasets() -> tuple[str, ...]:
+    """The names `--dataset` takes besides `auto`: known datasets, then layouts of your own.
+
+    Example:
+        >>> list_datasets()[:3]
+        ('mvtec', 'visa', 'btad')
+    """
+    known = [reader.name for reader in _NAMED]
+    return (*known, *(name for name in _READERS if name not in known))
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """What a name stands for.
+
+    Raises:
+        ConfigError: no such dataset; the message lists those there are.
+    """
+    reader = _reader(name)
+    counts = published_counts(name).values()
+    normal = sum(count[0] for count in counts) if counts else None
+    anomalous = sum(count[1] for count in counts) if counts else None
+    return DatasetInfo(reader.name, reader.title, reader.layout, normal, anomalous)
+
+
+def read_dataset(root: str | Path, dataset: str = "auto", *, split: str = "test") -> Dataset:
+    """Read a labelled folder.
+
+    Args:
+        root: the dataset's folder, or a `meta.json`.
+        dataset: one of `list_datasets()`, or "auto" to find out. A known dataset is also
+            read from the forms other projects prepare it in (`meta.json`, an MVTec tree).
+        split: "test" by default, for training on auxiliary data too; few datasets have "train".
+
+    Returns:
+        The samples in natural order of their paths. Counts that differ from the paper's are
+        among the warnings.
+
+    Raises:
+        ConfigError: `dataset` is no name we know.
+        DatasetError: the folder does not exist, is something else, or could be several things.
+    """
+    place = Path(root)
+    if not place.exists():
+        raise DatasetError(f"{place} does not exist; give the dataset's folder.")
+    if dataset == "auto":
+        reader, reason = detect_dataset(place)
+        found = reader.read(place, split=split)
+        found = replace(found, reason=reason, warnings=found.warnings + _rivals(place, reader))
+    else:
+        found = _read_named(place, _reader(dataset), split)
+    comparison = compare_counts(found.name, found.counts(), split=split)
+    told = tuple(f"not the paper's {found.name}: {line}" for line in comparison.differences)
+    return replace(found, warnings=found.warnings + told)
+
+
+def detect_dataset(root: Path) -> tuple[Reader, str]:
+    """The reader for a folder, and what it was recognised by.
+
+    Raises:
+        DatasetError: nothing we know, or several things at once; the message lists the choices.
+    """
+    for group in _DETECTION:
+        answers = [(reader, reason) for reader in group if (reason := reader.recognise(root))]
+        if len(answers) == 1:
+            return answers[0]
+        if answers:
+            told = "; ".join(f"{reader.name} ({reason})" for reader, reason in answers)
+            raise DatasetError(
+                f"{root} could be several datasets: {told}. Name the one you mean: "
+                f"{', '.join(repr(reader.name) for reader, _ in answers)}."
+            )
+    raise DatasetError(_nothing_found(root))
+
+
+def _reader(name: str) -> Reader:
+    if name in _READERS:
+        return _READERS[name]
+    close = difflib.get_close_matches(name.casefold().replace("-", "_"), _READERS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(
+        f"There is no dataset {name!r}.{hint} Known: auto, {', '.join(list_datasets())}."
+    )
+
+
+def _read_named(root: Path, reader: Reader, split: str) -> Dataset:
+    if reader.recognise(root) is None:
+        for other in _NAMED:
+            if reason := other.recognise(root):
+                raise DatasetError(
+                    f"{root} is not {reader.name}: expected {reader.layout}; found {other.name} "
+                    f"({reason}). Read it as {other.name!r} or give another folder."
+                )
+        for form in _PREPARED:
+            if form is not reader and form.recognise(root):
+                return rename_dataset(form.read(root, split=split), reader.name)
+    return reader.read(root, split=split)
+
+
+def _rivals(root: Path, reader: Reader) -> tuple[str, ...]:
+    """A remark when a list decides and the folders could be read as well."""
+    if reader is not _META_JSON:
+        return ()
+    others = [other.name for other in _NAMED if other.recognise(root)]
+    return tuple(f"meta.json decides; the folders alone would be {name!r}" for name in others)
+
+
+def _nothing_found(root: Path) -> str:
+    known = ", ".join(list_datasets())
+    return f"{root} is no dataset we know: {_hint(root)} Known layouts: {known}."
+
+
+def _hint(root: Path) -> str:
+    if not is_folder(root):
+        return "it is a file; give a folder, or a .json list."
+    folders, images = list_folders(root), list_images(root)
+    if foreign := foreign_tree(root):
+        return f"{foreign}."
+    below = [f"{place.name} ({name})" for place in folders if (name := _known_name(place))]
+    if below:
+        return f"it holds {examples(below)}; give one such folder."
+    above = root.resolve().parent
+    if name := _known_name(above):
+        return f"the folder above, {above}, looks like {name}; give that one."
+    if images and not folders:
+        return f"it holds {len(images)} pictures but no labels, such as folders of good and bad."
+    found = examples(folder.name for folder in folders) or "nothing that we read"
+    return f"it holds {found}, and no folder of normal pictures."
+
+
+def _known_name(place: Path) -> str | None:
+    found = [reader.name for group in _DETECTION for reader in group if reader.recognise(place)]
+    return found[0] if found else None

@@ -1,0 +1,155 @@
+"""What every reader has to prove. A new reader inherits this and says how its folder is drawn."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from faprompt.data import check_dataset, detect_dataset, read_dataset, read_mask, write_meta_json
+from faprompt.data.registry import _DETECTION
+from faprompt.errors import DatasetError
+from tests.helpers import folders
+
+
+class ReaderSuite:
+    """Inherit, and set these."""
+
+    name: str  # what `auto` has to answer
+    classes: dict[str, tuple[int, int, int]]  # class -> normal, anomalous, with mask
+    folder = "data"  # the root folder's name
+
+    def build(self, root: Path) -> None:
+        """Draw the dataset below `root`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        root = tmp_path / "shelf" / self.folder
+        root.mkdir(parents=True)
+        self.build(root)
+        return root
+
+    def test_counts(self, root):
+        found = read_dataset(root)
+        counts = {
+            name: (count.normal, count.anomalous, count.with_mask)
+            for name, count in found.counts().items()
+        }
+        assert counts == self.classes
+        assert found.normal == sum(normal for normal, _, _ in self.classes.values())
+        assert found.anomalous == sum(anomalous for _, anomalous, _ in self.classes.values())
+        assert len(found) == found.normal + found.anomalous
+
+    def test_recognised_by_auto(self, root):
+        found = read_dataset(root)
+        assert found.name == self.name
+        assert {sample.dataset for sample in found} == {self.name}
+        assert found.reason
+
+    def test_read_by_name_like_by_auto(self, root):
+        by_name = read_dataset(root, dataset=self.name)
+        assert by_name.samples == read_dataset(root).samples
+
+    def test_not_taken_for_another(self, root):
+        reader, _ = detect_dataset(root)
+        rank = next(rank for rank, group in enumerate(_DETECTION) if reader in group)
+        others = [other for group in _DETECTION[: rank + 1] for other in group if other != reader]
+        assert [other.name for other in others if other.recognise(root)] == []
+
+    def test_natural_order(self, root):
+        def runs(path: Path) -> list[list[tuple[bool, object]]]:
+            parts = path.relative_to(root).as_posix().casefold().split("/")
+            return [
+                [(not digits, int("".join(run)) if digits else "".join(run))
+                 for digits, run in itertools.groupby(part, str.isdigit)]
+                for part in parts
+            ]  # fmt: skip
+
+        paths = [sample.image_path for sample in read_dataset(root)]
+        assert paths == sorted(paths, key=runs)
+        assert len(paths) == len(set(paths))
+
+    def test_order_does_not_come_from_the_disk(self, root, monkeypatch):
+        wanted, plain = read_dataset(root), os.listdir
+        for seed in range(3):
+            shuffle = random.Random(seed)
+            monkeypatch.setattr(os, "listdir", lambda path, s=shuffle: _shuffled(plain(path), s))
+            assert read_dataset(root) == wanted
+
+    def test_read_twice_equal(self, root):
+        assert read_dataset(root) == read_dataset(root)
+
+    def test_stray_files_change_nothing(self, root):
+        before = read_dataset(root)
+        folders.litter(root)
+        after = read_dataset(root)
+        assert after == before
+
+    def test_masks_pair_by_name(self, root):
+        for sample in read_dataset(root):
+            assert not (sample.label == 0 and sample.mask_paths)
+            for path in sample.mask_paths:
+                assert path.stem.removesuffix("_mask") == sample.image_path.stem
+
+    def test_masks_have_the_pictures_size(self, root):
+        for sample in read_dataset(root):
+            if not sample.has_pixel_label:
+                continue
+            truth = read_mask(sample)
+            assert truth.shape == folders.SIZE and truth.dtype == bool
+            assert truth.sum() == (3 * 5 if sample.label else 0)
+
+    def test_files_exist(self, root):
+        for sample in read_dataset(root):
+            assert sample.image_path.is_file()
+            assert all(path.is_file() for path in sample.mask_paths)
+
+    def test_check_is_content(self, root):
+        check = check_dataset(root)
+        assert check.problems == ()
+        assert check.usable
+        assert check.to_dict()["dataset"] == self.name
+        told = check.to_dict()["classes"]
+        assert {name: tuple(count.values()) for name, count in told.items()} == self.classes
+
+    def test_one_level_too_high(self, root):
+        with pytest.raises(DatasetError, match=rf"it holds {root.name} \({self.name}\)"):
+            read_dataset(root.parent)
+
+    def test_empty_folder_refused(self, root, tmp_path):
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        with pytest.raises(DatasetError, match="found no folders|holds no meta.json"):
+            read_dataset(empty, dataset=self.name)
+
+    def test_unknown_split_refused(self, root):
+        with pytest.raises(DatasetError, match="'validation'"):
+            read_dataset(root, split="validation")
+
+    def test_round_trip_through_meta_json(self, root):
+        before = read_dataset(root)
+        path = write_meta_json(before, root / "exported.json")
+        after = read_dataset(path)
+        assert after.name == self.name
+        assert list(map(_facts, after)) == list(map(_facts, before))
+
+
+def _facts(sample):
+    return (
+        sample.image_path,
+        sample.mask_paths,
+        sample.label,
+        sample.class_name,
+        sample.defect_type,
+        sample.has_pixel_label,
+        sample.split,
+        sample.dataset,
+    )
+
+
+def _shuffled(entries: list[str], shuffle: random.Random) -> list[str]:
+    return shuffle.sample(sorted(entries), len(entries))
