@@ -1,0 +1,12 @@
+"""Training of any method that learns: features once, then prompts, epoch by epoch.
+
+config       TrainingConfig, every number with its source
+pictures     samples -> hashes, pixels, read ahead
+masks        samples -> ground truth at the model's size, packed
+features     the frozen tower's tokens: cached on disk, or streamed
+store        the memory-mapped files of that cache
+loop         train(): all of it in one call
+run          batches, losses, Adam, interrupt and resume
+checkpoint   one atomic file that a run continues from
+curves       loss.csv, loss.png, TensorBoard
+"""

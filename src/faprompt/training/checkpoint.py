@@ -1,0 +1,150 @@
+"""One file that a run goes on from: tensors as safetensors, numbers as JSON in its header.
+
+    method/<name>               every parameter and buffer of the method
+    adam/<state>/<parameter>    step, exp_avg, exp_avg_sq
+    losses                      (steps, terms + 2) float64, see `curves.LossLog`
+
+Nothing is pickled. The file is replaced in one move, so a crash leaves the former one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faprompt.errors import ConfigError, ModelError
+from faprompt.methods.base import Method
+from faprompt.training._files import write_atomic
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+_HEADER = "faprompt_training"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointHeader:
+    """The numbers of a checkpoint. `identity` tells what run it is; see `loop.run_identity`."""
+
+    step: int  # optimiser steps done
+    steps: int  # of the whole run, as planned when it was written
+    identity: dict[str, Any]
+    seconds: dict[str, float]
+    loss_names: tuple[str, ...]
+    format: int = _FORMAT
+
+
+def save_checkpoint(
+    path: Path,
+    header: CheckpointHeader,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    losses: Tensor,
+) -> None:
+    """Write a checkpoint, atomically."""
+    from safetensors.torch import save
+
+    names = [name for name, _ in method.named_parameters()]
+    tensors = {f"method/{name}": value for name, value in method.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for kind, value in state.items():
+            tensors[f"adam/{kind}/{names[index]}"] = torch.as_tensor(value)
+    tensors["losses"] = losses
+    ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_atomic(path, save(ready, metadata={_HEADER: json.dumps(asdict(header))}))
+
+
+def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
+    """Read a checkpoint's header and tensors.
+
+    Raises:
+        ModelError: the file is damaged, or none of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_HEADER])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if header["format"] != _FORMAT:
+            raise ValueError(f"format {header['format']}, wanted {_FORMAT}")
+        header["loss_names"] = tuple(header["loss_names"])
+        return CheckpointHeader(**header), tensors
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is no training checkpoint of this version, or damaged ({error!r}); "
+            "delete it to start afresh."
+        ) from error
+
+
+def restore(
+    tensors: Mapping[str, Tensor], method: Method, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put parameters and Adam's memory back.
+
+    Raises:
+        ModelError: names or shapes are not this method's.
+    """
+    state = _under(tensors, "method/")
+    try:
+        method.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"The checkpoint does not fit {method.name!r}: {error}") from error
+    memory: dict[int, dict[str, Tensor]] = {}
+    for index, (name, _) in enumerate(method.named_parameters()):
+        kinds = {
+            key.split("/", 1)[0]: value
+            for key, value in _under(tensors, "adam/").items()
+            if key.split("/", 1)[1] == name
+        }
+        if kinds:  # a parameter no gradient has reached yet has none
+            memory[index] = kinds
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": memory})
+
+
+def require_same_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on with other options or other data.
+
+    Raises:
+        ConfigError: names every difference.
+    """
+    before, after = _flat(then), _flat(now)
+    differences = [
+        f"{name} was {_shown(before, name)}, is now {_shown(after, name)}"
+        for name in sorted({*before, *after})
+        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    ]
+    if differences:
+        raise ConfigError(
+            f"{path} belongs to another run: {'; '.join(differences)}. "
+            "Resume with the same options and data, or train into another folder."
+        )
+
+
+_ABSENT = object()
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _shown(flat: Mapping[str, Any], name: str) -> str:
+    if name not in flat:
+        return "absent"
+    text = str(flat[name])
+    return f"{text[:12]}..." if len(text) > 40 else text
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

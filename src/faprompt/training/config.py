@@ -1,0 +1,85 @@
+"""Options of a training run, each with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Switch = Literal["auto", "on", "off"]
+
+# Options that do not change what is learned: they may differ when a run is resumed.
+WORK_OPTIONS = (
+    "epochs", "cache", "cache_dir", "cache_limit_gb", "encode_batch_size", "readers",
+    "checkpoint_every_steps", "tensorboard", "device",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How prompts are trained. Sources: [B.1] appendix, [C] public code, [ours].
+
+    A run resumes only with the same values, those of `WORK_OPTIONS` excepted.
+    """
+
+    epochs: int = 7  # [B.1]; train.py has 10, train.sh 15, test.sh loads epoch 7. May grow later
+    batch_size: int = 8  # [B.1], [C]
+    learning_rate: float = 1e-3  # [B.1], [C]; no schedule
+    betas: tuple[float, float] = (0.5, 0.999)  # [C] train.py
+    eps: float = 1e-8  # [C] Adam's default
+    weight_decay: float = 0.0  # [C] Adam's default
+    seed: int = 111  # [B.1], [C]; here it orders the pictures of every epoch
+    cache_dtype: Literal["float32", "float16"] = "float32"  # [ours] of patch tokens, see below
+    bit_depth: int | None = None  # [ours] bits a camera used in values stored with more than 8
+    mask_policy: Literal["reference", "strict"] = "reference"  # [C] every grey value above 0
+    unmasked: Literal["refuse", "skip", "empty"] = "refuse"  # [C] is "empty", see below
+    cache: Switch = "auto"  # [ours] "on" insists where "auto" would stream
+    cache_dir: str | None = None  # [ours] see `default_cache_dir`
+    cache_limit_gb: float = 20.0  # [ours] largest cache of one training set, 1e9 bytes
+    encode_batch_size: int = 1  # [ours] 1 makes cached and streamed tokens equal to the bit
+    readers: int = 2  # [ours] threads that read pictures ahead of the image tower
+    checkpoint_every_steps: int = 100  # [ours] besides each epoch and each interrupt; 0 for none
+    tensorboard: bool | Literal["auto"] = "auto"  # [ours] "auto" writes where it is installed
+    device: str = "cpu"  # [ours] any torch device
+
+    # cache_dtype float16 halves the cache (MVTec AD at 518: 3.6 GB) and rounds the patch
+    # tokens by up to 1 in 2048, in the cache and in the stream alike.
+    # unmasked says what happens to anomalous pictures without a mask: the authors' code
+    # trains on them as if nothing were wrong anywhere in the picture.
+
+    def __post_init__(self) -> None:
+        faults = _faults(self)
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/faprompt/features`, or `~/.cache/faprompt/features`."""
+    import os
+
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "faprompt" / "features"
+
+
+def _faults(config: TrainingConfig) -> list[str]:
+    low = [
+        f"{name} should be at least {least}, got {getattr(config, name)}"
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("encode_batch_size", 1),
+            ("readers", 1),
+            ("checkpoint_every_steps", 0),
+            ("weight_decay", 0),
+            ("cache_limit_gb", 0),
+        )
+        if getattr(config, name) < least
+    ]
+    positive = [
+        f"{name} should be above 0, got {getattr(config, name)}"
+        for name in ("learning_rate", "eps")
+        if not getattr(config, name) > 0
+    ]
+    if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
+        positive.append(f"betas should be two numbers in 0..1, 1 excluded, got {config.betas}")
+    return low + positive

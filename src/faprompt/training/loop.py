@@ -1,0 +1,128 @@
+"""Training in one call: samples to masks, features and steps, resumed where asked.
+
+The loop knows no method by name. It asks a method for `forward` and `loss` and moves
+exactly `method.parameters()`.
+
+Source: train.py of mala-lab/FAPrompt and zqhang/AnomalyCLIP (batches, optimiser, shuffled
+epochs with the last partial batch kept); the cache and the checkpoints are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from faprompt.clip.backbone import Backbone
+from faprompt.config import to_mapping
+from faprompt.imaging.transform import Transform
+from faprompt.methods.base import Method
+from faprompt.records import Sample
+from faprompt.training.config import WORK_OPTIONS, TrainingConfig
+from faprompt.training.features import Encoder, FeatureRecipe, feature_recipe, prepare_features
+from faprompt.training.masks import PackedMasks, choose_samples, read_masks
+from faprompt.training.pictures import Pictures
+from faprompt.training.progress import Notify, ProgressCallback, log_note, silent
+from faprompt.training.run import TrainingReport, TrainingRun
+
+
+def train(
+    method: Method,
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    transform: Transform,
+    config: TrainingConfig,
+    *,
+    out_dir: str | Path,
+    resume: bool = False,
+    progress: ProgressCallback | None = None,
+    notify: Notify | None = None,
+) -> TrainingReport:
+    """Train a method's parameters in place, on the samples given.
+
+    Args:
+        method: its parameters are the start; draw them under a seed of your own.
+        backbone: frozen; its precision is the image tower's. Both move to `config.device`.
+        samples: pictures with labels and masks, in an order of their own (it is part of
+            the run's identity, and so is their content).
+        transform: the method's; masks are resized to its `image_size`.
+        config: options.
+        out_dir: gets loss.csv, loss.png, checkpoint.safetensors, and TensorBoard's files.
+        resume: go on from the checkpoint there; where there is none, begin.
+        progress: called after every mask, group of pictures and step.
+        notify: takes notes for people, such as the size of the cache before it is written;
+            the `faprompt` log otherwise.
+
+    Raises:
+        TypeError: the method has nothing to train.
+        ValueError: the backbone is not frozen.
+        DatasetError, ImageReadError: samples without masks, or unreadable files.
+        ConfigError: resuming another run, overwriting an unfinished one, or a cache that
+            is insisted on and too large.
+        FapromptError: a loss or gradient that is not finite; it names step and terms.
+        KeyboardInterrupt: passed on, after a checkpoint was written.
+    """
+    notify, progress = notify or log_note, progress or silent
+    _check_parts(method, backbone)
+    out_dir = Path(out_dir)
+    chosen, blank = choose_samples(samples, config.unmasked)
+    if blank:
+        notify(f"{blank} anomalous picture(s) without a mask: {config.unmasked}.")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    backbone.to(config.device)
+    method.to(config.device)
+    pictures = Pictures(chosen, transform, bit_depth=config.bit_depth, readers=config.readers)
+    masks = read_masks(
+        chosen, transform.image_size, policy=config.mask_policy, readers=config.readers,
+        progress=progress,
+    )  # fmt: skip
+    recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
+    identity = run_identity(method, config, recipe, chosen, masks)
+    run = TrainingRun(method, backbone, chosen, masks, config, identity, out_dir, progress)
+    run.begin(resume=resume, notify=notify)
+    try:
+        if not run.finished:
+            encoder = Encoder(method, backbone, pictures, config)
+            run.work(prepare_features(encoder, recipe, config, notify=notify, progress=progress))
+    finally:
+        run.log.close()
+    return run.report()
+
+
+def run_identity(
+    method: Method,
+    config: TrainingConfig,
+    recipe: FeatureRecipe,
+    samples: Sequence[Sample],
+    masks: PackedMasks,
+) -> dict[str, Any]:
+    """All that a resumed run must have in common with its first session, as plain data."""
+    options = {k: v for k, v in to_mapping(config).items() if k not in WORK_OPTIONS}
+    features = recipe.about()
+    return {
+        **options,
+        "method": {"name": method.name, **to_mapping(method.config)},
+        "features": features,
+        "data": {
+            "pictures": len(samples),
+            "picture_files": _digest(recipe.pictures),
+            "labels": _digest([sample.label for sample in samples]),
+            "masks": masks.fingerprint(),
+        },
+    }
+
+
+def _check_parts(method: Method, backbone: Backbone) -> None:
+    if not method.learns:
+        raise TypeError(f"{method.name!r} has nothing to train.")
+    thawed = [name for name, p in backbone.named_parameters() if p.requires_grad]
+    if thawed:
+        raise ValueError(
+            f"The backbone should be frozen, but {len(thawed)} of its parameters ask for "
+            f"gradients, such as {thawed[0]!r}; call backbone.requires_grad_(False)."
+        )
+
+
+def _digest(values: Sequence[Any]) -> str:
+    return hashlib.sha256(repr(list(values)).encode()).hexdigest()

@@ -1,0 +1,108 @@
+"""The pictures of a training set: who they are, and their pixels, read ahead."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from torch import Tensor
+
+from faprompt.errors import DatasetError, ImageReadError
+from faprompt.imaging.read import read_image
+from faprompt.imaging.transform import Transform
+from faprompt.records import Sample
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_CHUNK = 1 << 20
+_WAITING_PER_READER = 2
+
+
+class Pictures:
+    """An ordered training set and the transform its pictures go through."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: Transform,
+        *,
+        bit_depth: int | None = None,
+        readers: int = 1,
+    ) -> None:
+        self.samples = tuple(samples)
+        self.transform = transform
+        self.bit_depth = bit_depth
+        self.readers = readers
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def pixels(self, index: int) -> Tensor:
+        """(3, height, width) of one sample; of its region only, where it has one.
+
+        Raises:
+            ImageReadError: the file cannot be read.
+            DatasetError: the region leaves the picture.
+        """
+        sample = self.samples[index]
+        image = read_image(sample.image_path, bit_depth=self.bit_depth).array
+        if sample.region is not None:
+            x0, y0, x1, y1 = sample.region
+            height, width = image.shape[:2]
+            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+                raise DatasetError(
+                    f"region {sample.region} (x0, y0, x1, y1) does not lie within "
+                    f"{sample.image_path}, which is {height}x{width} (height x width)."
+                )
+            image = image[y0:y1, x0:x1]
+        return self.transform.to_pixels(image)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """The pixels of some samples in that order, read ahead by threads."""
+        return read_ahead(self.pixels, indices, readers=self.readers)
+
+    def fingerprints(self) -> tuple[str, ...]:
+        """Per sample: SHA-256 of its file, size included, and its region.
+
+        Raises:
+            ImageReadError: a file is missing or cannot be opened.
+        """
+        return tuple(read_ahead(_fingerprint, self.samples, readers=self.readers))
+
+
+def read_ahead(
+    function: Callable[[Item], Result], items: Sequence[Item], *, readers: int
+) -> Iterator[Result]:
+    """`map` by a few threads: results in order, a bounded number of them waiting."""
+    source = iter(items)
+    with ThreadPoolExecutor(readers) as pool:
+        waiting: deque[Future[Result]] = deque(
+            pool.submit(function, item) for item in islice(source, readers * _WAITING_PER_READER)
+        )
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _fingerprint(sample: Sample) -> str:
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with sample.image_path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    except OSError as error:
+        raise ImageReadError(f"{sample.image_path} cannot be opened: {error}.") from error
+    place = "" if sample.region is None else ":" + ",".join(map(str, sample.region))
+    return f"{size}:{digest.hexdigest()}{place}"

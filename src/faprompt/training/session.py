@@ -1,0 +1,94 @@
+"""From a labelled set and a few names to a model folder: what `faprompt train` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from faprompt.clip.weights import load_backbone
+from faprompt.data.base import Dataset
+from faprompt.detector import Detector
+from faprompt.errors import ConfigError
+from faprompt.methods.registry import build_method
+from faprompt.model_folder import fit_to_backbone, save_model
+from faprompt.training.config import TrainingConfig
+from faprompt.training.loop import train
+from faprompt.training.progress import Notify, ProgressCallback
+from faprompt.training.run import TrainingReport
+
+
+def train_model(
+    dataset: Dataset,
+    *,
+    method: str,
+    preset: str,
+    backbone: str,
+    options: Mapping[str, Any],
+    config: TrainingConfig,
+    out: Path,
+    name: str,
+    precision: Any = "fp32",
+    resume: bool = False,
+    progress: ProgressCallback | None = None,
+    notify: Notify | None = None,
+    data_license: str = "unknown",
+) -> TrainingReport:
+    """Train a method on a dataset and write the model folder `out`.
+
+    The folder also holds the checkpoint and the loss curves. Arguments as in
+    `faprompt train`; errors as in `training.loop.train`.
+    """
+    frozen = load_backbone(backbone)
+    frozen.set_precision(precision)
+    chosen = fit_to_backbone(method, frozen, options)
+    built = build_method(method, frozen, chosen, preset=preset, seed=config.seed)
+    if not built.learns:
+        raise ConfigError(f"{method!r} has nothing to train; it is used as it is, by --method.")
+    detector = Detector(
+        frozen, built, name=name, description={"backbone": {"source": str(backbone)}}
+    )
+    report = train(
+        built,
+        frozen,
+        dataset.require_usable().samples,
+        detector.transform,
+        config,
+        out_dir=out,
+        resume=resume,
+        progress=progress,
+        notify=notify,
+    )
+    detector.refresh()
+    detector.description |= {
+        "license": data_license,
+        "training": _training_record(dataset, preset, config, report, precision),
+    }
+    save_model(detector, out)
+    return report
+
+
+def _training_record(
+    dataset: Dataset,
+    preset: str,
+    config: TrainingConfig,
+    report: TrainingReport,
+    precision: str,
+) -> dict[str, Any]:
+    return {
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "pictures": report.pictures,
+        "normal": report.normal,
+        "anomalous": report.anomalous,
+        "preset": preset,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+        "device": config.device,
+        "precision": precision,
+        "final_losses": {
+            key: round(value, 6) for key, value in (report.epoch_means or ({},))[-1].items()
+        },
+    }

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from faprompt.training import curves
+from tests.training import toys
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in one order, so that equal means equal to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def samples(tmp_path):
+    return toys.draw_samples(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(request, monkeypatch):
+    """Drawing a picture of the losses takes longer than learning here; a few tests do."""
+    if "draws" not in request.fixturenames:
+        monkeypatch.setattr(curves, "_draw_curves", lambda *losses: b"")
+
+
+@pytest.fixture
+def draws():
+    """Asked for by a test that looks at loss.png."""

@@ -1,0 +1,130 @@
+"""Ground truth at the model's size, and options."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from faprompt.config import from_mapping
+from faprompt.errors import ConfigError, DatasetError, ImageReadError
+from faprompt.training.config import WORK_OPTIONS, TrainingConfig
+from faprompt.training.masks import choose_samples, read_masks, resize_mask
+from faprompt.training.pictures import Pictures
+from faprompt.training.progress import silent
+from tests.training import toys
+
+
+def read(samples, size=toys.IMAGE_SIZE):
+    return read_masks(samples, size, policy="reference", readers=2, progress=silent)
+
+
+def test_masks_equal_the_authors_chain_of_torchvision(samples):
+    """utils.py and train.py: Resize, CenterCrop, ToTensor on the Pillow mask, then 0.5."""
+    from faprompt.clip._open_clip import open_clip_module
+
+    open_clip_module()  # lets torchvision be imported beside a CPU torch
+    from torchvision import transforms
+
+    chain = transforms.Compose(
+        [transforms.Resize(toys.IMAGE_SIZE), transforms.CenterCrop(toys.IMAGE_SIZE),
+         transforms.ToTensor()]
+    )  # fmt: skip
+    ours = read(samples).batch(range(len(samples)))
+    assert ours.dtype == torch.float32
+    for index, sample in enumerate(samples):
+        wanted = torch.zeros(toys.IMAGE_SIZE)
+        if sample.label:
+            grey = np.array(Image.open(sample.mask_paths[0]).convert("L")) > 0
+            wanted = chain(Image.fromarray(grey.astype(np.uint8) * 255, mode="L"))[0]
+            assert wanted.any()
+        assert torch.equal(ours[index], (wanted > 0.5).float())
+
+
+def test_any_grey_above_zero_counts_and_thin_lines_vanish(samples, tmp_path):
+    grey = np.zeros((48, 36), np.uint8)
+    grey[10:40, 5:30] = 1
+    Image.fromarray(grey).save(samples[1].mask_paths[0])
+    assert read(samples).batch([1]).sum() > 0
+    line = np.zeros((100, 100), bool)
+    line[50] = True
+    assert not resize_mask(line, (10, 10)).any() and resize_mask(line, (100, 100)).sum() == 100
+
+
+def test_batches_come_in_the_order_asked_and_odd_sizes_unpack(samples):
+    masks = read(samples, (11, 7))  # 77 bits do not fill whole bytes
+    assert masks.batch([3, 1]).shape == (2, 11, 7)
+    assert torch.equal(masks.batch([3, 1]).flip(0), masks.batch([1, 3]))
+    assert masks.fingerprint() != read(samples[::-1], (11, 7)).fingerprint()
+
+
+def test_anomalous_pictures_without_masks(samples, tmp_path):
+    bare = [replace(s, mask_paths=(), has_pixel_label=False) if s.label else s for s in samples]
+    with pytest.raises(DatasetError, match="3 anomalous picture.*unmasked=skip"):
+        choose_samples(bare, "refuse")
+    assert choose_samples(bare, "skip") == ([s for s in bare if not s.label], 3)
+    assert choose_samples(bare, "empty") == (bare, 3)
+    assert choose_samples(samples, "refuse") == (samples, 0)
+    unlabelled_normal = [replace(s, has_pixel_label=False) if not s.label else s for s in samples]
+    assert choose_samples(unlabelled_normal, "refuse") == (unlabelled_normal, 0)
+    with pytest.raises(DatasetError, match="no picture to train on"):
+        choose_samples([bare[1]], "skip")
+    notes = []
+    report = toys.run(
+        toys.faprompt(), bare, tmp_path, options={"unmasked": "skip"}, notify=notes.append
+    )
+    assert report.anomalous == 0 and "3 anomalous picture(s) without a mask: skip." in notes
+
+
+def test_missing_pictures_and_misfit_masks_are_named(samples, tmp_path):
+    missing = [replace(samples[0], image_path=tmp_path / "gone.png")]
+    with pytest.raises(ImageReadError, match="gone.png cannot be opened"):
+        Pictures(missing, toys.TRANSFORM).fingerprints()
+    Image.new("L", (30, 30)).save(samples[1].mask_paths[0])
+    with pytest.raises(DatasetError, match="1_mask.png is 30x30"):
+        read(samples)
+
+
+def test_defaults_are_the_papers():
+    config = TrainingConfig()
+    assert (config.epochs, config.batch_size, config.learning_rate) == (7, 8, 1e-3)
+    assert (config.betas, config.seed, config.eps, config.weight_decay) == (
+        (0.5, 0.999), 111, 1e-8, 0,
+    )  # fmt: skip
+
+
+def test_options_as_the_command_line_gives_them():
+    values = {"betas": "0.9,0.99", "epochs": "3", "tensorboard": "no", "cache": "off"}
+    config = from_mapping(TrainingConfig, values, what="training options")
+    assert (config.betas, config.epochs) == ((0.9, 0.99), 3)
+    assert (config.tensorboard, config.cache) == (False, "off")
+    assert from_mapping(TrainingConfig, {"tensorboard": "auto"}, what="").tensorboard == "auto"
+    with pytest.raises(ConfigError, match="unknown option 'lr'"):
+        from_mapping(TrainingConfig, {"lr": 1}, what="training options")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("epochs", 0, "epochs should be at least 1, got 0"),
+        ("batch_size", 0, "batch_size should be at least 1"),
+        ("encode_batch_size", 0, "encode_batch_size should be at least 1"),
+        ("readers", 0, "readers should be at least 1"),
+        ("checkpoint_every_steps", -1, "checkpoint_every_steps should be at least 0"),
+        ("cache_limit_gb", -1.0, "cache_limit_gb should be at least 0"),
+        ("weight_decay", -0.1, "weight_decay should be at least 0"),
+        ("learning_rate", 0.0, "learning_rate should be above 0"),
+        ("learning_rate", float("nan"), "learning_rate should be above 0"),
+        ("eps", 0.0, "eps should be above 0"),
+        ("betas", (0.5, 1.0), "betas should be two numbers"),
+        ("betas", (0.5,), "betas should be two numbers"),
+    ],
+)
+def test_options_out_of_range(name, value, told):
+    with pytest.raises(ValueError, match=told):
+        TrainingConfig(**{name: value})
+
+
+def test_work_options_are_options():
+    assert set(WORK_OPTIONS) < {field.name for field in fields(TrainingConfig)}
