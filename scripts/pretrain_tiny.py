@@ -1,0 +1,291 @@
+"""Train `tiny`, a small CLIP, from nothing but pictures this project draws.
+
+    python scripts/pretrain_tiny.py --config scripts/pretrain_tiny.toml --out runs/tiny
+
+Three losses on every batch: image-caption contrast (it stays an honest CLIP), normal or
+damaged for the whole image, and normal or damaged for every V-V patch token, with the
+state words drawn anew each step so that no single wording is learned by heart. Weights
+are averaged over time (EMA). The pictures follow from the seed and the step number, so a
+run stopped at any moment goes on where it was:  the same command again.
+
+Writes OUT/checkpoint.pt, OUT/log.csv, OUT/run.toml and, at the end, OUT/backbone/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
+
+from faprompt.clip.backbone import Backbone, build_backbone
+from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
+from faprompt.clip.tokens import END, START, bpe_ids
+from faprompt.losses import local_loss
+from faprompt.metrics import auroc
+from faprompt.prompts.templates import IMAGENET_TEMPLATES, WINCLIP_TEMPLATES
+from faprompt.scoring import grid_map, pair_logits, unit, upsample
+from faprompt.synthetic import SyntheticBatch, draw_batch, vocabulary_texts
+from faprompt.synthetic.captions import ABNORMAL_STATES, GENERIC, NORMAL_STATES, TEMPLATES
+
+MARKED_SHARE = 0.03  # of a patch that has to be damaged for the patch to count as damaged
+Config = dict[str, dict[str, Any]]
+TERMS = ("caption", "state", "local", "balanced")
+LOG_COLUMNS = ("step", "pictures", *TERMS, "patch_auroc", "image_auroc", "seconds")
+
+
+def build_spec(config: Config) -> BackboneSpec:
+    """The backbone's sizes, and the token ids that the captions can hold."""
+    sizes, side = config["backbone"], config["data"]["image_size"]
+    ids = {START, END}
+    for text in [*vocabulary_texts(), *IMAGENET_TEMPLATES, *WINCLIP_TEMPLATES]:
+        ids.update(bpe_ids(text.replace("{}", "")))
+    return BackboneSpec(
+        embed_dim=sizes["embed_dim"],
+        quick_gelu=False,
+        vision=VisionSpec(
+            image_size=side,
+            patch_size=sizes["patch_size"],
+            width=sizes["vision_width"],
+            layers=sizes["vision_layers"],
+            heads=sizes["vision_heads"],
+            stem_channels=tuple(sizes["stem_channels"]),
+            stem_strides=tuple(sizes["stem_strides"]),
+        ),
+        text=TextSpec(
+            width=sizes["text_width"],
+            layers=sizes["text_layers"],
+            heads=sizes["text_heads"],
+            context_length=sizes["context_length"],
+            vocab_size=len(ids),
+        ),
+        vocabulary=tuple(sorted(ids)),
+    )
+
+
+class Pretraining(torch.nn.Module):
+    """The backbone with its gradients on, and the contrast's learned scale."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: Backbone = build_backbone(build_spec(config), name="tiny")
+        self.backbone.requires_grad_(True)
+        self.logit_scale = torch.nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(
+        self, batch: SyntheticBatch, phrases: tuple[str, str], *, class_ln_post: bool
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms of one batch; `phrases` is a normal and a damaged sentence.
+
+        CLIP reads the class token through `ln_post`, AnomalyCLIP and FAPrompt do not:
+        steps alternate, so that both readings mean the same.
+        """
+        weights, spec = self.config["loss"], self.backbone.spec
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+        with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
+            features = self.backbone.encode_image(
+                (batch.images - mean) / std, class_ln_post=class_ln_post
+            )
+            texts = self.backbone.encode_texts([*phrases, *batch.captions])
+        pair, captions = texts[:2].float(), texts[2:].float()
+        image, temperature = features.class_token.float(), weights["temperature"]
+        tokens = features.patch_tokens[spec.vision.layers]
+        logits = pair_logits(tokens, pair, temperature=temperature)
+        abnormal = grid_map(logits.softmax(dim=-1)[..., 1], features.grid)
+        state = pair_logits(image[:, None], pair, temperature=temperature)[:, 0]
+        masks = batch.masks.float()
+        marked = F.adaptive_avg_pool2d(masks[:, None], features.grid).flatten(1) > MARKED_SHARE
+        self.patch_auroc = auroc(abnormal.detach().flatten(), marked.flatten())
+        self.image_auroc = auroc((state[:, 1] - state[:, 0]).detach(), batch.labels)
+        return {
+            "caption": weights["caption_weight"] * self.contrast(image, captions, batch.captions),
+            "state": weights["state_weight"] * F.cross_entropy(state, batch.labels),
+            "local": weights["local_weight"]
+            * local_loss(upsample(abnormal, masks.shape[-2:]), masks),
+            "balanced": weights["balanced_weight"]
+            * balanced_entropy(logits[..., 1] - logits[..., 0], marked.float()),
+        }
+
+    def contrast(self, image: Tensor, text: Tensor, captions: tuple[str, ...]) -> Tensor:
+        """CLIP's symmetric loss; pictures that share a caption share the target."""
+        logits = self.logit_scale.exp().clamp(max=100) * unit(image) @ unit(text).T
+        same = torch.tensor([[a == b for b in captions] for a in captions]).float()
+        target = same / same.sum(dim=1, keepdim=True)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def balanced_entropy(logit: Tensor, marked: Tensor) -> Tensor:
+    """Cross entropy of patches, marked and unmarked ones weighing the same in sum.
+
+    Without it, calling every patch normal is a comfortable place to stay: runs with the
+    local loss alone ended there, all tokens alike.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logit, marked, reduction="none")
+    sides = [(entropy * side).sum() / (side.sum() + 1) for side in (marked, 1 - marked)]
+    return torch.stack(sides).sum()
+
+
+def draw(config: Config, step: int) -> SyntheticBatch:
+    """The batch of a step, whatever came before it."""
+    data = config["data"]
+    return draw_batch(
+        config["run"]["batch_size"],
+        size=data["image_size"],
+        seed=config["run"]["seed"] * 1_000_003 + step,
+        kinds="train",
+        anomaly_share=data["anomaly_share"],
+    )
+
+
+def state_pair(host: random.Random) -> tuple[str, str]:
+    """A normal and a damaged sentence about "object", in the same template."""
+    template = host.choice(host.choice((TEMPLATES, TEMPLATES, IMAGENET_TEMPLATES)))
+    normal, abnormal = (host.choice(states) for states in (NORMAL_STATES, ABNORMAL_STATES))
+    return template.format(normal.format(GENERIC)), template.format(abnormal.format(GENERIC))
+
+
+def batches(config: Config, first: int, last: int) -> Iterator[SyntheticBatch]:
+    """Batches of steps first..last-1; the next is drawn while one is learned from."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(draw, config, first)
+        for step in range(first, last):
+            batch = coming.result()
+            if step + 1 < last:
+                coming = pool.submit(draw, config, step + 1)
+            yield batch
+
+
+def rate(config: Config, step: int) -> float:
+    """Learning rate of a step: warm up, stay, fall linearly over the last share."""
+    options, steps = config["optimizer"], config["run"]["steps"]
+    fall = max(1, int(steps * options["decay_share"]))
+    return options["learning_rate"] * min(
+        1.0, (step + 1) / options["warmup_steps"], max(0.01, (steps - step) / fall)
+    )
+
+
+def build_optimizer(model: Pretraining, config: Config) -> torch.optim.AdamW:
+    """AdamW; vectors and tables are not decayed."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config["optimizer"]["weight_decay"]},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config["optimizer"]["learning_rate"], betas=(0.9, 0.98))
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def log(path: Path, row: dict[str, float]) -> None:
+    """Append a line to the CSV, with a heading if it is the first."""
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, LOG_COLUMNS)
+        if fresh:
+            writer.writeheader()
+        writer.writerow({key: round(value, 5) for key, value in row.items()})
+
+
+def run(config: Config, out: Path) -> Backbone:
+    """Train, or go on training, until the configured step; the averaged backbone."""
+    torch.manual_seed(config["run"]["seed"])
+    model, path = Pretraining(config), out / "checkpoint.pt"
+    optimizer = build_optimizer(model, config)
+    average = {key: value.clone() for key, value in model.state_dict().items()}
+    first = 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average, first = saved["average"], saved["step"]
+        print(f"going on at step {first}", flush=True)
+    last, batch_size = config["run"]["steps"], config["run"]["batch_size"]
+    started, summed, sums = (
+        time.perf_counter(),
+        0,
+        dict.fromkeys((*TERMS, "patch_auroc", "image_auroc"), 0.0),
+    )
+    for step, batch in enumerate(batches(config, first, last), start=first):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(config, step)
+        phrases = state_pair(random.Random(step))
+        terms = model(batch, phrases, class_ln_post=step % 2 == 0)
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config["optimizer"]["clip_norm"])
+        optimizer.step()
+        update_average(average, model, config["optimizer"]["ema_decay"], step)
+        seen = {name: term.item() for name, term in terms.items()}
+        seen |= {"patch_auroc": model.patch_auroc, "image_auroc": model.image_auroc}
+        for name, value in seen.items():
+            sums[name] += value
+        summed += 1
+        done = step + 1
+        if done % config["run"]["log_every"] == 0:
+            means = {name: value / summed for name, value in sums.items()}
+            row = {"step": done, "pictures": done * batch_size, **means}
+            row["seconds"] = time.perf_counter() - started
+            log(out / "log.csv", row)
+            print(" ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+            sums, summed = dict.fromkeys(sums, 0.0), 0
+        if done % config["run"]["checkpoint_every"] == 0 or done == last:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(path, {**state, "average": average, "step": done})
+    model.load_state_dict(average)
+    model.backbone.logit_scale.copy_(model.logit_scale.detach())
+    return model.backbone.requires_grad_(False)
+
+
+def update_average(
+    average: dict[str, Tensor], model: torch.nn.Module, decay: float, step: int
+) -> None:
+    """Exponential moving average, quick at the start."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for key, value in model.state_dict().items():
+        average[key].lerp_(value.float(), 1 - decay)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".toml"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, help="overrides the config, to stop early")
+    options = parser.parse_args()
+    config: Config = tomllib.loads(options.config.read_text())
+    if options.steps:
+        config["run"]["steps"] = options.steps
+    options.out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(options.config, options.out / "run.toml")
+    backbone = run(config, options.out)
+    from faprompt.clip.weights import save_backbone
+
+    save_backbone(backbone, options.out / "backbone", dtype=torch.float16)
+    print(f"wrote {options.out / 'backbone'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Scan-like pictures: dark surround, soft organs, skull rings, speckle."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from faprompt.synthetic.content import Content
+from faprompt.synthetic.fields import Canvas, smooth_step
+from faprompt.synthetic.layouts import glyphs, line_at
+from faprompt.synthetic.textures import TAU, Painter
+
+
+def _mirror(field: Tensor, canvas: Canvas) -> Tensor:
+    """The same left and right, with a little freedom."""
+    half = torch.where(canvas.x < 0, field, field.flip(-1))
+    return half * 0.85 + field * 0.15
+
+
+def _body(canvas: Canvas, wide: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Coordinates of an upright oval body, 1 at its border; slightly lumpy, slightly off centre."""
+    turn = canvas.uniform(-0.08, 0.08)
+    u, v = canvas.turned(turn, 1 / canvas.uniform(0.75, 1.08))
+    u, v = (
+        u / canvas.wide + canvas.uniform(-0.06, 0.06),
+        v / canvas.tall + canvas.uniform(-0.06, 0.06),
+    )
+    lump = 1 + 0.025 * canvas.noise((1, 3))
+    return u / canvas.uniform(*wide) * lump, v * lump
+
+
+def _marks(canvas: Canvas, image: Tensor) -> Tensor:
+    """Letters and a frame at the edge of some scans: lawful, not a finding."""
+    u, v = canvas.x / canvas.wide, canvas.y / canvas.tall
+    bright = canvas.uniform(0.5, 1)
+    if canvas.maybe(0.08):
+        image = torch.maximum(image, (torch.maximum(u.abs(), v.abs()) > 0.975) * bright)
+    if canvas.maybe(0.7):
+        return image
+    fine = canvas.uniform(12, 20)
+    letters = glyphs(canvas, canvas.x * fine + 80, canvas.y * fine * 0.8 + 80)
+    corner = (v.abs() > 0.86) * (u * canvas.sign() > canvas.uniform(0.4, 0.8))
+    return torch.maximum(image, letters * corner * bright)
+
+
+def _finish(canvas: Canvas, field: Tensor, inside: Tensor, ground: Tensor) -> Content:
+    speckle = 1 + canvas.white() * canvas.uniform(0.0, 0.10)
+    image = _marks(
+        canvas, (field * speckle * inside + canvas.uniform(0, 0.07) * canvas.chance(0.4))
+    )
+    dark = torch.full((canvas.count, 1, 1, 1), 0.03, device=canvas.device)
+    grey = image[:, None].expand(-1, canvas.channels, -1, -1)
+    return Content(image=grey, ground=ground, behind=dark)
+
+
+def head_scan(canvas: Canvas) -> Content:
+    """Scalp, skull, folded cortex, ventricles, midline; several weightings."""
+    u, v = _body(canvas, (0.70, 0.92))
+    radius = torch.hypot(u, v)
+    rim = canvas.uniform(0.76, 0.90)  # where the brain ends
+    tissue, fluid = canvas.uniform(0.22, 0.55), canvas.pick((0.05, 0.08, 0.12, 0.85, 0.95))
+    field = tissue * (1 + _white_matter(canvas, rim - radius))
+    field = field + (fluid - field) * _folds(canvas, u, v, radius / rim) * canvas.uniform(0.3, 1)
+    field = field + (fluid - field) * _ventricles(canvas, u, v)
+    middle = line_at(u, 0.0, 0.008, 0.02)
+    middle = middle * smooth_step(v.abs(), 0.15, 0.5) * canvas.uniform(0, 0.8)
+    field = field + (canvas.pick((0.08, 0.8)) - field) * middle
+    field = field + _mirror(canvas.fractal((4, 16), octaves=3, gain=0.7), canvas) * canvas.uniform(
+        0.01, 0.1
+    )
+    field = _skull(canvas, field, radius, rim)
+    inside = 1 - smooth_step(radius, 0.97, 1.0)
+    return _finish(
+        canvas, field.clamp(0, 1), inside, 1 - smooth_step(radius, rim - 0.1, rim - 0.05)
+    )
+
+
+def _white_matter(canvas: Canvas, depth: Tensor) -> Tensor:
+    fingers = _mirror(canvas.noise((4, 10)), canvas) * canvas.uniform(0.04, 0.14)
+    return smooth_step(depth + fingers, 0.05, canvas.uniform(0.15, 0.4)) * canvas.uniform(
+        -0.35, 0.4
+    )
+
+
+def _folds(canvas: Canvas, u: Tensor, v: Tensor, radius: Tensor) -> Tensor:
+    """Sulci: thin lines that wind and run inwards, denser towards the surface."""
+    wide = canvas.uniform(0.1, 0.45)
+    coarse = 1 - smooth_step(_mirror(canvas.noise((6, 13)), canvas).abs(), 0.03, wide)
+    winding = _mirror(canvas.noise((3, 9)), canvas)
+    spokes = torch.atan2(v, u.abs() + 0.02) * canvas.uniform(5, 14) + winding * canvas.uniform(
+        0.5, 2
+    )
+    inward = 1 - smooth_step(spokes.sin().abs(), 0.04, wide)
+    depth = canvas.uniform(0.45, 0.85) + 0.12 * _mirror(canvas.noise((5, 14)), canvas)
+    inward = inward * smooth_step(radius, depth, depth + 0.1)
+    outer = smooth_step(radius, canvas.uniform(0.2, 0.6), canvas.uniform(0.65, 0.95))
+    return torch.maximum(coarse * canvas.uniform(0, 1) * outer, inward * canvas.uniform(0.3, 1))
+
+
+def _skull(canvas: Canvas, field: Tensor, radius: Tensor, rim: Tensor) -> Tensor:
+    """Fluid, bone and scalp around the brain, each with its own brightness."""
+    lumpy, uneven = rim + 0.015 * canvas.noise((3, 14)), canvas.noise((2, 14))
+    bone_from = rim + canvas.uniform(0.01, 0.04)
+    scalp_from = bone_from + canvas.uniform(0.02, 0.5) * (0.97 - bone_from)
+    bone, scalp = canvas.pick((0.03, 0.05, 0.08, 0.12, 0.95)), canvas.uniform(0.3, 1.0)
+    layers = (
+        (lumpy - 0.01, canvas.pick((0.06, 0.1, 0.9))),
+        (bone_from, bone),
+        (scalp_from + 0.01 * uneven, scalp * (1 + 0.15 * uneven)),
+    )
+    for start, tone in layers:
+        field = field + (tone - field) * smooth_step(radius, start - 0.012, start + 0.012)
+    return field
+
+
+def _ventricles(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
+    """A butterfly in the middle, from slits to wide; some slices miss it."""
+    bow, shift = canvas.uniform(0.1, 0.9), canvas.uniform(-0.12, 0.12)
+    v = v - shift
+    centre = 0.03 + bow * v.square()
+    half = canvas.log_uniform(0.12, 0.42)
+    width = canvas.uniform(0.015, 0.11) * (1 - (v / half).square()).clamp(min=0).sqrt()
+    horns = 1 - smooth_step((u.abs() - centre).abs(), width - 0.02, width + 0.02)
+    third = line_at(u, 0.0, 0.012, 0.02) * (v.abs() < half * 0.4) * canvas.chance(0.4)
+    return torch.maximum(horns * (width > 0.01), third) * canvas.chance(0.85)
+
+
+def body_scan(canvas: Canvas) -> Content:
+    """A slice through the trunk: fat, muscle, organs, spine."""
+    u, v = _body(canvas, (1.05, 1.25))
+    u = u * canvas.uniform(0.95, 1.2)
+    v = v * canvas.uniform(1.1, 1.5)
+    radius = torch.hypot(u, v)
+    fat, soft = canvas.uniform(0.1, 0.35), canvas.uniform(0.35, 0.6)
+    field = fat + (soft - fat) * (1 - smooth_step(radius, 0.84, 0.88))
+    field = field + (fat * 1.1 - field) * (1 - smooth_step(radius, 0.72, 0.78)) * canvas.chance(0.6)
+    lumps = canvas.noise((2, 8))
+    for order in range(7):
+        cx, cy = canvas.uniform(-0.55, 0.55), canvas.uniform(-0.4, 0.3)
+        size, long = canvas.uniform(0.1, 0.38), canvas.uniform(0.6, 1.6)
+        organ = torch.hypot((u - cx) * long, (v - cy) / long)
+        organ = organ + 0.05 * (lumps.flip(-1) if order % 2 else lumps)
+        tone = canvas.uniform(0.3, 0.75)
+        field = field + (tone - field) * (1 - smooth_step(organ, size - 0.02, size + 0.02)) * (
+            radius < 0.78
+        )
+    spine = torch.hypot(u, (v - 0.55) * 1.1)
+    field = field + (0.92 - field) * (1 - smooth_step(spine, 0.13, 0.16))
+    field = field + (0.4 - field) * (1 - smooth_step(torch.hypot(u, v - 0.62), 0.04, 0.06))
+    ribs = smooth_step((torch.atan2(v, u) * 9).cos(), 0.75, 0.9) * line_at(
+        radius, 0.81, 0.025, 0.02
+    )
+    field = field + (0.9 - field) * ribs
+    field = field + canvas.fractal((6, 20), octaves=3) * 0.02
+    inside = 1 - smooth_step(radius, 0.97, 1.0)
+    return _finish(canvas, field.clamp(0, 1), inside, 1 - smooth_step(radius, 0.7, 0.75))
+
+
+def chest_scan(canvas: Canvas) -> Content:
+    """Front view: two dark lungs, ribs, heart, collar bones."""
+    u, v = (
+        canvas.x / canvas.wide * canvas.uniform(1.0, 1.2),
+        canvas.y / canvas.tall * canvas.uniform(1.0, 1.2),
+    )
+    side = u.abs() + 0.02 * canvas.noise((1, 4))
+    lung_u, lung_v = (
+        (side - 0.46) / canvas.uniform(0.27, 0.34),
+        (v + 0.02) / canvas.uniform(0.6, 0.78),
+    )
+    lung = 1 - smooth_step(torch.hypot(lung_u, lung_v) + 0.12 * lung_v * lung_u, 0.9, 1.05)
+    body, air = canvas.uniform(0.55, 0.8), canvas.uniform(0.12, 0.35)
+    field = body - 0.25 * (side - 0.1).clamp(min=0) + (air - body) * lung
+    ribs = ((v * canvas.uniform(9, 13) - 2.5 * side * side + canvas.uniform(0, 1)) * TAU / 2).sin()
+    field = field + smooth_step(ribs, 0.4, 0.9) * canvas.uniform(0.04, 0.15) * smooth_step(
+        side, 0.1, 0.2
+    )
+    vessels = (
+        canvas.fractal((8, 20), octaves=3, gain=0.7).abs() * lung * (1 - lung_u.abs()).clamp(min=0)
+    )
+    field = field + vessels * canvas.uniform(0.03, 0.12)
+    heart = torch.hypot((u - 0.12) / 0.32, (v - 0.3) / 0.3)
+    field = field + (body - field) * (1 - smooth_step(heart, 0.85, 1.05))
+    collar = (
+        line_at(v + 0.62 - 0.25 * (side - 0.4), 0.0, 0.025, 0.02) * (side > 0.08) * (side < 0.75)
+    )
+    field = field + collar * 0.15
+    return _finish(canvas, field.clamp(0, 1), torch.ones_like(field), lung)
+
+
+def ultrasound(canvas: Canvas) -> Content:
+    """A fan of speckle with layers and soft shadows."""
+    u, v = canvas.x / canvas.wide, canvas.y / canvas.tall + 1.25
+    radius, angle = torch.hypot(u, v), torch.atan2(u, v.expand_as(u + v))
+    fan = smooth_step(radius, 0.28, 0.30) * (1 - smooth_step(radius, 2.1, 2.13))
+    fan = fan * (1 - smooth_step(angle.abs(), 0.62, 0.64))
+    whole = canvas.chance(0.5)
+    inside = whole + (1 - whole) * fan
+    depth = v + 0.15 * canvas.noise((1, 3))
+    layers = (
+        (depth * canvas.uniform(4, 14)).sin()
+        * smooth_step(-depth, -1.2, -0.4)
+        * canvas.uniform(0, 0.3)
+    )
+    tissue = 0.35 + 0.12 * canvas.fractal((2, 6), octaves=3) + layers
+    beams = 1 - 0.35 * smooth_step(canvas.noise((3, 10), (0.5, 1)), 0.3, 1.5)
+    real, wave = canvas.noise((60, 110), (80, 120)), canvas.noise((60, 110), (80, 120))
+    speckle = torch.hypot(real, wave) * canvas.uniform(0.5, 0.9) + 0.1
+    field = tissue * beams * speckle.clamp(max=2.2) * canvas.uniform(0.8, 1.3)
+    return _finish(canvas, field.clamp(0, 1), inside, inside * (radius > 0.45))
+
+
+SCANS: dict[str, Painter] = {
+    painter.__name__.replace("_", " "): painter
+    for painter in (head_scan, body_scan, chest_scan, ultrasound)
+}
