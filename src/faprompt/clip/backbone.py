@@ -23,17 +23,22 @@ class Backbone(nn.Module):
     """Both towers of one CLIP. Built frozen: no parameter asks for a gradient.
 
     `precision` concerns the matrices of the image tower, where the time goes. Sums, norms,
-    projections and the whole text tower stay in float32.
+    projections and the whole text tower stay in float32. `logit_scale` is CLIP's own log
+    temperature, kept for those who want it; no tower reads it and no fingerprint holds it.
     """
 
-    def __init__(self, clip: nn.Module, spec: BackboneSpec, *, name: str) -> None:
+    logit_scale: Tensor
+
+    def __init__(self, clip: Any, spec: BackboneSpec, *, name: str) -> None:
         super().__init__()
         self.name = name
         self.spec = spec
         self.vision = VisionTower(clip.visual, spec.vision)
         self.text = TextTower(clip, spec.text)
         self.tokenizer = Tokenizer(spec.vocabulary, context_length=spec.text.context_length)
+        self.register_buffer("logit_scale", clip.logit_scale.detach().clone(), persistent=False)
         self.precision: Precision = "fp32"
+        self._fingerprint: tuple[list[tuple[int, int]], str] = ([], "")
         self.requires_grad_(False)
         self.eval()
 
@@ -41,10 +46,18 @@ class Backbone(nn.Module):
         """Hold the image tower's matrices as fp32, bf16 or fp16. Returns self.
 
         Raises:
-            ValueError: another word.
+            ValueError: another word, or the weights were rounded before and cannot go back.
         """
         if precision not in DTYPES:
             raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
+        if precision == self.precision:
+            return self
+        if self.precision != "fp32":
+            raise ValueError(
+                f"These weights were rounded to {self.precision} already; "
+                f"load the backbone again for {precision}."
+            )
+        self.state_fingerprint()  # of the weights as they are, before they are rounded
         self.vision.set_compute_dtype(DTYPES[precision])
         self.precision = precision
         return self
@@ -77,14 +90,14 @@ class Backbone(nn.Module):
     def state_fingerprint(self) -> str:
         """SHA-256 over names, shapes and float32 values of all weights; 64 hex digits.
 
-        The same for any file format and precision-preserving copy, so a model folder can
-        say which backbone it was trained on.
+        The same for any file format, device and `precision`, so a model folder can say
+        which backbone it was trained on. Remembered until a weight changes.
         """
-        digest = hashlib.sha256()
-        for key, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{key}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        state = self.state_dict()
+        stamps = [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in state.values()]
+        if self.precision == "fp32" and stamps != self._fingerprint[0]:
+            self._fingerprint = (stamps, _hash(state))
+        return self._fingerprint[1]
 
 
 def build_clip(spec: BackboneSpec) -> Any:
@@ -103,10 +116,21 @@ def build_backbone(
     Raises:
         ModelError: keys are missing, left over, or of another shape; all are named.
     """
-    clip = build_clip(spec)
-    if state is not None:
+    if state is None:
+        clip = build_clip(spec)
+    else:
+        with torch.device("meta"):  # nothing is drawn only to be overwritten
+            clip = build_clip(spec)
         _load_strictly(clip, state, name)
     return Backbone(clip, spec, name=name)
+
+
+def _hash(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in sorted(state.items()):
+        digest.update(f"{key}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load_strictly(clip: nn.Module, state: dict[str, Tensor], name: str) -> None:
@@ -127,4 +151,10 @@ def _load_strictly(clip: nn.Module, state: dict[str, Tensor], name: str) -> None
     ]
     if faults:
         raise ModelError(f"The weights of {name!r} do not fit. " + "; ".join(faults))
-    clip.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    copies = {key: _copy(tensor) for key, tensor in state.items()}
+    clip.load_state_dict(copies, assign=True)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Float32, contiguous, and shared with no file and no caller."""
+    return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

@@ -14,6 +14,7 @@ from typing import Any
 from faprompt.errors import ConfigError, ModelError
 
 HEAD_WIDTH = 64  # every OpenAI CLIP; open_clip's default
+WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}  # image towers of ViT-H, g, bigG, e
 VALUE_PATH_SHARE = 19 / 24  # AnomalyCLIP's DPAM_layer 20: the last 19 of 24 blocks
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -156,19 +157,26 @@ def spec_from_open_clip_config(
     )
 
 
-def infer_spec(state: Mapping[str, Any], *, quick_gelu: bool) -> BackboneSpec:
-    """The spec that a state dict under OpenAI's key names implies (heads = width / 64).
+def infer_spec(
+    state: Mapping[str, Any], *, quick_gelu: bool, heads: tuple[int, int] | None = None
+) -> BackboneSpec:
+    """The spec that a state dict under OpenAI's key names implies.
 
     Args:
         state: name -> tensor (anything with `.shape`).
-        quick_gelu: the one thing shapes cannot tell.
+        quick_gelu: shapes cannot tell it.
+        heads: of the image and the text tower, which shapes cannot tell either. None means
+            64 channels each, as in all CLIPs of OpenAI and most of open_clip, but for the
+            image towers of open_clip's widest (`WIDE_HEADS`).
 
     Raises:
-        ModelError: the keys are not those of a ViT CLIP; missing ones are named.
+        ModelError: the keys are not those of a ViT CLIP, missing ones are named; or a
+            width that does not split into heads.
     """
+    hidden_keys = [f"{tower}transformer.resblocks.0.mlp.c_fc.weight" for tower in ("visual.", "")]
     needed = [
         "visual.conv1.weight", "visual.positional_embedding", "visual.proj", "ln_final.weight",
-        "positional_embedding", "token_embedding.weight", "text_projection",
+        "positional_embedding", "token_embedding.weight", "text_projection", *hidden_keys,
     ]  # fmt: skip
     missing = [key for key in needed if key not in state]
     if missing:
@@ -180,6 +188,8 @@ def infer_spec(state: Mapping[str, Any], *, quick_gelu: bool) -> BackboneSpec:
     width, patch_size = patch.shape[0], patch.shape[-1]
     grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
     text_width = state["ln_final.weight"].shape[0]
+    hidden, text_hidden = (state[key].shape[0] for key in hidden_keys)
+    given = (None, None) if heads is None else heads
     return BackboneSpec(
         embed_dim=state["text_projection"].shape[1],
         quick_gelu=quick_gelu,
@@ -188,16 +198,36 @@ def infer_spec(state: Mapping[str, Any], *, quick_gelu: bool) -> BackboneSpec:
             patch_size=patch_size,
             width=width,
             layers=_count_blocks(state, "visual.transformer.resblocks."),
-            heads=width // HEAD_WIDTH,
+            heads=_count_heads(width, WIDE_HEADS.get(width, HEAD_WIDTH), given[0]),
+            mlp_ratio=_ratio(width, hidden),
         ),
         text=TextSpec(
             width=text_width,
             layers=_count_blocks(state, "transformer.resblocks."),
-            heads=text_width // HEAD_WIDTH,
+            heads=_count_heads(text_width, HEAD_WIDTH, given[1]),
             context_length=state["positional_embedding"].shape[0],
             vocab_size=state["token_embedding.weight"].shape[0],
+            mlp_ratio=_ratio(text_width, text_hidden),
         ),
     )
+
+
+def _count_heads(width: int, head_width: int, heads: int | None) -> int:
+    if heads is None and width % head_width == 0:
+        return width // head_width
+    if heads is None or width % heads:
+        raise ModelError(
+            f"A tower of width {width} does not split into "
+            f"{f'heads of {head_width}' if heads is None else f'{heads} heads'}; a state dict "
+            "does not say how many it has, so give a folder with the right config beside it."
+        )
+    return heads
+
+
+def _ratio(width: int, hidden: int) -> float:
+    """The ratio that `int(width * ratio)` turns into `hidden`, as open_clip computes it."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _count_blocks(state: Mapping[str, Any], prefix: str) -> int:

@@ -91,8 +91,12 @@ class TextTower(nn.Module):
         Args:
             prefix: (P, width) vectors at positions 0..P-1, without positions added; P may be 0.
             deep: deep prompts, or None.
+
+        Raises:
+            ValueError: the prefix is longer than the context.
         """
         length = len(prefix)
+        self._check_length(length)
         stream = (prefix + self.positional_embedding[:length])[None]
         keys: list[Tensor] = []
         values: list[Tensor] = []
@@ -130,11 +134,7 @@ class TextTower(nn.Module):
         """
         count, length, _ = suffixes.shape
         first = prefix.length
-        if first + length > self.spec.context_length:
-            raise ValueError(
-                f"A prompt of {first + length} tokens does not fit into "
-                f"{self.spec.context_length}; shorten it."
-            )
+        self._check_length(first + length)
         stream = suffixes + self.positional_embedding[first : first + length]
         mask = _causal_mask(first, length, suffixes.device)
         rows = torch.arange(count, device=suffixes.device)
@@ -154,6 +154,13 @@ class TextTower(nn.Module):
             seen = F.scaled_dot_product_attention(q, k, v, attn_mask=layer_mask)
             stream = _finish(block, stream, seen)
         return self.ln_final(stream[:, 0]) @ self.text_projection
+
+    def _check_length(self, length: int) -> None:
+        if length > self.spec.context_length:
+            raise ValueError(
+                f"A prompt of {length} tokens does not fit into {self.spec.context_length}; "
+                "shorten it."
+            )
 
 
 def _causal_mask(first: int, length: int, device: torch.device) -> Tensor:

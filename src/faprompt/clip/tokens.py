@@ -65,8 +65,11 @@ class Tokenizer:
         """(N, longest) int64 ids with start and end, padded with 0.
 
         Raises:
+            TypeError: one text instead of a list of them.
             ValueError: a text that does not fit into the context.
         """
+        if isinstance(texts, str):
+            raise TypeError(f"a list of texts is wanted; write [{texts!r}].")
         rows = [[self.start, *self.ids(text), self.end] for text in texts]
         longest = max(len(row) for row in rows)
         if longest > self.context_length:

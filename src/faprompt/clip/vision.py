@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faprompt.clip.attention import attend
 from faprompt.clip.spec import VisionSpec
 
 
@@ -41,9 +42,11 @@ class ImageFeatures:
 
 
 class ConvStem(nn.Module):
-    """Ours: a few strided 3x3 convolutions in place of one patch convolution.
+    """Ours: a small convolutional network in place of one patch convolution.
 
-    Maps (B, 3, H, W) to (B, width, H/p, W/p) like the `conv1` it replaces.
+    Maps (B, 3, H, W) to (B, width, H/p, W/p) like the `conv1` it replaces. Each stage is a
+    strided 3x3 convolution; all but the first, which is large and cheap, are followed by a
+    residual one. Group norms make it indifferent to a picture's contrast.
     """
 
     def __init__(self, spec: VisionSpec) -> None:
@@ -52,15 +55,26 @@ class ConvStem(nn.Module):
         stages: list[nn.Module] = []
         for index, stride in enumerate(spec.stem_strides):
             into, out = channels[index], channels[index + 1]
-            padding = 1 if stride < 3 else 0
-            stages.append(nn.Conv2d(into, out, 3, stride=stride, padding=padding))
-            if index + 1 < len(spec.stem_strides):
-                stages += [nn.GroupNorm(out // 8, out), nn.GELU()]
+            if index:
+                stages += [nn.GroupNorm(into // 8, into), nn.GELU()]
+            stages.append(nn.Conv2d(into, out, 3, stride=stride, padding=1 if stride < 3 else 0))
+            if index:
+                stages.append(_ResidualConv(out))
         self.stages = nn.Sequential(*stages)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width, H/p, W/p)."""
         return self.stages(pixels)
+
+
+class _ResidualConv(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(channels // 8, channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        return planes + self.conv(nn.functional.gelu(self.norm(planes)))
 
 
 class VisionTower(nn.Module):
@@ -178,10 +192,10 @@ def _step(
     queries = F.linear(normed[:, :1] if class_only else normed, *_part(attention, 0, 1))
     k, v = (_split_heads(t, attention.num_heads) for t in keys_values.chunk(2, dim=-1))
     if with_value:
-        seen = F.scaled_dot_product_attention(v[:, :, 1:], v, v)
+        seen = attend(v[:, :, 1:], v, v)
         residual = attention.out_proj(_join_heads(seen))
         value = (stream[:, 1:] if value is None else value) + residual
-    seen = F.scaled_dot_product_attention(_split_heads(queries, attention.num_heads), k, v)
+    seen = attend(_split_heads(queries, attention.num_heads), k, v)
     stream = stream[:, :1] if class_only else stream
     stream = stream + attention.out_proj(_join_heads(seen))
     stream = stream + block.mlp(block.ln_2(stream).to(dtype))

@@ -1,0 +1,179 @@
+"""Tensors of a weights file, read without running anything that lies in it.
+
+Three kinds, told apart by content:
+
+    safetensors          header and raw tensors
+    torch.save           a pickle of tensors; `torch.load(weights_only=True)` reads it
+    TorchScript archive  what OpenAI publishes: NAME/data.pkl lays out modules and tensors,
+                         NAME/data/0, 1, ... are raw storages, NAME/code/ is a program
+
+`torch.jit.load` would compile and run the program, and `torch.load` refuses such files
+unless all safety is off. Here the layout alone is read, by an unpickler that knows five
+names and makes every class of the archive an empty holder; the program is never opened.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faprompt.errors import ModelError
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Name -> tensor, on the CPU, as they are stored. No code of the file is run.
+
+    A checkpoint {"state_dict": ...} is opened, and a "module." before every name dropped.
+
+    Raises:
+        ModelError: the file is missing, empty, broken, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no weights file {path}.")
+    with path.open("rb") as file:
+        head = file.read(9)
+    try:
+        if head[8:] == b"{":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if _archive_root(path) is not None:
+            return read_torchscript(path)
+        return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
+    except ModelError:
+        raise
+    except Exception as error:  # a hostile or broken file may raise anything
+        raise ModelError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is neither "
+            "safetensors, nor a state dict of torch.save, nor a TorchScript archive, or it is "
+            f"broken. {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Parameters, buffers and other tensors of a TorchScript archive, by dotted name.
+
+    Raises:
+        ModelError: not such an archive, a foreign name in its layout, or a torn record.
+    """
+    state: dict[str, Tensor] = {}
+    try:
+        root = _archive_root(path)
+        if root is None:
+            raise ValueError("it has no constants.pkl")
+        with zipfile.ZipFile(path) as archive:
+            _collect(_Layout(archive, root).load(), "", state)
+        if not state:
+            raise ValueError("it holds no tensors")
+    except Exception as error:  # a hostile or broken file may raise anything
+        raise ModelError(f"{path} is a broken TorchScript archive: {error}") from error
+    return state
+
+
+class _Module:
+    """Holds what a module of the archive held, and can do nothing."""
+
+
+class _Layout(pickle.Unpickler):
+    """Unpickles `data.pkl`. What it hands out is made anew for each file, so that a
+    pickle that writes on classes or functions reaches nothing that outlives it."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(archive.open(f"{root}/data.pkl"))
+        self._archive = archive
+        self._root = root
+        self._storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "__torch__":
+            return type("Module", (_Module,), {})
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        known: dict[tuple[str, str], Any] = {
+            ("torch._utils", "_rebuild_tensor_v2"): self._rebuild,
+            ("collections", "OrderedDict"): OrderedDict,
+            **{
+                ("torch.jit._pickle", f"build_{kind}list"): self._first
+                for kind in ("int", "double", "bool", "tensor")
+            },
+            ("torch.jit._pickle", "restore_type_tag"): self._first,
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no tensor.")
+        return known[module, name]
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, dtype, key, _, count = pid  # the fourth, the device it lay on, means nothing here
+        if kind != "storage":
+            raise pickle.UnpicklingError(f"it refers to a {kind!r}, not to a storage.")
+        if key not in self._storages:
+            self._storages[key] = self._read_storage(str(key), dtype, int(count))
+        return self._storages[key]
+
+    def _read_storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
+        record = self._archive.getinfo(f"{self._root}/data/{key}")
+        if record.compress_type != zipfile.ZIP_STORED or record.file_size != count * dtype.itemsize:
+            raise pickle.UnpicklingError(
+                f"record data/{key} has {record.file_size} bytes, wanted {count} x {dtype}."
+            )
+        if not count:
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(bytearray(self._archive.read(record)), dtype=dtype)
+
+    def _rebuild(self, storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+        return storage.as_strided(size, stride, offset)
+
+    def _first(self, value: Any, *_: Any) -> Any:
+        return value
+
+
+def _collect(module: Any, prefix: str, state: dict[str, Tensor]) -> None:
+    for name, value in vars(module).items():
+        if isinstance(value, Tensor):
+            state[prefix + name] = value
+        elif isinstance(value, _Module):
+            _collect(value, f"{prefix}{name}.", state)
+
+
+def _archive_root(path: Path) -> str | None:
+    """The folder inside a TorchScript zip that holds everything, or None for other files."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        found = [name for name in archive.namelist() if name.endswith("/constants.pkl")]
+    return min(found, key=len).removesuffix("/constants.pkl") if found else None
+
+
+def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not loaded:
+        raise ModelError(f"{path} holds a {type(loaded).__name__}, wanted a state dict.")
+    odd = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ModelError(
+            f"{path} is no state dict: {', '.join(odd[:6])} are not tensors. "
+            "Wanted: name -> tensor, or that under 'state_dict'."
+        )
+    if all(key.startswith("module.") for key in loaded):
+        loaded = {key.removeprefix("module."): value for key, value in loaded.items()}
+    return dict(loaded)

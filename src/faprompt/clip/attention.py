@@ -1,0 +1,42 @@
+"""Softmax attention over image tokens: one function, two ways to the same numbers.
+
+torch's fused kernel is used wherever it is the best there is. On a CPU in bf16 or fp16 it
+is not: two matrix products with a softmax between them run faster there, a few heads at a
+time so that the scores stay small. Rounding those scores to 16 bits costs precision in
+proportion to their size, so the mean key is taken off first: it shifts all scores of a
+query alike, which a softmax does not notice.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HEADS_AT_ONCE = 4  # 15 MB of bf16 scores for 1370 tokens
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(q k' / sqrt(d)) v, without a mask.
+
+    Args:
+        queries: (B, heads, Q, d). keys, values: (B, heads, K, d).
+
+    Returns:
+        (B, heads, Q, d), of the queries' dtype.
+    """
+    written_out = (
+        queries.device.type == "cpu"
+        and queries.dtype in (torch.bfloat16, torch.float16)
+        and queries.shape[-2] > 1
+        and not torch.is_grad_enabled()
+    )
+    if not written_out:
+        return F.scaled_dot_product_attention(queries, keys, values)
+    centred = (keys - keys.mean(dim=-2, keepdim=True)) * queries.shape[-1] ** -0.5
+    result = torch.empty_like(queries)
+    for first in range(0, queries.shape[1], HEADS_AT_ONCE):
+        heads = slice(first, first + HEADS_AT_ONCE)
+        scores = queries[:, heads] @ centred[:, heads].mT
+        torch.matmul(scores.softmax(dim=-1), values[:, heads], out=result[:, heads])
+    return result

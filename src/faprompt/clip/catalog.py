@@ -1,0 +1,251 @@
+"""Backbones known by name: the bundled one, and open_clip's plain ViTs with their tags.
+
+A tag is one set of weights of one architecture. Its record, not the architecture's, knows
+the activation and the pixel mean the weights were trained with, so the record decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.spec import BackboneSpec, spec_from_open_clip, spec_from_open_clip_config
+from faprompt.errors import ConfigError, ModelError
+
+BUNDLED = ("tiny",)
+DEFAULT_TAG = "openai"
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names
+SPEC_FILE, WEIGHTS_FILE = "backbone.json", "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedBackbone:
+    """Weights on this machine. `sha256` is of the file, 64 hex digits."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def bundled_backbone_folder(name: str) -> Path:
+    """Where a backbone that ships with the package lies.
+
+    Raises:
+        ModelError: this installation lacks it.
+    """
+    folder = Path(str(resources.files("faprompt") / "bundled" / f"backbone-{name}"))
+    if not (folder / SPEC_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise ModelError(
+            f"The bundled backbone {name!r} is not in this installation: bundled/{folder.name}/ "
+            f"lacks {SPEC_FILE} or {WEIGHTS_FILE}. Install faprompt from a release, or choose "
+            "another backbone, such as ViT-L-14-336 or a local file."
+        )
+    return folder
+
+
+def list_backbones() -> list[dict[str, Any]]:
+    """Every backbone that can be had by name.
+
+    Returns:
+        One dict each: name, kind ("bundled" or "open_clip"), tags (sets of weights; the
+        name alone means "openai" where that is among them), embed_dim, image_size and
+        patch_size in pixels, parameters (of both towers).
+    """
+    import json
+
+    rows = []
+    for name in BUNDLED:
+        try:
+            folder = bundled_backbone_folder(name)
+        except ModelError:
+            continue
+        spec = BackboneSpec.from_dict(json.loads((folder / SPEC_FILE).read_text("utf-8")))
+        rows.append(_describe(name, "bundled", [], spec))
+    open_clip = open_clip_module()
+    for name in open_clip.list_models():
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        try:
+            spec = spec_from_open_clip_config(open_clip.get_model_config(name), name=name)
+        except ConfigError:
+            continue
+        if tags:
+            rows.append(_describe(name, "open_clip", tags, spec))
+    return rows
+
+
+def split_name(text: str) -> tuple[str, str] | None:
+    """`ViT-B-32:laion2b_e16` -> (model, tag) if open_clip knows the model, else None.
+
+    A slash is read as a dash; without a tag, OpenAI's weights are meant.
+    """
+    model, _, tag = text.partition(":")
+    model = model.replace("/", "-")
+    return (model, tag or DEFAULT_TAG) if model in open_clip_module().list_models() else None
+
+
+def pretrained_spec(model: str, tag: str, *, quick_gelu: bool | None = None) -> BackboneSpec:
+    """The spec of one set of open_clip weights.
+
+    Args:
+        model: architecture, such as "ViT-L-14-336".
+        tag: weights, such as "openai".
+        quick_gelu: overrides the record of the weights.
+
+    Raises:
+        ConfigError: not a plain CLIP of two transformers.
+        ModelError: no such tag; the known ones are listed.
+    """
+    record = _record(model, tag)
+    activation = record.get("quick_gelu", False) if quick_gelu is None else quick_gelu
+    spec = spec_from_open_clip(model, quick_gelu=activation)
+    return with_pixel_statistics(spec, record)
+
+
+def with_pixel_statistics(spec: BackboneSpec, record: Mapping[str, Any]) -> BackboneSpec:
+    """The spec with the `mean` and `std` of a record, where it names them."""
+    mean, std = (record.get(key) for key in ("mean", "std"))
+    return replace(spec, mean=tuple(mean or spec.mean), std=tuple(std or spec.std))
+
+
+def fetch_backbone(name: str, *, cache_dir: str | Path | None = None) -> FetchedBackbone:
+    """Download a backbone by name, into open_clip's own cache, or find it there.
+
+    Args:
+        name: "tiny", or open_clip's name and tag such as "ViT-L-14-336" (tag "openai")
+            or "ViT-B-16-plus-240:laion400m_e32".
+        cache_dir: another place for the file than open_clip's own.
+
+    Raises:
+        ModelError: unknown name or tag, or the download failed.
+    """
+    if name in BUNDLED:
+        path = bundled_backbone_folder(name) / WEIGHTS_FILE
+    else:
+        found = split_name(name)
+        if found is None:
+            raise unknown_backbone(name)
+        path = download(*found, cache_dir=cache_dir)
+    return FetchedBackbone(name, path, _sha256(path))
+
+
+def download(model: str, tag: str, *, cache_dir: str | Path | None = None) -> Path:
+    """The weights file of an open_clip tag, from the cache or the network.
+
+    Files whose address carries a hash (OpenAI's, open_clip's own releases) come from
+    there and are checked against it at every call; others come from the Hugging Face hub.
+
+    Raises:
+        ConfigError: not a plain CLIP of two transformers.
+        ModelError: no such tag, or nothing could be downloaded.
+    """
+    spec_from_open_clip(model)  # refuses before a gigabyte is fetched
+    record = _record(model, tag)
+    hashed = any(place in record.get("url", "") for place in ("openaipublic", "mlfoundations"))
+    faults = []
+    for from_hub in (False, True) if hashed else (True, False):
+        if record.get("hf_hub" if from_hub else "url"):
+            try:
+                return _download_record(record, from_hub, cache_dir)
+            except Exception as error:  # open_clip lets every network library's errors through
+                faults.append(f"{type(error).__name__}: {error}".rstrip(": "))
+    activation = "quickgelu" if record.get("quick_gelu") else "gelu"
+    raise ModelError(
+        f"The weights of {model}:{tag} are not on this machine and could not be downloaded "
+        f"({'; then '.join(faults) or 'they have no address'}). Where there is a network, run "
+        f"`faprompt models fetch {model}:{tag}` and copy the file it names; here, give that "
+        f"file as the backbone, as FILE:{activation}."
+    )
+
+
+def unknown_backbone(name: str) -> ModelError:
+    """The error for a source that is neither a known name nor a path that exists."""
+    known = [row for row in open_clip_module().list_models() if row.startswith("ViT-")]
+    return ModelError(
+        f"No backbone {name!r}: it is neither bundled ({', '.join(BUNDLED)}), nor a file or "
+        f"folder here, nor an open_clip name such as {', '.join(known[:4])} or ViT-L-14-336; "
+        "`faprompt models list` shows all."
+    )
+
+
+def _record(model: str, tag: str) -> dict[str, Any]:
+    open_clip = open_clip_module()
+    record = open_clip.get_pretrained_cfg(model, tag)
+    if not record:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        known = ", ".join(f"{model}:{known}" for known in tags) or "none; give a local file"
+        raise ModelError(f"open_clip has no weights {model}:{tag}. Known: {known}.")
+    return dict(record)
+
+
+def _download_record(
+    record: Mapping[str, Any], from_hub: bool, cache_dir: str | Path | None
+) -> Path:
+    if from_hub:
+        cached = _find_in_hub_cache(record, cache_dir)
+        if cached:
+            return cached
+        _reach_hub()
+    place = None if cache_dir is None else str(cache_dir)
+    path = open_clip_module().pretrained.download_pretrained(
+        dict(record), prefer_hf_hub=from_hub, cache_dir=place
+    )
+    return Path(path)
+
+
+def _find_in_hub_cache(record: Mapping[str, Any], cache_dir: str | Path | None) -> Path | None:
+    """What was downloaded before needs no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, file = record["hf_hub"].rpartition("/")
+    for name in [file] if file else HUB_FILES:
+        path = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def _reach_hub() -> None:
+    """Fail at once where the hub has no address: its own client tries for most of a minute."""
+    from huggingface_hub import constants
+
+    if not urllib.request.getproxies():
+        socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, None)
+
+
+def _describe(name: str, kind: str, tags: list[str], spec: BackboneSpec) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "tags": list(tags),
+        "embed_dim": spec.embed_dim,
+        "image_size": spec.vision.image_size,
+        "patch_size": spec.vision.patch_size,
+        "parameters": _count_parameters(spec),
+    }
+
+
+@cache
+def _count_parameters(spec: BackboneSpec) -> int:
+    import torch
+
+    from faprompt.clip.backbone import build_clip
+
+    with torch.device("meta"):  # shapes only
+        return sum(parameter.numel() for parameter in build_clip(spec).parameters())
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

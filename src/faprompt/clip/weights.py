@@ -1,0 +1,271 @@
+"""Backbones from names and files. Nothing is guessed, and nothing in a file is run.
+
+    "tiny"                        bundled with the package
+    "test-tiny"                   drawn weights of a small CLIP, for tests
+    "ViT-L-14-336[:TAG]"          open_clip's name and tag; without a tag, OpenAI's
+    FILE                          OpenAI's .pt, a state dict, open_clip's .safetensors or .bin
+    FOLDER                        ours, open_clip's or transformers', told by its config file
+    any of them + ":quickgelu"    or ":gelu": overrides what the source says, or says it
+
+Weights do not show which activation they were trained with, and the wrong one bends every
+result without an error. OpenAI's files, tags and configs tell; a bare state dict does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faprompt.clip.archive import read_tensors
+from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
+from faprompt.clip.catalog import (
+    BUNDLED,
+    SPEC_FILE,
+    WEIGHTS_FILE,
+    bundled_backbone_folder,
+    download,
+    fetch_backbone,
+    list_backbones,
+    pretrained_spec,
+    split_name,
+    unknown_backbone,
+    with_pixel_statistics,
+)
+from faprompt.clip.huggingface import from_transformers
+from faprompt.clip.spec import (
+    BackboneSpec,
+    TextSpec,
+    VisionSpec,
+    infer_spec,
+    spec_from_open_clip_config,
+)
+from faprompt.clip.tokens import Tokenizer
+from faprompt.errors import ConfigError, ModelError
+
+__all__ = ["fetch_backbone", "list_backbones", "load_backbone", "save_backbone"]
+
+Weights = tuple[BackboneSpec, dict[str, Tensor]]
+
+TEST_TINY = BackboneSpec(
+    embed_dim=64,
+    quick_gelu=True,
+    vision=VisionSpec(image_size=56, patch_size=14, width=64, layers=2, heads=1),
+    text=TextSpec(width=64, layers=2, heads=1),
+)
+_ACTIVATIONS = {"quickgelu": True, "gelu": False}
+_OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's files
+_FORMS = {  # description -> names its weights may have, best first
+    SPEC_FILE: (WEIGHTS_FILE,),
+    "open_clip_config.json": (
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.safetensors",
+        "open_clip_pytorch_model.bin",
+    ),
+    "config.json": ("model.safetensors", "pytorch_model.bin"),
+}
+
+
+def load_backbone(
+    source: str | Path,
+    *,
+    precision: Precision = "fp32",
+    device: str | torch.device = "cpu",
+    quick_gelu: bool | None = None,
+) -> Backbone:
+    """A frozen backbone from a name, a file or a folder; see the head of this module.
+
+    A known name wins over a file of that name; write ./NAME for the file.
+
+    Args:
+        source: where the weights come from.
+        precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
+        device: where the weights go, such as "cpu" or "cuda:1".
+        quick_gelu: the activation, if the source does not tell, or against what it tells.
+
+    Returns:
+        The backbone; its `name` is what loads it again.
+
+    Raises:
+        ModelError: nothing there, not downloadable, not a plain ViT CLIP, of unknown
+            activation, or with missing, unknown or misshapen tensors (all are named).
+        ConfigError: an open_clip architecture that is not two plain transformers.
+        ValueError: another precision, or a suffix that contradicts `quick_gelu`.
+    """
+    if precision not in DTYPES:
+        raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
+    place, chosen = _split_activation(source, quick_gelu)
+    spec, state = _read(place, chosen)
+    suffix = "" if chosen is None else f":{'quickgelu' if chosen else 'gelu'}"
+    backbone = build_backbone(spec, _tidy(state), name=f"{place}{suffix}")
+    return backbone.set_precision(precision).to(device)
+
+
+def save_backbone(
+    backbone: Backbone, folder: str | Path, *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a folder that `load_backbone` reads: backbone.json and model.safetensors.
+
+    Each file is whole or not there. float16 halves the size and rounds the weights, so the
+    loaded backbone has another fingerprint: train prompts on what was loaded.
+
+    Raises:
+        ValueError: another dtype, or weights that were rounded to a lower precision.
+    """
+    from safetensors.torch import save as to_bytes
+
+    if dtype not in (torch.float32, torch.float16):
+        raise ValueError(f"dtype should be torch.float32 or torch.float16, got {dtype}.")
+    if backbone.precision != "fp32":
+        raise ValueError(
+            f"This backbone was rounded to {backbone.precision}; load it as fp32 to save it."
+        )
+    state = {
+        key.removeprefix("vision.").removeprefix("text."): tensor
+        for key, tensor in backbone.state_dict().items()
+    }
+    state["logit_scale"] = backbone.logit_scale
+    rounded = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in state.items()}
+    spec = json.dumps(backbone.spec.to_dict(), separators=(",", ":")) + "\n"
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / WEIGHTS_FILE, to_bytes(rounded))
+    _write(folder / SPEC_FILE, spec.encode())
+
+
+def _read(place: str | Path, quick_gelu: bool | None) -> Weights:
+    if place == "test-tiny":
+        return _chosen(TEST_TINY, quick_gelu), _draw(TEST_TINY)
+    if isinstance(place, str) and place in BUNDLED:
+        return _read_path(bundled_backbone_folder(place), quick_gelu)
+    found = split_name(place) if isinstance(place, str) else None
+    if found:
+        spec = pretrained_spec(*found, quick_gelu=quick_gelu)
+        return spec, read_tensors(download(*found))
+    if Path(place).exists():
+        return _read_path(Path(place), quick_gelu)
+    raise unknown_backbone(str(place))
+
+
+def _read_path(path: Path, quick_gelu: bool | None) -> Weights:
+    """A folder by its description, a file by the description beside it or by itself."""
+    folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
+    for description, names in _FORMS.items():
+        config = folder / description
+        present = [n for n in names if (folder / n).is_file() and wanted in (None, n)]
+        if config.is_file() and present:
+            return _read_described(config, folder / present[0], quick_gelu)
+    if path.is_dir():
+        forms = "; ".join(f"{key} with {' or '.join(names)}" for key, names in _FORMS.items())
+        raise ModelError(f"{path} is not a backbone folder. Wanted one of: {forms}.")
+    return _read_bare(path, quick_gelu)
+
+
+def _read_described(config_path: Path, weights: Path, quick_gelu: bool | None) -> Weights:
+    try:
+        config, state = _read_json(config_path), read_tensors(weights)
+        if config_path.name == SPEC_FILE:
+            return _own_spec(config, quick_gelu), state
+        if config_path.name == "config.json":
+            spec, state = from_transformers(config, state, quick_gelu=quick_gelu)
+            pixels = _read_json(config_path.with_name("preprocessor_config.json"), {})
+            record = {"mean": pixels.get("image_mean"), "std": pixels.get("image_std")}
+            return with_pixel_statistics(spec, record), state
+        spec = spec_from_open_clip_config(
+            config["model_cfg"], name=str(config_path), quick_gelu=quick_gelu
+        )
+        return with_pixel_statistics(spec, config.get("preprocess_cfg", {})), state
+    except KeyError as error:
+        raise ModelError(f"{config_path} lacks {error}.") from error
+    except (ValueError, TypeError, AttributeError, ConfigError, ModelError) as error:
+        raise ModelError(f"{config_path} with {weights.name}: {error}") from error
+
+
+def _read_json(path: Path, default: Any = None) -> Any:
+    if default is not None and not path.is_file():
+        return default
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _own_spec(config: Mapping[str, Any], quick_gelu: bool | None) -> BackboneSpec:
+    spec = BackboneSpec.from_dict(config)
+    kept = spec.vocabulary
+    Tokenizer(kept)  # refuses a crooked vocabulary
+    if kept is not None and len(kept) != spec.text.vocab_size:
+        raise ModelError(f"{len(kept)} tokens are kept, but vocab_size is {spec.text.vocab_size}.")
+    return _chosen(spec, quick_gelu)
+
+
+def _read_bare(path: Path, quick_gelu: bool | None) -> Weights:
+    """A weights file with nothing beside it that describes it."""
+    state = read_tensors(path)
+    if quick_gelu is None and not any(key in state for key in _OPENAI_EXTRAS):
+        raise ModelError(
+            f"{path} does not tell whether its weights want QuickGELU, and the wrong answer "
+            "would bend every result. OpenAI, MetaCLIP and DFN weights want it, most of LAION "
+            f"and DataComp do not. Say it: {path}:quickgelu or {path}:gelu, or set "
+            "quick_gelu to true or false."
+        )
+    return infer_spec(state, quick_gelu=True if quick_gelu is None else quick_gelu), state
+
+
+def _split_activation(
+    source: str | Path, quick_gelu: bool | None
+) -> tuple[str | Path, bool | None]:
+    if not isinstance(source, str):
+        return Path(source), quick_gelu
+    place, _, suffix = source.rpartition(":")
+    if not place or suffix not in _ACTIVATIONS:
+        return source, quick_gelu
+    if quick_gelu not in (None, _ACTIVATIONS[suffix]):
+        raise ValueError(f"{source!r} contradicts quick_gelu={quick_gelu}.")
+    return place, _ACTIVATIONS[suffix]
+
+
+def _chosen(spec: BackboneSpec, quick_gelu: bool | None) -> BackboneSpec:
+    return spec if quick_gelu is None else replace(spec, quick_gelu=quick_gelu)
+
+
+def _tidy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what is no weight: OpenAI's three sizes, and attention masks."""
+    extra = (*_OPENAI_EXTRAS, "attn_mask")
+    tidy = {key: tensor for key, tensor in state.items() if key.split(".")[-1] not in extra}
+    scale = tidy.get("logit_scale")
+    if scale is not None and scale.numel() == 1:  # some checkpoints hold it as a row of one
+        tidy["logit_scale"] = scale.reshape(())
+    return tidy
+
+
+def _draw(spec: BackboneSpec) -> dict[str, Tensor]:
+    """Weights for a spec, the same on every machine; no global generator is touched."""
+    with torch.device("meta"):
+        shapes = {key: tuple(t.shape) for key, t in build_clip(spec).state_dict().items()}
+    stream = np.random.RandomState(0)
+    state = {}
+    for key, shape in sorted(shapes.items()):
+        values = stream.standard_normal(shape)
+        if len(shape) < 2:
+            values = 0.1 * values + key.endswith(".weight")  # norms lie around one, biases zero
+        elif "embedding" in key:
+            values = 0.3 * values
+        else:  # (out, in, ...); the two projections are (in, out)
+            fan_in = shape[0] if key in ("visual.proj", "text_projection") else shape[1:]
+            values = values * np.prod(fan_in) ** -0.5
+        state[key] = torch.as_tensor(values, dtype=torch.float32)
+    return state
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,197 @@
+"""The image tower against open_clip's own and against the equations done slowly."""
+
+import numpy as np
+import pytest
+import torch
+
+from faprompt.clip.backbone import build_backbone
+from faprompt.clip.spec import VisionSpec
+from faprompt.clip.vision import ConvStem, position_table
+from tests.helpers import naive
+
+ALL_LAYERS = (1, 2, 3, 4, 5, 6)
+
+
+def draw_pixels(count, height, width, seed=0):
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def close(actual, wanted, tolerance):
+    actual, wanted = (torch.as_tensor(np.asarray(t), dtype=torch.float64) for t in (actual, wanted))
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=tolerance)
+
+
+class TestPlainPath:
+    """With the V-V path off this is CLIP, as open_clip runs it."""
+
+    def test_class_token_is_open_clips_image_feature(self, backbone, rival):
+        pixels = draw_pixels(3, 56, 56)
+        ours = backbone.encode_image(pixels, value_path=False, class_ln_post=True)
+        close(ours.class_token, rival.encode_image(pixels), 1e-5)
+
+    def test_without_ln_post_it_is_another_token(self, backbone, rival):
+        pixels = draw_pixels(1, 56, 56)
+        token = backbone.encode_image(pixels, value_path=False).class_token
+        assert (token - rival.encode_image(pixels)).abs().max() > 0.1
+
+    def test_patch_tokens_are_open_clips_intermediates(self, backbone, rival):
+        pixels = draw_pixels(2, 56, 56)
+        ours = backbone.encode_image(pixels, layers=ALL_LAYERS, value_path=False)
+        theirs = rival.visual.forward_intermediates(
+            pixels, indices=[0, 1, 2, 3, 4, 5], normalize_intermediates=True, output_fmt="NLC"
+        )["image_intermediates"]
+        assert list(ours.patch_tokens) == list(ALL_LAYERS)
+        for layer, tokens in zip(ALL_LAYERS, theirs, strict=True):
+            close(ours.patch_tokens[layer], tokens @ rival.visual.proj, 1e-5)
+
+    def test_asking_for_fewer_layers_changes_nothing(self, backbone):
+        pixels = draw_pixels(2, 56, 56)
+        every = backbone.encode_image(pixels, layers=ALL_LAYERS, value_path=False)
+        one = backbone.encode_image(pixels, layers=[3], value_path=False)
+        assert list(one.patch_tokens) == [3]
+        close(one.patch_tokens[3], every.patch_tokens[3], 1e-6)
+        close(one.class_token, every.class_token, 1e-5)
+
+
+class TestDualPath:
+    @pytest.mark.parametrize("size", [(56, 56), (42, 98), (70, 28), (14, 14), (56, 56)])
+    def test_equals_the_equations_at_any_size(self, size, backbone, slow_state):
+        """Sizes follow one another on one backbone, so a table overwritten in passing shows."""
+        pixels = draw_pixels(1, *size)
+        ours = backbone.encode_image(pixels, layers=ALL_LAYERS)
+        assert ours.grid == (size[0] // 14, size[1] // 14)
+        class_token, patch_tokens = naive.encode_image(
+            slow_state, pixels[0].double().numpy(), heads=2, start=1, layers=ALL_LAYERS
+        )
+        close(ours.class_token[0], class_token, 1e-4)
+        for layer in ALL_LAYERS:
+            close(ours.patch_tokens[layer][0], patch_tokens[layer], 1e-4)
+
+    def test_class_token_does_not_know_of_the_second_path(self, backbone):
+        pixels = draw_pixels(2, 42, 70)
+        dual = backbone.encode_image(pixels)
+        plain = backbone.encode_image(pixels, value_path=False)
+        close(dual.class_token, plain.class_token, 1e-5)
+        assert (dual.patch_tokens[6] - plain.patch_tokens[6]).abs().max() > 0.1
+
+    def test_layers_before_the_second_path_are_plain(self, backbone):
+        pixels = draw_pixels(1, 56, 56)
+        dual = backbone.encode_image(pixels, layers=[1, 2])
+        plain = backbone.encode_image(pixels, layers=[1, 2], value_path=False)
+        close(dual.patch_tokens[1], plain.patch_tokens[1], 1e-6)
+        assert (dual.patch_tokens[2] - plain.patch_tokens[2]).abs().max() > 0.1
+
+    def test_alone_equals_in_a_batch(self, backbone):
+        pixels = draw_pixels(3, 56, 42)
+        together = backbone.encode_image(pixels, layers=[3, 6])
+        for index in range(3):
+            alone = backbone.encode_image(pixels[index : index + 1], layers=[3, 6])
+            close(alone.class_token[0], together.class_token[index], 1e-5)
+            for layer in (3, 6):
+                close(alone.patch_tokens[layer][0], together.patch_tokens[layer][index], 1e-5)
+
+    def test_the_last_layer_is_the_default(self, backbone):
+        assert list(backbone.encode_image(draw_pixels(1, 56, 56)).patch_tokens) == [6]
+
+
+class TestPositionTable:
+    def test_native_grid_is_the_table_itself(self):
+        table = torch.randn(17, 8)
+        assert position_table(table, (4, 4)) is table
+
+    def test_class_row_is_kept_and_the_table_untouched(self):
+        table = torch.randn(17, 8)
+        before = table.clone()
+        resized = position_table(table, (3, 7))
+        assert resized.shape == (22, 8)
+        assert torch.equal(resized[0], table[0])
+        assert torch.equal(table, before)
+
+    @pytest.mark.parametrize("grid", [(5, 5), (3, 7), (9, 2)])
+    def test_equals_slow_bilinear(self, grid):
+        table = torch.randn(17, 8, dtype=torch.float64)
+        wanted = naive.resize_table(table.numpy(), *grid)
+        close(position_table(table, grid), wanted, 1e-6)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("shape", [(3, 56, 56), (1, 1, 56, 56), (1, 56, 56, 3)])
+    def test_pixels_of_another_shape(self, backbone, shape):
+        with pytest.raises(ValueError, match=r"pixels should be \(B, 3, H, W\)"):
+            backbone.encode_image(torch.zeros(shape))
+
+    @pytest.mark.parametrize(
+        ("size", "fit"), [((60, 56), "56x56"), ((56, 64), "56x70"), ((5, 20), "14x14")]
+    )
+    def test_a_size_that_does_not_divide_proposes_one_that_does(self, backbone, size, fit):
+        with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} pixels .* {fit} would"):
+            backbone.encode_image(torch.zeros(1, 3, *size))
+        height, width = map(int, fit.split("x"))
+        assert backbone.encode_image(torch.zeros(1, 3, height, width)).class_token.isfinite().all()
+
+    @pytest.mark.parametrize("layers", [[0], [7], [3, 24], [-1], []])
+    def test_layers_outside_the_tower(self, backbone, layers):
+        with pytest.raises(ValueError, match=r"layers should lie in 1\.\.6"):
+            backbone.encode_image(torch.zeros(1, 3, 56, 56), layers=layers)
+
+
+class TestPrecision:
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_features_stay_close(self, precision, spec, state, backbone):
+        low = build_backbone(spec, state, name="low").set_precision(precision)
+        pixels = draw_pixels(2, 70, 56)
+        exact = backbone.encode_image(pixels, layers=[3, 6])
+        rounded = low.encode_image(pixels, layers=[3, 6])
+        pairs = [(rounded.class_token, exact.class_token)]
+        pairs += [(rounded.patch_tokens[n], exact.patch_tokens[n]) for n in (3, 6)]
+        for ours, wanted in pairs:
+            assert ours.dtype == torch.float32
+            assert torch.cosine_similarity(ours, wanted, dim=-1).min() > 0.999
+            assert not torch.equal(ours, wanted)
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+    def test_only_the_matrices_of_the_image_tower_are_rounded(self, precision, spec, state):
+        low = build_backbone(spec, state, name="low").set_precision(precision)
+        wanted = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        assert low.precision == precision
+        for key, tensor in low.state_dict().items():
+            matrix = key.startswith("vision.") and (".attn." in key or ".mlp." in key)
+            assert tensor.dtype == (wanted if matrix else torch.float32), key
+
+    def test_fp32_is_exactly_what_was_loaded(self, spec, state, backbone):
+        again = build_backbone(spec, state, name="again").set_precision("fp32")
+        pixels = draw_pixels(1, 56, 56)
+        ours, wanted = (b.encode_image(pixels).class_token for b in (again, backbone))
+        assert torch.equal(ours, wanted)
+
+    def test_rounded_weights_cannot_go_back(self, spec, state):
+        low = build_backbone(spec, state, name="low").set_precision("bf16")
+        assert low.set_precision("bf16") is low
+        for precision in ("fp32", "fp16"):
+            with pytest.raises(ValueError, match=f"rounded to bf16 .* again for {precision}"):
+                low.set_precision(precision)
+
+    def test_another_word_is_refused(self, backbone):
+        with pytest.raises(ValueError, match="one of fp32, bf16, fp16, got 'int8'"):
+            backbone.set_precision("int8")
+
+
+class TestFrozen:
+    def test_nothing_asks_for_a_gradient(self, backbone):
+        assert list(backbone.parameters())
+        assert not any(p.requires_grad for p in backbone.parameters())
+        assert not backbone.training
+
+    def test_gradients_still_pass_through_to_the_pixels(self, backbone):
+        pixels = draw_pixels(1, 28, 28).requires_grad_()
+        backbone.encode_image(pixels).patch_tokens[6].square().sum().backward()
+        assert pixels.grad.abs().sum() > 0
+
+
+class TestConvStem:
+    def test_gives_the_grid_of_the_patch_convolution(self):
+        spec = VisionSpec(
+            image_size=64, patch_size=16, width=32, layers=1, heads=1,
+            stem_channels=(8, 8, 16), stem_strides=(2, 2, 2, 2),
+        )  # fmt: skip
+        assert ConvStem(spec)(torch.zeros(2, 3, 48, 80)).shape == (2, 32, 3, 5)
