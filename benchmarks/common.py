@@ -15,11 +15,15 @@ _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "open_clip_torch")
 
 
 def machine_record() -> dict[str, str]:
-    """Day, processor, usable cores, and the versions that shape the figures."""
+    """Day, processor, usable cores, load, and the versions that shape the figures.
+
+    A load above the number of cores means that others were using the machine as well.
+    """
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "cpu": _processor(),
         "cores": str(_usable_cores()),
+        "load": f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "",
         "python": platform.python_version(),
     }
     return record | {name: _version(name) for name in _LIBRARIES}

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from benchmarks.common import machine_record
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.common import machine_record
 from faprompt import build_detector, load_detector
 from faprompt.data import by_defect_type, read_dataset, read_mask
 from faprompt.data.base import Dataset
@@ -76,23 +76,25 @@ def main() -> None:
         detectors[name] = load_detector(folder)
     for name, values in HANDCRAFTED.items():
         detectors[name] = build_detector("clip", options.backbone, options=values)
-    rows = []
+    rows: list[dict[str, object]] = []
     for pair in options.data:
         label, _, folder = pair.partition("=")
         dataset = read_dataset(folder)
-        roads: dict[str, Callable[[], dict[str, MetricResult]]] = {
-            name: lambda d=detector: dict(evaluate(d, dataset, config).classes)
-            for name, detector in detectors.items()
-        }
-        roads["local contrast, nothing learned"] = lambda: local_contrast(dataset)
-        for method, road in roads.items():
-            for group, result in road().items():
-                values = {key: result.get(key) for key in METRIC_NAMES}
-                row = {"dataset": label, "group": group, "method": method, **values}
-                rows.append({**row, "normal": result.normal, "anomalous": result.anomalous})
-                print(label, group, method, _shown(values), flush=True)
+        for method, detector in detectors.items():
+            rows += _rows(label, method, evaluate(detector, dataset, config).classes)
+        rows += _rows(label, "local contrast, nothing learned", local_contrast(dataset))
     _write(options.out, rows)
     print(f"wrote {options.out}; {machine_record()}")
+
+
+def _rows(dataset: str, method: str, groups: Mapping[str, MetricResult]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for group, result in groups.items():
+        values = {key: result.get(key) for key in METRIC_NAMES}
+        counts = {"normal": result.normal, "anomalous": result.anomalous}
+        rows.append({"dataset": dataset, "group": group, "method": method, **values, **counts})
+        print(dataset, group, method, _shown(values), flush=True)
+    return rows
 
 
 def _shown(values: dict[str, float | None]) -> str:

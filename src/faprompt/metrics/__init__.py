@@ -1,0 +1,28 @@
+"""How well scores rank and maps localise: numpy and scipy only, no range assumed.
+
+A pure function stands under each metric; `AnomalyMetrics` holds the running counts.
+"""
+
+from faprompt.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
+from faprompt.metrics.official import pro_200
+from faprompt.metrics.ranking import auroc, average_precision, f1_max
+from faprompt.metrics.regions import aupro
+from faprompt.metrics.result import METRIC_NAMES, MetricResult
+from faprompt.metrics.streaming import AnomalyMetrics
+from faprompt.metrics.undefined import UndefinedMetricError
+
+__all__ = [
+    "METRIC_NAMES",
+    "AnomalyMetrics",
+    "Curve",
+    "MetricResult",
+    "UndefinedMetricError",
+    "aupro",
+    "auroc",
+    "average_precision",
+    "f1_max",
+    "pr_curve",
+    "pro_200",
+    "pro_curve",
+    "roc_curve",
+]

@@ -1,0 +1,58 @@
+"""Scores counted per distinct value: the common ground of every metric here.
+
+Exact or binned, images or pixels: each road ends in a `Tally`, and each metric is a short
+formula on its running sums. Going down the rows lowers the threshold: after row k every
+item with score >= thresholds[k] is called anomalous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from faprompt.metrics.undefined import UndefinedMetricError
+
+_NOTHING = {
+    "scores": "there are no scores",
+    "images": "there are no images",
+    "pixels": "no image has both a score map and a mask",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many items share each score, highest score first; equal scores are one row."""
+
+    thresholds: np.ndarray  # (K,) strictly falling
+    normal: np.ndarray  # (K,) int64, normal items at that score
+    anomalous: np.ndarray  # (K,) int64, anomalous items at that score
+    overlap: np.ndarray | None = None  # (K,) float64, anomalous pixels weighted 1 / region size
+    regions: int = 0  # so many regions stand behind `overlap`
+    unit: str = "scores"  # what is counted, for messages: "scores", "images" or "pixels"
+
+    def require_two_scores(self) -> None:
+        """Refuse data that rank nothing: none at all, or one score for everything."""
+        if len(self.thresholds) == 0:
+            raise UndefinedMetricError(_NOTHING[self.unit])
+        if len(self.thresholds) == 1:
+            score = float(self.thresholds[0])
+            raise UndefinedMetricError(
+                f"all {self.unit} have the same score ({score:.6g}), so nothing is ranked"
+            )
+
+    def require_two_classes(self) -> None:
+        """Refuse data of one class only, then data that rank nothing."""
+        if len(self.thresholds) and not self.anomalous.any():
+            raise UndefinedMetricError(f"one class only: all {self.unit} are normal")
+        if len(self.thresholds) and not self.normal.any():
+            raise UndefinedMetricError(f"one class only: all {self.unit} are anomalous")
+        self.require_two_scores()
+
+
+def tally_scores(scores: np.ndarray, labels: np.ndarray, *, unit: str = "scores") -> Tally:
+    """Count checked scores (N,) with labels (N,) bool by distinct value, highest first."""
+    values, places = np.unique(scores, return_inverse=True)
+    total = np.bincount(places, minlength=len(values))
+    anomalous = np.bincount(places[labels], minlength=len(values))
+    return Tally(values[::-1], (total - anomalous)[::-1], anomalous[::-1], unit=unit)
