@@ -33,7 +33,7 @@ def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) 
     for name in known & set(values):
         try:
             clean[name] = _fit(values[name], hints[name])
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             faults.append(f"{name}: {error}")
     if not faults:
         try:
@@ -75,7 +75,7 @@ def _fit(value: Any, hint: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _fit_union(value, get_args(hint))
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
+        items = [i for i in value.split(",") if i] if isinstance(value, str) else value
         inner = get_args(hint)[0]
         return tuple(_fit(item, inner) for item in items)
     if hint is bool:
@@ -87,7 +87,10 @@ def _fit(value: Any, hint: Any) -> Any:
     if hint is float:
         if isinstance(value, bool):
             raise ValueError(f"{value!r} is not a number")
-        return float(value)
+        number = float(value)
+        if number != number:
+            raise ValueError(f"{value!r} is not a number")
+        return number
     if hint is str and not isinstance(value, str):
         raise ValueError(f"{value!r} is not text")
     return value

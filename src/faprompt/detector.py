@@ -10,6 +10,7 @@ Nothing is remembered between calls, so one detector may serve many threads.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
+from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.imaging.read import read_image
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method, MethodOutput
-from faprompt.regions import find_regions, verdict
 from faprompt.records import AnomalyResult, Region
+from faprompt.regions import find_regions, verdict
 from faprompt.scoring import render_map
 
 
@@ -83,7 +85,9 @@ class Detector(nn.Module):
         Returns:
             scores (B,) and maps (B, H, W), both in 0..1; maps are smoothed.
         """
-        output = self.encode(pixels, static=None if torch.is_grad_enabled() else self._static)
+        learning = any(p.requires_grad for p in self.method.parameters())
+        anew = learning and torch.is_grad_enabled()
+        output = self.encode(pixels, static=None if anew else self._static)
         size = (pixels.shape[-2], pixels.shape[-1])
         return output.score, render_map(
             output.patch_map, model_size=size, sigma_px=self.method.config.sigma_px
@@ -135,6 +139,7 @@ class Detector(nn.Module):
         batch_size: int = 8,
         threshold: float | None = None,
         with_prompt_scores: bool = False,
+        bit_depth: int | None = None,
     ) -> Iterator[AnomalyResult]:
         """Results in order, `batch_size` pictures at a time; reading stays bounded."""
         if batch_size < 1:
@@ -142,7 +147,7 @@ class Detector(nn.Module):
         waiting: list[np.ndarray] = []
         options: dict[str, Any] = {"threshold": threshold, "with_prompt_scores": with_prompt_scores}
         for image in images:
-            waiting.append(read_image(image).array)
+            waiting.append(read_image(image, bit_depth=bit_depth).array)
             if len(waiting) == batch_size:
                 yield from self.predict_batch(waiting, **options)
                 waiting = []
@@ -166,6 +171,15 @@ class Detector(nn.Module):
                 self._result(output, index, image.shape[:2], threshold)
                 for index, image in enumerate(images)
             ]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides a score: method, options, weights, backbone, precision."""
+        chosen = (self.method.name, to_mapping(self.method.config), self.transform.to_dict())
+        digest = hashlib.sha256(repr(chosen).encode())
+        digest.update(f"{self.backbone.state_fingerprint()} {self.backbone.precision}".encode())
+        for name, tensor in sorted(self.method.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder: `config.json`, `model.safetensors`, `README.md`."""

@@ -41,7 +41,8 @@ def abnormal_probability(
     Source:
         AnomalyCLIP (Zhou et al., ICLR 2024), local score; kept by FAPrompt (ICCV 2025).
     """
-    if tokens.ndim != 3 or text_pair.shape[-2:] != (2, tokens.shape[-1]):
+    fits = tokens.ndim == 3 and text_pair.shape[-2:] == (2, tokens.shape[-1])
+    if not fits or text_pair.shape[:-2] not in ((), (1,), tokens.shape[:1]):
         raise ValueError(
             f"tokens (B, N, D) and text_pair (2, D) or (B, 2, D) wanted, "
             f"got {tuple(tokens.shape)} and {tuple(text_pair.shape)}."
@@ -124,7 +125,8 @@ def _axis_matrix(patches: int, model_px: int, out_px: int, sigma_px: float) -> T
         )
     if out_px != model_px:
         matrix = _bilinear_matrix(model_px, out_px) @ matrix
-    return torch.from_numpy(matrix.astype(np.float32))
+    with torch.inference_mode(False):  # cached: a later caller may want gradients through it
+        return torch.from_numpy(matrix.astype(np.float32))
 
 
 def _bilinear_matrix(source: int, target: int) -> np.ndarray:

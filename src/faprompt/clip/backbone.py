@@ -88,15 +88,15 @@ class Backbone(nn.Module):
         return self.text.encode_tokens(self.tokenizer(texts).to(self.device))
 
     def state_fingerprint(self) -> str:
-        """SHA-256 over names, shapes and float32 values of all weights; 64 hex digits.
+        """SHA-256 over the activation and names, shapes and float32 values of all weights.
 
-        The same for any file format, device and `precision`, so a model folder can say
-        which backbone it was trained on. Remembered until a weight changes.
+        64 hex digits, the same for any file format, device and `precision`, so a model
+        folder can say which backbone it was trained on. Remembered until a weight changes.
         """
         state = self.state_dict()
         stamps = [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in state.values()]
         if self.precision == "fp32" and stamps != self._fingerprint[0]:
-            self._fingerprint = (stamps, _hash(state))
+            self._fingerprint = (stamps, _hash(state, quick_gelu=self.spec.quick_gelu))
         return self._fingerprint[1]
 
 
@@ -125,8 +125,8 @@ def build_backbone(
     return Backbone(clip, spec, name=name)
 
 
-def _hash(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _hash(state: dict[str, Tensor], *, quick_gelu: bool) -> str:
+    digest = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
     for key, tensor in sorted(state.items()):
         digest.update(f"{key}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

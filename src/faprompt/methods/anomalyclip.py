@@ -21,7 +21,7 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import DeepPrompts, TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import Method, MethodConfig, MethodOutput
+from faprompt.methods.base import Method, MethodConfig, MethodOutput, at_least_one
 from faprompt.prompts.compound import INIT_STD
 from faprompt.scoring import (
     CLIP_AD_TEMPERATURE,
@@ -47,12 +47,13 @@ class AnomalyCLIPConfig(MethodConfig):
     local_weight: float = 4.0  # per layer; the first release summed four equal maps
     round_deep_to_half: bool = False
 
-    def __post_init__(self) -> None:
-        MethodConfig.__post_init__(self)
-        if min(self.context_tokens, self.deep_depth, self.deep_length) < 1:
-            raise ValueError("context_tokens, deep_depth and deep_length should be at least 1")
+    def faults(self) -> list[str]:
+        """See `MethodConfig.faults`."""
+        found = MethodConfig.faults(self)
+        found += at_least_one(self, "context_tokens", "deep_depth", "deep_length")
         if not self.temperature > 0:
-            raise ValueError(f"temperature should be above 0, got {self.temperature}")
+            found.append(f"temperature should be above 0, got {self.temperature}")
+        return found
 
 
 PRESETS: dict[str, dict[str, object]] = {"paper": {}, "official": {"round_deep_to_half": True}}
@@ -82,6 +83,9 @@ class AnomalyCLIP(Method):
     def __init__(self, config: AnomalyCLIPConfig, backbone: Backbone) -> None:
         super().__init__()
         self.config: AnomalyCLIPConfig = config
+        blocks = backbone.spec.vision.layers
+        if any(not 1 <= layer <= blocks for layer in config.map_layers):
+            raise ValueError(f"map_layers should lie in 1..{blocks}, got {config.map_layers}")
         width, depth = backbone.spec.text.width, backbone.spec.text.layers
         layers = min(config.deep_depth, depth) - 1
         self.normal_context = nn.Parameter(torch.empty(config.context_tokens, width))
@@ -96,8 +100,8 @@ class AnomalyCLIP(Method):
             ("normal_words", [*ids.ids(f"{config.class_word}."), ids.end]),
             ("abnormal_words", [*ids.ids(abnormal), ids.end]),
         ):
-            vectors = embed(torch.tensor(row, device=backbone.device)).detach().clone()
-            self.register_buffer(name, vectors, persistent=False)
+            embedded = embed(torch.tensor(row, device=backbone.device)).detach().clone()
+            self.register_buffer(name, embedded, persistent=False)
 
     @property
     def layers(self) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ the method and never saved with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,10 +25,18 @@ class MethodConfig:
     sigma_px: float = 4.0  # Gaussian on the map, in pixels of `image_size`; 0 for none
 
     def __post_init__(self) -> None:
+        faults = self.faults()
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def faults(self) -> list[str]:
+        """What is out of range, in words; children add theirs."""
+        found = []
         if self.image_size < 1:
-            raise ValueError(f"image_size should be at least 1, got {self.image_size}")
-        if self.sigma_px < 0:
-            raise ValueError(f"sigma_px should not be negative, got {self.sigma_px}")
+            found.append(f"image_size should be at least 1, got {self.image_size}")
+        if not 0 <= self.sigma_px < float("inf"):
+            found.append(f"sigma_px should be finite and not negative, got {self.sigma_px}")
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +52,21 @@ class MethodOutput:
     prompt_scores: Tensor | None = None
 
 
+def at_least_one(config: MethodConfig, *names: str) -> list[str]:
+    """A fault for each of these fields that is below 1."""
+    return [
+        f"{name} should be at least 1, got {getattr(config, name)}"
+        for name in names
+        if getattr(config, name) < 1
+    ]
+
+
 class Method(nn.Module):
     """Base of all methods. Children set `name`, `config_class` and write `forward`."""
 
     name: ClassVar[str]
     config_class: ClassVar[type[MethodConfig]]
-    value_path: ClassVar[bool] = True  # patch tokens from the V-V path
-    class_ln_post: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
 
     config: MethodConfig
 
@@ -58,6 +74,16 @@ class Method(nn.Module):
     def layers(self) -> Sequence[int] | None:
         """Blocks whose patch tokens are wanted, from 1; None means the last."""
         return None
+
+    @property
+    def value_path(self) -> bool:
+        """Whether patch tokens come from the V-V path."""
+        return True
+
+    @property
+    def class_ln_post(self) -> bool:
+        """Whether the class token passes `ln_post`, as in CLIP itself."""
+        return False
 
     def static_text(self, text: TextTower) -> Any:
         """The text side that depends on no image; computed once for inference."""

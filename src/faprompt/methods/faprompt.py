@@ -25,7 +25,7 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import Method, MethodConfig, MethodOutput
+from faprompt.methods.base import Method, MethodConfig, MethodOutput, at_least_one
 from faprompt.prompts.compound import CompoundPrompts, EncodedPrompts
 from faprompt.prompts.prior import (
     AbnormalityPrior,
@@ -65,20 +65,24 @@ class FAPromptConfig(MethodConfig):
     prior_weight: float = 1.0  # [C]
     long_deep_prompts: Literal["refuse", "overwrite"] = "refuse"  # length beyond E, spec 11
 
-    def __post_init__(self) -> None:
-        MethodConfig.__post_init__(self)
-        counts = ("prompts", "normal_tokens", "abnormal_tokens", "patches", "deep_length")
-        low = [name for name in counts if getattr(self, name) < 1]
-        if low or self.deep_depth < 1:
-            raise ValueError(f"{', '.join(low) or 'deep_depth'} should be at least 1")
+    def faults(self) -> list[str]:
+        """See `MethodConfig.faults`."""
+        found = MethodConfig.faults(self)
+        found += at_least_one(
+            self, "prompts", "normal_tokens", "abnormal_tokens", "patches", "deep_depth",
+            "deep_length",
+        )  # fmt: skip
         if not self.temperature > 0:
-            raise ValueError(f"temperature should be above 0, got {self.temperature}")
+            found.append(f"temperature should be above 0, got {self.temperature}")
+        if not 0 <= self.coarse_share <= 1:
+            found.append(f"coarse_share should be 0 to 1, got {self.coarse_share}")
         if self.deep_length > self.normal_tokens and self.long_deep_prompts == "refuse":
-            raise ValueError(
+            found.append(
                 f"deep prompts of length {self.deep_length} would overwrite more than the "
                 f"{self.normal_tokens} context tokens; shorten them, or set "
                 "long_deep_prompts=overwrite to do as the released code does"
             )
+        return found
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -123,6 +127,12 @@ class FAPrompt(Method):
 
     def __init__(self, config: FAPromptConfig, backbone: Backbone) -> None:
         super().__init__()
+        available = (config.image_size // backbone.spec.vision.patch_size) ** 2
+        if available < config.patches:
+            raise ValueError(
+                f"patches={config.patches} feed the prior, but image_size={config.image_size} "
+                f"has only {available}; use a larger image size or fewer patches"
+            )
         self.config: FAPromptConfig = config
         self.prompts = CompoundPrompts(
             backbone,

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from faprompt.errors import ModelError
 
-_DEAD = re.compile(
-    r"^(compound_prompt_projections\.|token_(prefix|suffix)|tokenized_prompts|meta_net\.unused)"
-)
+_DEAD = re.compile(r"^(compound_prompt_projections\.|token_(prefix|suffix)|tokenized_prompts)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +29,42 @@ class ReferenceState:
     left_behind: tuple[str, ...]
 
 
-def read_faprompt(reference: Mapping[str, Tensor]) -> ReferenceState:
+def read_faprompt(reference: Mapping[str, Tensor], *, embed_dim: int) -> ReferenceState:
     """FAPrompt's prompt learner (FAPrompt.py) under our names.
+
+    Args:
+        reference: the state dict.
+        embed_dim: of the backbone it was trained on; tells M from the width of psi's input.
 
     Raises:
         ModelError: missing, unknown or misshapen tensors, all named.
     """
     live, dead = _split(reference)
     deep = _take_deep(live)
-    normal, abnormal = _take(live, "ctx_pos", 4), _take(live, "ctx_neg", 4)
+    normal = _take(live, "ctx_pos", (1, 1, None, None))
+    abnormal = _take(live, "ctx_neg", (1, None, None, None))
     state = {
         "prompts.normal_context": normal[0, 0],
         "prompts.abnormal_tokens": abnormal[0],
         "prompts.deep_prompts": deep,
     }
     for layer in ("linear1", "linear2"):
-        for kind, dims in (("weight", 2), ("bias", 1)):
-            state[f"prior.{layer}.{kind}"] = _take(live, f"patch_meta_net.{layer}.{kind}", dims)
+        for kind, axes in (("weight", (None, None)), ("bias", (None,))):
+            state[f"prior.{layer}.{kind}"] = _take(live, f"patch_meta_net.{layer}.{kind}", axes)
     _refuse_rest(live)
     psi_input = state["prior.linear1.weight"].shape[1]
+    if psi_input % embed_dim:
+        raise ModelError(
+            f"psi takes {psi_input} numbers, which is no multiple of the backbone's {embed_dim}; "
+            "was it trained on another backbone?"
+        )
     options = {
         "prompts": abnormal.shape[1],
         "normal_tokens": normal.shape[2],
         "abnormal_tokens": abnormal.shape[2],
         "deep_depth": len(deep) + 1,
         "deep_length": deep.shape[1],
-        "patches": psi_input,  # tokens x channels; `with_embed_dim` divides
+        "patches": psi_input // embed_dim,
     }
     return ReferenceState(state, options, dead)
 
@@ -69,7 +77,7 @@ def read_anomalyclip(reference: Mapping[str, Tensor]) -> ReferenceState:
     """
     live, dead = _split(reference)
     deep = _take_deep(live)
-    normal, abnormal = _take(live, "ctx_pos", 4), _take(live, "ctx_neg", 4)
+    normal, abnormal = (_take(live, key, (1, 1, None, None)) for key in ("ctx_pos", "ctx_neg"))
     _refuse_rest(live)
     state = {
         "normal_context": normal[0, 0],
@@ -85,25 +93,35 @@ def read_anomalyclip(reference: Mapping[str, Tensor]) -> ReferenceState:
 
 
 def _split(reference: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    live = {k: v.float() for k, v in reference.items() if not _DEAD.match(k)}
-    return live, tuple(sorted(k for k in reference if _DEAD.match(k)))
+    dead = tuple(sorted(key for key in reference if _DEAD.match(key)))
+    live = {key: value for key, value in reference.items() if key not in dead}
+    odd = sorted(key for key, value in live.items() if not isinstance(value, Tensor))
+    if odd:
+        raise ModelError(f"The checkpoint's {', '.join(odd)} should be tensors.")
+    return {key: value.float() for key, value in live.items()}, dead
 
 
-def _take(live: dict[str, Tensor], key: str, dims: int) -> Tensor:
+def _take(live: dict[str, Tensor], key: str, axes: tuple[int | None, ...]) -> Tensor:
+    """The tensor of a key; `axes` are the lengths wanted, None for any."""
     if key not in live:
-        raise ModelError(f"The checkpoint lacks {key!r}; it holds {', '.join(sorted(live))}.")
+        rest = ", ".join(sorted(live)) or "nothing else"
+        raise ModelError(f"The checkpoint lacks {key!r}. Besides what was read it holds {rest}.")
     tensor = live.pop(key)
-    if tensor.ndim != dims:
-        raise ModelError(f"{key!r} should have {dims} axes, got shape {tuple(tensor.shape)}.")
+    lengths = zip(axes, tensor.shape, strict=False)
+    if tensor.ndim != len(axes) or any(a not in (None, length) for a, length in lengths):
+        wanted = ", ".join("any" if a is None else str(a) for a in axes)
+        raise ModelError(f"{key!r} should be ({wanted}), got shape {tuple(tensor.shape)}.")
     return tensor
 
 
 def _take_deep(live: dict[str, Tensor]) -> Tensor:
     prefix = "compound_prompts_text."
-    keys = sorted((k for k in live if k.startswith(prefix)), key=lambda k: int(k[len(prefix) :]))
-    if not keys:
+    count = sum(key.startswith(prefix) for key in live)
+    if not count:
         raise ModelError(f"The checkpoint lacks the deep prompts, {prefix}0 and on.")
-    return torch.stack([live.pop(key) for key in keys])
+    first = _take(live, f"{prefix}0", (None, None))
+    rest = [_take(live, f"{prefix}{i}", tuple(first.shape)) for i in range(1, count)]
+    return torch.stack([first, *rest])
 
 
 def _refuse_rest(live: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ Source: FAPrompt (ICCV 2025), Eq. 3-4 and appendix B.1; FAPrompt.py of mala-lab/
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +53,13 @@ def select_patches(
         (B, M) int64. No gradient flows through the choice.
 
     Raises:
-        ValueError: fewer patches than `count`.
+        ValueError: fewer patches than `count`, or another word for a choice.
     """
+    if selection not in get_args(Selection) or rank_by not in get_args(RankBy):
+        raise ValueError(
+            f"selection should be one of {', '.join(get_args(Selection))} and rank_by one of "
+            f"{', '.join(get_args(RankBy))}, got {selection!r} and {rank_by!r}."
+        )
     batch, available = probability.shape
     if available < count:
         raise ValueError(

@@ -32,12 +32,14 @@ def train_model(
     resume: bool = False,
     progress: ProgressCallback | None = None,
     notify: Notify | None = None,
-    data_license: str = "unknown",
+    model_license: str = "unknown",
+    remarks: Mapping[str, Any] | None = None,
 ) -> TrainingReport:
     """Train a method on a dataset and write the model folder `out`.
 
     The folder also holds the checkpoint and the loss curves. Arguments as in
-    `faprompt train`; errors as in `training.loop.train`.
+    `faprompt train`; errors as in `training.loop.train`. `model_license` and `remarks` go
+    into the config and the model card.
     """
     frozen = load_backbone(backbone)
     frozen.set_precision(precision)
@@ -61,8 +63,11 @@ def train_model(
     )
     detector.refresh()
     detector.description |= {
-        "license": data_license,
-        "training": _training_record(dataset, preset, config, report, precision),
+        "license": model_license,
+        "training": {
+            **_training_record(dataset, preset, config, report, precision),
+            **(remarks or {}),
+        },
     }
     save_model(detector, out)
     return report

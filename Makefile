@@ -1,0 +1,57 @@
+# Two commands do all the set-up on a fresh machine:  make demo   and   make test
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   := demo-report
+
+# glibc hands large blocks back to the system after every tensor; keeping them is faster
+export MALLOC_MMAP_MAX_ ?= 0
+export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
+
+.PHONY: demo test test-all check format bench golden tables map tiny clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## install, then score the bundled pictures with the bundled model
+	$(BIN)/faprompt predict examples/pictures --threshold 0.5 --out $(DEMO)
+
+test: $(VENV)/.installed-dev  ## install, then the tests that need no network and no weights
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: $(VENV)/.installed-dev  ## the slow ones too
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed-dev  ## lint, format, types, tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev  ## naive and ours side by side; about half an hour
+	$(BIN)/python -m benchmarks.metrics
+	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.training
+
+golden: $(VENV)/.installed-dev  ## compare with the authors' numbers, stage by stage
+	$(BIN)/python scripts/compare_golden.py
+
+tables: $(VENV)/.installed-dev  ## write the README's tables from the result files
+	$(BIN)/python scripts/make_tables.py
+
+map: $(VENV)/.installed-dev  ## draw the imports between rooms, and fail where one points back
+	$(BIN)/python scripts/import_map.py
+
+tiny: $(VENV)/.installed  ## build the bundled model from nothing; about an hour on two cores
+	$(BIN)/python scripts/build_tiny.py --runs runs
+	$(BIN)/python scripts/make_demo_pictures.py && $(BIN)/python scripts/make_overview.py
+
+clean:
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache

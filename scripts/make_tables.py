@@ -1,0 +1,123 @@
+"""Write the README's tables from the result files; nothing in them is typed by hand.
+
+    python scripts/make_tables.py [--check]
+
+`--check` only tells whether the README is up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+TINY_COLUMNS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """A result file's rows; none where it was not measured yet."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def tiny_table() -> str:
+    """One row a method; per kind of defect, or per set where masks are absent."""
+    rows = rows_of("tiny")
+    groups = list(dict.fromkeys((row["dataset"], row["group"]) for row in rows))
+    columns = [
+        (group, metric)
+        for group in groups
+        for metric in TINY_COLUMNS
+        if any(row[metric] for row in rows if (row["dataset"], row["group"]) == group)
+    ]
+    heads = [f"{d}, {g}: {TINY_COLUMNS[m]}" if g != d else f"{d}: {TINY_COLUMNS[m]}"
+             for (d, g), m in columns]  # fmt: skip
+    cells = {(row["dataset"], row["group"], row["method"]): row for row in rows}
+    lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(columns)]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        values = [_percent(cells.get((*group, method), {}).get(m, "")) for group, m in columns]
+        lines.append(f"| {method} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def speed_table() -> str:
+    """The newest row of each benchmark, as ratios to the naive way in the same process."""
+    lines = ["| what | naive | ours | ratio |", "|---|---:|---:|---:|"]
+    for row in [r for r in rows_of("inference") if r["size"] == "ViT-L-14-336"][-1:]:
+        place = f"ViT-L/14@336, {row['pixels']} px, {row['threads']} threads"
+        naive = _seconds(row["naive_s"])
+        for key, label in (("fp32", "fp32"), ("bf16", "bf16")):
+            lines.append(
+                f"| one image, {label}; {place} | {naive} | {_seconds(row[f'{key}_s'])} "
+                f"| {float(row[f'{key}_ratio']):.1f}x |"
+            )
+        lines.append(
+            f"| its text side | {_seconds(row['naive_text_s'])} | {_seconds(row['text_s'])} "
+            f"| {float(row['text_ratio']):.0f}x |"
+        )
+    for name, builder in (("training", _training_rows), ("metrics", _metrics_rows)):
+        lines += [line for row in rows_of(name)[-1:] for line in builder(row)]
+    return "\n".join(lines)
+
+
+def _training_rows(row: dict[str, str]) -> list[str]:
+    return [
+        f"| 7 epochs of training, over one pass of image encoding plus the text work "
+        f"({row['pictures']} pictures, batch {row['batch_size']}) | - | - "
+        f"| {float(row['run_over_pass_plus_text']):.2f} |",
+        f"| prompts of one training step | {_seconds(row['naive_prompts_s'])} "
+        f"| {_seconds(row['step_s'])} | {float(row['naive_prompts_over_ours']):.1f}x |",
+        f"| 7 epochs on 1725 pictures, computed from the above "
+        f"| - | - | {float(row['naive_epochs_over_ours']):.1f}x |",
+    ]
+
+
+def _metrics_rows(row: dict[str, str]) -> list[str]:
+    maps = int(row["maps"])
+    loop = _seconds(str(maps * float(row["loop_ms_per_map"]) / 1000))
+    return [
+        f"| all pixel metrics of {maps} maps of {row['size']}x{row['size']}, beside the "
+        f"200-threshold loop alone (per-map cost, scaled) | {loop} "
+        f"| {_seconds(row['ours_s'])} | {float(row['ratio_to_loop']):.0f}x |"
+    ]
+
+
+def _percent(value: str) -> str:
+    return f"{100 * float(value):.1f}" if value else "-"
+
+
+def _seconds(value: str) -> str:
+    return f"{float(value):.2f} s"
+
+
+def fill(text: str, name: str, table: str) -> str:
+    """The text with the part between a table's markers replaced."""
+    pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"README.md has no markers for the table {name!r}.")
+    return pattern.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", text)
+
+
+def main() -> int:
+    """Command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    readme = ROOT / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    new = fill(fill(old, "tiny", tiny_table()), "speed", speed_table())
+    if options.check:
+        return int(new != old)
+    readme.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Door: the command line. Flags -> config -> one library call."""

@@ -1,0 +1,36 @@
+"""Options that several verbs spell alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+Model = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it at run time on 3.10 too
+    typer.Option(help="A bundled name (tiny), a model folder, or a Hugging Face id."),
+]
+Method = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="A method by name; see `faprompt models list`."),
+]
+Backbone = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="open_clip name, weights file or folder, or tiny."),
+]
+Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures scored together.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Of the image tower; auto is fp32 on a CPU, bf16 on a GPU."),
+]
+Assignments = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="NAME=VALUE", help="Any hyper-parameter; repeatable."),
+]
+DatasetName = Annotated[
+    str, typer.Option(help="Which reader: auto, or a name of `faprompt datasets list`.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]

@@ -1,0 +1,91 @@
+"""What all verbs share: progress bars, devices, and where a detector comes from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from faprompt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from faprompt.detector import Detector
+
+Advance = Callable[[int, int], None]
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Advance]:
+    """A bar on stderr when a terminal looks on, nothing otherwise; call it with (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def note(text: str) -> None:
+    """A line for the person, not for the script."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def pick_device(device: str) -> str:
+    """ "auto" becomes the best there is.
+
+    Raises:
+        ConfigError: a device this torch cannot use.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {device} cannot be used here: {error}") from error
+    return device
+
+
+def pick_precision(precision: str, device: str) -> str:
+    """ "auto" is bf16 on a GPU, and fp32 on a CPU, where results are then exact."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.startswith("cuda") else "fp32"
+
+
+def pick_detector(
+    *,
+    model: str | None,
+    method: str | None,
+    backbone: str | None,
+    options: dict[str, Any],
+    device: str,
+    precision: str,
+) -> Detector:
+    """`--model`, or a training-free `--method` on a `--backbone`.
+
+    Raises:
+        ConfigError: both or parts of both were given.
+    """
+    from faprompt.model_folder import build_detector, load_detector
+
+    device = pick_device(device)
+    exactness: Any = pick_precision(precision, device)
+    if method is None:
+        if options:
+            raise ConfigError("--set belongs to --method; a --model has its options fixed.")
+        return load_detector(model or "tiny", device=device, precision=exactness, backbone=backbone)
+    if model is not None:
+        raise ConfigError("Give --model, or --method with --backbone, not both.")
+    return build_detector(
+        method, backbone or "tiny", options=options, device=device, precision=exactness
+    )

@@ -1,0 +1,71 @@
+"""`faprompt datasets`: what we can read, what a folder looks like, and a set drawn here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from faprompt.cli import _options as o
+
+app = typer.Typer(no_args_is_help=True, help="List, check and draw labelled sets.")
+
+
+@app.command("list")
+def list_(as_json: o.Json = False) -> None:
+    """Every layout we read, by the name --dataset takes."""
+    from faprompt.data import dataset_info, list_datasets
+
+    rows = [asdict(dataset_info(name)) for name in list_datasets()]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    for row in rows:
+        counts = "" if row["normal"] is None else f"{row['normal']} + {row['anomalous']}"
+        print(f"{row['name']:<15} {counts:>12}  {row['title']}: {row['layout']}")
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A labelled folder, or a meta.json.")],
+    dataset: o.DatasetName = "auto",
+    split: Annotated[str, typer.Option(help="test, or train where there is one.")] = "test",
+    as_json: o.Json = False,
+) -> None:
+    """What a folder looks like to us. Exit 0 only if it could be evaluated."""
+    from faprompt.cli._terminal import progress_bar
+    from faprompt.data import check_dataset, describe
+
+    with progress_bar("check") as advance:
+        result = check_dataset(folder, dataset=dataset, split=split, progress=advance)
+    print(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else describe(result))
+    if not result.usable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where auxiliary/ and test/ are written.")],
+    count: Annotated[int, typer.Option(min=8, help="Pictures in each of the two.")] = 400,
+    size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Other seed, other pictures.")] = 111,
+) -> None:
+    """Draw two labelled sets with masks: one to train on, one with other objects and defects."""
+    from faprompt.cli._terminal import progress_bar
+    from faprompt.synthetic import write_dataset
+    from faprompt.synthetic.kinds import KindSet
+
+    parts: tuple[tuple[KindSet, str, int], ...] = (
+        ("aux", "auxiliary", seed),
+        ("test", "test", seed + 1),
+    )
+    for kinds, part, own_seed in parts:
+        with progress_bar(part) as advance:
+            write_dataset(
+                folder / part, kinds=kinds, count=count, size=size, seed=own_seed,
+                progress=advance,
+            )  # fmt: skip
+        print(f"wrote {folder / part}")

@@ -1,0 +1,21 @@
+"""`faprompt doctor`: what this machine has, how fast it is, and what is missing for what."""
+
+from __future__ import annotations
+
+import json
+
+from faprompt.cli import _options as o
+
+
+def doctor(as_json: o.Json = False) -> None:
+    """Versions, devices, speed of the bundled model, and missing extras."""
+    from faprompt.diagnosis import diagnose
+
+    found = diagnose()
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for heading, values in found.items():
+        print(heading)
+        for name, value in values.items():
+            print(f"  {name:<22} {value}")

@@ -1,0 +1,87 @@
+"""`faprompt predict`: pictures in; verdicts, maps and a report out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from faprompt.cli import _options as o
+
+
+def predict(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    model: o.Model = None,
+    method: o.Method = None,
+    backbone: o.Backbone = None,
+    assignments: o.Assignments = None,
+    out: o.Out = Path("faprompt-results"),
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, max=1, help="Score from which a picture is NG; also marks regions."),
+    ] = None,
+    table: Annotated[
+        Optional[Literal["csv", "parquet"]],  # noqa: UP045
+        typer.Option(help="Also write all results as one table."),
+    ] = None,
+    maps: Annotated[
+        Optional[Literal["npy", "png"]],  # noqa: UP045
+        typer.Option(help="Also write score maps: float32 .npy, or 16-bit .png."),
+    ] = None,
+    overlays: Annotated[bool, typer.Option(help="Write pictures with their map on top.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    batch_size: o.BatchSize = 8,
+    bit_depth: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, max=32, help="Bits that 16-bit files really use."),
+    ] = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    resume: Annotated[bool, typer.Option(help="Skip what OUT already holds.")] = False,
+    strict: Annotated[bool, typer.Option(help="Stop at the first unreadable file.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Score pictures and show where they are anomalous.
+
+    One line per picture on stdout: verdict, score, path. OUT gets results.jsonl, overlays
+    and report.html. Exit 3 when some files could not be read.
+    """
+    from faprompt.cli._terminal import note, pick_detector, progress_bar
+    from faprompt.config import parse_assignments
+    from faprompt.prediction.artifacts import artifact_folders
+    from faprompt.prediction.inputs import expand_inputs
+    from faprompt.prediction.run import predict_files
+
+    paths = expand_inputs(inputs, exclude=artifact_folders(out))
+    options = parse_assignments(assignments or [])
+    detector = pick_detector(
+        model=model, method=method, backbone=backbone, options=options,
+        device=device, precision=precision,
+    )  # fmt: skip
+    done = 0
+    with progress_bar("predict") as advance:
+
+        def show(row: Any) -> None:
+            nonlocal done
+            done += 1
+            advance(done, len(paths))
+            print(json.dumps(row.to_dict()) if as_json else _line(row), flush=True)
+
+        summary = predict_files(
+            detector, paths, out_dir=out, batch_size=batch_size, threshold=threshold,
+            maps=maps, overlays=overlays, report=report, table=table, resume=resume,
+            strict=strict, on_result=show, bit_depth=bit_depth,
+            settings={"detector": detector.fingerprint()},
+        )  # fmt: skip
+    note(f"{summary.n_ok} scored, {summary.n_error} unreadable, in {summary.seconds:.1f} s")
+    note(f"wrote {summary.report or summary.results}")
+    if summary.n_error:
+        raise typer.Exit(3)
+
+
+def _line(row: Any) -> str:
+    if row.status == "error":
+        return f"ERROR\t-\t{row.path}\t{row.error}"
+    return f"{row.verdict or '-'}\t{row.score:.4f}\t{row.path}"

@@ -1,0 +1,77 @@
+"""What `faprompt doctor` finds out: versions, device, speed, and what is missing for what."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import time
+from typing import Any
+
+from faprompt.errors import FapromptError
+
+EXTRAS = {
+    "parquet": ("pyarrow", "predict --table parquet"),
+    "tiff": ("tifffile", "TIFF files Pillow cannot read"),
+    "tensorboard": ("tensorboard", "loss curves in TensorBoard"),
+}
+LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy", "scipy", "pillow")
+
+
+def diagnose() -> dict[str, dict[str, Any]]:
+    """Sections of name -> value, all plain data."""
+    return {
+        "versions": _versions(),
+        "device": _device(),
+        "speed": _speed(),
+        "extras": _extras(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import faprompt
+
+    found = {"faprompt": faprompt.__version__, "python": platform.python_version()}
+    return found | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {"cpu cores": os.cpu_count(), "torch threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_device_name()
+    else:
+        found["cuda"] = "none"
+    found["mps"] = "yes" if torch.backends.mps.is_available() else "none"
+    return found
+
+
+def _speed(repeats: int = 5) -> dict[str, str]:
+    """Median seconds of one drawn picture through the bundled model, reading included."""
+    import numpy as np
+
+    from faprompt.model_folder import load_detector
+
+    try:
+        detector = load_detector("tiny")
+    except FapromptError as error:
+        return {"tiny, one 518x518": f"not measured: {error}"}
+    picture = np.random.default_rng(0).integers(0, 256, (518, 518, 3), dtype=np.uint8)
+    detector.predict(picture)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        detector.predict(picture)
+        seconds.append(time.perf_counter() - started)
+    return {"tiny, one 518x518": f"{1000 * sorted(seconds)[repeats // 2]:.0f} ms"}
+
+
+def _extras() -> dict[str, str]:
+    return {
+        extra: "installed"
+        if importlib.util.find_spec(module)
+        else f"missing; pip install 'faprompt[{extra}]' for {purpose}"
+        for extra, (module, purpose) in EXTRAS.items()
+    }

@@ -1,0 +1,165 @@
+"""`faprompt train`, then `evaluate` and `predict` with what it wrote, on a very small set."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from faprompt.model_folder import load_detector, read_config
+from tests.helpers import folders
+
+SMALL = [
+    "--backbone", "test-tiny", "--device", "cpu", "--set", "image_size=56", "--set", "epochs=1",
+    "--set", "cache=off", "--set", "batch_size=3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shelf")
+    for name in ("mug", "nut"):
+        folders.mvtec_class(
+            folder / name,
+            normal={"good": ["8.png", "9.png", "10.png"]},
+            defects={"chip": ["0.png", "1.png"], "dent": ["2.png"]},
+        )
+    return folder
+
+
+@pytest.fixture
+def model(faprompt, shelf, tmp_path):
+    told = faprompt(
+        "train", shelf, *SMALL, "--set", "prompts=2", "--out", tmp_path / "model",
+        "--name", "mugs and nuts",
+    )  # fmt: skip
+    assert told.code == 0 and told.lines == [f"wrote {tmp_path / 'model'}"]
+    assert "4 steps on 12 pictures" in told.err
+    return tmp_path / "model"
+
+
+def test_training_writes_a_model_that_can_be_measured_and_used(faprompt, shelf, model, tmp_path):
+    config = read_config(model)
+    assert (config["name"], config["method"]) == ("mugs and nuts", "faprompt")
+    assert config["options"]["prompts"] == 2 and config["options"]["selection"] == "topk"
+    training = config["training"]
+    assert (training["pictures"], training["normal"], training["epochs"]) == (12, 6, 1)
+    assert set(training["final_losses"]) >= {"local", "image_focal", "orthogonal", "prior"}
+    assert (model / "loss.csv").is_file()
+
+    told = faprompt(
+        "evaluate", shelf, "--model", model, "--out", tmp_path / "figures", "--device", "cpu"
+    )
+    assert told.code == 0 and told.out == (tmp_path / "figures" / "metrics.md").read_text()
+    metrics = json.loads((tmp_path / "figures" / "metrics.json").read_text())
+    assert (metrics["model"], metrics["backbone"]) == ("mugs and nuts", "test-tiny")
+    assert set(metrics["classes"]) == {"mug", "nut"} and metrics["undefined"] == {}
+    with (tmp_path / "figures" / "scores.csv").open(newline="") as file:
+        scores = {line["path"]: float(line["score"]) for line in csv.DictReader(file)}
+
+    picture = shelf / "mug" / "test" / "chip" / "0.png"
+    told = faprompt("predict", picture, "--model", model, "--out", tmp_path / "out", "--json",
+                    "--device", "cpu")  # fmt: skip
+    assert json.loads(told.out)["score"] == pytest.approx(scores[str(picture)], abs=1e-5)
+
+
+def test_a_finished_training_is_the_same_again(faprompt, shelf, model, tmp_path):
+    told = faprompt("train", shelf, *SMALL, "--set", "prompts=2", "--out", tmp_path / "again")
+    assert told.code == 0
+    first, second = (load_detector(tmp_path / name) for name in ("model", "again"))
+    pairs = zip(first.method.parameters(), second.method.parameters(), strict=True)
+    assert all((a == b).all() for a, b in pairs)
+    assert read_config(tmp_path / "again")["name"] == "again"
+
+
+def test_the_official_preset_and_another_method(faprompt, shelf, tmp_path):
+    told = faprompt(
+        "train", shelf, *SMALL, "--method", "anomalyclip", "--preset", "official",
+        "--out", tmp_path / "model",
+    )  # fmt: skip
+    config = read_config(tmp_path / "model")
+    assert told.code == 0 and config["method"] == "anomalyclip"
+    assert config["training"]["preset"] == "official" and config["options"]["round_deep_to_half"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--method", "clip"], 2, "'clip' has nothing to train"),
+        (["--method", "magic"], 2, "No method 'magic'"),
+        (["--preset", "mine"], 2, "no preset 'mine'; known: paper, official"),
+        (["--set", "epoch=3"], 2, "unknown option 'epoch'"),
+        (["--set", "epochs=none"], 2, "epochs: "),
+        (["--set", "learning_rate=-1"], 2, "learning_rate should be above 0"),
+        (["--set", "image_size=42"], 2, "patches=10 feed the prior, but image_size=42"),
+        (["--dataset", "mvtek"], 2, "There is no dataset 'mvtek'"),
+    ],
+)
+def test_training_refusals(faprompt, shelf, tmp_path, arguments, code, told):
+    own = {part.split("=")[0] for part in arguments if "=" in part}
+    pairs = zip(SMALL[::2], SMALL[1::2], strict=True)  # an option may be given once only
+    base = [part for pair in pairs if pair[1].split("=")[0] not in own for part in pair]
+    outcome = faprompt("train", shelf, *base, *arguments, "--out", tmp_path / "model")
+    assert outcome.code == code and told in outcome.err
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
+class TestEvaluate:
+    CLIP = ["--method", "clip", "--backbone", "test-tiny", "--set", "image_size=56"]
+    CLIP += ["--device", "cpu"]
+
+    @pytest.fixture(autouse=True)
+    def undrawn(self, monkeypatch):
+        monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+
+    def test_json_goes_to_stdout(self, faprompt, shelf, tmp_path):
+        told = faprompt("evaluate", shelf, *self.CLIP, "--out", tmp_path, "--json")
+        assert told.code == 0
+        assert json.loads(told.out) == json.loads((tmp_path / "metrics.json").read_text())
+        assert json.loads(told.out)["method"] == "clip"
+
+    def test_options_reach_the_workshop(self, faprompt, shelf, tmp_path):
+        told = faprompt(
+            "evaluate", shelf, *self.CLIP, "--out", tmp_path, "--json", "--by-defect",
+            "--resolution", "picture", "--fpr-limit", "0.1", "--batch-size", "5",
+        )  # fmt: skip
+        found = json.loads(told.out)
+        assert set(found["classes"]) == {"mug/chip", "mug/dent", "nut/chip", "nut/dent"}
+        assert found["settings"] == {
+            "batch_size": 5, "resolution": "picture", "fpr_limit": 0.1,
+            "mask_policy": "reference", "by_defect": True,
+        }  # fmt: skip
+
+    def test_several_folders_have_a_folder_each(self, faprompt, shelf, tmp_path):
+        both = [shelf / "mug", shelf / "nut"]
+        told = faprompt("evaluate", *both, *self.CLIP, "--out", tmp_path / "out", "--json")
+        assert told.code == 0 and len(json.loads(told.out)) == 2
+        written = sorted(path.parent.name for path in (tmp_path / "out").glob("*/metrics.json"))
+        assert [name.split("-")[0] for name in written] == ["1", "2"]
+
+    def test_unreadable_pictures_are_exit_3(self, faprompt, tmp_path):
+        folders.mvtec_class(
+            tmp_path / "mug",
+            normal={"good": ["8.png", "9.png"]},
+            defects={"chip": ["0.png", "1.png"]},
+        )
+        broken = tmp_path / "mug" / "test" / "chip" / "1.png"
+        broken.write_bytes(b"")
+        told = faprompt("evaluate", tmp_path / "mug", *self.CLIP, "--out", tmp_path / "out")
+        assert told.code == 3 and "1 pictures could not be read." in told.out
+        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        assert [entry["path"] for entry in metrics["unreadable"]] == [str(broken)]
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "told"),
+        [
+            (["--fpr-limit", "2"], 2, "fpr_limit should be above 0 and at most 1, got 2.0"),
+            (["--dataset", "mvtek"], 2, "There is no dataset 'mvtek'"),
+            (["--model", "x"], 2, "Give --model, or --method"),
+        ],
+    )
+    def test_refusals(self, faprompt, shelf, tmp_path, arguments, code, told):
+        outcome = faprompt("evaluate", shelf, *self.CLIP, *arguments, "--out", tmp_path / "out")
+        assert outcome.code == code and told in outcome.err
+        assert not (tmp_path / "out").exists()

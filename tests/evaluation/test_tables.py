@@ -1,0 +1,176 @@
+"""The files of an evaluation, read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from faprompt.evaluation import (
+    EvaluationConfig,
+    evaluate,
+    to_json,
+    to_markdown,
+    write_evaluation,
+)
+from faprompt.evaluation import tables as module
+from faprompt.metrics import METRIC_NAMES
+from tests.evaluation import toys
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    """Two classes, one without masks, and one picture that cannot be read."""
+    dataset = toys.dataset(tmp_path_factory.mktemp("toy"))
+    samples = [
+        replace(s, mask_paths=(), has_pixel_label=False) if s.class_name == "nut" else s
+        for s in dataset.samples
+    ]
+    samples[2].image_path.write_bytes(b"")
+    return evaluate(toys.detector(), replace(dataset, samples=tuple(samples)))
+
+
+@pytest.fixture(scope="module")
+def folder(evaluation, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "deep" / "er"
+    assert write_evaluation(evaluation, out) == out / "metrics.json"
+    return out
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Drawing curves is slow; the paths they would have got."""
+    paths = []
+    monkeypatch.setattr(module, "_plot", lambda curves, path, *, title: paths.append(path))
+    return paths
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def strict(text):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+class TestMetricsJson:
+    def test_it_has_the_promised_fields(self, folder, evaluation):
+        content = strict((folder / "metrics.json").read_text())
+        assert content == json.loads(json.dumps(to_json(evaluation)))
+        assert content["dataset"] == "toy" and content["model"] == "small-clip"
+        assert content["method"] == "clip" and content["backbone"] == "test-tiny"
+        assert set(content["classes"]) == {"mug", "nut"}
+        assert set(content["classes"]["mug"]) == {*METRIC_NAMES, "normal", "anomalous", "undefined"}
+        assert content["mean"] == evaluation.mean
+        assert content["settings"]["resolution"] == "model"
+        assert content["environment"]["torch"]
+
+    def test_what_cannot_be_computed_is_absent_with_a_reason(self, folder):
+        nut = strict((folder / "metrics.json").read_text())["classes"]["nut"]
+        missing = {"pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
+        assert set(nut) == set(METRIC_NAMES) - missing | {"normal", "anomalous", "undefined"}
+        assert set(nut["undefined"]) == missing and all(nut["undefined"].values())
+
+    def test_unreadable_pictures_are_named(self, folder, evaluation):
+        unreadable = strict((folder / "metrics.json").read_text())["unreadable"]
+        assert [entry["path"] for entry in unreadable] == [
+            str(evaluation.images[2].sample.image_path)
+        ]
+        assert "empty" in unreadable[0]["error"]
+
+
+class TestTables:
+    def test_markdown_has_a_row_a_class_and_the_mean(self, folder, evaluation):
+        lines = (folder / "metrics.md").read_text().splitlines()
+        table = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+        assert table[0] == ["class", "normal", "anomalous", *METRIC_NAMES]
+        mug = evaluation.classes["mug"]
+        assert table[1] == ["mug", "3", "5", *(f"{100 * mug[n]:.1f}" for n in METRIC_NAMES)]
+        assert table[2][:3] == ["nut", "4", "5"] and table[2][-4:] == ["-"] * 4
+        assert table[3][0] == "**mean**"
+        assert table[3][-1] == f"{100 * evaluation.mean['aupro']:.1f}"
+        assert "1 pictures could not be read." in lines
+
+    def test_one_class_needs_no_mean(self, evaluation):
+        single = replace(evaluation, classes={"mug": evaluation.classes["mug"]})
+        text = to_markdown([single, single])
+        assert "mean" not in text and text.count("### toy — small-clip") == 2
+
+    def test_csv_holds_the_same_figures(self, folder, evaluation):
+        mug, nut, mean = rows(folder / "metrics.csv")
+        assert (mug["class"], nut["class"], mean["class"]) == ("mug", "nut", "mean")
+        for name in METRIC_NAMES:
+            assert float(mug[name]) == pytest.approx(evaluation.classes["mug"][name], rel=1e-5)
+            assert float(mean[name]) == pytest.approx(evaluation.mean[name], rel=1e-5)
+        assert nut["aupro"] == "" and nut["normal"] == "4"
+
+    def test_every_picture_has_a_line_of_scores(self, folder, evaluation):
+        lines = rows(folder / "scores.csv")
+        assert len(lines) == len(evaluation.images)
+        for line, image in zip(lines, evaluation.images, strict=True):
+            assert line["path"] == str(image.sample.image_path)
+            assert int(line["label"]) == image.sample.label
+            if image.score is None:
+                assert line["score"] == "" and line["error"] == image.error
+            else:
+                assert float(line["score"]) == pytest.approx(image.score, rel=1e-5)
+                assert line["defect_type"] == image.sample.defect_type
+
+
+class TestCurves:
+    def test_numbers_and_a_picture_a_class(self, folder):
+        lines = rows(folder / "curves" / "mug.csv")
+        names = {line["curve"] for line in lines}
+        assert names == {"image_roc", "image_pr", "pixel_roc", "pixel_pr", "pro"}
+        roc = [(float(li["x"]), float(li["y"])) for li in lines if li["curve"] == "image_roc"]
+        assert roc == sorted(roc) and roc[-1] == (1, 1)
+        width, height = Image.open(folder / "curves" / "mug.png").size
+        assert width > 4 * height
+        assert {line["curve"] for line in rows(folder / "curves" / "nut.csv")} == {
+            "image_roc", "image_pr",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["mug/dent", "../../out", "a\\b", "/etc/x"])
+    def test_a_class_name_does_not_lead_out_of_the_folder(
+        self, evaluation, tmp_path, undrawn, name
+    ):
+        renamed = replace(
+            evaluation, classes={name: evaluation.classes["mug"]},
+            curves={name: evaluation.curves["mug"]},
+        )  # fmt: skip
+        write_evaluation(renamed, tmp_path / "a" / "out")
+        (numbers,) = [path for path in tmp_path.rglob("*.csv") if path.parent.name == "curves"]
+        assert numbers.parent == tmp_path / "a" / "out" / "curves"
+        assert undrawn == [numbers.with_suffix(".png")]
+
+    def test_by_defect_names_become_files(self, tmp_path, undrawn):
+        found = evaluate(toys.detector(), toys.dataset(tmp_path), EvaluationConfig(by_defect=True))
+        write_evaluation(found, tmp_path / "out")
+        names = {path.name for path in (tmp_path / "out" / "curves").glob("*.csv")}
+        assert names == {"mug_chip.csv", "mug_dent.csv", "nut_chip.csv", "nut_dent.csv"}
+
+
+def test_writing_again_replaces_and_leaves_nothing_behind(evaluation, folder, undrawn):
+    before = {path.name for path in folder.rglob("*")}
+    write_evaluation(evaluation, folder)
+    assert {path.name for path in folder.rglob("*")} == before
+    assert not [path for path in before if ".part" in path]
+
+
+def test_a_write_that_fails_leaves_the_old_file(evaluation, folder, monkeypatch):
+    before = (folder / "metrics.md").read_text()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_evaluation(replace(evaluation, model="other"), folder)
+    assert (folder / "metrics.md").read_text() == before

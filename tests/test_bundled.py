@@ -1,0 +1,71 @@
+"""The model that ships: its size, its licence, and that it does its job on the demo pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import faprompt
+from faprompt.metrics import auroc
+from faprompt.model_folder import bundled_folder, list_models, read_config
+from tests.helpers.shared import shared_data
+
+PICTURES = sorted((Path(__file__).resolve().parents[1] / "examples" / "pictures").glob("*.jpg"))
+LIMIT_BYTES = 16 * 2**20
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return faprompt.load_detector("tiny")
+
+
+def damaged(path):
+    return "-good-" not in path.name
+
+
+def test_the_package_stays_small():
+    files = [path for path in bundled_folder("tiny").parent.rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) <= LIMIT_BYTES
+
+
+def test_its_card_says_what_it_is():
+    config = read_config(bundled_folder("tiny"))
+    assert config["method"] == "faprompt" and config["license"] == "apache-2.0"
+    assert config["training"]["pictures"] > 0
+    assert [row["name"] for row in list_models()] == ["tiny"]
+
+
+def test_the_most_anomalous_demo_picture_is_damaged(detector):
+    results = list(detector.stream(PICTURES))
+    scores = np.array([result.score for result in results])
+    labels = np.array([damaged(path) for path in PICTURES])
+    assert labels.any() and not labels.all()
+    assert damaged(PICTURES[int(scores.argmax())])
+    assert auroc(scores, labels) > 0.8
+
+
+def test_wide_and_tall_pictures_get_maps_of_their_own_size(detector):
+    for height, width in ((40, 300), (300, 40), (1, 1)):
+        result = detector.predict(np.full((height, width, 3), 127, np.uint8))
+        assert result.score_map.shape == (height, width)
+        assert 0 <= result.score_map.min() <= result.score_map.max() <= 1
+
+
+def test_the_tensor_door_takes_any_size_the_patch_divides(detector):
+    with torch.no_grad():
+        scores, score_maps = detector(torch.zeros(2, 3, 128, 192))
+    assert scores.shape == (2,) and score_maps.shape == (2, 128, 192)
+
+
+def test_bf16_ranks_real_pictures_as_fp32_does(detector):
+    folder = shared_data() / "magnetic_tile"
+    if not folder.exists():
+        pytest.skip("the real pictures are not here")
+    paths = sorted(folder.rglob("*.jpg"))[::24]
+    rough = faprompt.load_detector("tiny", precision="bf16")
+    exact = np.array([result.score for result in detector.stream(paths)])
+    close = np.array([result.score for result in rough.stream(paths)])
+    assert np.abs(exact - close).max() < 0.01
+    clear = np.abs(exact[:, None] - exact[None]) > 0.01  # pairs further apart than the tolerance
+    assert (((exact[:, None] > exact[None]) == (close[:, None] > close[None])) | ~clear).all()

@@ -1,0 +1,127 @@
+"""Options from plain data: what is understood, and what is refused all at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from faprompt.config import from_mapping, parse_assignments, to_mapping
+from faprompt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Oven:
+    shelves: int = 3
+    heat: float = 180.0
+    fan: bool = True
+    mode: Literal["bake", "grill"] = "bake"
+    times: tuple[int, ...] = ()
+    label: str = "oven"
+    timer: int | None = None
+    lamp: bool | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.heat > 300:
+            raise ValueError(f"heat should be at most 300, got {self.heat}")
+
+
+def build(**values):
+    return from_mapping(Oven, values, what="oven options")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("shelves", "5", 5),
+        ("shelves", 5.0, 5),
+        ("shelves", "-2", -2),
+        ("heat", "1e2", 100.0),
+        ("heat", 7, 7.0),
+        ("fan", "false", False),
+        ("fan", "No", False),
+        ("fan", "1", True),
+        ("fan", 0, False),
+        ("mode", "grill", "grill"),
+        ("times", "1,2,30", (1, 2, 30)),
+        ("times", "6", (6,)),
+        ("times", "", ()),
+        ("times", ["1", 2], (1, 2)),
+        ("label", "7", "7"),
+        ("timer", "none", None),
+        ("timer", None, None),
+        ("timer", "12", 12),
+        ("lamp", "auto", "auto"),
+        ("lamp", "yes", True),
+        ("lamp", False, False),
+    ],
+)
+def test_values_become_what_the_field_wants(name, given, wanted):
+    value = getattr(build(**{name: given}), name)
+    assert value == wanted and type(value) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("shelves", "three", "shelves: .*three"),
+        ("shelves", "2.0", "shelves: .*2.0"),
+        ("shelves", 2.5, "shelves: 2.5 is not a whole number"),
+        ("shelves", True, "shelves: True is not a whole number"),
+        ("shelves", None, "shelves: .*None"),
+        ("shelves", [1], "shelves: .*list"),
+        ("heat", "hot", "heat: .*hot"),
+        ("heat", "nan", "heat: 'nan' is not a number"),
+        ("heat", False, "heat: False is not a number"),
+        ("heat", {}, "heat: .*dict"),
+        ("fan", "perhaps", "fan: 'perhaps' is neither true nor false"),
+        ("fan", 2, "fan: 2 is neither true nor false"),
+        ("mode", "boil", "mode: 'boil' is none of bake, grill"),
+        ("times", "1,x", "times: .*x"),
+        ("times", 5, "times: .*int"),
+        ("label", 7, "label: 7 is not text"),
+        ("timer", "soon", "timer: .*soon"),
+        ("lamp", "dim", "lamp: 'dim' is neither true nor false and 'dim' is none of auto"),
+        ("heat", 301, "heat should be at most 300, got 301.0"),
+    ],
+)
+def test_unfit_values_are_refused_with_their_name(name, given, told):
+    with pytest.raises(ConfigError, match=f"^oven options: {told}"):
+        build(**{name: given})
+
+
+def test_all_faults_are_told_at_once_with_the_known_names():
+    with pytest.raises(ConfigError) as caught:
+        build(shelfs=3, fan="perhaps", mode="boil", heat=400, door="open")
+    text = str(caught.value)
+    for part in ("unknown option 'door'", "unknown option 'shelfs'", "fan: ", "mode: "):
+        assert part in text
+    assert text.endswith("Known: fan, heat, label, lamp, mode, shelves, timer, times.")
+
+
+def test_missing_options_keep_their_defaults():
+    assert build() == Oven()
+
+
+def test_plain_data_survives_json():
+    oven = build(times="1,2", lamp="no", timer=4)
+    assert build(**json.loads(json.dumps(to_mapping(oven)))) == oven
+
+
+def test_assignments_split_at_the_first_equals_sign():
+    assert parse_assignments(["a=1", "path=x=y", "empty="]) == {
+        "a": "1", "path": "x=y", "empty": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ["a", "=1", "", "a:1"])
+def test_assignments_without_a_name_or_a_value_are_refused(pair):
+    with pytest.raises(ConfigError, match="--set wants name=value, got"):
+        parse_assignments([pair])
+
+
+def test_a_name_given_twice_is_refused():
+    with pytest.raises(ConfigError, match="--set a is given twice"):
+        parse_assignments(["a=1", "b=2", "a=1"])
