@@ -25,6 +25,7 @@ from faprompt.training.config import TrainingConfig
 from faprompt.training.session import train_model
 
 ROOT = Path(__file__).resolve().parents[1]
+AUXILIARY = "drawn by faprompt.synthetic, family aux, seed 111"
 SETS = {"auxiliary": ("aux", 111), "test": ("test", 112)}
 
 
@@ -70,7 +71,7 @@ def main() -> None:
             name="tiny" if method == "faprompt" else f"tiny-{method}",
             notify=print,
             model_license="apache-2.0",
-            remarks=remarks,
+            remarks={**remarks, "dataset": AUXILIARY},
         )
         print(f"{method}: {report.steps} steps, {report.epoch_means[-1]}", flush=True)
     bundled_folder("tiny").mkdir(parents=True, exist_ok=True)

@@ -193,7 +193,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         f"license: {config['license']}\n---\n\n# {config['name']}\n\n"
         f"`{config['method']}` on the frozen backbone `{config['backbone']['name']}` "
         f"(weights {config['backbone']['fingerprint'][:12]}).\n\n"
-        "```python\nimport faprompt\ndetector = faprompt.load_detector(FOLDER)\n"
+        "```python\nimport faprompt\n\ndetector = faprompt.load_detector(FOLDER)\n"
         'result = detector.predict("part.png")\n```\n\n'
         f"## Training\n\n{training or 'Not recorded.'}\n"
     )

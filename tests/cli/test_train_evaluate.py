@@ -6,6 +6,7 @@ import csv
 import json
 
 import pytest
+import torch
 
 from faprompt.model_folder import load_detector, read_config
 from tests.helpers import folders
@@ -69,8 +70,19 @@ def test_a_finished_training_is_the_same_again(faprompt, shelf, model, tmp_path)
     assert told.code == 0
     first, second = (load_detector(tmp_path / name) for name in ("model", "again"))
     pairs = zip(first.method.parameters(), second.method.parameters(), strict=True)
-    assert all((a == b).all() for a, b in pairs)
+    assert all(torch.equal(a, b) for a, b in pairs)
     assert read_config(tmp_path / "again")["name"] == "again"
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(faprompt, shelf, model, tmp_path):
+    longer = [part if part != "epochs=1" else "epochs=2" for part in SMALL]
+    command = ["train", shelf, *longer, "--set", "prompts=2", "--out"]
+    resumed = faprompt(*command, model, "--resume")
+    assert resumed.code == 0 and "Resumed after step 4 of 8" in resumed.err
+    assert faprompt(*command, tmp_path / "whole").code == 0
+    first, second = (load_detector(folder) for folder in (model, tmp_path / "whole"))
+    pairs = zip(first.method.parameters(), second.method.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_the_official_preset_and_another_method(faprompt, shelf, tmp_path):
