@@ -4,9 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-report
 
-# glibc hands large blocks back to the system after every tensor; keeping them is faster
-export MALLOC_MMAP_MAX_ ?= 0
-export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
+# glibc hands large blocks back to the system after every tensor; keeping them is faster.
+# Not for benchmarks: they run as users run.
+test test-all check tiny: export MALLOC_MMAP_MAX_ = 0
+test test-all check tiny: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
 .PHONY: demo test test-all check format bench golden tables map tiny clean
 

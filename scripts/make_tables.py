@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+MANY = 4  # groups of one dataset that still get a column each
 TINY_COLUMNS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 
 
@@ -28,23 +29,41 @@ def rows_of(name: str) -> list[dict[str, str]]:
 
 
 def tiny_table() -> str:
-    """One row a method; per kind of defect, or per set where masks are absent."""
-    rows = rows_of("tiny")
-    groups = list(dict.fromkeys((row["dataset"], row["group"]) for row in rows))
-    columns = [
-        (group, metric)
-        for group in groups
-        for metric in TINY_COLUMNS
-        if any(row[metric] for row in rows if (row["dataset"], row["group"]) == group)
-    ]
-    heads = [f"{d}, {g}: {TINY_COLUMNS[m]}" if g != d else f"{d}: {TINY_COLUMNS[m]}"
-             for (d, g), m in columns]  # fmt: skip
+    """One row a method; a column per kind of defect, or the mean where there are many kinds."""
+    rows = _few_groups(rows_of("tiny"))
+    columns = list(
+        dict.fromkeys(
+            (row["dataset"], row["group"], metric)
+            for row in rows
+            for metric in TINY_COLUMNS
+            if row[metric]
+        )
+    )
+    heads = [f"{d}{', ' + g if g else ''}: {TINY_COLUMNS[m]}" for d, g, m in columns]
     cells = {(row["dataset"], row["group"], row["method"]): row for row in rows}
     lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(columns)]
     for method in dict.fromkeys(row["method"] for row in rows):
-        values = [_percent(cells.get((*group, method), {}).get(m, "")) for group, m in columns]
+        values = [_percent(cells[d, g, method][m]) for d, g, m in columns]
         lines.append(f"| {method} | " + " | ".join(values) + " |")
     return "\n".join(lines)
+
+
+def _few_groups(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows, with datasets of many groups (or a single one) as one mean row a method."""
+    kept: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        groups = {r["group"] for r in rows if r["dataset"] == row["dataset"]}
+        group = row["group"] if 1 < len(groups) <= MANY else ""
+        kept.setdefault((row["dataset"], group, row["method"]), []).append(row)
+    return [
+        {"dataset": d, "group": g, "method": m} | {k: _mean(each, k) for k in TINY_COLUMNS}
+        for (d, g, m), each in kept.items()
+    ]
+
+
+def _mean(rows: list[dict[str, str]], metric: str) -> str:
+    values = [float(row[metric]) for row in rows if row[metric]]
+    return str(sum(values) / len(values)) if values else ""
 
 
 def speed_table() -> str:

@@ -33,7 +33,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     )
     if not written_out:
         return F.scaled_dot_product_attention(queries, keys, values)
-    centred = (keys - keys.mean(dim=-2, keepdim=True)) * queries.shape[-1] ** -0.5
+    queries, values = queries.contiguous(), values.contiguous()
+    centred = (keys - keys.mean(dim=-2, keepdim=True)).contiguous() * queries.shape[-1] ** -0.5
     result = torch.empty_like(queries)
     for first in range(0, queries.shape[1], HEADS_AT_ONCE):
         heads = slice(first, first + HEADS_AT_ONCE)
