@@ -36,8 +36,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     queries, values = queries.contiguous(), values.contiguous()
     centred = (keys - keys.mean(dim=-2, keepdim=True)).contiguous() * queries.shape[-1] ** -0.5
     result = torch.empty_like(queries)
-    for first in range(0, queries.shape[1], HEADS_AT_ONCE):
-        heads = slice(first, first + HEADS_AT_ONCE)
-        scores = queries[:, heads] @ centred[:, heads].mT
-        torch.matmul(scores.softmax(dim=-1), values[:, heads], out=result[:, heads])
+    batch, heads = queries.shape[:2]
+    together = min(heads, HEADS_AT_ONCE)
+    buffer = queries.new_empty(batch, together, queries.shape[-2], keys.shape[-2])
+    for first in range(0, heads, together):
+        group = slice(first, min(first + together, heads))
+        scores = buffer[:, : group.stop - first]
+        torch.matmul(queries[:, group], centred[:, group].mT, out=scores)
+        torch.softmax(scores, dim=-1, out=scores)  # row by row, so it may write where it reads
+        torch.matmul(scores, values[:, group], out=result[:, group])
     return result
