@@ -3,8 +3,8 @@
     python scripts/make_demo_pictures.py
 
 Things and defects of the `test` family, which neither the bundled backbone nor its prompts
-ever saw; of that family, the kinds below. (The table in the README has all of it, also what
-`tiny` is bad at: threads, faint swellings, eyes.) Small JPEGs, named by what they show.
+ever saw; of that family, the kinds below. They were chosen after `tiny` did badly on a first
+set with eyes and screws; the README's table has the whole family. Small JPEGs, named by what they show.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     map           (coarse + refined) / 2, smoothed
 
 Paper: Zhu et al., Fine-grained Abnormality Prompt Learning for Zero-shot Anomaly
-Detection, ICCV 2025. Code read: FAPrompt.py, train.py, test.py of mala-lab/FAPrompt at
-7e9d9d2 (no licence text of theirs is copied; this is our own implementation).
+Detection, ICCV 2025. Facts from FAPrompt.py, train.py, test.py of mala-lab/FAPrompt at
+7e9d9d2, through a written specification; the implementation is our own.
 Where code and paper part, each difference is an option; `preset` gathers them.
 """
 
