@@ -4,7 +4,8 @@
 
 Things and defects of the `test` family, which neither the bundled backbone nor its prompts
 ever saw; of that family, the kinds below. They were chosen after `tiny` did badly on a first
-set with eyes and screws; the README's table has the whole family. Small JPEGs, named by what they show.
+set with eyes and screws; the README's table has the whole family. Small JPEGs, named by
+what they show.
 """
 
 from __future__ import annotations
