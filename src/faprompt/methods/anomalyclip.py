@@ -6,7 +6,8 @@
 Paper: Zhou et al., AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly
 Detection, ICLR 2024. Facts from prompt_ensemble.py, train.py, test.py of
 zqhang/AnomalyCLIP at 45ed4dd, through a written specification. That code sums the maps of
-the layers it is told; the published results use the last one alone (its issue 82), which is the default here.
+the layers it is told; the published results use the last one alone (its issue 82), which is
+the default here.
 """
 
 from __future__ import annotations
