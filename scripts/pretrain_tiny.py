@@ -2,11 +2,11 @@
 
     python scripts/pretrain_tiny.py --config scripts/pretrain_tiny.toml --out runs/tiny
 
-Three losses on every batch: image-caption contrast (it stays an honest CLIP), normal or
-damaged for the whole image, and normal or damaged for every V-V patch token, with the
-state words drawn anew each step so that no single wording is learned by heart. Weights
-are averaged over time (EMA). The pictures follow from the seed and the step number, so a
-run stopped at any moment goes on where it was:  the same command again.
+The losses of every batch: image-caption contrast (it stays an honest CLIP), normal or
+damaged for the whole image, for every V-V patch token and for the most damaged few of
+them, with the state words drawn anew each step so that no single wording is learned by
+heart. Weights are averaged over time (EMA). The pictures follow from the seed and the step
+number, so a run stopped at any moment goes on where it was: the same command again.
 
 Writes OUT/checkpoint.pt, OUT/log.csv, OUT/run.toml and, at the end, OUT/backbone/.
 """
@@ -45,9 +45,13 @@ from faprompt.synthetic import SyntheticBatch, draw_batch, vocabulary_texts
 from faprompt.synthetic.captions import ABNORMAL_STATES, GENERIC, NORMAL_STATES, TEMPLATES
 
 MARKED_SHARE = 0.03  # of a patch that has to be damaged for the patch to count as damaged
+LOCAL_SCALE = 4  # the local loss is taken at so many points a patch side, not at every pixel
+LOCAL_SHARE = 0.25  # of a point's square that has to be damaged
+PEAK_PATCHES = 4  # most damaged patches that speak for the whole image
 Config = dict[str, dict[str, Any]]
-TERMS = ("caption", "state", "local", "balanced")
-LOG_COLUMNS = ("step", "pictures", *TERMS, "patch_auroc", "image_auroc", "seconds")
+TERMS = ("caption", "state", "local", "balanced", "peak")
+WATCHED = ("patch_auroc", "image_auroc", "peak_auroc")
+LOG_COLUMNS = ("step", "pictures", *TERMS, *WATCHED, "seconds")
 
 
 def build_spec(config: Config) -> BackboneSpec:
@@ -110,17 +114,23 @@ class Pretraining(torch.nn.Module):
         logits = pair_logits(tokens, pair, temperature=temperature)
         abnormal = grid_map(logits.softmax(dim=-1)[..., 1], features.grid)
         state = pair_logits(image[:, None], pair, temperature=temperature)[:, 0]
-        masks = batch.masks.float()
-        marked = F.adaptive_avg_pool2d(masks[:, None], features.grid).flatten(1) > MARKED_SHARE
+        masks = batch.masks.float()[:, None]
+        marked = F.adaptive_avg_pool2d(masks, features.grid).flatten(1) > MARKED_SHARE
+        points = (features.grid[0] * LOCAL_SCALE, features.grid[1] * LOCAL_SCALE)
+        fine = F.adaptive_avg_pool2d(masks, points)[:, 0] > LOCAL_SHARE
+        damaged = logits[..., 1] - logits[..., 0]
+        peak = damaged.topk(PEAK_PATCHES, dim=1).values.mean(dim=1)
         self.patch_auroc = auroc(abnormal.detach().flatten(), marked.flatten())
         self.image_auroc = auroc((state[:, 1] - state[:, 0]).detach(), batch.labels)
+        self.peak_auroc = auroc(peak.detach(), batch.labels)
         return {
             "caption": weights["caption_weight"] * self.contrast(image, captions, batch.captions),
             "state": weights["state_weight"] * F.cross_entropy(state, batch.labels),
             "local": weights["local_weight"]
-            * local_loss(upsample(abnormal, masks.shape[-2:]), masks),
-            "balanced": weights["balanced_weight"]
-            * balanced_entropy(logits[..., 1] - logits[..., 0], marked.float()),
+            * local_loss(upsample(abnormal, points), fine.float()),
+            "balanced": weights["balanced_weight"] * balanced_entropy(damaged, marked.float()),
+            "peak": weights["peak_weight"]
+            * F.binary_cross_entropy_with_logits(peak, batch.labels.float()),
         }
 
     def contrast(self, image: Tensor, text: Tensor, captions: tuple[str, ...]) -> Tensor:
@@ -151,6 +161,7 @@ def draw(config: Config, step: int) -> SyntheticBatch:
         seed=config["run"]["seed"] * 1_000_003 + step,
         kinds="train",
         anomaly_share=data["anomaly_share"],
+        views=data["views"],
     )
 
 
@@ -226,7 +237,7 @@ def run(config: Config, out: Path) -> Backbone:
     started, summed, sums = (
         time.perf_counter(),
         0,
-        dict.fromkeys((*TERMS, "patch_auroc", "image_auroc"), 0.0),
+        dict.fromkeys((*TERMS, *WATCHED), 0.0),
     )
     for step, batch in enumerate(batches(config, first, last), start=first):
         for group in optimizer.param_groups:
@@ -239,7 +250,7 @@ def run(config: Config, out: Path) -> Backbone:
         optimizer.step()
         update_average(average, model, config["optimizer"]["ema_decay"], step)
         seen = {name: term.item() for name, term in terms.items()}
-        seen |= {"patch_auroc": model.patch_auroc, "image_auroc": model.image_auroc}
+        seen |= {name: getattr(model, name) for name in WATCHED}
         for name, value in seen.items():
             sums[name] += value
         summed += 1

@@ -2,7 +2,8 @@
 
 torch's fused kernel is used wherever it is the best there is. On a CPU in bf16 or fp16 it
 is not: two matrix products with a softmax between them run faster there, a few heads at a
-time so that the scores stay small. Rounding those scores to 16 bits costs precision in
+time so that the scores stay small; where gradients are wanted all heads at once, since the
+scores are kept anyway. Rounding those scores to 16 bits costs precision in
 proportion to their size, so the mean key is taken off first: it shifts all scores of a
 query alike, which a softmax does not notice.
 """
@@ -29,12 +30,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         queries.device.type == "cpu"
         and queries.dtype in (torch.bfloat16, torch.float16)
         and queries.shape[-2] > 1
-        and not torch.is_grad_enabled()
     )
     if not written_out:
         return F.scaled_dot_product_attention(queries, keys, values)
     queries, values = queries.contiguous(), values.contiguous()
     centred = (keys - keys.mean(dim=-2, keepdim=True)).contiguous() * queries.shape[-1] ** -0.5
+    if torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):  # which would widen the scores to float32
+            return (queries @ centred.mT).softmax(dim=-1) @ values
     result = torch.empty_like(queries)
     batch, heads = queries.shape[:2]
     together = min(heads, HEADS_AT_ONCE)
