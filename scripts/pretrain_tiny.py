@@ -8,7 +8,9 @@ them, with the state words drawn anew each step so that no single wording is lea
 heart. Weights are averaged over time (EMA). The pictures follow from the seed and the step
 number, so a run stopped at any moment goes on where it was: the same command again.
 
-Writes OUT/checkpoint.pt, OUT/log.csv, OUT/run.toml and, at the end, OUT/backbone/.
+Writes OUT/checkpoint.pt, OUT/log.csv, OUT/run.toml, now and then OUT/snapshots/STEP/ (what
+the end would have written then: the learning curve is measured on them) and, at the end,
+OUT/backbone/.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ except ModuleNotFoundError:  # Python 3.10
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.tokens import END, START, bpe_ids
+from faprompt.clip.weights import save_backbone
 from faprompt.losses import local_loss
 from faprompt.metrics import auroc
 from faprompt.prompts.templates import IMAGENET_TEMPLATES, WINCLIP_TEMPLATES
@@ -126,8 +129,7 @@ class Pretraining(torch.nn.Module):
         return {
             "caption": weights["caption_weight"] * self.contrast(image, captions, batch.captions),
             "state": weights["state_weight"] * F.cross_entropy(state, batch.labels),
-            "local": weights["local_weight"]
-            * local_loss(upsample(abnormal, points), fine.float()),
+            "local": weights["local_weight"] * local_loss(upsample(abnormal, points), fine.float()),
             "balanced": weights["balanced_weight"] * balanced_entropy(damaged, marked.float()),
             "peak": weights["peak_weight"]
             * F.binary_cross_entropy_with_logits(peak, batch.labels.float()),
@@ -220,54 +222,90 @@ def log(path: Path, row: dict[str, float]) -> None:
         writer.writerow({key: round(value, 5) for key, value in row.items()})
 
 
-def run(config: Config, out: Path) -> Backbone:
-    """Train, or go on training, until the configured step; the averaged backbone."""
+class Meter:
+    """Means of what is watched, between two lines of the log."""
+
+    def __init__(self) -> None:
+        self.started, self.seen = time.perf_counter(), 0
+        self.sums = dict.fromkeys((*TERMS, *WATCHED), 0.0)
+
+    def add(self, model: Pretraining, terms: dict[str, Tensor]) -> None:
+        """Take in one step."""
+        values = {name: term.item() for name, term in terms.items()}
+        values |= {name: getattr(model, name) for name in WATCHED}
+        self.seen += 1
+        for name, value in values.items():
+            self.sums[name] += value
+
+    def row(self, step: int, pictures: int) -> dict[str, float]:
+        """The log's next line; starts again at zero."""
+        means = {name: value / self.seen for name, value in self.sums.items()}
+        self.sums, self.seen = dict.fromkeys(self.sums, 0.0), 0
+        seconds = time.perf_counter() - self.started
+        return {"step": step, "pictures": pictures, **means, "seconds": seconds}
+
+
+def run(config: Config, out: Path) -> None:
+    """Train, or go on training, until the configured step; writes the averaged backbone."""
     torch.manual_seed(config["run"]["seed"])
-    model, path = Pretraining(config), out / "checkpoint.pt"
+    out.mkdir(parents=True, exist_ok=True)
+    model, path, often = Pretraining(config), out / "checkpoint.pt", config["run"]
     optimizer = build_optimizer(model, config)
     average = {key: value.clone() for key, value in model.state_dict().items()}
-    first = 0
+    first, last = 0, often["steps"]
     if path.exists():
         saved = torch.load(path, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, first = saved["average"], saved["step"]
         print(f"going on at step {first}", flush=True)
-    last, batch_size = config["run"]["steps"], config["run"]["batch_size"]
-    started, summed, sums = (
-        time.perf_counter(),
-        0,
-        dict.fromkeys((*TERMS, *WATCHED), 0.0),
-    )
+    meter = Meter()
     for step, batch in enumerate(batches(config, first, last), start=first):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(config, step)
-        phrases = state_pair(random.Random(step))
-        terms = model(batch, phrases, class_ln_post=step % 2 == 0)
-        optimizer.zero_grad()
-        sum(terms.values()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config["optimizer"]["clip_norm"])
-        optimizer.step()
+        meter.add(model, learn(model, optimizer, batch, config, step))
         update_average(average, model, config["optimizer"]["ema_decay"], step)
-        seen = {name: term.item() for name, term in terms.items()}
-        seen |= {name: getattr(model, name) for name in WATCHED}
-        for name, value in seen.items():
-            sums[name] += value
-        summed += 1
         done = step + 1
-        if done % config["run"]["log_every"] == 0:
-            means = {name: value / summed for name, value in sums.items()}
-            row = {"step": done, "pictures": done * batch_size, **means}
-            row["seconds"] = time.perf_counter() - started
+        if done % often["log_every"] == 0:
+            row = meter.row(done, done * often["batch_size"])
             log(out / "log.csv", row)
             print(" ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
-            sums, summed = dict.fromkeys(sums, 0.0), 0
-        if done % config["run"]["checkpoint_every"] == 0 or done == last:
+        if done % often["checkpoint_every"] == 0 or done == last:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(path, {**state, "average": average, "step": done})
+        if done % often["snapshot_every"] == 0:
+            write_backbone(averaged(config, average), out / "snapshots" / f"{done:06d}")
+    write_backbone(averaged(config, average), out / "backbone")
+
+
+def learn(
+    model: Pretraining,
+    optimizer: torch.optim.Optimizer,
+    batch: SyntheticBatch,
+    config: Config,
+    step: int,
+) -> dict[str, Tensor]:
+    """One step; the loss terms it was taken on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate(config, step)
+    terms = model(batch, state_pair(random.Random(step)), class_ln_post=step % 2 == 0)
+    optimizer.zero_grad()
+    torch.stack(list(terms.values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config["optimizer"]["clip_norm"])
+    optimizer.step()
+    return terms
+
+
+def averaged(config: Config, average: dict[str, Tensor]) -> Backbone:
+    """The backbone with the averaged weights."""
+    model = Pretraining(config)
     model.load_state_dict(average)
     model.backbone.logit_scale.copy_(model.logit_scale.detach())
     return model.backbone.requires_grad_(False)
+
+
+def write_backbone(backbone: Backbone, folder: Path) -> None:
+    """In 16 bits, as it ships."""
+    save_backbone(backbone, folder, dtype=torch.float16)
+    print(f"wrote {folder}", flush=True)
 
 
 def update_average(
@@ -291,11 +329,7 @@ def main() -> None:
         config["run"]["steps"] = options.steps
     options.out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(options.config, options.out / "run.toml")
-    backbone = run(config, options.out)
-    from faprompt.clip.weights import save_backbone
-
-    save_backbone(backbone, options.out / "backbone", dtype=torch.float16)
-    print(f"wrote {options.out / 'backbone'}")
+    run(config, options.out)
 
 
 if __name__ == "__main__":
