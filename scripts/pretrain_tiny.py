@@ -222,6 +222,14 @@ def log(path: Path, row: dict[str, float]) -> None:
         writer.writerow({key: round(value, 5) for key, value in row.items()})
 
 
+def forget_after(path: Path, step: int) -> None:
+    """Drop the log's lines about steps that will be taken again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
+        path.write_text("".join([*lines[:1], *kept]))
+
+
 class Meter:
     """Means of what is watched, between two lines of the log."""
 
@@ -258,6 +266,7 @@ def run(config: Config, out: Path) -> None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, first = saved["average"], saved["step"]
+        forget_after(out / "log.csv", first)
         print(f"going on at step {first}", flush=True)
     meter = Meter()
     for step, batch in enumerate(batches(config, first, last), start=first):
