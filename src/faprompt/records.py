@@ -13,12 +13,26 @@ Verdict = Literal["OK", "REVIEW", "NG"]
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnMask:
+    """Ground truth kept as outlines and run lengths instead of a picture; their union counts.
+
+    Coordinates are pixels of the picture as shown; (0, 0) is the corner of the first pixel, so
+    the outline (0, 0), (4, 0), (4, 3), (0, 3) holds exactly 4 x 3 pixels.
+    """
+
+    image_size: tuple[int, int]  # (height, width) of the picture it was drawn for
+    polygons: tuple[tuple[float, ...], ...] = ()  # x0, y0, x1, y1, ... of each outline
+    runs: tuple[tuple[int, ...], ...] = ()  # down the columns, the first run is normal pixels
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled picture of a dataset, or one region of a picture.
 
     `mask_paths` holds the files whose union is the ground truth; it is empty for normal
-    pictures and where no mask exists. `has_pixel_label` says whether the empty mask of a
-    normal picture means "no defect anywhere" (True) or "nobody drew masks" (False).
+    pictures and where no mask exists. Where that file is a list of outlines (COCO),
+    `drawn_mask` holds this picture's share of it. `has_pixel_label` says whether the empty
+    mask of a normal picture means "no defect anywhere" (True) or "nobody drew masks" (False).
     """
 
     image_path: Path
@@ -31,6 +45,7 @@ class Sample:
     split: str = "test"
     dataset: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+    drawn_mask: DrawnMask | None = None  # read in place of the pixels of `mask_paths`
 
     def __post_init__(self) -> None:
         if self.label not in (0, 1):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from faprompt.data import list_datasets
-from tests.helpers import folders
+from tests.helpers import folders, industrial
 
 
 @pytest.fixture
@@ -23,11 +23,35 @@ def shelf(tmp_path):
 def test_the_list_names_every_reader(faprompt):
     told = faprompt("datasets", "list")
     assert told.code == 0
-    assert [line.split()[0] for line in told.lines] == list(list_datasets())
+    names = [line.split()[0] for line in told.lines if not line.startswith(" ")]
+    assert names == list(list_datasets())
+    at = next(at for at, line in enumerate(told.lines) if line.startswith("brainmri "))
+    assert "98 + 155" in told.lines[at]
+    assert [line.strip() for line in told.lines[at + 1 : at + 3]] == [
+        "image labels only; terms not clearly stated: check the page",
+        "from Kaggle, 'Brain MRI Images for Brain Tumor Detection' (user navoneel)",
+    ]
     rows = json.loads(faprompt("datasets", "list", "--json").out)
     assert [row["name"] for row in rows] == list(list_datasets())
     mvtec = next(row for row in rows if row["name"] == "mvtec")
     assert (mvtec["normal"], mvtec["anomalous"]) == (467, 1258)
+    assert mvtec["labels"] == "P" and "CC BY-NC-SA 4.0" in mvtec["licence"]
+    assert "MVTec Research" in mvtec["source"]
+    own = next(row for row in rows if row["name"] == "folder")
+    assert own["labels"] is None and own["licence"] is None and own["source"] is None
+    assert all(row.keys() == mvtec.keys() for row in rows)
+
+
+def test_a_list_of_pictures_can_be_checked(faprompt, tmp_path):
+    for name in ("a", "b"):
+        folders.picture(tmp_path / f"{name}.png")
+    (tmp_path / "list.csv").write_text("image,label\na.png,good\nb.png,ng\n")
+    told = json.loads(faprompt("datasets", "check", tmp_path / "list.csv", "--json").out)
+    assert told["dataset"] == "table" and told["recognised_by"] == "list.csv"
+    assert (told["normal"], told["anomalous"], told["licence"]) == (1, 1, None)
+    (tmp_path / "list.csv").write_text("image,label\na.png,good\nb.png,scratched\n")
+    refused = faprompt("datasets", "check", tmp_path / "list.csv")
+    assert refused.code == 1 and "line 3: label 'scratched'" in refused.err
 
 
 def test_a_check_says_what_a_folder_is(faprompt, shelf):
@@ -68,3 +92,18 @@ def test_a_drawn_set_is_one_we_can_read(faprompt, tmp_path):
         found = json.loads(check.out)
         assert check.code == 0 and found["normal"] + found["anomalous"] == 8
         assert found["normal"] and found["anomalous"]
+
+
+def test_all_normal_pictures_or_the_papers_quarter(faprompt, shelf, tmp_path):
+    industrial.elpv(tmp_path / "cells")
+    found = {
+        subset: json.loads(
+            faprompt("datasets", "check", tmp_path / "cells", "--subset", subset, "--json").out
+        )["normal"]
+        for subset in ("paper", "all")
+    }
+    assert found == {"paper": 3, "all": 10}
+    for verb in (("datasets", "check"), ("evaluate",)):
+        told = faprompt(*verb, shelf, "--subset", "all")
+        assert told.code == 1 and "has no subset 'all'" in told.err
+        assert faprompt(*verb, shelf, "--subset", "half").code == 2

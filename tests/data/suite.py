@@ -9,9 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from faprompt.data import check_dataset, detect_dataset, read_dataset, read_mask, write_meta_json
+from faprompt.data import (
+    MaskPolicy,
+    check_dataset,
+    detect_dataset,
+    read_dataset,
+    read_mask,
+    write_meta_json,
+)
+from faprompt.data.base import Dataset
 from faprompt.data.registry import _DETECTION
-from faprompt.errors import DatasetError
+from faprompt.errors import ConfigError, DatasetError
+from faprompt.records import Sample
 from tests.helpers import folders
 
 
@@ -21,10 +30,26 @@ class ReaderSuite:
     name: str  # what `auto` has to answer
     classes: dict[str, tuple[int, int, int]]  # class -> normal, anomalous, with mask
     folder = "data"  # the root folder's name
+    mask_suffix = "_mask"  # what a mask's name may have beyond its picture's
+    classes_of_all: dict[str, tuple[int, int, int]] | None = None  # subset "all"; None: has none
+    fits_meta_json = True  # False for slices of pictures, which the format cannot hold
+    policy: MaskPolicy = "reference"  # "strict" where masks are JPEG, whose contours are noisy
 
     def build(self, root: Path) -> None:
         """Draw the dataset below `root`."""
         raise NotImplementedError
+
+    def picture_stem(self, mask: Path) -> str:
+        """The stem of the picture that a mask file belongs to."""
+        return mask.stem.removesuffix(self.mask_suffix)
+
+    def size_of(self, sample: Sample) -> tuple[int, int]:
+        """(height, width) of a sample."""
+        return folders.SIZE
+
+    def marked_pixels(self, sample: Sample) -> int:
+        """How many pixels of an anomalous sample are marked."""
+        return 3 * 5
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
@@ -35,11 +60,7 @@ class ReaderSuite:
 
     def test_counts(self, root):
         found = read_dataset(root)
-        counts = {
-            name: (count.normal, count.anomalous, count.with_mask)
-            for name, count in found.counts().items()
-        }
-        assert counts == self.classes
+        assert _counts(found) == self.classes
         assert found.normal == sum(normal for normal, _, _ in self.classes.values())
         assert found.anomalous == sum(anomalous for _, anomalous, _ in self.classes.values())
         assert len(found) == found.normal + found.anomalous
@@ -71,7 +92,8 @@ class ReaderSuite:
 
         paths = [sample.image_path for sample in read_dataset(root)]
         assert paths == sorted(paths, key=runs)
-        assert len(paths) == len(set(paths))
+        places = [(sample.image_path, sample.region) for sample in read_dataset(root)]
+        assert len(places) == len(set(places))
 
     def test_order_does_not_come_from_the_disk(self, root, monkeypatch):
         wanted, plain = read_dataset(root), os.listdir
@@ -93,15 +115,15 @@ class ReaderSuite:
         for sample in read_dataset(root):
             assert not (sample.label == 0 and sample.mask_paths)
             for path in sample.mask_paths:
-                assert path.stem.removesuffix("_mask") == sample.image_path.stem
+                assert self.picture_stem(path) == sample.image_path.stem
 
     def test_masks_have_the_pictures_size(self, root):
         for sample in read_dataset(root):
             if not sample.has_pixel_label:
                 continue
-            truth = read_mask(sample)
-            assert truth.shape == folders.SIZE and truth.dtype == bool
-            assert truth.sum() == (3 * 5 if sample.label else 0)
+            truth = read_mask(sample, policy=self.policy)
+            assert truth.shape == self.size_of(sample) and truth.dtype == bool
+            assert truth.sum() == (self.marked_pixels(sample) if sample.label else 0)
 
     def test_files_exist(self, root):
         for sample in read_dataset(root):
@@ -123,19 +145,46 @@ class ReaderSuite:
     def test_empty_folder_refused(self, root, tmp_path):
         empty = tmp_path / "empty"
         empty.mkdir()
-        with pytest.raises(DatasetError, match="found no folders|holds no meta.json"):
+        with pytest.raises(DatasetError, match="found no folders|holds no "):
             read_dataset(empty, dataset=self.name)
 
     def test_unknown_split_refused(self, root):
         with pytest.raises(DatasetError, match="'validation'"):
             read_dataset(root, split="validation")
 
+    def test_subset(self, root):
+        if self.classes_of_all is None:
+            with pytest.raises(DatasetError, match=f"read as {self.name}.* no subset 'all'"):
+                read_dataset(root, subset="all")
+            return
+        every, paper = read_dataset(root, subset="all"), read_dataset(root, subset="paper")
+        assert _counts(every) == self.classes_of_all
+        assert paper == read_dataset(root)
+        assert [sample for sample in every if sample in paper.samples] == list(paper)
+        assert every == read_dataset(root, self.name, subset="all")
+        assert any(f"{paper.normal} of {every.normal} normal" in line for line in paper.warnings)
+
+    def test_unknown_subset_refused(self, root):
+        with pytest.raises(ConfigError, match="'paper' or 'all', got 'half'"):
+            read_dataset(root, subset="half")
+
     def test_round_trip_through_meta_json(self, root):
         before = read_dataset(root)
+        if not self.fits_meta_json:
+            with pytest.raises(DatasetError, match="are regions or have several masks"):
+                write_meta_json(before, root / "exported.json")
+            return
         path = write_meta_json(before, root / "exported.json")
         after = read_dataset(path)
         assert after.name == self.name
         assert list(map(_facts, after)) == list(map(_facts, before))
+
+
+def _counts(found: Dataset) -> dict[str, tuple[int, int, int]]:
+    return {
+        name: (count.normal, count.anomalous, count.with_mask)
+        for name, count in found.counts().items()
+    }
 
 
 def _facts(sample):

@@ -8,10 +8,10 @@ import shutil
 import pytest
 from PIL import Image
 
-from faprompt.data import check_dataset, describe
+from faprompt.data import check_dataset, describe, published_counts
 from faprompt.data.inspection import inspect_picture
 from faprompt.errors import DatasetError
-from tests.helpers import folders
+from tests.helpers import folders, industrial
 
 
 @pytest.fixture
@@ -37,10 +37,18 @@ def test_a_sound_folder(root):
             "tile": {"normal": 2, "anomalous": 3, "with_mask": 3},
             "wood": {"normal": 2, "anomalous": 3, "with_mask": 3},
         },
+        "published": {
+            name: {"normal": normal, "anomalous": anomalous}
+            for name, (normal, anomalous) in published_counts("mvtec").items()
+        },
         "matches_paper": False,
         "usable": True,
         "problems": [],
         "warnings": list(check.warnings),
+        "unmasked": [],
+        "orphan_masks": [],
+        "copies": [],
+        "licence": "CC BY-NC-SA 4.0, no commercial use",
     }
     assert all("not the paper's mvtec" in line for line in check.warnings)
 
@@ -56,6 +64,19 @@ def test_orphans_are_problems_that_do_not_block(root):
     assert "1 without a picture" in told and "wood/ground_truth/crack/9_mask.png" in told
     assert not any("without a mask" in line for line in check.warnings)
     assert check.classes["tile"].with_mask == 2
+    assert check.unmasked == ("tile/test/crack/8.png",)
+    assert check.orphan_masks == ("wood/ground_truth/crack/9_mask.png",)
+
+
+def test_every_orphan_is_listed_for_scripts(root):
+    for number in range(20, 28):
+        folders.picture(root / f"tile/test/crack/{number}.png")
+        folders.mask(root / f"wood/ground_truth/crack/{number}_mask.png")
+    told = check_dataset(root).to_dict()
+    assert told["unmasked"] == [f"tile/test/crack/{number}.png" for number in range(20, 28)]
+    assert told["orphan_masks"] == [
+        f"wood/ground_truth/crack/{number}_mask.png" for number in range(20, 28)
+    ]
 
 
 def test_a_size_clash_blocks(root):
@@ -64,6 +85,12 @@ def test_a_size_clash_blocks(root):
     assert not check.usable
     (problem,) = check.problems
     assert "8_mask.png is 9x13" in problem and "crack/8.png is 9x14" in problem
+
+
+def test_every_size_clash_is_listed(root):
+    for name in folders.names(3):
+        folders.mask(root / f"tile/ground_truth/crack/{name[:-4]}_mask.png", size=(9, 13))
+    assert len(check_dataset(root).problems) == 3
 
 
 def test_several_masks_block(root):
@@ -95,7 +122,7 @@ def test_unreadable_pictures_are_named_with_the_reason(root, name, content, told
     path.write_bytes(content)
     check = check_dataset(root)
     (problem,) = check.problems
-    assert problem.startswith(f"1 cannot be read: tile/test/good/{name} (")
+    assert problem.startswith(f"tile/test/good/{name} cannot be read: ")
     assert told in problem
     assert check.usable, "the run goes on without it"
 
@@ -105,7 +132,14 @@ def test_nothing_readable_is_not_usable(root):
         path.write_bytes(b"")
     check = check_dataset(root)
     assert not check.usable
-    assert "10 cannot be read" in check.problems[0] and "and 5 more" in check.problems[0]
+    files = [
+        f"{name}/test/{kind}"
+        for name in ("tile", "wood")
+        for kind in ("crack/8", "crack/9", "crack/10", "good/8", "good/9")
+    ]
+    assert check.problems == tuple(
+        f"{file}.png cannot be read: the file is empty" for file in files
+    )
     assert not any("copies" in line for line in check.warnings), "empty files are no copies"
 
 
@@ -125,12 +159,18 @@ def test_copies_are_counted(root):
     (line,) = [line for line in check.warnings if "exact copies" in line]
     assert line.startswith("3 exact copies in 2 groups: ")
     assert "tile/test/good/8.png = tile/test/good/20.png = tile/test/good/21.png" in line
-    assert check.problems == ()
+    assert check.problems == () and check.usable
+    assert check.to_dict()["copies"] == [
+        [f"tile/test/good/{number}.png" for number in (8, 20, 21)],
+        [f"tile/test/good/{number}.png" for number in (9, 22)],
+    ]
 
 
 def test_one_picture_with_both_labels_is_a_problem(root):
     shutil.copy(root / "tile/test/good/8.png", root / "tile/test/crack/8.png")
-    (problem,) = check_dataset(root).problems
+    check = check_dataset(root)
+    assert not any("copies" in line for line in check.warnings), "told once"
+    (problem,) = check.problems
     assert problem == (
         "1 with equal content, normal and anomalous at once: "
         "tile/test/crack/8.png = tile/test/good/8.png"
@@ -207,6 +247,7 @@ def test_description_of_a_dataset_with_faults(root):
     assert any(line.split() == ["bottle", "0", "0", "0", "20", "+", "63"] for line in lines)
     assert "equals the paper's counts: no" in lines
     assert "can be evaluated: yes" in lines
+    assert "licence: CC BY-NC-SA 4.0, no commercial use" in lines
     assert "problems:" in lines and "warnings:" in lines
     assert not any(line != line.rstrip() for line in lines)
 
@@ -253,3 +294,17 @@ def test_inspection_of_too_many_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     facts = inspect_picture(image)
     assert facts.fault is not None and "decompression bomb" in facts.fault
+
+
+def test_slices_are_counted_and_their_pictures_opened_once(tmp_path):
+    industrial.sdd(tmp_path)
+    seen = []
+    check = check_dataset(
+        tmp_path, subset="all", progress=lambda done, total: seen.append((done, total))
+    )
+    assert (check.normal, check.anomalous) == (15, 3)
+    assert seen[-1] == (18, 18)
+    assert check.usable and check.problems == ()
+    assert not any("copies" in line for line in check.warnings)
+    assert (check_dataset(tmp_path).normal, check.matches_paper) == (4, False)
+    assert ["sdd", "15", "3", "3", "286", "+", "54"] in map(str.split, describe(check).splitlines())

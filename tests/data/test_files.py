@@ -19,6 +19,7 @@ from faprompt.data.files import (
     list_images,
     natural_key,
     relative_name,
+    unnested,
 )
 from faprompt.errors import DatasetError
 from tests.helpers import folders
@@ -108,3 +109,13 @@ def test_accents_sort_together_however_they_are_coded():
     assert composed != parts
     assert sorted(["é10", parts, composed, "é1"], key=natural_key)[0] == "é1"
     assert sorted(["é10", parts, composed, "é1"], key=natural_key)[-1] == "é10"
+
+
+def test_a_folder_nested_in_itself(tmp_path):
+    folders.picture(tmp_path / "Class1/class1/Test/1.png")
+    folders.picture(tmp_path / "Class2/Class1/1.png")
+    folders.picture(tmp_path / "Class3/Class3/1.png")
+    folders.picture(tmp_path / "Class3/2.png")
+    assert unnested(tmp_path / "Class1") == tmp_path / "Class1/class1"
+    assert unnested(tmp_path / "Class2") == tmp_path / "Class2"
+    assert unnested(tmp_path / "Class3") == tmp_path / "Class3"

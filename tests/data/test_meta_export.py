@@ -100,7 +100,7 @@ def test_what_the_format_cannot_hold_is_refused(found):
         replace(first, mask_paths=first.mask_paths * 2),
     ):
         with pytest.raises(
-            DatasetError, match="1 samples are regions or have several masks: 1.png"
+            DatasetError, match="1 samples are regions or have several masks or drawn ones: 1.png"
         ):
             write_meta_json(replace(found, samples=(unfit, *rest)), found.root / "meta.json")
     assert not (found.root / "meta.json").exists()

@@ -86,7 +86,7 @@ def test_dummy_records_are_skipped_and_counted(root):
     folders.write_meta(root / "meta.json", content)
     found = read_dataset(root)
     assert len(found) == 5
-    assert any("3 records without img_path" in line for line in found.warnings)
+    assert any("3 records without a picture" in line for line in found.warnings)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,29 @@ def litter(root: Path) -> None:
         (folder / "._0001.png").write_bytes(b"stray")
     picture(root / "__MACOSX" / "stray.png")
     picture(root / ".cache" / "good" / "stray.png")
+
+
+def pairs(
+    images: Path,
+    masks: Path,
+    stems: Iterable[str],
+    *,
+    kinds: tuple[str, str] = (".png", ".png"),
+    suffix: str = "",
+) -> None:
+    """Pictures and masks in two folders; `kinds` are their extensions, `suffix` the masks'."""
+    for stem in stems:
+        picture(images / f"{stem}{kinds[0]}")
+        mask(masks / f"{stem}{suffix}{kinds[1]}")
+
+
+def empty_pairs(images: Path, masks: Path, stems: Iterable[str], *, kind: str = ".png") -> None:
+    """As many names as a real set has, without content: readers list files and open none."""
+    images.mkdir(parents=True, exist_ok=True)
+    masks.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        (images / f"{stem}{kind}").touch()
+        (masks / f"{stem}{kind}").touch()
 
 
 def names(count: int, suffix: str = ".png", *, start: int = 0) -> list[str]:

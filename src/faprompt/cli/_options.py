@@ -19,6 +19,9 @@ Backbone = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="open_clip name, weights file or folder, or tiny."),
 ]
+Preset = Annotated[
+    str, typer.Option(help="Of --method, such as paper or common; see `faprompt models list`.")
+]
 Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures scored together.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
@@ -32,5 +35,12 @@ Assignments = Annotated[
 ]
 DatasetName = Annotated[
     str, typer.Option(help="Which reader: auto, or a name of `faprompt datasets list`.")
+]
+Subset = Annotated[
+    Literal["paper", "all"],
+    typer.Option(
+        help="paper: the paper's test split; all: every normal picture, where the paper took a "
+        "quarter (SDD, AITEX, ELPV, LAG)."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]

@@ -5,34 +5,51 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from faprompt.cli import _options as o
+
+if TYPE_CHECKING:
+    from faprompt.data import DatasetInfo
+
+_INDENT = " " * 30
 
 app = typer.Typer(no_args_is_help=True, help="List, check and draw labelled sets.")
 
 
 @app.command("list")
 def list_(as_json: o.Json = False) -> None:
-    """Every layout we read, by the name --dataset takes."""
+    """Every layout we read, by the name --dataset takes: counts, source, licence and labels."""
     from faprompt.data import dataset_info, list_datasets
 
-    rows = [asdict(dataset_info(name)) for name in list_datasets()]
+    infos = [dataset_info(name) for name in list_datasets()]
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
+        print(json.dumps([_as_row(info) for info in infos], ensure_ascii=False))
         return
-    for row in rows:
-        counts = "" if row["normal"] is None else f"{row['normal']} + {row['anomalous']}"
-        print(f"{row['name']:<15} {counts:>12}  {row['title']}: {row['layout']}")
+    for info in infos:
+        counts = "" if info.normal is None else f"{info.normal} + {info.anomalous}"
+        print(f"{info.name:<15} {counts:>12}  {info.title}: {info.layout}")
+        if info.facts:
+            remark = f"; {info.facts.remark}" if info.facts.remark else ""
+            print(f"{_INDENT}{info.facts.labelled}; {info.facts.licence}")
+            print(f"{_INDENT}from {info.facts.source}{remark}")
+
+
+def _as_row(info: DatasetInfo) -> dict[str, Any]:
+    """Flat, with None where a layout of your own has nothing to tell."""
+    row = asdict(info)
+    facts = row.pop("facts") or dict.fromkeys(("labels", "source", "licence", "remark"))
+    return {**row, **facts}
 
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="A labelled folder, or a meta.json.")],
+    folder: Annotated[Path, typer.Argument(help="A labelled folder, or a list of pictures.")],
     dataset: o.DatasetName = "auto",
     split: Annotated[str, typer.Option(help="test, or train where there is one.")] = "test",
+    subset: o.Subset = "paper",
     as_json: o.Json = False,
 ) -> None:
     """What a folder looks like to us. Exit 0 only if it could be evaluated."""
@@ -40,7 +57,9 @@ def check(
     from faprompt.data import check_dataset, describe
 
     with progress_bar("check") as advance:
-        result = check_dataset(folder, dataset=dataset, split=split, progress=advance)
+        result = check_dataset(
+            folder, dataset=dataset, split=split, subset=subset, progress=advance
+        )
     print(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else describe(result))
     if not result.usable:
         raise typer.Exit(1)

@@ -8,7 +8,10 @@ from faprompt.data.base import (
     rename_dataset,
 )
 from faprompt.data.check import DatasetCheck, check_dataset, describe
+from faprompt.data.coco import CocoReader
+from faprompt.data.facts import DatasetFacts, dataset_facts
 from faprompt.data.files import IMAGE_EXTENSIONS, is_image_name, list_images, natural_key
+from faprompt.data.folders import read_folders
 from faprompt.data.masks import MaskPolicy, picture_size, read_mask, resize_mask
 from faprompt.data.meta_export import write_meta_json
 from faprompt.data.published_counts import compare_counts, published_counts
@@ -23,14 +26,17 @@ from faprompt.data.registry import (
 __all__ = [
     "IMAGE_EXTENSIONS",
     "ClassCount",
+    "CocoReader",
     "Dataset",
     "DatasetCheck",
+    "DatasetFacts",
     "DatasetInfo",
     "MaskPolicy",
     "Reader",
     "by_defect_type",
     "check_dataset",
     "compare_counts",
+    "dataset_facts",
     "dataset_info",
     "describe",
     "detect_dataset",
@@ -41,6 +47,7 @@ __all__ = [
     "picture_size",
     "published_counts",
     "read_dataset",
+    "read_folders",
     "read_mask",
     "rename_dataset",
     "resize_mask",

@@ -159,7 +159,7 @@ def build_dataset(
     Raises:
         DatasetError: there is not a single sample.
     """
-    ordered = sorted(samples, key=lambda sample: _place(sample, root))
+    ordered = sort_samples(samples, root)
     if not ordered:
         faults = [*notes.problems, *notes.warnings]
         told = f" {'; '.join(faults)}." if faults else ""
@@ -177,6 +177,11 @@ def build_dataset(
         orphan_masks=orphan_masks,
         reason=reason,
     )
+
+
+def sort_samples(samples: Iterable[Sample], root: Path) -> list[Sample]:
+    """In natural order of the relative paths; regions of one picture from left, then top."""
+    return sorted(samples, key=lambda sample: _place(sample, root))
 
 
 def rename_dataset(dataset: Dataset, name: str) -> Dataset:

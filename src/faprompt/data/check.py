@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.data.base import ClassCount, Dataset
-from faprompt.data.files import examples, relative_name
+from faprompt.data.facts import DatasetFacts, dataset_facts
+from faprompt.data.files import examples, natural_key, relative_name
 from faprompt.data.inspection import FileFacts, inspect_picture
 from faprompt.data.masks import read_mask
 from faprompt.data.published_counts import MISPRINTS, compare_counts, published_counts
@@ -34,6 +35,10 @@ class DatasetCheck:
     problems: tuple[str, ...]  # to be mended; not all of them stand in the way
     warnings: tuple[str, ...]  # to be known
     usable: bool  # figures can be computed from it as it is
+    unmasked: tuple[str, ...] = ()  # pictures that miss their mask, all of them
+    orphan_masks: tuple[str, ...] = ()  # masks that miss their picture, all of them
+    copies: tuple[tuple[str, ...], ...] = ()  # groups of files with equal content
+    facts: DatasetFacts | None = None  # source and licence; None for your own pictures
 
     @property
     def normal(self) -> int:
@@ -61,10 +66,18 @@ class DatasetCheck:
                 }
                 for name, count in self.classes.items()
             },
+            "published": {
+                name: {"normal": normal, "anomalous": anomalous}
+                for name, (normal, anomalous) in self.published.items()
+            },
             "matches_paper": self.matches_paper,
             "usable": self.usable,
             "problems": list(self.problems),
             "warnings": list(self.warnings),
+            "unmasked": list(self.unmasked),
+            "orphan_masks": list(self.orphan_masks),
+            "copies": [list(group) for group in self.copies],
+            "licence": self.facts.licence if self.facts else None,
         }
 
 
@@ -73,14 +86,16 @@ def check_dataset(
     *,
     dataset: str = "auto",
     split: str = "test",
+    subset: str = "paper",
     progress: Progress | None = None,
 ) -> DatasetCheck:
     """Read a folder as `read_dataset` does, then open every picture and every mask.
 
     Args:
-        root: the dataset's folder, or a `meta.json`.
+        root: the dataset's folder, or a list of pictures, as for `read_dataset`.
         dataset: a name of `list_datasets()`, or "auto".
         split: "test" or "train".
+        subset: "paper" or "all", as for `read_dataset`.
         progress: called after each picture with (done, all).
 
     Returns:
@@ -91,7 +106,7 @@ def check_dataset(
         ConfigError: `dataset` is no name we know.
         DatasetError: the folder cannot be read as a dataset at all.
     """
-    found = read_dataset(root, dataset, split=split)
+    found = read_dataset(root, dataset, split=split, subset=subset)
     ledger = _Ledger(found.root)
     for done, sample in enumerate(found.samples, start=1):
         ledger.look_at(sample)
@@ -113,6 +128,10 @@ def check_dataset(
         + undefined
         + ledger.warnings(found.name),
         usable=not blocking and _has_figures(found, ledger.unreadable),
+        unmasked=tuple(relative_name(path, found.root) for path in found.unmasked),
+        orphan_masks=tuple(relative_name(path, found.root) for path in found.orphan_masks),
+        copies=ledger.copies(),
+        facts=dataset_facts(found.name),
     )
 
 
@@ -128,6 +147,8 @@ def describe(check: DatasetCheck) -> str:
         f"equals the paper's counts: {_ANSWERS[check.matches_paper]}",
         f"can be evaluated: {_ANSWERS[check.usable]}",
     ]
+    if check.facts:
+        lines.append(f"licence: {check.facts.licence}")
     for title, found in (("problems", check.problems), ("warnings", check.warnings)):
         lines += [f"{title}:", *(f"  - {line}" for line in found)] if found else []
     return "\n".join(lines)
@@ -184,14 +205,15 @@ class _Ledger:
         if path not in self.facts:
             self.facts[path] = inspect_picture(path)
         self.labels[path] = max(sample.label, self.labels.get(path, 0))
-        if sample.mask_paths and not self.facts[path].fault:
+        if (sample.mask_paths or sample.drawn_mask) and not self.facts[path].fault:
             self._look_at_masks(sample)
 
     def _look_at_masks(self, sample: Sample) -> None:
         if self.facts[sample.image_path].turned:
             self.turned_with_mask.append(sample.image_path)
         try:
-            if not read_mask(sample, image_size=self.facts[sample.image_path].size).any():
+            truth = read_mask(sample, image_size=self.facts[sample.image_path].size)
+            if sample.label and not truth.any():
                 self.empty_masks.append(sample.image_path)
         except FapromptError as error:
             self.bad_masks.append(str(error).rstrip("."))
@@ -202,18 +224,13 @@ class _Ledger:
 
     def mask_problems(self) -> tuple[str, ...]:
         """Masks that would stop the pixel figures."""
-        if not self.bad_masks:
-            return ()
-        told = "; ".join(self.bad_masks[:5])
-        return (f"{len(self.bad_masks)} pictures with a mask that does not fit: {told}",)
+        return tuple(dict.fromkeys(self.bad_masks))  # slices of one picture say the same
 
     def picture_problems(self) -> tuple[str, ...]:
         """Pictures to be mended that a run would leave out or count twice over."""
-        lines = []
-        faulty = [f"{self._name(path)} ({self.facts[path].fault})" for path in self.unreadable]
-        if faulty:
-            lines.append(f"{len(faulty)} cannot be read: {examples(sorted(faulty))}")
-        torn = [group for group in self._copies() if len({self.labels[path] for path in group}) > 1]
+        ordered = sorted(self.unreadable, key=lambda path: natural_key(self._name(path)))
+        lines = [f"{self._name(path)} cannot be read: {self.facts[path].fault}" for path in ordered]
+        torn = [group for group in self._copies() if self._is_torn(group)]
         if torn:
             told = examples(" = ".join(map(self._name, group)) for group in torn)
             lines.append(f"{len(torn)} with equal content, normal and anomalous at once: {told}")
@@ -222,7 +239,7 @@ class _Ledger:
     def warnings(self, dataset: str) -> tuple[str, ...]:
         """What does no harm, or none that is certain."""
         lines = []
-        copies = self._copies()
+        copies = [group for group in self._copies() if not self._is_torn(group)]
         if copies:
             surplus = sum(len(group) - 1 for group in copies)
             told = examples((" = ".join(map(self._name, group)) for group in copies), limit=3)
@@ -239,6 +256,13 @@ class _Ledger:
             told = self._names(self.turned_with_mask)
             lines.append(f"turned by EXIF, so the mask has to be drawn as shown: {told}")
         return tuple(lines)
+
+    def copies(self) -> tuple[tuple[str, ...], ...]:
+        """All groups of pictures with equal content."""
+        return tuple(tuple(map(self._name, group)) for group in self._copies())
+
+    def _is_torn(self, group: list[Path]) -> bool:
+        return len({self.labels[path] for path in group}) > 1
 
     def _copies(self) -> list[list[Path]]:
         groups: dict[str, list[Path]] = defaultdict(list)

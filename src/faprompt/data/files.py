@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,15 @@ def list_images(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if is_image_name(path.name) and path.is_file()]
 
 
+def list_files(folder: Path, *extensions: str) -> list[Path]:
+    """Files directly in `folder` with one of these extensions, in natural order."""
+    return [
+        path
+        for path in _entries(folder)
+        if path.suffix.casefold() in extensions and not is_litter(path.name) and path.is_file()
+    ]
+
+
 def list_folders(folder: Path) -> list[Path]:
     """Subfolders of `folder` in natural order, litter left out."""
     return [path for path in _entries(folder) if not is_litter(path.name) and is_folder(path)]
@@ -100,6 +110,25 @@ def find_folder(root: Path, *names: str) -> Path | None:
     return found[0] if found else None
 
 
+def folders_beside(root: Path, read: Collection[Path]) -> list[Path]:
+    """Folders below `root` that are not read and lead to nothing that is, topmost level only."""
+    left_out: list[Path] = []
+    for folder in list_folders(root):
+        if folder in read:
+            continue
+        if any(path.is_relative_to(folder) for path in read):
+            left_out += folders_beside(folder, read)
+        else:
+            left_out.append(folder)
+    return left_out
+
+
+def unnested(folder: Path) -> Path:
+    """`folder`, or the folder of its own name inside it: some archives bring `Class1/Class1/`."""
+    inside = None if holds_images(folder) else find_folder(folder, folder.name)
+    return folder if inside is None else inside
+
+
 def folder_name(path: Path) -> str:
     """The folder's own name, also where the path is `.` or ends in `..`; links keep theirs."""
     return os.path.basename(os.path.abspath(path))
@@ -121,6 +150,18 @@ def examples(names: Iterable[str], *, limit: int = 5) -> str:
     rest = len(every) - limit
     shown = ", ".join(every[:limit])
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file, with or without a byte order mark.
+
+    Raises:
+        DatasetError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{file} is no readable JSON: {error}.") from error
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -55,19 +55,21 @@ class FolderReader:
                 f"{root} is not a folder we can label: expected {self.layout}; found {found}."
             )
         notes = Notes()
-        shelves = [_shelf(kind) for kind in _kind_folders(root)]
-        _drop_beside_masks(shelves)
-        pairs = _pair(root, shelves, notes)
+        shelves = [fill_shelf(kind) for kind in _kind_folders(root)]
+        drop_beside_masks(shelves)
+        pairs = pair_shelves(shelves, find_folder(root, *MASK_FOLDERS), root, notes)
         _note_surroundings(root, notes)
         class_name = folder_name(root)
         samples = [
-            _sample(image, shelf, pairs, class_name) for shelf in shelves for image in shelf.images
+            shelf_sample(image, shelf, pairs, class_name=class_name, dataset=self.name)
+            for shelf in shelves
+            for image in shelf.images
         ]
         return build_dataset(self.name, root, samples, notes, split=split, reason=reason)
 
 
 @dataclass(slots=True)
-class _Shelf:
+class Shelf:
     """One kind's pictures, and the masks that lie among them."""
 
     kind: str
@@ -89,17 +91,17 @@ def _reason(normal: list[str], defects: list[str]) -> str:
     return f"normal pictures in {examples(normal)}, {beside}"
 
 
-def _shelf(folder: Path) -> _Shelf:
+def fill_shelf(folder: Path) -> Shelf:
     """A file is a mask when its name is a picture's name with a mask's ending."""
     every = list_images(folder)
     stems = {stem_key(path) for path in every}
     is_mask = {path: mask_owner_stem(stem_key(path)) in stems for path in every}
     images = [path for path in every if not is_mask[path]]
     masks = [path for path in every if is_mask[path]]
-    return _Shelf(folder.name, is_normal_name(folder.name), images, masks)
+    return Shelf(folder.name, is_normal_name(folder.name), images, masks)
 
 
-def _drop_beside_masks(shelves: list[_Shelf]) -> None:
+def drop_beside_masks(shelves: list[Shelf]) -> None:
     """Once some masks lie beside pictures, `x_mask.png` without its `x` is a lost mask."""
     if not any(shelf.masks for shelf in shelves):
         return
@@ -109,9 +111,10 @@ def _drop_beside_masks(shelves: list[_Shelf]) -> None:
         shelf.images = [path for path, owner in owners.items() if owner is None]
 
 
-def _pair(root: Path, shelves: list[_Shelf], notes: Notes) -> dict[Path, tuple[Path, ...]]:
-    """Masks of all defects; {} means image labels only."""
-    truth = find_folder(root, *MASK_FOLDERS)
+def pair_shelves(
+    shelves: list[Shelf], truth: Path | None, root: Path, notes: Notes
+) -> dict[Path, tuple[Path, ...]]:
+    """Masks of all defects, beside them or in the folder `truth`; {} means image labels only."""
     defects = [shelf for shelf in shelves if not shelf.normal]
     if not defects or not (truth or any(shelf.masks for shelf in defects)):
         return {}
@@ -125,7 +128,7 @@ def _pair(root: Path, shelves: list[_Shelf], notes: Notes) -> dict[Path, tuple[P
     return take_pairings(pairings, notes, what=relative_name(truth or root, root))
 
 
-def _pair_flat(images: list[Path], masks: list[Path], shelves: list[_Shelf], root: Path) -> Pairing:
+def _pair_flat(images: list[Path], masks: list[Path], shelves: list[Shelf], root: Path) -> Pairing:
     """Masks without subfolders, for all kinds; blank ones of normal pictures are no strays."""
     pairing = pair_masks(images, masks, root=root)
     normal = [image for shelf in shelves if shelf.normal for image in shelf.images]
@@ -136,7 +139,7 @@ def _masks_in(truth: Path | None, *kind: str) -> list[Path]:
     return list_images(truth.joinpath(*kind)) if truth else []
 
 
-def _note_strays(truth: Path | None, shelves: list[_Shelf], root: Path, notes: Notes) -> None:
+def _note_strays(truth: Path | None, shelves: list[Shelf], root: Path, notes: Notes) -> None:
     """Masks of kinds that have no pictures, and lost masks beside normal pictures."""
     kinds = {shelf.kind for shelf in shelves}
     for folder in list_folders(truth) if truth else []:
@@ -156,9 +159,16 @@ def _note_surroundings(root: Path, notes: Notes) -> None:
         notes.warnings.append("masks seem to lie in ../ground_truth; give the folder above instead")
 
 
-def _sample(
-    image: Path, shelf: _Shelf, pairs: dict[Path, tuple[Path, ...]], class_name: str
+def shelf_sample(
+    image: Path,
+    shelf: Shelf,
+    pairs: dict[Path, tuple[Path, ...]],
+    *,
+    class_name: str,
+    dataset: str,
+    split: str = "test",
 ) -> Sample:
+    """One picture of a shelf with its masks."""
     masks = pairs.get(image, ())
     return Sample(
         image_path=image,
@@ -167,5 +177,6 @@ def _sample(
         defect_type="good" if shelf.normal else shelf.kind,
         mask_paths=masks,
         has_pixel_label=bool(pairs) and (shelf.normal or bool(masks)),
-        dataset="folder",
+        split=split,
+        dataset=dataset,
     )

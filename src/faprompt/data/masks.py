@@ -9,8 +9,9 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from faprompt.data.shapes import draw_mask
 from faprompt.errors import DatasetError, ImageReadError
-from faprompt.records import Sample
+from faprompt.records import DrawnMask, Sample
 
 MaskPolicy = Literal["reference", "strict"]
 
@@ -41,8 +42,8 @@ def read_mask(
 ) -> np.ndarray:
     """The anomalous pixels of one sample.
 
-    Several mask files are united. A normal picture of a pixel-labelled dataset gives zeros.
-    A sample with a region gives that part of the picture.
+    Several mask files are united; outlines are drawn. A normal picture of a pixel-labelled
+    dataset gives zeros. A sample with a region gives that part of the picture.
 
     Args:
         sample: one with `has_pixel_label`.
@@ -69,7 +70,9 @@ def read_mask(
         )
     size = image_size or picture_size(sample.image_path)
     truth = np.zeros(size, dtype=bool)
-    if sample.label:
+    if sample.drawn_mask is not None:
+        truth |= _drawn(sample, sample.drawn_mask, size)
+    elif sample.label:
         truth |= _union(sample, size, policy)
     return truth if sample.region is None else _crop(truth, sample)
 
@@ -136,6 +139,17 @@ def is_blank_mask(path: Path) -> bool:
         DatasetError: the file cannot be read.
     """
     return not _read_grey(path).any()
+
+
+def _drawn(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np.ndarray:
+    if drawn.image_size != size:
+        given, wanted = ("{}x{}".format(*pair) for pair in (drawn.image_size, size))
+        source = f" in {sample.mask_paths[0]}" if sample.mask_paths else ""
+        raise DatasetError(
+            f"the annotations of {sample.image_path}{source} are for a picture of {given}, but it "
+            f"is {wanted} (height x width). Use the pictures that were annotated."
+        )
+    return draw_mask(drawn)
 
 
 def _union(sample: Sample, size: tuple[int, int], policy: MaskPolicy) -> np.ndarray:

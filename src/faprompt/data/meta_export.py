@@ -27,16 +27,16 @@ def write_meta_json(dataset: Dataset, path: str | Path) -> Path:
         The path written.
 
     Raises:
-        DatasetError: the format cannot hold a sample: it is a region of a picture, or has
-            several masks.
+        DatasetError: the format cannot hold a sample: it is a region of a picture, has
+            several masks, or a mask that is drawn from a list of outlines.
     """
     target = Path(path)
-    unfit = [sample for sample in dataset if sample.region or len(sample.mask_paths) > 1]
+    unfit = [sample for sample in dataset if _is_unfit(sample)]
     if unfit:
         names = examples(sample.image_path.name for sample in unfit)
         raise DatasetError(
             f"meta.json holds whole pictures with one mask at most; {len(unfit)} samples are "
-            f"regions or have several masks: {names}."
+            f"regions or have several masks or drawn ones: {names}."
         )
     classes: dict[str, list[dict[str, object]]] = {name: [] for name in dataset.class_names()}
     for sample in dataset:
@@ -45,6 +45,11 @@ def write_meta_json(dataset: Dataset, path: str | Path) -> Path:
     splits[dataset.split] = classes
     _write_atomically(target, json.dumps(splits, indent=4) + "\n")
     return target
+
+
+def _is_unfit(sample: Sample) -> bool:
+    several = len(sample.mask_paths) > 1
+    return several or sample.region is not None or bool(sample.label and sample.drawn_mask)
 
 
 def _record(sample: Sample, dataset_name: str, folder: Path) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,13 @@ class PathFinder:
                 self.rescued += absolute or start > 0
                 return path
         return None
+
+
+def best_root(places: Sequence[Path], texts: Iterable[str]) -> Path:
+    """The folder below which most of these paths exist as written; the first one in a tie."""
+    parts = [path_parts(text) for text in texts]
+    found = [sum(os.path.isfile(place.joinpath(*names)) for names in parts) for place in places]
+    return places[found.index(max(found))]
 
 
 def path_parts(text: str) -> list[str]:

@@ -18,6 +18,12 @@ from faprompt.data.files import examples
 # Where the paper's own print differs from a complete download: (dataset, class) -> remark.
 MISPRINTS = {("mvtec", "tile"): "the paper prints 83 anomalous; the dataset has 84"}
 
+# How far the anomalous count may be from the paper's where its own making is not fully known.
+TOLERANCES = {"aitex": (3, "the paper does not say how it treats strips with two masks or none")}
+
+# Class names that anybody may give: these datasets are known by all their classes, not by some.
+_PLAIN_NAMES = frozenset({"dagm"})
+
 # dataset,class,normal,anomalous
 _TABLE = """
 mvtec,bottle,20,63
@@ -68,8 +74,29 @@ dtd_synthetic,Woven_068,51,79
 dtd_synthetic,Woven_104,20,80
 dtd_synthetic,Woven_125,20,79
 dtd_synthetic,Woven_127,80,80
+dagm,Class1,504,71
+dagm,Class2,491,84
+dagm,Class3,491,84
+dagm,Class4,507,68
+dagm,Class5,495,80
+dagm,Class6,508,67
+dagm,Class7,1000,150
+dagm,Class8,1000,150
+dagm,Class9,1000,150
+dagm,Class10,1000,150
+sdd,sdd,286,54
+aitex,aitex,564,183
+elpv,elpv,377,715
 brainmri,brain,98,155
+headct,brain,100,100
 br35h,brain,1500,1500
+lag,fundus,786,1711
+cvc_colondb,colon,0,380
+cvc_clinicdb,colon,0,612
+kvasir,colon,0,1000
+endo,colon,0,200
+isic,skin,0,379
+tn3k,thyroid,0,614
 """
 
 
@@ -79,6 +106,7 @@ class Comparison:
 
     matches: bool | None  # None where the paper has no such dataset
     differences: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what differs and still matches
 
 
 @cache
@@ -103,13 +131,16 @@ def published_counts(dataset: str) -> dict[str, tuple[int, int]]:
 def dataset_of_classes(class_names: frozenset[str]) -> str | None:
     """The dataset with several classes whose names include all of these.
 
+    DAGM's names (`Class1`, ...) are told only when all ten are there.
+
     Example:
         >>> dataset_of_classes(frozenset({"tile", "wood"})), dataset_of_classes(frozenset({"mug"}))
         ('mvtec', None)
     """
     for dataset, classes in _table().items():
         if len(classes) > 1 and class_names and class_names <= classes.keys():
-            return dataset
+            whole = class_names == classes.keys()
+            return dataset if whole or dataset not in _PLAIN_NAMES else None
     return None
 
 
@@ -119,7 +150,8 @@ def compare_counts(
     """Compare a reading with the paper.
 
     Datasets of several classes are compared class by class, and all classes have to be
-    there. Datasets that are one pooled group are compared by their totals.
+    there. Datasets that are one pooled group are compared by their totals. Within the
+    tolerance of a dataset a difference is a remark.
     """
     published = published_counts(dataset)
     if not published or split != "test":
@@ -130,7 +162,23 @@ def compare_counts(
         normal, anomalous = zip(*found.values(), strict=True)
         found, published = {pooled: (sum(normal), sum(anomalous))}, {pooled: _only(published)}
     differences = _differences(found, published)
+    if differences and _is_near(dataset, found, published):
+        width, why = TOLERANCES[dataset]
+        return Comparison(True, remarks=(f"{differences[0]}, within {width}: {why}",))
     return Comparison(not differences, differences)
+
+
+def _is_near(
+    dataset: str,
+    found: Mapping[str, tuple[int, int]],
+    published: Mapping[str, tuple[int, int]],
+) -> bool:
+    """True when only the anomalous counts differ, by no more than the dataset's tolerance."""
+    width, _ = TOLERANCES.get(dataset, (0, ""))
+    return found.keys() == published.keys() and all(
+        found[name][0] == normal and abs(found[name][1] - anomalous) <= width
+        for name, (normal, anomalous) in published.items()
+    )
 
 
 def _only(published: Mapping[str, tuple[int, int]]) -> tuple[int, int]:

@@ -10,41 +10,74 @@ import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from faprompt.data.aitex import AitexReader
 from faprompt.data.base import Dataset, Reader, rename_dataset
+from faprompt.data.coco import CocoReader
+from faprompt.data.dagm import DagmReader
+from faprompt.data.datumaro import DatumaroReader
+from faprompt.data.elpv import ElpvReader
+from faprompt.data.facts import DatasetFacts, dataset_facts
 from faprompt.data.files import examples, is_folder, list_folders, list_images
 from faprompt.data.folder import FolderReader
+from faprompt.data.folders import FoldersReader
+from faprompt.data.head_ct import HeadCtReader
+from faprompt.data.isic import ISIC
+from faprompt.data.lag import LagReader
 from faprompt.data.magnetic_tile import MagneticTileReader
 from faprompt.data.meta_json import MetaJsonReader
 from faprompt.data.mvtec import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
+from faprompt.data.polyps import CVC_CLINICDB, CVC_COLONDB, ENDO, KVASIR, foreign_polyps
 from faprompt.data.published_counts import compare_counts, published_counts
+from faprompt.data.realiad import RealIadReader
+from faprompt.data.sdd import SddReader
+from faprompt.data.segmented import SegmentedReader, images_and_masks
+from faprompt.data.subsample import SUBSETS, SubsetReader
+from faprompt.data.table import TableReader
+from faprompt.data.tn3k import TN3K
 from faprompt.data.visa import VisaReader
 from faprompt.data.yes_no import BR35H, BRAINMRI, YES_NO
 from faprompt.errors import ConfigError, DatasetError
 
 _META_JSON = MetaJsonReader()
+_TABLE = TableReader()
 _NAMED: tuple[Reader, ...] = (
     MVTEC,
     VisaReader(),
     BTAD,
     MPDD,
     DTD_SYNTHETIC,
+    SddReader(),
+    AitexReader(),
+    DagmReader(),
+    ElpvReader(),
     BRAINMRI,
     BR35H,
+    HeadCtReader(),
+    LagReader(),
+    CVC_COLONDB,
+    CVC_CLINICDB,
+    KVASIR,
+    ENDO,
+    ISIC,
+    TN3K,
+    RealIadReader(),
     MagneticTileReader(),
 )
 
 # Asked group by group; the first group with an answer decides, and has to agree on it. A list
 # somebody wrote beats our reading of folders, and a known dataset beats a look-alike.
 _DETECTION: tuple[tuple[Reader, ...], ...] = (
-    (_META_JSON,),
+    (_META_JSON, FoldersReader()),
     _NAMED,
     (MVTEC_STYLE, YES_NO),
+    (CocoReader(), DatumaroReader()),
     (FolderReader(),),
+    (_TABLE,),
 )
 _READERS: dict[str, Reader] = {reader.name: reader for group in _DETECTION for reader in group}
 
 # The forms other projects prepare any dataset in, tried when its own layout is not there.
-_PREPARED: tuple[Reader, ...] = (_META_JSON, MVTEC_STYLE)
+_PREPARED: tuple[Reader, ...] = (_META_JSON, MVTEC_STYLE, _TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +89,7 @@ class DatasetInfo:
     layout: str
     normal: int | None  # in the test split, as published; None for your own pictures
     anomalous: int | None
+    facts: DatasetFacts | None  # None for your own pictures
 
 
 def list_datasets() -> tuple[str, ...]:
@@ -79,38 +113,47 @@ def dataset_info(name: str) -> DatasetInfo:
     counts = published_counts(name).values()
     normal = sum(count[0] for count in counts) if counts else None
     anomalous = sum(count[1] for count in counts) if counts else None
-    return DatasetInfo(reader.name, reader.title, reader.layout, normal, anomalous)
+    facts = dataset_facts(name)
+    return DatasetInfo(reader.name, reader.title, reader.layout, normal, anomalous, facts)
 
 
-def read_dataset(root: str | Path, dataset: str = "auto", *, split: str = "test") -> Dataset:
+def read_dataset(
+    root: str | Path, dataset: str = "auto", *, split: str = "test", subset: str = "paper"
+) -> Dataset:
     """Read a labelled folder.
 
     Args:
-        root: the dataset's folder, or a `meta.json`.
+        root: the dataset's folder; or a list of pictures: `meta.json`, a table, COCO or
+            Datumaro annotations, a `folders.toml`.
         dataset: one of `list_datasets()`, or "auto" to find out. A known dataset is also
             read from the forms other projects prepare it in (`meta.json`, an MVTec tree).
         split: "test" by default, for training on auxiliary data too; few datasets have "train".
+        subset: "paper" is the test split of the paper; "all" keeps every normal sample of the
+            datasets that have no official test split and lend the paper a quarter of theirs.
 
     Returns:
         The samples in natural order of their paths. Counts that differ from the paper's are
         among the warnings.
 
     Raises:
-        ConfigError: `dataset` is no name we know.
-        DatasetError: the folder does not exist, is something else, or could be several things.
+        ConfigError: `dataset` is no name we know, or `subset` is neither.
+        DatasetError: the folder does not exist, is something else, or could be several things;
+            or its dataset has no subset "all".
     """
+    if subset not in SUBSETS:
+        raise ConfigError(f"subset should be 'paper' or 'all', got {subset!r}.")
     place = Path(root)
     if not place.exists():
         raise DatasetError(f"{place} does not exist; give the dataset's folder.")
     if dataset == "auto":
         reader, reason = detect_dataset(place)
-        found = reader.read(place, split=split)
+        found = _read(reader, place, split, subset)
         found = replace(found, reason=reason, warnings=found.warnings + _rivals(place, reader))
     else:
-        found = _read_named(place, _reader(dataset), split)
+        found = _read_named(place, _reader(dataset), split, subset)
     comparison = compare_counts(found.name, found.counts(), split=split)
     told = tuple(f"not the paper's {found.name}: {line}" for line in comparison.differences)
-    return replace(found, warnings=found.warnings + told)
+    return replace(found, warnings=found.warnings + told + comparison.remarks)
 
 
 def detect_dataset(root: Path) -> tuple[Reader, str]:
@@ -142,7 +185,19 @@ def _reader(name: str) -> Reader:
     )
 
 
-def _read_named(root: Path, reader: Reader, split: str) -> Dataset:
+def _read(reader: Reader, root: Path, split: str, subset: str) -> Dataset:
+    if isinstance(reader, SubsetReader):
+        return reader.read(root, split=split, subset=subset)
+    if subset != "paper":
+        named = [other.name for other in _NAMED if isinstance(other, SubsetReader)]
+        raise DatasetError(
+            f"{root} was read as {reader.name}, which has no subset {subset!r}: nothing was drawn "
+            f"from it. Leave the subset away; {', '.join(named)} have one in their own layout."
+        )
+    return reader.read(root, split=split)
+
+
+def _read_named(root: Path, reader: Reader, split: str, subset: str) -> Dataset:
     if reader.recognise(root) is None:
         for other in _NAMED:
             if reason := other.recognise(root):
@@ -152,8 +207,8 @@ def _read_named(root: Path, reader: Reader, split: str) -> Dataset:
                 )
         for form in _PREPARED:
             if form is not reader and form.recognise(root):
-                return rename_dataset(form.read(root, split=split), reader.name)
-    return reader.read(root, split=split)
+                return rename_dataset(_read(form, root, split, subset), reader.name)
+    return _read(reader, root, split, subset)
 
 
 def _rivals(root: Path, reader: Reader) -> tuple[str, ...]:
@@ -171,13 +226,16 @@ def _nothing_found(root: Path) -> str:
 
 def _hint(root: Path) -> str:
     if not is_folder(root):
-        return "it is a file; give a folder, or a .json list."
+        return "it is a file; give a folder, or a list: meta.json, .csv, .jsonl, COCO .json, .toml."
     folders, images = list_folders(root), list_images(root)
-    if foreign := foreign_tree(root):
+    if foreign := foreign_tree(root) or foreign_polyps(root):
         return f"{foreign}."
     below = [f"{place.name} ({name})" for place in folders if (name := _known_name(place))]
     if below:
         return f"it holds {examples(below)}; give one such folder."
+    if images_and_masks(root):
+        alike = ", ".join(one.name for one in _NAMED if isinstance(one, SegmentedReader))
+        return f"images and masks without labels could be any of {alike}; name the one you mean."
     above = root.resolve().parent
     if name := _known_name(above):
         return f"the folder above, {above}, looks like {name}; give that one."
