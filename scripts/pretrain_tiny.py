@@ -31,15 +31,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    from pip._vendor import tomli as tomllib
-
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.tokens import END, START, bpe_ids
 from faprompt.clip.weights import save_backbone
+from faprompt.config import parse_toml
 from faprompt.losses import local_loss
 from faprompt.metrics import auroc
 from faprompt.prompts.templates import IMAGENET_TEMPLATES, WINCLIP_TEMPLATES
@@ -333,7 +329,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="overrides the config, to stop early")
     options = parser.parse_args()
-    config: Config = tomllib.loads(options.config.read_text())
+    config: Config = parse_toml(options.config.read_text())
     if options.steps:
         config["run"]["steps"] = options.steps
     options.out.mkdir(parents=True, exist_ok=True)

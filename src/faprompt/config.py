@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -117,3 +118,16 @@ def _fit_bool(value: Any) -> bool:
     if str(value).lower() not in words:
         raise ValueError(f"{value!r} is neither true nor false")
     return words[str(value).lower()]
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML into plain data.
+
+    Raises:
+        ValueError: the text is no TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)

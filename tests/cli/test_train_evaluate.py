@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 
+from faprompt.evaluation.progress import PROGRESS_NAME, Progress
 from faprompt.model_folder import load_detector, read_config
 from tests.helpers import folders
 
@@ -135,13 +136,41 @@ class TestEvaluate:
         told = faprompt(
             "evaluate", shelf, *self.CLIP, "--out", tmp_path, "--json", "--by-defect",
             "--resolution", "picture", "--fpr-limit", "0.1", "--batch-size", "5",
+            "--replicates", "40", "--gallery", "1", "--pro-200",
         )  # fmt: skip
         found = json.loads(told.out)
         assert set(found["classes"]) == {"mug/chip", "mug/dent", "nut/chip", "nut/dent"}
         assert found["settings"] == {
             "batch_size": 5, "resolution": "picture", "fpr_limit": 0.1,
             "mask_policy": "reference", "by_defect": True,
+            "replicates": 40, "gallery": 1, "pro_200": True,
         }  # fmt: skip
+        assert "pro_200" in found["mean"] and found["resolution"] == "picture"
+        with (tmp_path / "gallery" / "gallery.csv").open(newline="") as file:
+            assert {line["rank"] for line in csv.DictReader(file)} == {"1"}
+
+    def test_an_interrupted_run_goes_on(self, faprompt, shelf, tmp_path, monkeypatch):
+        command = ["evaluate", shelf, *self.CLIP, "--replicates", "40", "--gallery", "0"]
+        command += ["--batch-size", "3", "--json", "--out"]
+        whole = json.loads(faprompt(*command, tmp_path / "whole").out)
+        save = Progress.save_if_due
+
+        def save_and_stop(self, images, groups):
+            self._due = 0.0
+            save(self, images, groups)
+            if len(images) == 6:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Progress, "save_if_due", save_and_stop)
+            assert faprompt(*command, tmp_path / "out").code != 0
+        kept = (tmp_path / "out" / PROGRESS_NAME).read_bytes()
+        told = faprompt(*command, tmp_path / "out")
+        assert "going on after 6 of" in told.err and json.loads(told.out) == whole
+        assert not (tmp_path / "out" / PROGRESS_NAME).exists()
+        (tmp_path / "out" / PROGRESS_NAME).write_bytes(kept)
+        told = faprompt(*command, tmp_path / "out", "--no-resume")
+        assert "going on" not in told.err and json.loads(told.out) == whole
 
     def test_several_folders_have_a_folder_each(self, faprompt, shelf, tmp_path):
         both = [shelf / "mug", shelf / "nut"]
@@ -166,6 +195,7 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("arguments", "code", "told"),
         [
+            (["--replicates", "7"], 2, "replicates should be 0 (no intervals) or at least 40"),
             (["--fpr-limit", "2"], 2, "fpr_limit should be above 0 and at most 1, got 2.0"),
             (["--dataset", "mvtek"], 2, "There is no dataset 'mvtek'"),
             (["--model", "x"], 2, "Give --model, or --method"),

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from faprompt.errors import DatasetError
 from faprompt.evaluation import EvaluationConfig, evaluate
-from faprompt.metrics import METRIC_NAMES, aupro
+from faprompt.metrics import METRIC_NAMES, aupro, mean_replicates, pro_200
 from tests.evaluation import toys
 
 
@@ -136,6 +136,39 @@ class TestFigures:
         assert calls == [(5, 18), (10, 18), (15, 18), (18, 18)]
 
 
+class TestIntervals:
+    def test_the_mean_is_bootstrapped_replicate_by_replicate(self, measured):
+        assert set(measured.mean_intervals) == set(METRIC_NAMES)
+        for name, (low, high) in measured.mean_intervals.items():
+            drawn = mean_replicates([row[name] for row in measured.replicates.values()])
+            assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+
+    def test_they_do_not_depend_on_where_the_dataset_lies(self, detector, measured, tmp_path):
+        moved = evaluate(detector, toys.dataset(tmp_path))
+        assert moved.classes == measured.classes
+
+    def test_groups_that_share_normal_pictures_share_their_draws(self, detector, shared):
+        found = evaluate(detector, shared, EvaluationConfig(by_defect=True))
+        whole = evaluate(detector, shared)
+        chip, dent = (found.replicates[f"mug/{kind}"]["image_auroc"] for kind in ("chip", "dent"))
+        known = ~np.isnan(chip) & ~np.isnan(dent)
+        both = whole.replicates["mug"]["image_auroc"][known]
+        assert known.sum() > 100  # between its two parts, as a weighted mean of them
+        assert (np.minimum(chip, dent)[known] <= both + 1e-9).all()
+        assert (np.maximum(chip, dent)[known] >= both - 1e-9).all()
+
+    def test_none_are_drawn_where_none_are_wanted(self, detector, measured, shared):
+        plain = evaluate(detector, shared, EvaluationConfig(replicates=0))
+        assert plain.mean == measured.mean and plain.mean_intervals == {}
+        assert all(result.intervals == {} for result in plain.classes.values())
+
+    def test_the_authors_pro_on_request(self, detector, measured, shared):
+        found = evaluate(detector, shared, EvaluationConfig(pro_200=True))
+        assert "pro_200" not in measured.mean and "pro_200" not in found.mean_intervals
+        pair = pixel_truth(detector, shared, "mug", resolution="model")
+        assert found.classes["mug"]["pro_200"] == pytest.approx(pro_200(*pair), abs=1e-3)
+
+
 class TestIncompleteData:
     @pytest.fixture
     def own(self, tmp_path):
@@ -232,6 +265,8 @@ class TestIncompleteData:
         ({"resolution": "screen"}, "resolution should be model or picture"),
         ({"fpr_limit": 0}, "fpr_limit should be above 0 and at most 1, got 0"),
         ({"fpr_limit": 1.5}, "fpr_limit should be above 0 and at most 1, got 1.5"),
+        ({"replicates": 7}, r"replicates should be 0 \(no intervals\) or at least 40, got 7"),
+        ({"gallery": -1}, r"gallery should be 0 \(none\) or more pictures, got -1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, told):

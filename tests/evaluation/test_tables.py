@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -53,6 +54,11 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def shown(result, name):
+    low, high = result.intervals[name]
+    return f"{100 * result[name]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def strict(text):
     def refuse(word):
         raise AssertionError(f"{word} is not JSON")
@@ -67,16 +73,28 @@ class TestMetricsJson:
         assert content["dataset"] == "toy" and content["model"] == "small-clip"
         assert content["method"] == "clip" and content["backbone"] == "test-tiny"
         assert set(content["classes"]) == {"mug", "nut"}
-        assert set(content["classes"]["mug"]) == {*METRIC_NAMES, "normal", "anomalous", "undefined"}
+        others = {"normal", "anomalous", "undefined", "intervals"}
+        assert set(content["classes"]["mug"]) == {*METRIC_NAMES, *others}
         assert content["mean"] == evaluation.mean
-        assert content["settings"]["resolution"] == "model"
+        assert content["resolution"] == content["settings"]["resolution"] == "model"
         assert content["environment"]["torch"]
 
     def test_what_cannot_be_computed_is_absent_with_a_reason(self, folder):
         nut = strict((folder / "metrics.json").read_text())["classes"]["nut"]
         missing = {"pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
-        assert set(nut) == set(METRIC_NAMES) - missing | {"normal", "anomalous", "undefined"}
+        others = {"normal", "anomalous", "undefined", "intervals"}
+        assert set(nut) == set(METRIC_NAMES) - missing | others
+        assert set(nut["intervals"]) == set(METRIC_NAMES) - missing
         assert set(nut["undefined"]) == missing and all(nut["undefined"].values())
+
+    def test_every_figure_has_its_interval(self, folder, evaluation):
+        content = strict((folder / "metrics.json").read_text())
+        for name, result in evaluation.classes.items():
+            told = content["classes"][name]["intervals"]
+            assert told == {metric: list(pair) for metric, pair in result.intervals.items()}
+        assert set(content["intervals"]) == set(content["mean"]) == set(METRIC_NAMES)
+        for low, high in content["intervals"].values():
+            assert 0 <= low <= high <= 1
 
     def test_unreadable_pictures_are_named(self, folder, evaluation):
         unreadable = strict((folder / "metrics.json").read_text())["unreadable"]
@@ -92,10 +110,10 @@ class TestTables:
         table = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
         assert table[0] == ["class", "normal", "anomalous", *METRIC_NAMES]
         mug = evaluation.classes["mug"]
-        assert table[1] == ["mug", "3", "5", *(f"{100 * mug[n]:.1f}" for n in METRIC_NAMES)]
+        assert table[1] == ["mug", "3", "5", *(shown(mug, n) for n in METRIC_NAMES)]
         assert table[2][:3] == ["nut", "4", "5"] and table[2][-4:] == ["-"] * 4
         assert table[3][0] == "**mean**"
-        assert table[3][-1] == f"{100 * evaluation.mean['aupro']:.1f}"
+        assert table[3][-1].startswith(f"{100 * evaluation.mean['aupro']:.1f} [")
         assert "1 pictures could not be read." in lines
 
     def test_one_class_needs_no_mean(self, evaluation):
@@ -109,7 +127,30 @@ class TestTables:
         for name in METRIC_NAMES:
             assert float(mug[name]) == pytest.approx(evaluation.classes["mug"][name], rel=1e-5)
             assert float(mean[name]) == pytest.approx(evaluation.mean[name], rel=1e-5)
-        assert nut["aupro"] == "" and nut["normal"] == "4"
+            low, high = evaluation.classes["mug"].intervals[name]
+            assert float(mug[f"{name}_low"]) == pytest.approx(low, rel=1e-5)
+            assert float(mug[f"{name}_high"]) == pytest.approx(high, rel=1e-5)
+            assert float(mean[f"{name}_high"]) >= float(mean[f"{name}_low"])
+        assert nut["aupro"] == nut["aupro_low"] == "" and nut["normal"] == "4"
+        assert list(mug)[:10] == ["class", "normal", "anomalous", *METRIC_NAMES]
+
+    def test_the_table_says_what_was_measured_where(self, evaluation):
+        told = to_markdown([evaluation])
+        assert "Pixel metrics at the model's size, 56x56 (resolution: model)." in told
+        assert "95 % intervals over pictures, from 200 bootstrap replicates." in told
+        config = EvaluationConfig(resolution="picture", replicates=0)
+        told = to_markdown([replace(evaluation, config=config)])
+        assert "Pixel metrics at each picture's own size (resolution: picture)." in told
+        assert "bootstrap" not in told
+
+    def test_the_authors_pro_stands_beside_the_others_on_request(self, tmp_path):
+        config = EvaluationConfig(pro_200=True, replicates=0)
+        found = evaluate(toys.detector(), toys.dataset(tmp_path), config)
+        assert to_json(found)["mean"]["pro_200"] == pytest.approx(
+            np.mean([result["pro_200"] for result in found.classes.values()])
+        )
+        assert "| aupro | pro_200 |" in to_markdown([found])
+        assert "pro_200,image_auroc_low" in module._metrics_csv(found)
 
     def test_every_picture_has_a_line_of_scores(self, folder, evaluation):
         lines = rows(folder / "scores.csv")

@@ -50,5 +50,5 @@ def dataset(folder: Path, *, classes=("mug", "nut"), masked: bool = True) -> Dat
     return Dataset(name="toy", root=folder, samples=tuple(samples))
 
 
-def detector():
-    return small.detector("clip", sigma_px=1.0)
+def detector(*, sigma_px=1.0):
+    return small.detector("clip", sigma_px=sigma_px)

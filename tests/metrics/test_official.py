@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faprompt.metrics import UndefinedMetricError, aupro, pro_200
+from faprompt.metrics import AnomalyMetrics, UndefinedMetricError, aupro, pro_200
 from tests.helpers.aupro_reference import pro_200_loop
 from tests.helpers.score_maps import NASTY, draw_maps, nasty_maps
 
@@ -87,3 +87,32 @@ def test_undefined_without_any_pair():
 def test_refuses_a_limit_out_of_range():
     with pytest.raises(ValueError, match="fpr_limit"):
         pro_200([np.eye(2)], [np.eye(2)], fpr_limit=0)
+
+
+@pytest.mark.parametrize("mode", ["binned", "exact"])
+@pytest.mark.parametrize("name", ["plain", "sigmoid", "256 levels", "heavy tails"])
+def test_a_stream_gives_the_same(mode, name):
+    score_maps, masks = nasty_maps(name, count=12, size=(20, 24), separation=1.0)
+    parts = [AnomalyMetrics(mode, pro_200=True) for _ in range(2)]
+    for i, pair in enumerate(zip(score_maps, masks, strict=True)):
+        parts[i % 2].update([i], [i % 2], *([array] for array in pair))
+    parts[0].merge(parts[1])
+    result = parts[0].compute()
+    assert result["pro_200"] == pytest.approx(pro_200(score_maps, masks), abs=1e-9)
+    assert "pro_200" not in result.intervals
+
+
+def test_a_stream_too_large_for_exact_counts_stays_within_its_bins():
+    score_maps, masks = nasty_maps("sigmoid", count=6, size=(500, 420), separation=1.0)
+    metrics = AnomalyMetrics(pro_200=True)
+    for i, pair in enumerate(zip(score_maps, masks, strict=True)):
+        metrics.update([i], [i % 2], *([array] for array in pair))
+    assert metrics.compute()["pro_200"] == pytest.approx(pro_200(score_maps, masks), abs=1e-4)
+
+
+def test_a_stream_without_an_answer_says_why():
+    metrics = AnomalyMetrics(pro_200=True)
+    assert metrics.compute().undefined["pro_200"] == "no image has both a score map and a mask"
+    metrics.update([0.5], [1], [np.array([[0.3, 0.3]])], [np.array([[0, 1]])])
+    assert "same score" in metrics.compute().undefined["pro_200"]
+    assert "pro_200" not in AnomalyMetrics().compute().undefined

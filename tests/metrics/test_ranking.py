@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as rival
 
-from faprompt.metrics import UndefinedMetricError, auroc, average_precision, f1_max
+from faprompt.metrics import (
+    UndefinedMetricError,
+    auroc,
+    average_precision,
+    f1_max,
+    f1_max_threshold,
+)
 
 ROADS = (auroc, average_precision, f1_max)
 
@@ -119,3 +125,23 @@ def test_undefined_with_a_reason(road, scores, labels, reason):
 def test_refusals(road, scores, labels, error, message):
     with pytest.raises(error, match=message):
         road(scores, labels)
+
+
+@pytest.mark.parametrize("levels", [3, 20, None])
+def test_the_threshold_of_the_best_f1_gives_it(levels):
+    rng = np.random.default_rng(4)
+    labels = rng.random(60) < 0.3
+    scores = rng.standard_normal(60) + labels
+    if levels:
+        scores = np.round(scores * levels / 6)
+    called = scores >= f1_max_threshold(scores, labels)
+    assert rival.f1_score(labels, called) == pytest.approx(f1_max(scores, labels))
+
+
+def test_of_several_thresholds_the_highest():
+    """From 0.8 on one of two is found and nothing else; from 0.2 on both, with two alarms."""
+    scores, labels = [0.8, 0.6, 0.4, 0.2], [1, 0, 0, 1]
+    assert f1_max(scores, labels) == pytest.approx(2 / 3)
+    assert f1_max_threshold(scores, labels) == 0.8
+    with pytest.raises(UndefinedMetricError, match="one class only"):
+        f1_max_threshold(scores, [0, 0, 0, 0])

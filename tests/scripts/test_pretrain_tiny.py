@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from faprompt.clip.weights import load_backbone
+from faprompt.config import parse_toml
 from scripts import pretrain_tiny
 from scripts.pretrain_tiny import balanced_entropy, rate, run
 
@@ -15,7 +16,7 @@ CONFIG = Path(pretrain_tiny.__file__).with_suffix(".toml")
 
 @pytest.fixture
 def config():
-    config = pretrain_tiny.tomllib.loads(CONFIG.read_text())
+    config = parse_toml(CONFIG.read_text())
     config["run"] |= {"steps": 4, "batch_size": 4, "checkpoint_every": 2, "log_every": 1}
     config["run"] |= {"snapshot_every": 3}
     config["data"]["image_size"] = 64

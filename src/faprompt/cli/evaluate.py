@@ -14,9 +14,11 @@ from faprompt.cli import _options as o
 def evaluate(
     data: Annotated[list[Path], typer.Argument(help="Labelled folders.")],
     dataset: o.DatasetName = "auto",
+    subset: o.Subset = "paper",
     model: o.Model = None,
     method: o.Method = None,
     backbone: o.Backbone = None,
+    preset: o.Preset = "paper",
     assignments: o.Assignments = None,
     out: o.Out = Path("faprompt-evaluation"),
     resolution: Annotated[
@@ -27,37 +29,62 @@ def evaluate(
     by_defect: Annotated[
         bool, typer.Option(help="One group per kind of defect, against all normal pictures.")
     ] = False,
+    replicates: Annotated[
+        int, typer.Option(help="Bootstrap replicates of the 95 % intervals; 0 for none.")
+    ] = 200,
+    gallery: Annotated[
+        int, typer.Option(help="Pictures per kind of mistake on a contact sheet; 0 for none.")
+    ] = 12,
+    pro_200: Annotated[
+        bool, typer.Option("--pro-200", help="Also the authors' own PRO, beside AUPRO.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with an interrupted run in OUT, if it is the same.")
+    ] = True,
     batch_size: o.BatchSize = 8,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     as_json: o.Json = False,
 ) -> None:
-    """Measure a detector: metrics.json, metrics.md, metrics.csv, scores.csv and curves in OUT.
+    """Measure a detector: metrics.json, .md and .csv, scores.csv, curves and gallery in OUT.
 
+    An interrupted run goes on when called again with the same model, pictures and options.
     Exit 3 when some pictures could not be read; they are left out and named.
     """
     from faprompt.cli._terminal import note, pick_detector, progress_bar
     from faprompt.config import from_mapping, parse_assignments
     from faprompt.data import read_dataset
-    from faprompt.evaluation import EvaluationConfig, to_json, to_markdown, write_evaluation
+    from faprompt.evaluation import (
+        PROGRESS_NAME,
+        EvaluationConfig,
+        to_json,
+        to_markdown,
+        write_evaluation,
+        write_gallery,
+    )
     from faprompt.evaluation import evaluate as measure
 
     chosen = {
         "batch_size": batch_size, "resolution": resolution, "fpr_limit": fpr_limit,
-        "by_defect": by_defect,
+        "by_defect": by_defect, "replicates": replicates, "gallery": gallery, "pro_200": pro_200,
     }  # fmt: skip
     config = from_mapping(EvaluationConfig, chosen, what="evaluation options")
-    sets = [read_dataset(folder, dataset) for folder in data]
+    sets = [read_dataset(folder, dataset, subset=subset) for folder in data]
     detector = pick_detector(
-        model=model, method=method, backbone=backbone,
+        model=model, method=method, backbone=backbone, preset=preset,
         options=parse_assignments(assignments or []), device=device, precision=precision,
     )  # fmt: skip
     results = []
     for number, found in enumerate(sets):
-        with progress_bar(found.name) as advance:
-            result = measure(detector, found, config, progress=advance)
         folder = out if len(sets) == 1 else out / f"{number + 1}-{found.name}"
+        state = folder / PROGRESS_NAME
+        if not resume:
+            state.unlink(missing_ok=True)
+        with progress_bar(found.name) as advance:
+            result = measure(detector, found, config, progress=advance, resume=state, note=note)
         note(f"wrote {write_evaluation(result, folder)}")
+        for sheet in write_gallery(detector, result, folder):
+            note(f"wrote {sheet}")
         results.append(result)
     if as_json:
         rows = [to_json(result) for result in results]

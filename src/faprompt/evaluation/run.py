@@ -1,57 +1,33 @@
 """Many labelled pictures through one detector: metrics per class, and their mean.
 
 Streaming: a picture's map is counted and forgotten, so memory does not grow with the
-number of pictures. Pictures that cannot be read are left out and named.
+number of pictures. Pictures that cannot be read are left out and named. A run that was
+interrupted goes on from its file, see `progress.py`.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from faprompt.data.base import Dataset, by_defect_type
-from faprompt.data.masks import MaskPolicy, read_mask, resize_mask
+from faprompt.data.base import Dataset
+from faprompt.data.masks import resize_mask
 from faprompt.detector import Detector
-from faprompt.errors import DatasetError, ImageReadError
-from faprompt.imaging.read import read_image
-from faprompt.metrics import METRIC_NAMES, AnomalyMetrics, Curve, MetricResult
-from faprompt.records import Sample
+from faprompt.evaluation.config import EvaluationConfig, Resolution
+from faprompt.evaluation.groups import Groups, group_names
+from faprompt.evaluation.overlap import map_overlap
+from faprompt.evaluation.progress import ImageScore, Progress, picture_key, run_identity
+from faprompt.evaluation.reading import ReadSample, read_batches
+from faprompt.imaging.transform import resize_map
+from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
+from faprompt.records import AnomalyResult
 
-Resolution = Literal["model", "picture"]
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationConfig:
-    """How to measure. The defaults are the paper's, with exact AUPRO in place of its PRO."""
-
-    batch_size: int = 8
-    resolution: Resolution = "model"  # pixel metrics at the model's size, or the picture's own
-    fpr_limit: float = 0.3  # where AUPRO ends
-    mask_policy: MaskPolicy = "reference"
-    by_defect: bool = False  # a group per kind of defect, each against all normals of its class
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size should be at least 1, got {self.batch_size}.")
-        if self.resolution not in ("model", "picture"):
-            raise ValueError(f"resolution should be model or picture, got {self.resolution!r}.")
-        if not 0 < self.fpr_limit <= 1:
-            raise ValueError(f"fpr_limit should be above 0 and at most 1, got {self.fpr_limit}.")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageScore:
-    """One picture's line of `scores.csv`; `error` says why there is no score."""
-
-    sample: Sample
-    score: float | None
-    error: str = ""
+_SAVE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +43,30 @@ class Evaluation:
     curves: Mapping[str, Mapping[str, Curve]]
     images: tuple[ImageScore, ...]
     environment: Mapping[str, str]
+    root: Path = Path()  # of the dataset
+    replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
     def mean(self) -> dict[str, float]:
         """Mean over the classes that have the metric, as the paper averages."""
-        columns = {name: self._column(name) for name in METRIC_NAMES}
+        columns = {name: self._column(name) for name in self.config.metric_names}
         return {name: float(np.mean(values)) for name, values in columns.items() if values}
+
+    @property
+    def mean_intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the mean over these classes: other pictures, the same classes."""
+        drawn: dict[str, np.ndarray] = {}
+        for name in self.mean:
+            rows = [row[name] for key, row in self.replicates.items() if self._has(key, name)]
+            if rows:
+                drawn[name] = mean_replicates(rows)
+        return percentile_intervals(drawn)
 
     @property
     def undefined(self) -> dict[str, str]:
         """Metrics that no class has, each with its reason."""
         reasons: dict[str, str] = {}
-        for name in METRIC_NAMES:
+        for name in self.config.metric_names:
             if not self._column(name):
                 told = {result.undefined[name] for result in self.classes.values()}
                 reasons[name] = "; ".join(sorted(told)) or "no kind of defect to measure"
@@ -92,13 +80,11 @@ class Evaluation:
     def _column(self, name: str) -> list[float]:
         return [result.values[name] for result in self.classes.values() if name in result.values]
 
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    sample: Sample
-    image: np.ndarray | None
-    mask: np.ndarray | None
-    error: str = ""
+    def _has(self, class_name: str, metric: str) -> bool:
+        result = self.classes.get(class_name)
+        return (
+            result is not None and metric in result.values and metric in self.replicates[class_name]
+        )
 
 
 def evaluate(
@@ -107,6 +93,9 @@ def evaluate(
     config: EvaluationConfig | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
+    resume: Path | None = None,
+    note: Callable[[str], None] | None = None,
+    save_every_s: float = _SAVE_EVERY_S,
 ) -> Evaluation:
     """Measure a detector on a dataset.
 
@@ -114,32 +103,44 @@ def evaluate(
         detector: any; its own `forward` is what is measured.
         dataset: its classes are the metric groups, unless `config.by_defect`.
         progress: called with (done, total) pictures.
+        resume: a file to save the run in now and then. One that is there already is gone
+            on from if model, pictures, options and versions are the same, with the result
+            of an uninterrupted run to the bit. It stays; `write_evaluation` removes it.
+        note: called with a line for the person, on what was found in `resume`.
+        save_every_s: seconds between two savings; 0 saves after every batch.
 
     Raises:
         DatasetError: the dataset has problems, or two sizes that should agree do not.
     """
     config = config or EvaluationConfig()
     dataset.require_usable()
-    groups = _groups(dataset, config)
-    classes = {
-        name: AnomalyMetrics(fpr_limit=config.fpr_limit)
-        for name in dict.fromkeys(name for names in groups.values() for name in names)
-    }
-    images: list[ImageScore] = []
-    for batch in _batches(dataset.samples, config):
-        images += _measure(detector, batch, classes, groups, config)
+    about = environment(detector)
+    groups = Groups(group_names(dataset, config), config)
+    model = detector.fingerprint() if resume else ""
+    identity = run_identity(dataset, config, model=model, environment=about) if resume else {}
+    keeper = Progress(resume, identity, every_s=save_every_s)
+    images, found = keeper.load(dataset.samples, groups)
+    if found and note:
+        note(found)
+    rest = dataset.samples[len(images) :]
+    for batch in read_batches(rest, size=config.batch_size, policy=config.mask_policy):
+        images += _measure(detector, batch, groups, config, dataset.root, start=len(images))
+        keeper.save_if_due(images, groups)
         if progress:
             progress(len(images), len(dataset.samples))
+    closed = groups.closed()
     return Evaluation(
         dataset=dataset.name,
         model=detector.name,
         method=detector.method.name,
         backbone=detector.backbone.name,
         config=config,
-        classes={name: metrics.compute() for name, metrics in classes.items()},
-        curves={name: metrics.curves() for name, metrics in classes.items()},
+        classes={name: group.result for name, group in closed.items()},
+        curves={name: group.curves for name, group in closed.items()},
         images=tuple(images),
-        environment=environment(detector),
+        environment=about,
+        root=dataset.root,
+        replicates={name: group.replicates for name, group in closed.items()},
     )
 
 
@@ -158,92 +159,69 @@ def environment(detector: Detector) -> dict[str, str]:
     }
 
 
-def _groups(dataset: Dataset, config: EvaluationConfig) -> dict[int, tuple[str, ...]]:
-    """id of a sample -> the metric groups it counts in."""
-    if not config.by_defect:
-        return {id(sample): (sample.class_name,) for sample in dataset.samples}
-    found: dict[int, tuple[str, ...]] = {id(sample): () for sample in dataset.samples}
-    for name, samples in by_defect_type(dataset).items():
-        for sample in samples:
-            found[id(sample)] += (name,)
-    return found
-
-
 def _measure(
     detector: Detector,
-    batch: Sequence[_Read],
-    classes: Mapping[str, AnomalyMetrics],
-    groups: Mapping[int, tuple[str, ...]],
+    batch: Sequence[ReadSample],
+    groups: Groups,
     config: EvaluationConfig,
+    root: Path,
+    *,
+    start: int,
 ) -> list[ImageScore]:
+    """Score and count a batch whose first picture is number `start`."""
     readable = [item for item in batch if item.image is not None]
     scored = dict(
         zip(map(id, readable), _score(detector, readable, config.resolution), strict=True)
     )
     rows = []
-    for item in batch:
-        if id(item) not in scored:
-            rows.append(ImageScore(item.sample, None, item.error))
-            continue
-        score, score_map = scored[id(item)]
-        mask = None
-        if item.mask is not None:
-            mask = item.mask
-            if config.resolution == "model":
-                mask = resize_mask(mask, score_map.shape)
-        for name in groups[id(item.sample)]:
-            classes[name].update(
-                [score], [item.sample.label], [None if mask is None else score_map], [mask]
-            )
-        rows.append(ImageScore(item.sample, score))
+    for number, item in enumerate(batch, start):
+        if id(item) in scored:
+            rows.append(_count(item, *scored[id(item)], groups, config, root, number=number))
+        else:
+            names = groups.names(number)
+            rows.append(ImageScore(item.sample, None, item.error, groups=names))
+        groups.passed(number)
     return rows
 
 
+def _count(
+    item: ReadSample,
+    score: float,
+    score_map: np.ndarray,
+    groups: Groups,
+    config: EvaluationConfig,
+    root: Path,
+    *,
+    number: int,
+) -> ImageScore:
+    sample, mask = item.sample, item.mask
+    if mask is not None and config.resolution == "model":
+        mask = resize_mask(mask, score_map.shape)
+    groups.update(
+        number, sample.label, score, None if mask is None else score_map, mask,
+        key=picture_key(sample.image_path, root),
+    )  # fmt: skip
+    found = map_overlap(score_map, mask) if mask is not None and mask.any() else None
+    return ImageScore(sample, score, overlap=found, groups=groups.names(number))
+
+
 def _score(
-    detector: Detector, items: Sequence[_Read], resolution: Resolution
+    detector: Detector, items: Sequence[ReadSample], resolution: Resolution
 ) -> list[tuple[float, np.ndarray]]:
     images = [item.image for item in items if item.image is not None]
     if not images:
         return []
-    if resolution == "picture":
-        results = detector.predict_batch(images)
-        return [(result.score, result.score_map) for result in results]
+    names = [item.sample.class_name for item in items if item.image is not None]
+    if resolution == "picture" or detector.method.tiled:
+        results = detector.predict_batch(images, class_names=names)
+        return [(result.score, _map_at(detector, result, resolution)) for result in results]
     pixels = torch.stack([detector.transform.to_pixels(image) for image in images])
     with torch.inference_mode():
-        scores, maps = detector(pixels)
+        scores, maps = detector(pixels, class_names=names)
     return list(zip(scores.tolist(), maps.cpu().numpy(), strict=True))
 
 
-def _batches(samples: Sequence[Sample], config: EvaluationConfig) -> Iterator[list[_Read]]:
-    """Pictures in order; the next batch is read while one is scored."""
-    size = config.batch_size
-    chunks = [samples[i : i + size] for i in range(0, len(samples), size)]
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [[pool.submit(_read, s, config) for s in chunk] for chunk in chunks[:1]]
-        for following in [*chunks[1:], ()]:
-            waiting.append([pool.submit(_read, sample, config) for sample in following])
-            yield [future.result() for future in waiting.pop(0)]
-
-
-def _read(sample: Sample, config: EvaluationConfig) -> _Read:
-    try:
-        image = read_image(sample.image_path).array
-    except ImageReadError as error:
-        return _Read(sample, None, None, str(error))
-    mask = None
-    if sample.has_pixel_label and (sample.mask_paths or not sample.label):
-        mask = read_mask(sample, image_size=image.shape[:2], policy=config.mask_policy)
-    return _Read(sample, _crop(image, sample), mask)
-
-
-def _crop(image: np.ndarray, sample: Sample) -> np.ndarray:
-    if sample.region is None:
-        return image
-    x0, y0, x1, y1 = sample.region
-    height, width = image.shape[:2]
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise DatasetError(
-            f"region {sample.region} (x0, y0, x1, y1) does not lie within {sample.image_path}, "
-            f"which is {height}x{width} (height x width)."
-        )
-    return image[y0:y1, x0:x1]
+def _map_at(detector: Detector, result: AnomalyResult, resolution: Resolution) -> np.ndarray:
+    if resolution == "picture":
+        return result.score_map
+    return resize_map(result.score_map, detector.transform.image_size)

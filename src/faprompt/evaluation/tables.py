@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from faprompt.evaluation.progress import PROGRESS_NAME
 from faprompt.evaluation.run import Evaluation
-from faprompt.metrics import METRIC_NAMES, Curve
+from faprompt.metrics import METRIC_NAMES, Curve, MetricResult
 
 CURVE_AXES = {
     "image_roc": ("false-positive rate", "true-positive rate"),
@@ -25,14 +26,20 @@ CURVE_AXES = {
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """`metrics.json`: a metric that cannot be computed is absent, with a reason."""
+    """`metrics.json`: a metric that cannot be computed is absent, with a reason.
+
+    "intervals" holds [low, high] per metric: those of a class beside its figures, those of
+    the mean at the top level, where "undefined" is the mean's too.
+    """
     return {
         "dataset": evaluation.dataset,
         "model": evaluation.model,
         "method": evaluation.method,
         "backbone": evaluation.backbone,
-        "classes": {name: result.to_dict() for name, result in evaluation.classes.items()},
+        "resolution": evaluation.config.resolution,
+        "classes": {name: _class_json(result) for name, result in evaluation.classes.items()},
         "mean": evaluation.mean,
+        "intervals": _pairs(evaluation.mean_intervals),
         "undefined": evaluation.undefined,
         "unreadable": [
             {"path": str(image.sample.image_path), "error": image.error}
@@ -47,25 +54,48 @@ def to_markdown(evaluations: Iterable[Evaluation]) -> str:
     """One table a dataset: a row a class, then the mean; percent, "-" where undefined."""
     parts = []
     for evaluation in evaluations:
+        names = evaluation.config.metric_names
         lines = [
             f"### {evaluation.dataset} — {evaluation.model}",
             "",
-            "| class | normal | anomalous | " + " | ".join(METRIC_NAMES) + " |",
-            "|---|" + "---:|" * (len(METRIC_NAMES) + 2),
+            "| class | normal | anomalous | " + " | ".join(names) + " |",
+            "|---|" + "---:|" * (len(names) + 2),
         ]
         for name, result in evaluation.classes.items():
             counts = f"{result.normal} | {result.anomalous}"
-            lines.append(f"| {name} | {counts} | {_cells(result.values)} |")
+            lines.append(
+                f"| {name} | {counts} | {_cells(names, result.values, result.intervals)} |"
+            )
         if len(evaluation.classes) > 1:
-            lines.append(f"| **mean** | | | {_cells(evaluation.mean)} |")
-        if evaluation.unreadable:
-            lines += ["", f"{len(evaluation.unreadable)} pictures could not be read."]
+            cells = _cells(names, evaluation.mean, evaluation.mean_intervals)
+            lines.append(f"| **mean** | | | {cells} |")
+        lines += ["", *_remarks(evaluation)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
+def _remarks(evaluation: Evaluation) -> list[str]:
+    """What a reader of the table has to know."""
+    config = evaluation.config
+    size = f"the model's size, {evaluation.environment['image_size']}"
+    if config.resolution == "picture":
+        size = "each picture's own size"
+    lines = [f"Percent. Pixel metrics at {size} (resolution: {config.resolution})."]
+    if config.replicates:
+        lines[0] += (
+            " In brackets: 95 % intervals over pictures, from "
+            f"{config.replicates} bootstrap replicates."
+        )
+    if evaluation.unreadable:
+        lines += ["", f"{len(evaluation.unreadable)} pictures could not be read."]
+    return lines
+
+
 def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Write all files of one evaluation; returns the path of `metrics.json`."""
+    """Write all files of one evaluation; returns the path of `metrics.json`.
+
+    The file of an interrupted run in that folder has served, and is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "metrics.md", to_markdown([evaluation]))
     _write(folder / "metrics.csv", _metrics_csv(evaluation))
@@ -77,36 +107,64 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
             _plot(curves, folder / "curves" / f"{stem}.png", title=class_name)
     path = folder / "metrics.json"
     _write(path, json.dumps(to_json(evaluation), indent=2, ensure_ascii=False) + "\n")
+    (folder / PROGRESS_NAME).unlink(missing_ok=True)
     return path
 
 
-def _cells(values: Mapping[str, float]) -> str:
-    return " | ".join(
-        f"{100 * values[name]:.1f}" if name in values else "-" for name in METRIC_NAMES
-    )
+def _class_json(result: MetricResult) -> dict[str, Any]:
+    return {**result.to_dict(), "intervals": _pairs(result.intervals)}
+
+
+def _pairs(intervals: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:
+    return {name: list(pair) for name, pair in intervals.items()}
+
+
+def _cells(
+    names: Iterable[str], values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> str:
+    return " | ".join(_cell(values.get(name), intervals.get(name)) for name in names)
+
+
+def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
+    """ "90.4 [88.1, 92.6]"."""
+    if value is None:
+        return "-"
+    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * value:.1f}{ends}"
 
 
 def _metrics_csv(evaluation: Evaluation) -> str:
-    rows = [["class", "normal", "anomalous", *METRIC_NAMES]]
+    """A row a class; the ends of the intervals stand behind all values."""
+    names = evaluation.config.metric_names
+    ends = [f"{name}_{end}" for name in METRIC_NAMES for end in ("low", "high")]
+    rows = [["class", "normal", "anomalous", *names, *ends]]
     for name, result in evaluation.classes.items():
-        values = [_number(result.values.get(metric)) for metric in METRIC_NAMES]
-        rows.append([name, str(result.normal), str(result.anomalous), *values])
-    means = evaluation.mean
-    rows.append(["mean", "", "", *(_number(means.get(metric)) for metric in METRIC_NAMES)])
-    return _csv(rows)
+        figures = _figures(names, result.values, result.intervals)
+        rows.append([name, str(result.normal), str(result.anomalous), *figures])
+    figures = _figures(names, evaluation.mean, evaluation.mean_intervals)
+    return _csv([*rows, ["mean", "", "", *figures]])
+
+
+def _figures(
+    names: Iterable[str], values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> list[str]:
+    ends = [end for name in METRIC_NAMES for end in intervals.get(name, (None, None))]
+    return [_number(number) for number in (*map(values.get, names), *ends)]
 
 
 def _scores_csv(evaluation: Evaluation) -> str:
-    rows = [["path", "class", "defect_type", "label", "score", "error"]]
+    rows = [["path", "region", "class", "defect_type", "label", "score", "overlap", "error"]]
     for image in evaluation.images:
         sample = image.sample
         rows.append(
             [
                 str(sample.image_path),
+                " ".join(map(str, sample.region or ())),  # x0 y0 x1 y1 of a slice
                 sample.class_name,
                 sample.defect_type,
                 str(sample.label),
                 _number(image.score),
+                _number(image.overlap),
                 image.error,
             ]
         )

@@ -12,12 +12,13 @@ millionth of the pixels. Memory never depends on how many pixels went through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from faprompt.metrics.pixels import ExactPixels, LabelledPixels
+from faprompt.metrics.state import named, under
 from faprompt.metrics.tally import Tally
 
 _CELL_BITS = 16
@@ -102,6 +103,34 @@ class ScoreHistogram:
         return Tally(
             thresholds[::-1], normal, anomalous[::-1], overlap[::-1], self.regions, unit="pixels"
         )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was counted, as plain arrays: what is not told of a bin is zero."""
+        bins = np.flatnonzero(self._total)
+        return {
+            "capacity": np.array(self.capacity),
+            "regions": np.array(self.regions),
+            "cells": np.stack([self._cell_total, self._cell_anomalous, self._known_place]),
+            "shared": self._shared,
+            "shift": self._shift,
+            "bins": bins,
+            "counts": np.stack([self._total[bins], self._anomalous[bins]]),
+            "overlap": self._overlap[bins],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> ScoreHistogram:
+        """The histogram that `state()` was taken from; it goes on to the same bit."""
+        store = cls(capacity=int(state["capacity"]))
+        store.regions = int(state["regions"])
+        store._cell_total, store._cell_anomalous, store._known_place = (
+            row.copy() for row in state["cells"]
+        )
+        store._shared = state["shared"].copy()
+        store._set_layout(state["shift"].copy())
+        store._total[state["bins"]], store._anomalous[state["bins"]] = state["counts"]
+        store._overlap[state["bins"]] = state["overlap"]
+        return store
 
     def _count_cells(self, cells: np.ndarray, places: np.ndarray, anomalous: np.ndarray) -> None:
         total = np.bincount(cells, minlength=_CELLS)
@@ -234,6 +263,23 @@ class BinnedPixels:
     def tally(self) -> Tally:
         """Counts per distinct score, or per filled bin once the set is large."""
         return self._large.tally() if self._small is None else self._small.tally()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was seen, as plain arrays."""
+        if self._small is None:
+            return {"keep": np.array(self.keep), **named("large/", self._large.state())}
+        return {"keep": np.array(self.keep), **named("small/", self._small.state())}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> BinnedPixels:
+        """The store that `state()` was taken from."""
+        store = cls(keep=int(state["keep"]))
+        if large := under("large/", state):
+            store._small, store._large = None, ScoreHistogram.from_state(large)
+        else:
+            store._small = ExactPixels.from_state(under("small/", state))
+            store._held = sum(len(image.scores) for image in store._small.images)
+        return store
 
     def _pour(self) -> None:
         assert self._small is not None

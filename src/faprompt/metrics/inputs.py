@@ -66,6 +66,25 @@ def check_pairs(
     return [pair for pair in checked if pair is not None]
 
 
+def complete_pairs(score_maps: Maps, masks: Maps) -> list[int]:
+    """Which images of checked maps and masks have both."""
+    if score_maps is None or masks is None:
+        return []
+    pairs = enumerate(zip(score_maps, masks, strict=True))
+    return [i for i, (score_map, mask) in pairs if score_map is not None and mask is not None]
+
+
+def check_keys(keys: Sequence[Any] | None, count: int) -> list[str | int] | None:
+    """One name or number an image, or None when none were given."""
+    if keys is None:
+        return None
+    if isinstance(keys, (str, bytes)) or len(keys) != count:
+        raise ValueError(f"keys should hold one entry per image ({count}), got {keys!r:.60}.")
+    if not all(isinstance(key, (str, int, np.integer)) for key in keys):
+        raise TypeError("keys should be names or whole numbers, one an image.")
+    return list(keys)
+
+
 def _one_per_image(arrays: Maps, name: str, count: int | None) -> list[Any]:
     """`arrays` as a list with one entry an image; empty when there are none at all."""
     if arrays is None:

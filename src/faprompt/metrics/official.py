@@ -14,6 +14,8 @@ import numpy as np
 
 from faprompt.metrics.components import find_regions
 from faprompt.metrics.inputs import Maps, as_float, check_fpr_limit, check_pairs
+from faprompt.metrics.regions import require_regions
+from faprompt.metrics.tally import Tally
 from faprompt.metrics.undefined import UndefinedMetricError
 
 _STEPS = 200
@@ -42,7 +44,29 @@ def pro_200(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
     """
     fpr_limit = check_fpr_limit(fpr_limit)
     pairs = [(as_float(score_map), mask) for score_map, mask in check_pairs(score_maps, masks)]
-    fpr, pro = _sample(pairs, _thresholds(pairs))
+    return _area(*_sample(pairs, _thresholds(pairs)), fpr_limit)
+
+
+def pro_200_of(tally: Tally, *, low: float, high: float, fpr_limit: float) -> float:
+    """`pro_200` of counts: the mean overlap of the regions is their weights, summed.
+
+    Args:
+        tally: pixels with region weights. Binned, it adds the error of its bins.
+        low: the lowest score of all pixels, and `high` the highest, as float32 or float64:
+            the steps are taken in their precision.
+        fpr_limit: as in `pro_200`.
+    """
+    require_regions(tally)
+    # The number of scores above each threshold; the rows of a tally fall.
+    above = np.searchsorted(-tally.thresholds, -_steps(low, high), side="left")
+    assert tally.overlap is not None
+    false_positives = np.append(0, np.cumsum(tally.normal))
+    pro = np.append(0, np.cumsum(tally.overlap))[above] / tally.regions
+    return _area(false_positives[above] / false_positives[-1], pro, fpr_limit)
+
+
+def _area(fpr: np.ndarray, pro: np.ndarray, fpr_limit: float) -> float:
+    """The stretched area under PRO over the points below the limit."""
     kept = fpr < fpr_limit
     if kept.sum() < 2 or np.ptp(fpr[kept]) == 0:
         raise UndefinedMetricError(
@@ -65,6 +89,10 @@ def _thresholds(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         raise UndefinedMetricError(
             f"all pixels have the same score ({float(low):.6g}), so nothing is ranked"
         )
+    return _steps(low, high)
+
+
+def _steps(low: float, high: float) -> np.ndarray:
     return np.arange(low, high, (high - low) / _STEPS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,3 +65,35 @@ class ExactPixels:
         return Tally(
             values[::-1], (total - hits)[::-1], hits[::-1], overlap[::-1], regions, unit="pixels"
         )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was kept, as plain arrays."""
+        images = self.images
+        scores = [image.scores for image in images] or [np.zeros(0)]
+        return {
+            "scores": np.concatenate(scores),
+            "wide": np.array([image.scores.dtype == np.float64 for image in images], dtype=bool),
+            "anomalous": np.concatenate([np.zeros(0, np.int64), *(i.anomalous for i in images)]),
+            "weights": np.concatenate([np.zeros(0), *(i.weights for i in images)]),
+            "sizes": np.array(
+                [(len(i.scores), len(i.anomalous), i.regions) for i in images], dtype=np.int64
+            ).reshape(-1, 3),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> ExactPixels:
+        """The store that `state()` was taken from."""
+        store = cls()
+        ends = np.cumsum(state["sizes"], axis=0)[:-1]
+        parts = zip(
+            np.split(state["scores"], ends[:, 0]),
+            np.split(state["anomalous"], ends[:, 1]),
+            np.split(state["weights"], ends[:, 1]),
+            state["sizes"][:, 2].tolist(),
+            state["wide"],
+            strict=False,  # without any image `split` still gives one empty part
+        )
+        for scores, anomalous, weights, regions, wide in parts:
+            dtype = np.float64 if wide else np.float32
+            store.images.append(LabelledPixels(scores.astype(dtype), anomalous, weights, regions))
+        return store

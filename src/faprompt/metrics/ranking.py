@@ -78,8 +78,26 @@ def average_precision_of(tally: Tally) -> float:
 
 
 def f1_max_of(tally: Tally) -> float:
-    """Best F1 of counts: 2 TP / (TP + FP + all anomalous)."""
+    """Best F1 of counts."""
+    return float(np.max(_f1(tally)))
+
+
+def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
+    """The score from which on to call anomalous for the highest F1; of several, the highest.
+
+    Arguments and errors as in `auroc`.
+
+    Example:
+        >>> f1_max_threshold([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+        0.35
+    """
+    tally = tally_scores(*check_scores(scores, labels))
+    return float(tally.thresholds[np.argmax(_f1(tally))])
+
+
+def _f1(tally: Tally) -> np.ndarray:
+    """(K,) F1 per threshold: 2 TP / (TP + FP + all anomalous)."""
     tally.require_two_classes()
     hits = np.cumsum(tally.anomalous, dtype=np.float64)
     flagged = np.cumsum(tally.normal, dtype=np.float64) + hits
-    return float(np.max(2 * hits / (flagged + hits[-1])))
+    return 2 * hits / (flagged + hits[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 METRIC_NAMES = (
@@ -15,11 +15,15 @@ METRIC_NAMES = (
     "pixel_f1_max",
     "aupro",
 )
+ON_REQUEST = ("pro_200",)  # see `metrics/official.py`
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
     """Every metric is either in `values` or, with its reason, in `undefined`.
+
+    `intervals` tells how far a value may be off: see `metrics/bootstrap.py`. Values that
+    have none (no replicates asked for, too few images) are absent there.
 
     Reads like a mapping of the values and the two counts: `result["aupro"]`,
     `"aupro" in result`, `result.get("aupro")`, `dict(result)`.
@@ -29,6 +33,7 @@ class MetricResult:
     undefined: Mapping[str, str]  # metric name -> why it has no value
     normal: int  # images with label 0
     anomalous: int  # images with label 1
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # low, high; 95 %
 
     def __post_init__(self) -> None:
         both = self.values.keys() & self.undefined.keys()
@@ -62,8 +67,13 @@ class MetricResult:
         return self._flat().get(name, default)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dict in the words of `metrics.json`: values, counts, and "undefined"."""
-        return {**self._flat(), "undefined": dict(self.undefined)}
+        """Plain dict in the words of `metrics.json`: values, counts, "undefined", "intervals".
+
+        The last is there only when there are any.
+        """
+        told = {**self._flat(), "undefined": dict(self.undefined)}
+        ends = {name: list(pair) for name, pair in self.intervals.items()}
+        return {**told, "intervals": ends} if ends else told
 
     def _flat(self) -> dict[str, float]:
         return {**self.values, "normal": self.normal, "anomalous": self.anomalous}

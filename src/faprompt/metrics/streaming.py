@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from faprompt.metrics.bootstrap import (
+    Key,
+    PixelReplicates,
+    Road,
+    check_replicates,
+    image_ids,
+    image_tallies,
+    percentile_intervals,
+    replicate_values,
+)
 from faprompt.metrics.curves import Curve, pr_curve_of, pro_curve_of, roc_curve_of
 from faprompt.metrics.histogram import BinnedPixels
-from faprompt.metrics.inputs import Maps, check_fpr_limit, check_pairs, check_scores
+from faprompt.metrics.inputs import (
+    Maps,
+    check_fpr_limit,
+    check_keys,
+    check_pairs,
+    check_scores,
+    complete_pairs,
+)
+from faprompt.metrics.official import pro_200_of
 from faprompt.metrics.pixels import ExactPixels, LabelledPixels
 from faprompt.metrics.ranking import auroc_of, average_precision_of, f1_max_of
 from faprompt.metrics.regions import aupro_of
 from faprompt.metrics.result import MetricResult
+from faprompt.metrics.state import named, under
 from faprompt.metrics.tally import Tally, tally_scores
 from faprompt.metrics.undefined import UndefinedMetricError
 
@@ -23,6 +43,7 @@ Mode = Literal["binned", "exact"]
 T = TypeVar("T")
 
 _AT_ONCE = 8  # images
+_NO_ID = np.zeros(0, dtype=np.uint64)
 
 
 class PixelStore(Protocol):
@@ -33,6 +54,8 @@ class PixelStore(Protocol):
     def merge(self, other: Any) -> None: ...
 
     def tally(self) -> Tally: ...
+
+    def state(self) -> dict[str, np.ndarray]: ...
 
 
 class AnomalyMetrics:
@@ -45,9 +68,13 @@ class AnomalyMetrics:
         mode: "binned" keeps a histogram: bounded memory, scores read as float32, within
             1e-4 of exact. "exact" keeps every pixel.
         fpr_limit: the false-positive rate where AUPRO ends, in (0, 1].
+        replicates: so many bootstrap replicates for the 95 % intervals over images; 0 for
+            none. See `metrics/bootstrap.py`; 200 take up to 39 MB.
+        seed: of the replicates.
+        pro_200: also "pro_200", the authors' own PRO; it has no interval.
 
     Raises:
-        ValueError: unknown mode, or a limit out of range.
+        ValueError: unknown mode, too few replicates, or a limit out of range.
 
     Example:
         >>> metrics = AnomalyMetrics()
@@ -58,11 +85,22 @@ class AnomalyMetrics:
         (1.0, 1.0, {})
     """
 
-    def __init__(self, mode: Mode = "binned", fpr_limit: float = 0.3) -> None:
+    def __init__(
+        self,
+        mode: Mode = "binned",
+        fpr_limit: float = 0.3,
+        *,
+        replicates: int = 0,
+        seed: int = 0,
+        pro_200: bool = False,
+    ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f'mode should be "binned" or "exact", got {mode!r}.')
         self._mode: Mode = mode
         self._fpr_limit = check_fpr_limit(fpr_limit)
+        self._replicates = check_replicates(replicates)
+        self._seed = seed
+        self._pro_200 = pro_200
         self.reset()
 
     @property
@@ -80,6 +118,11 @@ class AnomalyMetrics:
         self._scores: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
         self._pixels: PixelStore = BinnedPixels() if self._mode == "binned" else ExactPixels()
+        self._ids: list[np.ndarray] = []
+        self._drawn = PixelReplicates(self._replicates)
+        self._unnamed = 0  # images that came without a key
+        self._range: tuple[Any, Any] | None = None  # lowest and highest pixel, for pro_200
+        self._values: dict[str, np.ndarray] | None = None  # of the replicates, once computed
 
     def update(
         self,
@@ -87,6 +130,8 @@ class AnomalyMetrics:
         labels: ArrayLike,
         score_maps: Maps = None,
         masks: Maps = None,
+        *,
+        keys: Sequence[Key] | None = None,
     ) -> None:
         """Take in B images. Nothing is taken in when any of them is refused.
 
@@ -97,6 +142,9 @@ class AnomalyMetrics:
                 range. None, or None entries, for images without one.
             masks: likewise, bool or 0/1, each of its map's size. An all-zero mask says
                 "no defect anywhere"; None says "nobody drew one".
+            keys: a name or number of each image, such as its path. It decides in which
+                replicates the image is drawn; images with one key are drawn together.
+                None numbers the images as they come.
 
         Raises:
             ValueError: anything that does not fit; the message names the image.
@@ -105,26 +153,42 @@ class AnomalyMetrics:
         values, truth = check_scores(scores, labels)
         dtype = np.float32 if self._mode == "binned" else None
         pairs = check_pairs(score_maps, masks, count=len(values), dtype=dtype)
+        self._values = None
+        ids = self._draw(check_keys(keys, len(values)), len(values))
         self._scores.append(values)
         self._labels.append(truth)
+        self._ids.append(ids)
+        ids = ids[complete_pairs(score_maps, masks)] if self._replicates else ids
         for start in range(0, len(pairs), _AT_ONCE):  # a large update needs no large copies
-            few = pairs[start : start + _AT_ONCE]
-            self._pixels.add([LabelledPixels.of(*pair, dtype=dtype) for pair in few])
+            part = slice(start, start + _AT_ONCE)
+            few = [LabelledPixels.of(*pair, dtype=dtype) for pair in pairs[part]]
+            self._pixels.add(few)
+            self._widen(few)
+            if self._replicates:
+                self._drawn.add(few, ids[part])
 
     def merge(self, other: AnomalyMetrics) -> None:
         """Take in all that `other` has seen; `other` stays as it is.
 
         Raises:
-            ValueError: the two differ in mode or fpr_limit.
+            ValueError: the two differ in their options, or both have replicates and
+                images without a key: then two images would be drawn as one.
         """
-        if (self.mode, self.fpr_limit) != (other.mode, other.fpr_limit):
-            raise ValueError(
-                f"cannot merge mode={other.mode!r}, fpr_limit={other.fpr_limit} "
-                f"into mode={self.mode!r}, fpr_limit={self.fpr_limit}."
-            )
+        mine, theirs = self._options(), other._options()
+        if mine != theirs:
+            told = [", ".join(f"{k}={v!r}" for k, v in o.items()) for o in (theirs, mine)]
+            raise ValueError(f"cannot merge {told[0]} into {told[1]}.")
+        if self._replicates and self._unnamed and other._unnamed:
+            raise ValueError("to merge replicates give `update` keys, different for each image.")
+        self._values = None
         self._scores.extend(list(other._scores))
         self._labels.extend(list(other._labels))
+        self._ids.extend(list(other._ids))
+        self._unnamed += other._unnamed
         self._pixels.merge(other._pixels)
+        self._drawn.merge(other._drawn)
+        if other._range:
+            self._span(*other._range)
 
     def compute(self) -> MetricResult:
         """All seven metrics over what was seen so far; may be called again and again.
@@ -134,15 +198,70 @@ class AnomalyMetrics:
             numbers of normal and anomalous images.
         """
         images, pixels = self._image_tally(), self._pixels.tally()
-        jobs: list[tuple[str, Tally, Callable[[Tally], float]]] = []
-        for level, tally in (("image", images), ("pixel", pixels)):
-            jobs.append((f"{level}_auroc", tally, auroc_of))
-            jobs.append((f"{level}_ap", tally, average_precision_of))
-            jobs.append((f"{level}_f1_max", tally, f1_max_of))
-        jobs.append(("aupro", pixels, partial(aupro_of, fpr_limit=self._fpr_limit)))
+        jobs = [(name, images, road) for name, road in _ranking_roads("image").items()]
+        jobs += [(name, pixels, road) for name, road in self._pixel_roads().items()]
+        if self._pro_200:
+            low, high = self._range or (0.0, 0.0)
+            road = partial(pro_200_of, low=low, high=high, fpr_limit=self._fpr_limit)
+            jobs.append(("pro_200", pixels, road))
         values, undefined = _attempt(jobs)
         normal, anomalous = int(images.normal.sum()), int(images.anomalous.sum())
-        return MetricResult(values, undefined, normal, anomalous)
+        ends = percentile_intervals(self.replicate_values())
+        intervals = {name: pair for name, pair in ends.items() if name in values}
+        return MetricResult(values, undefined, normal, anomalous, intervals)
+
+    def replicate_values(self) -> dict[str, np.ndarray]:
+        """Each of the seven metrics, once per replicate: what the intervals are made of.
+
+        Returns:
+            Metric name -> (replicates,) float64, NaN where a replicate leaves the metric
+            undefined. Empty without replicates. Replicate b of two groups of images is
+            drawn with the same weights where they share keys, so means over groups can
+            be taken replicate by replicate.
+        """
+        if not self._replicates:
+            return {}
+        if self._values is None:
+            self._values = self._replicate_values()
+        return dict(self._values)
+
+    def _replicate_values(self) -> dict[str, np.ndarray]:
+        images = image_tallies(*self._images(), np.concatenate([_NO_ID, *self._ids]),
+                               self._replicates)  # fmt: skip
+        return {
+            **replicate_values(images, _ranking_roads("image")),
+            **replicate_values(self._drawn.tallies(), self._pixel_roads()),
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was seen, as plain arrays to be written to a file; see `from_state`."""
+        scores, labels = self._images()
+        pixels = named("pixels/", self._pixels.state())
+        drawn = named("drawn/", self._drawn.state()) if self._replicates else {}
+        return {
+            "options": np.frombuffer(json.dumps(self._options()).encode(), dtype=np.uint8),
+            "scores": scores,
+            "labels": labels,
+            "ids": np.concatenate([_NO_ID, *self._ids]),
+            "unnamed": np.array(self._unnamed),
+            "range": np.zeros(0) if self._range is None else np.array(self._range),
+            **pixels,
+            **drawn,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> AnomalyMetrics:
+        """The metrics that `state()` was taken from; they go on to the same bit."""
+        metrics = cls(**json.loads(state["options"].tobytes()))
+        metrics._scores, metrics._labels = [state["scores"]], [state["labels"]]
+        metrics._ids, metrics._unnamed = [state["ids"]], int(state["unnamed"])
+        store = ExactPixels if metrics.mode == "exact" else BinnedPixels
+        metrics._pixels = store.from_state(under("pixels/", state))
+        if metrics._replicates:
+            metrics._drawn = PixelReplicates.from_state(under("drawn/", state))
+        if len(state["range"]):
+            metrics._range = (state["range"][0], state["range"][1])
+        return metrics
 
     def curves(self, *, points: int = 1000) -> dict[str, Curve]:
         """Curves for plotting, at most `points` points each; one that is undefined is absent.
@@ -161,10 +280,46 @@ class AnomalyMetrics:
         curves, _ = _attempt(jobs)
         return {name: curve.thinned(points) for name, curve in curves.items()}
 
-    def _image_tally(self) -> Tally:
+    def _options(self) -> dict[str, Any]:
+        names = ("mode", "fpr_limit", "replicates", "seed", "pro_200")
+        return {name: getattr(self, f"_{name}") for name in names}
+
+    def _draw(self, keys: list[Key] | None, count: int) -> np.ndarray:
+        """(count,) uint64 ids of the images of one update; none without replicates."""
+        if not self._replicates:
+            return _NO_ID
+        if keys is not None:
+            return image_ids(keys, seed=self._seed)
+        first, self._unnamed = self._unnamed, self._unnamed + count
+        return image_ids(range(first, self._unnamed), seed=self._seed, kind="number")
+
+    def _widen(self, images: Sequence[LabelledPixels]) -> None:
+        if self._pro_200:
+            for image in images:
+                self._span(image.scores.min(), image.scores.max())
+
+    def _span(self, low: Any, high: Any) -> None:
+        if self._range is not None:
+            low, high = min(self._range[0], low), max(self._range[1], high)
+        self._range = (low, high)
+
+    def _pixel_roads(self) -> dict[str, Road]:
+        return {**_ranking_roads("pixel"), "aupro": partial(aupro_of, fpr_limit=self._fpr_limit)}
+
+    def _images(self) -> tuple[np.ndarray, np.ndarray]:
         scores = np.concatenate([np.zeros(0), *self._scores])
-        labels = np.concatenate([np.zeros(0, dtype=bool), *self._labels])
-        return tally_scores(scores, labels, unit="images")
+        return scores, np.concatenate([np.zeros(0, dtype=bool), *self._labels])
+
+    def _image_tally(self) -> Tally:
+        return tally_scores(*self._images(), unit="images")
+
+
+def _ranking_roads(level: str) -> dict[str, Road]:
+    return {
+        f"{level}_auroc": auroc_of,
+        f"{level}_ap": average_precision_of,
+        f"{level}_f1_max": f1_max_of,
+    }
 
 
 def _attempt(

@@ -25,10 +25,10 @@ class Tally:
     """How many items share each score, highest score first; equal scores are one row."""
 
     thresholds: np.ndarray  # (K,) strictly falling
-    normal: np.ndarray  # (K,) int64, normal items at that score
-    anomalous: np.ndarray  # (K,) int64, anomalous items at that score
+    normal: np.ndarray  # (K,) whole numbers, normal items at that score
+    anomalous: np.ndarray  # (K,) whole numbers, anomalous items at that score
     overlap: np.ndarray | None = None  # (K,) float64, anomalous pixels weighted 1 / region size
-    regions: int = 0  # so many regions stand behind `overlap`
+    regions: float = 0  # so many stand behind `overlap`; whole, as all counts
     unit: str = "scores"  # what is counted, for messages: "scores", "images" or "pixels"
 
     def require_two_scores(self) -> None:

@@ -1,0 +1,241 @@
+"""Which mistakes are shown, and that the pictures line up."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faprompt.evaluation import (
+    EvaluationConfig,
+    ImageScore,
+    evaluate,
+    worst_mistakes,
+    write_gallery,
+)
+from faprompt.evaluation.gallery import group_thresholds
+from faprompt.evaluation.overlap import map_overlap
+from faprompt.evaluation.sheet import SIDE, Entry, draw_sheet, make_panels
+from faprompt.imaging import overlay
+from faprompt.records import Sample
+from tests.evaluation import toys
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return toys.detector()
+
+
+@pytest.fixture(scope="module")
+def evaluation(detector, tmp_path_factory):
+    dataset = toys.dataset(tmp_path_factory.mktemp("toy"))
+    return evaluate(detector, dataset, EvaluationConfig(replicates=0))
+
+
+def scored(name, label, score, *, overlap=None, groups=("mug",)):
+    sample = Sample(Path(f"{name}.png"), label, "mug", "dent" if label else "")
+    return ImageScore(sample, score, overlap=overlap, groups=groups)
+
+
+# The best F1 of "mug" is 3/4, from 0.5 on: three of four found, with one false alarm.
+IMAGES = (
+    scored("calm", 0, 0.1), scored("loud", 0, 0.8), scored("calm 2", 0, 0.2),
+    scored("calm 3", 0, 0.3), scored("calm 4", 0, 0.4),
+    scored("faint", 1, 0.15, overlap=0.4), scored("clear", 1, 0.9, overlap=0.9),
+    scored("odd", 1, 0.7, overlap=0.0), scored("plain", 1, 0.5, overlap=0.6),
+    ImageScore(Sample(Path("broken.png"), 1, "mug"), None, "empty", groups=("mug",)),
+)  # fmt: skip
+
+
+def names(mistakes, kind):
+    return [m.image.sample.image_path.stem for m in mistakes if m.kind == kind]
+
+
+class TestChoice:
+    def test_mistakes_by_kind_worst_first(self, evaluation):
+        found = worst_mistakes(replace(evaluation, images=IMAGES), 5)
+        assert group_thresholds(IMAGES) == {"mug": 0.5}
+        assert names(found, "false_alarms") == ["loud"]
+        assert names(found, "missed_pictures") == ["faint"]
+        assert names(found, "missed_areas") == ["odd", "faint"]
+        assert [m.rank for m in found if m.kind == "missed_areas"] == [1, 2]
+        assert {(m.group, m.threshold) for m in found} == {("mug", 0.5)}
+
+    def test_no_more_than_asked_for(self, evaluation):
+        found = worst_mistakes(replace(evaluation, images=IMAGES), 1)
+        assert names(found, "missed_areas") == ["odd"] and len(found) == 3
+        assert worst_mistakes(replace(evaluation, images=IMAGES), 0) == []
+
+    def test_each_group_has_its_own_threshold(self, evaluation):
+        low = [scored(f"n{i}", 0, 0.01 + i / 100, groups=("nut",)) for i in range(3)]
+        low += [scored("n found", 1, 0.3, groups=("nut",))]
+        found = worst_mistakes(replace(evaluation, images=(*IMAGES, *low)), 9)
+        assert names(found, "missed_pictures") == ["faint"]  # 0.3 is above the nuts' threshold
+        assert group_thresholds([*IMAGES, *low]) == {"mug": 0.5, "nut": 0.3}
+
+    def test_a_normal_picture_of_two_groups_is_judged_by_the_stricter(self, evaluation):
+        both = ("mug/a", "mug/b")
+        images = (
+            scored("normal", 0, 0.6, groups=both), scored("a", 1, 0.5, groups=both[:1]),
+            scored("b", 1, 0.9, groups=both[1:]),
+        )  # fmt: skip
+        (alarm,) = worst_mistakes(replace(evaluation, images=images), 9)
+        assert (alarm.kind, alarm.group, alarm.threshold) == ("false_alarms", "mug/a", 0.5)
+
+    def test_a_group_of_one_kind_has_no_threshold_but_areas(self, evaluation):
+        images = (scored("x", 1, 0.5, overlap=0.1), scored("y", 1, 0.6, overlap=0.8))
+        (mistake,) = worst_mistakes(replace(evaluation, images=images), 9)
+        assert mistake.kind == "missed_areas" and mistake.threshold is None
+
+
+class TestOverlap:
+    def test_by_sorting(self):
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            score_map, mask = rng.random((9, 11)), rng.random((9, 11)) < 0.2
+            order = np.argsort(-score_map.ravel())[: mask.sum()]
+            wanted = mask.ravel()[order].mean()
+            assert map_overlap(score_map, mask) == pytest.approx(wanted)
+
+    def test_ties_count_by_their_share(self):
+        mask = np.array([[True, True, False, False]])
+        assert map_overlap(np.zeros((1, 4)), mask) == 0.5
+        assert map_overlap(np.array([[1.0, 0, 0, 0]]), mask) == pytest.approx((1 + 1 / 3) / 2)
+        assert map_overlap(np.zeros((1, 4)), mask | True) == 1
+
+    def test_an_empty_mask_is_refused(self):
+        with pytest.raises(ValueError, match="the mask is empty"):
+            map_overlap(np.zeros((2, 2)), np.zeros((2, 2), bool))
+
+    def test_the_run_tells_it_for_defects_alone(self, evaluation):
+        for image in evaluation.images:
+            assert (image.overlap is not None) == bool(image.sample.label)
+            assert image.groups == (image.sample.class_name,)
+
+
+class TestPanels:
+    def test_the_outline_lies_just_outside_the_mask(self):
+        image = np.full((SIDE, 150, 3), 90, np.uint8)
+        mask = np.zeros((SIDE, 150), bool)
+        mask[40:60, 70:95] = True
+        picture, marked, truth = make_panels(image, np.zeros((SIDE, 150)), mask)
+        assert np.array_equal(picture, image) and np.array_equal(marked, image)
+        white, black = (truth == 255).all(-1), (truth == 0).all(-1)
+        for ring, margin in ((white, 1), (black, 2)):
+            ys, xs = np.nonzero(ring)
+            box = (ys.min(), ys.max(), xs.min(), xs.max())
+            assert box == (40 - margin, 59 + margin, 70 - margin, 94 + margin)
+        assert (truth[mask] == 90).all() and (truth[50, 69] == 255).all()
+        assert ((truth == 90).all(-1) | white | black).all()
+
+    @pytest.mark.parametrize("size", [(700, 420), (60, 64), (30, 500)])
+    def test_all_three_have_one_size_and_line_up(self, size):
+        height, width = size
+        image, score_map = np.zeros((*size, 3), np.uint8), np.zeros(size, np.float32)
+        mask = np.zeros(size, bool)
+        spot = (slice(height // 2, height * 3 // 4), slice(width // 4, width // 2))
+        image[spot], score_map[spot], mask[spot] = 200, 1.0, True
+        panels = make_panels(image, score_map, mask)
+        (shape,) = {panel.shape for panel in panels}
+        assert SIDE / 2 < max(shape[:2]) <= SIDE
+        assert shape[0] / shape[1] == pytest.approx(height / width, rel=0.05)
+        inside = panels[0][..., 0] > 150
+        hot = (panels[1].astype(int) - panels[0]).any(-1)
+        ring = (panels[2] == 255).all(-1)
+        for found in (hot, ring):
+            ys, xs = np.nonzero(found)
+            wanted_y, wanted_x = np.nonzero(inside)
+            assert ys.mean() == pytest.approx(wanted_y.mean(), abs=1.5)
+            assert xs.mean() == pytest.approx(wanted_x.mean(), abs=1.5)
+
+    def test_the_smallest_defect_stays_to_be_seen(self):
+        mask = np.zeros((3000, 2000), bool)
+        mask[1500, 1000] = True
+        image = np.full((3000, 2000, 3), 90, np.uint8)
+        truth = make_panels(image, np.zeros(mask.shape, np.float32), mask)[2]
+        assert (truth == 255).all(-1).sum() == 8
+
+    def test_the_map_has_the_overlays_own_colours(self):
+        image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+        score_map = np.linspace(0, 1, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)
+        panels = make_panels(image, score_map, None)
+        assert np.array_equal(panels[1], overlay(image, score_map))
+        assert np.array_equal(panels[2], image)
+
+
+class TestSheet:
+    def entry(self, height=SIDE, name="mug/dent/0.png", level=60):
+        panel = np.full((height, SIDE, 3), level, np.uint8)
+        return Entry((panel,) * 3, 1, name, "score 0.5")
+
+    def test_every_panel_is_there_whole(self):
+        entries = [self.entry(), self.entry(100), self.entry(80)]
+        sheet = draw_sheet("Title", "about", entries)
+        exact = (sheet == 60).all(-1)
+        assert exact.sum() >= sum(3 * SIDE * e.panels[0].shape[0] for e in entries)
+        columns = np.flatnonzero(exact.sum(0) > 50)
+        assert len(columns) == 6 * SIDE
+        edge = np.concatenate([sheet[-8:].reshape(-1, 3), sheet[:, -8:].reshape(-1, 3)])
+        assert (edge == 255).all()  # nothing is cut at the border
+
+    def test_a_long_name_keeps_its_end_within_the_sheet(self):
+        short = draw_sheet("T", "a", [self.entry(name="x" * 20)])
+        long = draw_sheet("T", "a", [self.entry(name="folder/" * 60 + "x" * 20)])
+        assert short.shape == long.shape and (long[:, -20:] == 255).all()
+        assert not np.array_equal(short, long)
+
+    def test_a_long_explanation_is_broken(self):
+        one, many = (draw_sheet("T", "word " * n, [self.entry()]) for n in (3, 60))
+        assert many.shape[0] > one.shape[0] and (many[:, -20:] == 255).all()
+
+    def test_an_unreadable_picture_keeps_its_place(self):
+        lost = Entry((), 2, "lost \udcff.png", "score 0.5")
+        assert (
+            draw_sheet("T", "a", [lost]).shape[1] == draw_sheet("T", "a", [self.entry()]).shape[1]
+        )
+
+
+class TestFiles:
+    def test_sheets_and_a_list(self, detector, evaluation, tmp_path):
+        sheets = write_gallery(detector, evaluation, tmp_path)
+        mistakes = worst_mistakes(evaluation, 12)
+        kinds = list(dict.fromkeys(m.kind for m in mistakes))
+        assert kinds and [path.stem for path in sheets] == kinds
+        for path in sheets:
+            assert Image.open(path).size[0] > 3 * SIDE
+        with (tmp_path / "gallery" / "gallery.csv").open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == len(mistakes)
+        for line, mistake in zip(lines, mistakes, strict=True):
+            assert line["path"] == str(mistake.image.sample.image_path)
+            assert (line["kind"], int(line["rank"])) == (mistake.kind, mistake.rank)
+            assert float(line["score"]) == pytest.approx(mistake.image.score, rel=1e-5)
+        assert not [p for p in tmp_path.rglob("*") if ".part" in p.name]
+
+    def test_sheets_of_a_former_run_do_not_stay(self, detector, evaluation, tmp_path):
+        write_gallery(detector, evaluation, tmp_path)
+        perfect = [replace(i, score=float(i.sample.label), overlap=1.0) for i in evaluation.images]
+        assert write_gallery(detector, replace(evaluation, images=tuple(perfect)), tmp_path) == ()
+        assert [p.name for p in (tmp_path / "gallery").iterdir()] == ["gallery.csv"]
+
+    def test_none_are_drawn_when_none_are_wanted(self, detector, evaluation, tmp_path):
+        off = replace(evaluation, config=EvaluationConfig(gallery=0))
+        assert write_gallery(detector, off, tmp_path) == ()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_only_the_chosen_pictures_are_read(self, detector, evaluation, tmp_path, monkeypatch):
+        from faprompt.evaluation import gallery
+
+        read = []
+        real = gallery.read_sample
+        monkeypatch.setattr(
+            gallery, "read_sample", lambda s, *, policy: read.append(s) or real(s, policy=policy)
+        )
+        few = replace(evaluation, config=EvaluationConfig(gallery=1))
+        write_gallery(detector, few, tmp_path)
+        chosen = {id(m.image.sample) for m in worst_mistakes(few, 1)}
+        assert {id(s) for s in read} == chosen and len(read) == len(chosen)
