@@ -8,10 +8,11 @@ import sys
 import pytest
 
 import faprompt as package
+from faprompt.cli import main
 from faprompt.errors import ConfigError, DatasetError
 
 VERBS = [
-    ["predict"], ["train"], ["evaluate"], ["doctor"],
+    ["predict"], ["train"], ["evaluate"], ["benchmark"], ["doctor"],
     ["datasets"], ["datasets", "list"], ["datasets", "check"], ["datasets", "synth"],
     ["models"], ["models", "list"], ["models", "info"], ["models", "fetch"],
     ["models", "convert"],
@@ -69,7 +70,7 @@ def test_a_wrong_command_line_is_exit_2(faprompt, arguments):
         (ConfigError("no such option"), 2, "faprompt: no such option\n"),
         (DatasetError("no such folder"), 1, "faprompt: no such folder\n"),
         (PermissionError(13, "Permission denied", "out"), 1, "faprompt: [Errno 13] Permission"),
-        (KeyboardInterrupt(), 130, "faprompt: interrupted; --resume goes on from here.\n"),
+        (KeyboardInterrupt(), 130, f"faprompt: {main.GO_ON}\n"),
     ],
 )
 def test_failures_are_one_line_and_an_exit_code(faprompt, monkeypatch, error, code, told):

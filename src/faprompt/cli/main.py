@@ -7,9 +7,10 @@ import sys
 import typer
 
 from faprompt import __version__
-from faprompt.cli import datasets, doctor, evaluate, models, predict, train
+from faprompt.cli import benchmark, datasets, doctor, evaluate, models, predict, train
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+GO_ON = "interrupted; --resume (benchmark: the same command) goes on from here."
 
 app = typer.Typer(
     name="faprompt",
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("benchmark")(benchmark.benchmark)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
@@ -48,5 +50,5 @@ def run() -> None:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("faprompt: interrupted; --resume goes on from here.", file=sys.stderr)
+            print(f"faprompt: {GO_ON}", file=sys.stderr)
         raise

@@ -1,0 +1,351 @@
+"""The cells of a plan, one after another: what is finished is kept, what fails is written down.
+
+OUT/models/<method>__<backbone>__<trained on>__<key>   trainings, shared between cells
+OUT/cells/<method>__<backbone>__<dataset>[__seedN]     what `evaluate` writes, and cell.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from faprompt.benchmark.plan import Cell, Plan, Source, resolve, slug
+from faprompt.data import Dataset
+from faprompt.data.files import relative_name
+from faprompt.data.published_counts import compare_counts
+from faprompt.detector import Detector
+from faprompt.errors import FapromptError, ModelError
+from faprompt.evaluation import PROGRESS_NAME, evaluate, write_evaluation
+from faprompt.model_folder import CONFIG, build_detector, find_model, load_detector, read_config
+from faprompt.prediction.rows import write_atomically
+from faprompt.training.checkpoint import CHECKPOINT_NAME
+from faprompt.training.config import WORK_OPTIONS
+from faprompt.training.progress import Progress
+from faprompt.training.session import train_model
+
+Status = Literal["done", "failed", "missing", "waiting"]
+Advance = Callable[[int, int], None]
+ProgressBar = Callable[[str], AbstractContextManager[Advance]]
+CELL_FILE = "cell.json"
+_NO_FIGURES = ("batch_size", "gallery")  # options of an evaluation that move no figure
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What became of one cell. `metrics` is its metrics.json, where it is done."""
+
+    cell: Cell
+    status: Status
+    reason: str = ""  # why there are no metrics
+    record: Mapping[str, Any] | None = None  # cell.json
+    metrics: Mapping[str, Any] | None = None
+    kept: bool = False  # finished by an earlier run
+
+
+def silent_bar(what: str) -> AbstractContextManager[Advance]:
+    """The progress bar of a caller who does not look."""
+    return nullcontext(lambda done, total: None)
+
+
+def run_benchmark(
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    notify: Callable[[str], None] | None = None,
+    progress_bar: ProgressBar = silent_bar,
+    results: dict[str, CellResult] | None = None,
+) -> tuple[CellResult, ...]:
+    """Run what is not finished yet; a cell that fails does not stop the others.
+
+    Args:
+        plan: of `build_plan`.
+        out: gets `cells` and `models`. A later run with the same folder goes on.
+        device: any torch device.
+        precision: of the image tower: "fp32", "bf16" or "fp16"; part of a cell's fingerprint.
+        notify: takes a line per cell, and the notes of trainings.
+        progress_bar: called with a title; gives a context of an `advance(done, total)`.
+        results: filled as cells end, so that an interrupted caller has them too.
+
+    Returns:
+        A result per cell, in the plan's order.
+
+    Raises:
+        KeyboardInterrupt: passed on; the same call goes on from there.
+    """
+    results = {} if results is None else results
+    results |= {cell.name: waiting(cell) for cell in plan.cells}
+    run = _Run(plan, out, device, precision, notify or (lambda line: None), progress_bar)
+    for number, cell in enumerate(plan.cells, start=1):
+        results[cell.name] = run.cell(cell)
+        run.notify(f"[{number}/{len(plan.cells)}] {describe(results[cell.name])}")
+    return tuple(results.values())
+
+
+def waiting(cell: Cell) -> CellResult:
+    """A cell that has not had its turn."""
+    if cell.missing:
+        return CellResult(cell, "missing", "; ".join(cell.missing))
+    return CellResult(cell, "waiting", "not run yet")
+
+
+def describe(result: CellResult) -> str:
+    """One line for a person.
+
+    The means of a finished cell in percent, or why there are none.
+    """
+    if result.metrics is None:
+        return f"{result.cell.name}: - ({result.reason})"
+    means = ", ".join(f"{k} {100 * v:.1f}" for k, v in result.metrics["mean"].items())
+    seconds = "kept" if result.kept else f"{(result.record or {}).get('seconds', 0):.1f} s"
+    return f"{result.cell.name}: {means or 'no metric is defined'} ({seconds})"
+
+
+class _Run:
+    """One pass over a plan; remembers datasets, the last detector and failed trainings."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        device: str,
+        precision: str,
+        notify: Callable[[str], None],
+        progress_bar: ProgressBar,
+    ) -> None:
+        self.plan, self.out, self.device, self.precision = plan, out, device, precision
+        self.notify, self.progress_bar = notify, progress_bar
+        self.datasets: dict[tuple[Path | None, str], tuple[Dataset, str]] = {}
+        self.failed_trainings: dict[str, str] = {}
+        self.detector: tuple[str, Detector] | None = None  # one at a time: they are large
+
+    def cell(self, cell: Cell) -> CellResult:
+        """Run one cell, or take what an earlier run left."""
+        if cell.missing:
+            return waiting(cell)
+        folder = self.out / "cells" / cell.name
+        began, fingerprint = time.perf_counter(), ""
+        try:
+            identity = self.identity(cell)
+            fingerprint = _digest(identity)
+            kept = read_finished(cell, folder, fingerprint)
+            if kept:
+                return kept
+            record = self._measure(cell, folder)
+        except Exception as error:
+            failed = _failure(error)
+            told = _describe_cell(cell) | failed | _timing(fingerprint, began)
+            _write_json(folder / CELL_FILE, told)
+            return CellResult(cell, "failed", f"failed: {failed['error']}", told)
+        record |= {"identity": identity} | _timing(fingerprint, began)
+        _write_json(folder / CELL_FILE, record)
+        done = read_finished(cell, folder, fingerprint)
+        assert done is not None, "a cell that was just written is finished"
+        return replace(done, kept=False)
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        """All that decides a cell's figures."""
+        settings = asdict(self.plan.config.evaluation)
+        return {
+            "detector": self._detector_identity(cell),
+            "dataset": self._dataset(cell.source)[1],
+            "evaluation": {k: v for k, v in settings.items() if k not in _NO_FIGURES},
+        }
+
+    def _dataset(self, source: Source) -> tuple[Dataset, str]:
+        """A dataset and the digest of its content, read once per run."""
+        key = source.folder, source.entry.id or source.entry.reader
+        if key not in self.datasets:
+            dataset = source.read()
+            self.datasets[key] = dataset, content_digest(dataset)
+        return self.datasets[key]
+
+    def _detector_identity(self, cell: Cell) -> dict[str, Any]:
+        method = cell.column.method
+        common: dict[str, Any] = {"method": method.name, "precision": self.precision}
+        if method.model:
+            return common | {"model": _model_digest(self._model(cell))}
+        common |= {
+            "options": dict(sorted(method.all_options.items())),
+            "backbone": _stamp(cell.column.backbone),
+        }
+        if cell.trained_on is None:
+            return common
+        config = self.plan.config.training
+        training = {k: v for k, v in asdict(config).items() if k not in WORK_OPTIONS}
+        return common | {
+            "training": training | {"epochs": config.epochs, "seed": cell.seed},
+            "trained_on": self._dataset(cell.trained_on)[1],
+        }
+
+    def _measure(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        dataset = self._dataset(cell.source)[0].require_usable()
+        detector = self._pick_detector(cell)
+        with self.progress_bar(cell.name) as advance:
+            result = evaluate(
+                detector, dataset, self.plan.config.evaluation, progress=advance,
+                resume=folder / PROGRESS_NAME, note=self.notify,
+            )  # fmt: skip
+        write_evaluation(result, folder)
+        counts = compare_counts(dataset.name, dataset.counts())
+        return _describe_cell(cell) | {
+            "status": "done",
+            "error": "",
+            "normal": dataset.normal,
+            "anomalous": dataset.anomalous,
+            "unreadable": len(result.unreadable),
+            "matches_paper": counts.matches,
+        }
+
+    def _pick_detector(self, cell: Cell) -> Detector:
+        key = _digest(self._detector_identity(cell))
+        if self.detector is None or self.detector[0] != key:
+            self.detector = None  # let go of the last one before the next is loaded
+            self.detector = (key, self._build_detector(cell, key))
+        return self.detector[1]
+
+    def _build_detector(self, cell: Cell, key: str) -> Detector:
+        where: dict[str, Any] = {"device": self.device, "precision": self.precision}
+        method = cell.column.method
+        if method.model:
+            return load_detector(self._model(cell), **where)
+        if cell.trained_on is None:
+            return build_detector(
+                method.name, cell.column.backbone, options=method.all_options, **where
+            )
+        return load_detector(self._trained_model(cell, key), backbone=cell.column.backbone, **where)
+
+    def _model(self, cell: Cell) -> Path:
+        return find_model(resolve(cell.column.method.model, self.plan.config.base))
+
+    def _trained_model(self, cell: Cell, key: str) -> Path:
+        """The model folder, trained or gone on with where it is not finished."""
+        assert cell.trained_on is not None
+        names = (cell.column.method.name, cell.column.backbone, cell.trained_on.entry.key, key[:12])
+        folder = self.out / "models" / "__".join(slug(name) for name in names)
+        if (folder / CONFIG).is_file():
+            read_config(folder)
+            return folder
+        if key in self.failed_trainings:
+            raise ModelError(self.failed_trainings[key])
+        try:
+            self._train(cell, folder)
+        except Exception as error:
+            self.failed_trainings[key] = f"its training failed: {_failure(error)['error']}"
+            raise ModelError(self.failed_trainings[key]) from error
+        return folder
+
+    def _train(self, cell: Cell, folder: Path) -> None:
+        assert cell.trained_on is not None and cell.seed is not None
+        config = replace(self.plan.config.training, seed=cell.seed, device=self.device)
+        method = cell.column.method
+        with self.progress_bar(f"train {folder.name}") as advance:
+
+            def show(sign: Progress) -> None:
+                advance(sign.done, sign.total)
+
+            train_model(
+                self._dataset(cell.trained_on)[0],
+                method=method.name,
+                preset=method.preset,
+                backbone=cell.column.backbone,
+                options=method.options,
+                config=config,
+                out=folder,
+                name=folder.name,
+                precision=self.precision,
+                resume=(folder / CHECKPOINT_NAME).is_file(),
+                progress=show,
+                notify=self.notify,
+            )
+
+
+def read_finished(cell: Cell, folder: Path, fingerprint: str) -> CellResult | None:
+    """A cell that an earlier run finished with this fingerprint, or None."""
+    try:
+        record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
+        if (record["status"], record["fingerprint"]) != ("done", fingerprint):
+            return None
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
+        return None
+    return CellResult(cell, "done", "", record, metrics, kept=True)
+
+
+def content_digest(dataset: Dataset) -> str:
+    """SHA-256 over names, labels, groups, masks, regions and file sizes of all samples.
+
+    Where the folder lies does not count, so a moved dataset is the same.
+    """
+    digest = hashlib.sha256(f"{dataset.name}/{dataset.split}".encode())
+    for sample in dataset.samples:
+        files = (sample.image_path, *sample.mask_paths)
+        row = [
+            sample.label, sample.class_name, sample.defect_type, sample.region,
+            sample.has_pixel_label,
+            *((relative_name(file, dataset.root), _size(file)) for file in files),
+        ]  # fmt: skip
+        digest.update(repr(row).encode("utf-8", errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
+
+
+def _stamp(backbone: str) -> str:
+    """A backbone's name, with the size of its file where it is one: that tells most mix-ups."""
+    place = Path(backbone)
+    return f"{place.name} ({_size(place)} bytes)" if place.is_file() else backbone
+
+
+def _model_digest(folder: Path) -> str:
+    config = read_config(folder)
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return _digest({"config": config, "weights": weights})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _describe_cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "method": cell.column.method.name,
+        "label": cell.column.method.title,
+        "backbone": cell.column.backbone,
+        "dataset": cell.source.entry.key,
+        "trained_on": cell.trained_on.entry.key if cell.trained_on else "",
+        "seed": cell.seed,
+    }
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """An error of ours in its own words; another one with its kind and where it came from."""
+    if isinstance(error, (FapromptError, OSError)):
+        return {"status": "failed", "error": str(error)}
+    told = f"{type(error).__name__}: {error}"
+    return {"status": "failed", "error": told, "traceback": traceback.format_exc()}
+
+
+def _timing(fingerprint: str, began: float) -> dict[str, Any]:
+    return {"fingerprint": fingerprint, "seconds": round(time.perf_counter() - began, 3)}
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, text.encode("utf-8", errors="replace"))

@@ -1,0 +1,119 @@
+"""`faprompt benchmark`: methods x backbones x datasets, from one TOML file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from faprompt.cli import _options as o
+
+if TYPE_CHECKING:
+    from faprompt.benchmark import CellResult, Plan
+
+
+def benchmark(
+    config: Annotated[Path, typer.Argument(help="What to compare; see configs/paper.")],
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
+        typer.Option(help="Where datasets lie, each in a folder of its id."),
+    ] = None,
+    out: o.Out = Path("faprompt-benchmark"),
+    work: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where cells and models lie; default OUT. Configs may share one."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would run and what is missing.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: time this machine for the estimate.")
+    ] = False,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Compare methods: table.md, table.csv, table.tex and table.html in OUT.
+
+    Every cell has a folder in OUT/cells; the same command again goes on where it was. Exit 3
+    when some cells failed or lack something: they are "-" in the tables, with the reason.
+    """
+    from faprompt.benchmark import build_plan, read_benchmark
+    from faprompt.errors import ConfigError
+
+    if measure and not dry_run:
+        raise ConfigError("--measure belongs to --dry-run.")
+    plan = build_plan(read_benchmark(config), data_root=data_root)
+    if dry_run:
+        _tell(plan, device, precision, measure=measure, as_json=as_json)
+        return
+    results = _run(plan, out, work or out, device, precision, as_json=as_json)
+    if any(r.status != "done" or (r.record or {})["unreadable"] for r in results):
+        raise typer.Exit(3)
+
+
+def _run(
+    plan: Plan, out: Path, work: Path, device: str, precision: str, *, as_json: bool
+) -> tuple[CellResult, ...]:
+    from faprompt.benchmark import run_benchmark, write_tables
+    from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
+
+    where = pick_device(device)
+    found: dict[str, CellResult] = {}
+    try:
+        run_benchmark(
+            plan, work, device=where, precision=pick_precision(precision, where), notify=note,
+            progress_bar=progress_bar, results=found,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        write_tables(plan, found.values(), out)
+        raise
+    results = tuple(found.values())
+    markdown = write_tables(plan, results, out)
+    if as_json:
+        rows = [_row(r.cell.name, r.status, r.reason) | {"metrics": r.metrics} for r in results]
+        print(json.dumps({"cells": rows}, ensure_ascii=False))
+    else:
+        print(markdown, end="")
+    note(f"wrote {out / 'table.md'}, .csv, .tex and .html")
+    return results
+
+
+def _tell(plan: Plan, device: str, precision: str, *, measure: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from faprompt.benchmark import build_tables, describe_estimate, estimate, published_places
+    from faprompt.benchmark import measure as measure_rates
+    from faprompt.benchmark.estimate import absent_weights
+    from faprompt.cli._terminal import note, pick_device, pick_precision
+
+    rates = {}
+    if measure:
+        where = pick_device(device)
+        rates = measure_rates(
+            plan, device=where, precision=pick_precision(precision, where), notify=note
+        )
+    found = estimate(plan, rates)
+    places = published_places(build_tables(plan))
+    cells = [
+        _row(c.name, "missing" if c.missing else "would run", "; ".join(c.missing))
+        for c in plan.cells
+    ]
+    weights = absent_weights(plan)
+    if as_json:
+        told = {"cells": cells, "places": places, "weights": weights, "estimate": asdict(found)}
+        print(json.dumps(told, ensure_ascii=False))
+        return
+    print(f"{plan.config.title}: {len(cells)} cells, {len(places)} figures")
+    for cell in cells:
+        reason = f"  ({cell['reason']})" if cell["reason"] else ""
+        print(f"  {cell['status']:<9}  {cell['cell']}{reason}")
+    for line in weights:
+        print(f"weights: {line}")
+    print(describe_estimate(found))
+
+
+def _row(name: str, status: str, reason: str) -> dict[str, Any]:
+    return {"cell": name, "status": status, "reason": reason}

@@ -1,0 +1,152 @@
+"""A benchmark's file: what it may say, and every refusal."""
+
+from __future__ import annotations
+
+import pytest
+
+from faprompt.benchmark import parse_benchmark, read_benchmark
+from faprompt.benchmark.protocol import (
+    find_published,
+    group_members,
+    group_of,
+    paper_has,
+    published_methods,
+)
+from faprompt.errors import ConfigError
+from faprompt.evaluation.published import published_table
+from tests.benchmark import toys
+
+FILE = """
+title = "Parts"
+backbones = ["tiny", "test-tiny"]
+seeds = [111, 7]
+published = [4, 15]
+datasets = ["visa", {folder = "bottles", label = "Bottles", group = "industrial"}]
+
+[[methods]]
+name = "faprompt"
+label = "Ours"
+preset = "official"
+options = {prompts = 5}
+train_on = "mvtec"
+
+[[methods]]
+name = "cap"
+
+[data]
+root = "sets"
+[data.folders]
+visa = "VisA_2022"
+
+[evaluation]
+resolution = "picture"
+
+[training]
+epochs = 3
+
+[table]
+metrics = [["image_auroc", "image_ap"]]
+"""
+
+
+def test_a_file_says_everything(tmp_path):
+    (tmp_path / "parts.toml").write_text(FILE)
+    config = read_benchmark(tmp_path / "parts.toml")
+    ours, cap = config.methods
+    assert (config.title, config.backbones, config.seeds) == (
+        "Parts", ("tiny", "test-tiny"), (111, 7),
+    )  # fmt: skip
+    assert ours.title == "Ours" and ours.all_options["prompts"] == 5
+    assert ours.all_options["selection"] == "first", "the preset's"
+    assert (cap.title, cap.available) == ("cap", False)
+    visa, bottles = config.datasets
+    assert (visa.key, visa.title, visa.group_name) == ("visa", "VisA", "industrial")
+    assert (bottles.key, bottles.title, bottles.group_name) == ("Bottles", "Bottles", "industrial")
+    assert config.data.folders == {"visa": "VisA_2022"} and config.base == tmp_path
+    assert (config.evaluation.resolution, config.training.epochs) == ("picture", 3)
+    assert config.table.metrics == (("image_auroc", "image_ap"),)
+    assert config.published == (4, 15)
+
+
+def test_defaults_are_the_papers():
+    config = parse_benchmark({"methods": ["clip"], "datasets": ["mvtec"]})
+    assert config.seeds == (111,) and config.training.epochs == 7
+    assert config.table.metrics == (("image_auroc",), ("image_ap",), ("pixel_auroc",), ("aupro",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method": []}, "unknown option 'method'"),
+        ({"base": "."}, "base is the file's own folder"),
+        ({"methods": []}, "methods should name at least one"),
+        ({"methods": "clip"}, "methods should be a list, got 'clip'"),
+        ({"methods": [7]}, "methods should be a table of options, got 7"),
+        ({"methods": ["clips"]}, "no method 'clips'; known: clip, clip-ac, .*cap-no-loc"),
+        ({"methods": [{"name": "clip", "weights": 1}]}, "unknown option 'weights'"),
+        ({"methods": [{"name": "clip", "options": 3}]}, "options should be a table, got 3"),
+        ({"methods": [{"name": "clip", "options": {"prompts": 3}}]}, "unknown option 'prompts'"),
+        ({"methods": [{"name": "faprompt", "preset": "mine"}]}, "faprompt has no preset 'mine'"),
+        (
+            {"methods": [{"name": "faprompt", "model": "tiny", "train_on": "visa"}]},
+            "a model has its options and its training fixed",
+        ),
+        ({"methods": ["clip", "clip"]}, "methods should differ, got clip, clip"),
+        ({"datasets": ["shelf"]}, "no dataset 'shelf'; known: mvtec, visa"),
+        ({"datasets": [{"folder": "x"}]}, "wants an id, or a folder with a label"),
+        ({"datasets": [{"folder": "x", "label": "X", "reader": "y"}]}, "no reader 'y'"),
+        ({"datasets": ["visa", "visa"]}, "datasets should differ"),
+        ({"backbones": []}, "backbones should name at least one"),
+        ({"seeds": [1, 1]}, "seeds should differ, got 1, 1"),
+        ({"published": [3]}, r"published should be tables 4 to 16 of the paper, got \[3\]"),
+        ({"data": {"folders": {"shelf": "x"}}}, "folders of unknown datasets: shelf"),
+        ({"data": {"folders": "x"}}, "folders should be a table"),
+        ({"data": 3}, "should be a table of options, got 3"),
+        ({"training": {"seed": 3}}, "seed is set by `seeds`"),
+        ({"training": {"epoch": 3}}, "unknown option 'epoch'"),
+        ({"evaluation": {"by_defect": True}}, "by_defect is for `faprompt evaluate`"),
+        ({"table": {"metrics": [["auc"]]}}, "metrics should be lists of image_auroc"),
+        ({"table": {"metrics": []}}, "metrics should be lists of image_auroc"),
+        ({"table": {"metrics": [["pro_200"]]}}, "wants pro_200 = true under"),
+        ({"table": {"rows": "methods"}}, "rows: 'methods' is none of datasets, classes, groups"),
+    ],
+)
+def test_refusals(changes, told):
+    with pytest.raises(ConfigError, match=told):
+        parse_benchmark(toys.config(**changes))
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_benchmark(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("methods = [")
+    with pytest.raises(ConfigError, match="bad.toml is not TOML"):
+        read_benchmark(tmp_path / "bad.toml")
+
+
+class TestProtocol:
+    def test_the_papers_counts_of_datasets(self):
+        """Thirteen sets at image level and fourteen at pixel level, MVTec AD among both."""
+        levels = {
+            metric: [
+                name for name in ("industrial", "medical") for name in group_members(name, metric)
+            ]
+            for metric in ("image_auroc", "aupro")
+        }
+        assert (len(levels["image_auroc"]) + 1, len(levels["aupro"]) + 1) == (13, 14)
+        assert group_of("mvtec") == "" and group_of("endo") == "medical"
+        assert paper_has("mvtec", "image_ap") and not paper_has("endo", "image_ap")
+        assert paper_has("endo", "pro_200") and not paper_has("lag", "pro_200")
+
+    def test_every_method_with_a_result_may_stand_in_a_config(self):
+        printed = {cell.method for number in range(4, 17) for cell in published_table(number)}
+        assert printed < set(published_methods())
+
+    def test_published_numbers_come_from_the_tables_asked(self):
+        named = {"dataset": "visa", "method": "faprompt", "metric": "image_auroc"}
+        assert find_published((4,), **named).printed == "84.5"
+        assert find_published((11, 4), **named).printed == "84.6"
+        assert find_published((), **named) is None and find_published((16,), **named) is None
+        assert find_published((4,), **{**named, "dataset": "mine"}) is None
+        pro = find_published((4,), **{**named, "metric": "pro_200"})
+        assert (pro.printed, pro.metric) == ("87.5", "aupro")

@@ -1,0 +1,198 @@
+"""A benchmark run in one go, run in pieces, and with things that break."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from faprompt.benchmark import run as room
+from faprompt.benchmark import run_benchmark, write_tables
+from faprompt.benchmark.tables import TABLE_FILES
+from faprompt.errors import ModelError
+from tests.benchmark import toys
+from tests.helpers import folders
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+
+
+@pytest.fixture
+def shelves(tmp_path):
+    toys.shelf(tmp_path / "sets" / "shelf")
+    toys.shelf(tmp_path / "sets" / "drawer", classes=("cup",))
+    return tmp_path / "sets"
+
+
+class Counted:
+    """A function that counts its calls and may fail at one of them."""
+
+    def __init__(self, work, *, fail_at=0, error=KeyboardInterrupt):
+        self.work, self.fail_at, self.error, self.calls = work, fail_at, error, 0
+
+    def __call__(self, *arguments, **options):
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise self.error
+        return self.work(*arguments, **options)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Put a counter around a function that the room calls."""
+
+    def wrap(name, **options):
+        counter = Counted(getattr(room, name), **options)
+        monkeypatch.setattr(room, name, counter)
+        return counter
+
+    return wrap
+
+
+def files(out):
+    return {name: (out / name).read_text() for name in TABLE_FILES}
+
+
+def run(plan, out, **options):
+    results = run_benchmark(plan, out, **options)
+    write_tables(plan, results, out)
+    return results
+
+
+def test_a_killed_and_resumed_run_is_an_uninterrupted_one(shelves, tmp_path, counted, monkeypatch):
+    plan, told = toys.plan(shelves), []
+    whole = run(plan, tmp_path / "whole", notify=told.append)
+    assert [result.status for result in whole] == ["done"] * 4
+    lines = [line for line in told if line.startswith("[")]
+    assert [line.split(":")[0] for line in lines] == [
+        "[1/4] clip__test-tiny__shelf", "[2/4] clip__test-tiny__drawer",
+        "[3/4] faprompt__test-tiny__shelf", "[4/4] faprompt__test-tiny__drawer",
+    ]  # fmt: skip
+
+    out, found = tmp_path / "pieces", {}
+    with monkeypatch.context() as patch:  # killed in the middle of the second evaluation
+        patch.setattr(room, "evaluate", Counted(room.evaluate, fail_at=2))
+        with pytest.raises(KeyboardInterrupt):
+            run_benchmark(plan, out, results=found)
+    assert [result.status for result in found.values()] == ["done", "waiting", "waiting", "waiting"]
+    assert "clip on drawer; faprompt on shelf, drawer: not run yet" in write_tables(
+        plan, found.values(), out
+    )
+    with monkeypatch.context() as patch:  # and in the middle of the training
+        patch.setattr(
+            "faprompt.training.run.TrainingRun.take_step",
+            Counted(None, fail_at=1),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run_benchmark(plan, out)
+    evaluations, trainings = counted("evaluate"), counted("train_model")
+    pieces = run(plan, out)
+    assert (evaluations.calls, trainings.calls) == (2, 1), "both clip cells were kept"
+    assert [result.kept for result in pieces] == [True, True, False, False]
+    assert files(out) == files(tmp_path / "whole")
+    assert [r.metrics for r in pieces] == [r.metrics for r in whole]
+
+
+def test_what_is_finished_is_kept_and_what_changed_is_not(shelves, tmp_path, counted):
+    out = tmp_path / "out"
+    first = run(toys.plan(shelves), out)
+    evaluations, trainings = counted("evaluate"), counted("train_model")
+
+    def again(**changes):
+        evaluations.calls = trainings.calls = 0
+        run(toys.plan(shelves, **changes), out)
+        return evaluations.calls, trainings.calls
+
+    assert again() == (0, 0)
+    assert again(evaluation={**toys.FAST, "batch_size": 3}) == (0, 0), "moves no figure"
+    assert again(evaluation={**toys.FAST, "fpr_limit": 0.2}) == (4, 0)
+    assert again() == (4, 0), "cells hold the last configuration only; models are kept"
+    assert again(training={**toys.TRAINING, "epochs": 2}) == (2, 1)
+    assert again(seeds=[111, 7], training={**toys.TRAINING, "epochs": 2}) == (2, 1)
+    folders.picture(shelves / "drawer" / "cup" / "test" / "good" / "77.png")
+    assert again(seeds=[111, 7], training={**toys.TRAINING, "epochs": 2}) == (3, 0)
+    (shelves / "drawer").rename(shelves / "moved")
+    moved = [toys.entry("shelf"), {"folder": "moved", "label": "drawer"}]
+    changes = {"seeds": [111, 7], "training": {**toys.TRAINING, "epochs": 2}, "datasets": moved}
+    assert again(**changes) == (0, 0), "a dataset may move"
+    assert len(list((out / "models").iterdir())) == 3
+    assert first[0].record["fingerprint"] != first[1].record["fingerprint"]
+
+
+@pytest.mark.parametrize("file", ["cell.json", "metrics.json"])
+def test_a_file_cut_off_is_no_finished_cell(shelves, tmp_path, counted, file):
+    plan = toys.plan(shelves, methods=[toys.CLIP])
+    run(plan, tmp_path / "out")
+    path = tmp_path / "out" / "cells" / "clip__test-tiny__shelf" / file
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    evaluations = counted("evaluate")
+    assert [result.status for result in run(plan, tmp_path / "out")] == ["done", "done"]
+    assert evaluations.calls == 1 and len(path.read_text()) > len(whole) / 2
+
+
+def test_a_broken_dataset_stops_nothing_else(shelves, tmp_path, counted):
+    hidden = (shelves / "drawer").rename(shelves / "hidden")
+    (shelves / "drawer").mkdir()
+    plan, out = toys.plan(shelves), tmp_path / "out"
+    results = run(plan, out)
+    assert [result.status for result in results] == ["done", "failed", "done", "failed"]
+    record = json.loads((out / "cells" / "clip__test-tiny__drawer" / "cell.json").read_text())
+    assert record["status"] == "failed" and "is no dataset we know" in record["error"]
+    assert "traceback" not in record, "an error of ours tells all in its words"
+    markdown = (out / "table.md").read_text()
+    assert "\n- clip on drawer; faprompt on drawer: failed: " in markdown
+
+    hidden.rename(shelves / "drawer")  # in the place of the empty one
+    evaluations = counted("evaluate")
+    assert [result.status for result in run(plan, out)] == ["done"] * 4
+    assert evaluations.calls == 2, "only the cells that failed"
+    assert "Empty places" not in (out / "table.md").read_text()
+
+
+def test_an_error_nobody_foresaw_is_written_down_in_full(shelves, tmp_path, counted):
+    counted("evaluate", fail_at=1, error=RuntimeError("out of memory"))
+    first, second = run(toys.plan(shelves, methods=[toys.CLIP]), tmp_path / "out")
+    assert (first.status, second.status) == ("failed", "done")
+    assert first.reason == "failed: RuntimeError: out of memory"
+    assert "in _measure" in first.record["traceback"]
+
+
+def test_a_training_that_fails_is_tried_once(shelves, tmp_path, counted):
+    trainings = counted("train_model", fail_at=1, error=ModelError("no weights"))
+    results = run(toys.plan(shelves, methods=[toys.FAPROMPT]), tmp_path / "out")
+    assert trainings.calls == 1
+    assert [r.reason for r in results] == ["failed: its training failed: no weights"] * 2
+
+
+def test_a_ready_model_is_measured_as_it_is(shelves, tmp_path, counted):
+    out = tmp_path / "out"
+    run(toys.plan(shelves, methods=[toys.FAPROMPT]), out)
+    (trained,) = (out / "models").iterdir()
+    trainings = counted("train_model")
+    ready = {"name": "faprompt", "model": str(trained), "label": "ready"}
+    plan = toys.plan(shelves, methods=[ready, toys.FAPROMPT], backbones=["tiny"])
+    results = [r for r in run(plan, tmp_path / "again") if r.cell.column.method.model]
+    assert [result.cell.column.backbone for result in results] == ["test-tiny"] * 2
+    written = json.loads((out / "cells/faprompt__test-tiny__drawer/metrics.json").read_text())
+    assert results[1].metrics["mean"] == written["mean"]
+    assert trainings.calls == 1, "that of the other column, on tiny"
+
+
+def test_missing_cells_are_told_and_not_run(shelves, tmp_path, counted):
+    evaluations = counted("evaluate")
+    plan = toys.plan(shelves, methods=["cap"], datasets=[toys.entry("none")])
+    (result,) = run(plan, tmp_path / "out")
+    assert (result.status, evaluations.calls) == ("missing", 0)
+    assert result.reason == ("this version has no method 'cap'; no folder none below the data root")
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_unreadable_pictures_are_counted(shelves, tmp_path):
+    (shelves / "drawer" / "cup" / "test" / "good" / "8.png").write_bytes(b"")
+    results = run(toys.plan(shelves, methods=[toys.CLIP]), tmp_path / "out")
+    assert [result.record["unreadable"] for result in results] == [0, 1]
+    told = "clip__test-tiny__drawer: 1 pictures could not be read and are left out."
+    assert told in (tmp_path / "out" / "table.md").read_text()
