@@ -1,8 +1,8 @@
-"""Write the README's tables from the result files; nothing in them is typed by hand.
+"""Write the tables of README.md and docs/tiny.md from the result files, none typed by hand.
 
     python scripts/make_tables.py [--check]
 
-`--check` only tells whether the README is up to date.
+`--check` only tells whether both are up to date.
 """
 
 from __future__ import annotations
@@ -49,21 +49,74 @@ def tiny_table() -> str:
 
 
 def _few_groups(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows, with datasets of many groups (or a single one) as one mean row a method."""
-    kept: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    """The rows: of datasets with many groups or a single one, only the mean's."""
+    kept = []
     for row in rows:
-        groups = {r["group"] for r in rows if r["dataset"] == row["dataset"]}
-        group = row["group"] if 1 < len(groups) <= MANY else ""
-        kept.setdefault((row["dataset"], group, row["method"]), []).append(row)
-    return [
-        {"dataset": d, "group": g, "method": m} | {k: _mean(each, k) for k in TINY_COLUMNS}
-        for (d, g, m), each in kept.items()
-    ]
+        groups = {r["group"] for r in rows if r["dataset"] == row["dataset"]} - {"mean"}
+        several = 1 < len(groups) <= MANY
+        if several != (row["group"] == "mean"):
+            kept.append(row | {"group": row["group"] if several else ""})
+    return kept
 
 
-def _mean(rows: list[dict[str, str]], metric: str) -> str:
-    values = [float(row[metric]) for row in rows if row[metric]]
-    return str(sum(values) / len(values)) if values else ""
+def tiny_sets() -> str:
+    """docs/tiny.md: a table a dataset, a row a method, each figure with its interval."""
+    rows = rows_of("tiny")
+    parts = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        own = [row for row in rows if row["dataset"] == dataset]
+        groups = list(dict.fromkeys(row["group"] for row in own))
+        shown = ["mean"] if len(groups) > MANY else [g for g in groups if g != "mean" or groups[2:]]
+        parts.append(f"**{dataset}**\n\n{_set_table(own, shown)}")
+    return "\n\n".join(parts)
+
+
+def _set_table(rows: list[dict[str, str]], groups: list[str]) -> str:
+    cells = {(row["group"], row["method"]): row for row in rows}
+    columns = [(g, m) for g in groups for m in TINY_COLUMNS if any(r[m] for r in rows)]
+    heads = [f"{g + ': ' if groups[1:] else ''}{TINY_COLUMNS[m]}" for g, m in columns]
+    lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(columns)]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        values = [_with_interval(cells[g, method], m) for g, m in columns]
+        lines.append(f"| {method} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def tiny_kinds() -> str:
+    """docs/tiny.md: FAPrompt on the drawn test set, things down, defects across."""
+    rows = [r for r in rows_of("tiny") if r["method"] == "faprompt" and "/" in r["group"]]
+    cells = {tuple(row["group"].split("/")): row for row in rows}
+    defects = sorted({defect for _, defect in cells})
+    lines = ["| | " + " | ".join(defects) + " |", "|---|" + "---:|" * len(defects)]
+    for thing in sorted({thing for thing, _ in cells}):
+        values = [_pair(cells.get((thing, defect))) for defect in defects]
+        lines.append(f"| {thing.replace('_', ' ')} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def tiny_curve() -> str:
+    """docs/tiny.md: the backbone along its training, image and pixel AUROC of every set."""
+    rows = [row for row in rows_of("tiny_curve") if row["group"] == "mean"]
+    sets = list(dict.fromkeys(row["dataset"] for row in rows))
+    cells = {(row["pictures"], row["dataset"]): row for row in rows}
+    lines = ["| pictures | " + " | ".join(sets) + " |", "|---:|" + "---:|" * len(sets)]
+    for pictures in dict.fromkeys(row["pictures"] for row in rows):
+        values = [_pair(cells[pictures, name]) for name in sets]
+        lines.append(f"| {int(pictures):,} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def _pair(row: dict[str, str] | None) -> str:
+    if row is None:
+        return ""
+    return " / ".join(_percent(row[m]) for m in ("image_auroc", "pixel_auroc") if row[m])
+
+
+def _with_interval(row: dict[str, str], metric: str) -> str:
+    if not row[metric]:
+        return "-"
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    return _percent(row[metric]) + (f" ({_percent(low)} to {_percent(high)})" if low else "")
 
 
 def speed_table() -> str:
@@ -120,7 +173,7 @@ def fill(text: str, name: str, table: str) -> str:
     """The text with the part between a table's markers replaced."""
     pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"README.md has no markers for the table {name!r}.")
+        raise SystemExit(f"There are no markers for the table {name!r}.")
     return pattern.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", text)
 
 
@@ -129,13 +182,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = fill(fill(old, "tiny", tiny_table()), "speed", speed_table())
-    if options.check:
-        return int(new != old)
-    readme.write_text(new, encoding="utf-8")
-    return 0
+    current = True
+    for path, tables in PAGES.items():
+        old = new = (ROOT / path).read_text(encoding="utf-8")
+        for name, table in tables.items():
+            new = fill(new, name, table())
+        current &= new == old
+        if not options.check:
+            (ROOT / path).write_text(new, encoding="utf-8")
+    return 0 if current or not options.check else 1
+
+
+PAGES = {
+    "README.md": {"tiny": tiny_table, "speed": speed_table},
+    "docs/tiny.md": {"sets": tiny_sets, "kinds": tiny_kinds, "curve": tiny_curve},
+}
 
 
 if __name__ == "__main__":
