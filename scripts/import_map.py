@@ -18,9 +18,12 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("data", "prompts", "synthetic"),
     ("methods",),
     ("detector", "model_folder", "model_import"),
-    ("prediction", "training", "evaluation", "diagnosis"),
+    ("prediction", "training", "evaluation", "diagnosis", "explanation"),
+    ("benchmark",),
+    ("study",),
     ("cli",),
-)  # ground, rooms, rooms that know rooms, recipes, detector, workshops, doors
+)  # ground, rooms, rooms that know rooms, recipes, detector, workshops,
+# the workshop that uses the others, the one that uses that, doors
 
 
 def room_of(path: Path) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -314,9 +316,6 @@ class TestBuilding:
 class TestFitToBackbone:
     @staticmethod
     def fit(method="faprompt", options=None, **vision):
-        from dataclasses import replace
-        from types import SimpleNamespace
-
         spec = small.backbone().spec
         spec = replace(spec, vision=replace(spec.vision, **vision))
         return fit_to_backbone(method, SimpleNamespace(spec=spec), options)
@@ -340,6 +339,27 @@ class TestFitToBackbone:
             "image_size": "280", "prompts": 3, "sigma_px": pytest.approx(10 * 280 / 518),
         }  # fmt: skip
         assert self.fit(options={"sigma_px": 3}, patch_size=14)["sigma_px"] == 3
+
+    def test_a_preset_brings_its_own_size(self):
+        backbone = SimpleNamespace(spec=small.backbone().spec)  # patches of 14
+        sizes = {
+            preset: fit_to_backbone("winclip", backbone, None, preset=preset)["image_size"]
+            for preset in ("paper", "common")
+        }
+        assert sizes == {"paper": 238, "common": 518}
+        detector = build_detector("winclip", "test-tiny", preset="code", options={"image_size": 56})
+        assert detector.method.config.temperature == 0.07
+        with pytest.raises(ConfigError, match="no preset 'mine'; known: paper, common, code"):
+            build_detector("winclip", "test-tiny", preset="mine")
+
+    def test_a_part_of_the_vocabulary_is_not_asked_for_class_names(self):
+        spec = replace(small.backbone().spec, vocabulary=(1, 2))
+        backbone = SimpleNamespace(spec=spec)
+        assert fit_to_backbone("winclip", backbone, None)["use_class_names"] is False
+        assert fit_to_backbone("winclip", backbone, {"use_class_names": True})["use_class_names"]
+        assert "use_class_names" not in fit_to_backbone("faprompt", backbone, None)
+        whole = SimpleNamespace(spec=small.backbone().spec)
+        assert "use_class_names" not in fit_to_backbone("winclip", whole, None)
 
     def test_a_size_that_is_none_is_left_for_the_config_to_refuse(self):
         assert self.fit(options={"image_size": "large"}) == {"image_size": "large"}

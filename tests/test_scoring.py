@@ -11,10 +11,13 @@ from scipy.ndimage import gaussian_filter
 from faprompt.scoring import (
     abnormal_probability,
     grid_map,
+    harmonic_mean,
+    nearest_distance,
     pair_logits,
     render_map,
     unit,
     upsample,
+    window_map,
 )
 
 
@@ -175,3 +178,64 @@ def test_upsampling_equals_torch_and_keeps_height_and_width_apart():
     grid = draw(2, 2, 3)
     wanted = F.interpolate(grid[:, None], size=(5, 11), mode="bilinear", align_corners=False)
     assert torch.equal(upsample(grid, (5, 11)), wanted[:, 0])
+
+
+class TestWindows:
+    @pytest.mark.parametrize(("grid", "side"), [((4, 6), 2), ((5, 3), 3), ((3, 3), 1), ((4, 4), 4)])
+    def test_a_patch_has_the_harmonic_mean_of_its_windows(self, grid, side):
+        rows, columns = grid
+        places = [(i, j) for i in range(rows - side + 1) for j in range(columns - side + 1)]
+        scores = draw(2, len(places)) * 0.98 + 0.01
+        ours = window_map(scores, grid, side)
+        for row in range(rows):
+            for column in range(columns):
+                held = [
+                    number
+                    for number, (i, j) in enumerate(places)
+                    if i <= row < i + side and j <= column < j + side
+                ]
+                wanted = len(held) / (1 / scores[:, held].double()).sum(dim=1)
+                torch.testing.assert_close(ours[:, row, column].double(), wanted, rtol=1e-5, atol=0)
+
+    def test_equal_windows_give_an_even_map(self):
+        even = window_map(torch.full((1, 9), 0.3), (4, 4), 2)
+        torch.testing.assert_close(even, torch.full((1, 4, 4), 0.3))
+
+    def test_a_score_of_zero_takes_its_patches_to_zero_and_nothing_breaks(self):
+        scores = torch.full((1, 9), 0.5)
+        scores[0, 0] = 0
+        ours = window_map(scores, (4, 4), 2)
+        assert ours.isfinite().all() and ours[0, :2, :2].max() < 1e-30
+        torch.testing.assert_close(ours[0, 2:, 2:], torch.full((2, 2), 0.5))
+
+    def test_another_number_of_windows_is_refused(self):
+        with pytest.raises(ValueError, match="8 patches do not form a 3x3 grid"):
+            window_map(torch.rand(1, 8), (4, 4), 2)
+
+
+def test_the_harmonic_mean_is_scipys():
+    from scipy.stats import hmean
+
+    maps = draw(3, 2, 4, 4) + 0.01
+    ours = harmonic_mean((maps / 2).clamp(max=1))
+    np.testing.assert_allclose(ours, hmean((maps / 2).double().numpy(), axis=0), rtol=1e-5)
+
+
+def test_the_nearest_distance_equals_a_loop():
+    tokens, memory = draw(2, 5, 8, seed=1) - 0.5, draw(7, 8, seed=2) - 0.5
+    ours = nearest_distance(tokens, memory)
+    for index in range(2):
+        for number in range(5):
+            cosines = torch.cosine_similarity(tokens[index, number], memory, dim=-1)
+            assert float(ours[index, number]) == pytest.approx(
+                (1 - float(cosines.max())) / 2, abs=1e-6
+            )
+    assert float(nearest_distance(memory[None, :1], memory)[0, 0]) == pytest.approx(0, abs=1e-6)
+
+
+def test_upsampling_can_hold_the_corners():
+    grid = draw(2, 3, 4)
+    corners = upsample(grid, (9, 16), align_corners=True)
+    assert torch.equal(corners[:, 0, 0], grid[:, 0, 0])
+    torch.testing.assert_close(corners[:, -1, -1], grid[:, -1, -1])
+    assert (corners - upsample(grid, (9, 16))).abs().max() > 0.01

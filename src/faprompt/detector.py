@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,23 @@ import torch
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
+from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.imaging.read import read_image
+from faprompt.imaging.tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform
-from faprompt.methods.base import Method, MethodOutput
+from faprompt.methods.base import Method, MethodOutput, MethodParts
 from faprompt.records import AnomalyResult, Region
 from faprompt.regions import find_regions, verdict
 from faprompt.scoring import render_map
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    score: float
+    score_map: np.ndarray  # in the picture's pixels
+    prompts: np.ndarray | None
 
 
 class Detector(nn.Module):
@@ -60,7 +70,10 @@ class Detector(nn.Module):
                 f"{backbone.name}; {f'{low} or ' if low else ''}{low + patch} would."
             )
         self.transform = Transform(
-            image_size=(size, size), mean=backbone.spec.mean, std=backbone.spec.std
+            image_size=(size, size),
+            mean=backbone.spec.mean,
+            std=backbone.spec.std,
+            interpolation=method.interpolation,
         )
         self.refresh()
 
@@ -76,37 +89,51 @@ class Detector(nn.Module):
             except ValueError as error:
                 raise ConfigError(f"{self.method.name} on {self.backbone.name}: {error}") from error
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, pixels: Tensor, *, class_names: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The tensor door.
 
         Args:
             pixels: (B, 3, H, W) float, normalised; H and W multiples of the patch size.
+            class_names: what each picture shows, for methods that ask; None is fine.
 
         Returns:
             scores (B,) and maps (B, H, W), both in 0..1; maps are smoothed.
         """
         learning = any(p.requires_grad for p in self.method.parameters())
         anew = learning and torch.is_grad_enabled()
-        output = self.encode(pixels, static=None if anew else self._static)
+        static = None if anew else self._static
+        output = self.encode(pixels, static=static, class_names=class_names)
         size = (pixels.shape[-2], pixels.shape[-1])
         return output.score, render_map(
             output.patch_map, model_size=size, sigma_px=self.method.config.sigma_px
         )
 
     def encode(
-        self, pixels: Tensor, *, static: Any = None, with_prompt_scores: bool = False
+        self,
+        pixels: Tensor,
+        *,
+        static: Any = None,
+        with_prompt_scores: bool = False,
+        class_names: Sequence[str] | None = None,
     ) -> MethodOutput:
         """One pass of both towers, before the map is finished; see `Method.forward`."""
+        return self._encode(pixels, static, with_prompt_scores, class_names)[1]
+
+    def _encode(
+        self,
+        pixels: Tensor,
+        static: Any,
+        with_prompt_scores: bool,
+        class_names: Sequence[str] | None,
+    ) -> tuple[ImageFeatures, MethodOutput]:
         with torch.no_grad():  # the backbone is frozen
-            features = self.backbone.encode_image(
-                pixels,
-                layers=self.method.layers,
-                value_path=self.method.value_path,
-                class_ln_post=self.method.class_ln_post,
-            )
-        return self.method(
-            features, self.backbone.text, static=static, with_prompt_scores=with_prompt_scores
-        )
+            features = self.method.encode_image(self.backbone, pixels)
+        options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
+        if self.method.uses_class_names:
+            options["class_names"] = class_names
+        return features, self.method(features, self.backbone.text, **options)
 
     def predict(
         self,
@@ -160,23 +187,57 @@ class Detector(nn.Module):
         *,
         threshold: float | None = None,
         with_prompt_scores: bool = False,
+        class_names: Sequence[str] | None = None,
     ) -> list[AnomalyResult]:
-        """Results of decoded pictures, each (H, W, 3) uint8 RGB of any size."""
+        """Results of decoded pictures, each (H, W, 3) uint8 RGB of any size.
+
+        `class_names` says what each picture shows, for methods that ask (`uses_class_names`).
+        """
         if not images:
             return []
-        pixels = torch.stack([self.transform.to_pixels(image) for image in images])
-        with torch.inference_mode():
-            output = self.encode(pixels, static=self._static, with_prompt_scores=with_prompt_scores)
-            return [
-                self._result(output, index, image.shape[:2], threshold)
-                for index, image in enumerate(images)
-            ]
+        if self.method.tiled:
+            found = self._score_tiles(images, with_prompt_scores, class_names)
+        else:
+            found = self._score(images, with_prompt_scores, class_names)
+        return [self._result(scored, threshold) for scored in found]
+
+    @torch.inference_mode()
+    def explain(
+        self,
+        image: np.ndarray,
+        *,
+        threshold: float | None = None,
+        class_name: str | None = None,
+    ) -> tuple[AnomalyResult, MethodOutput, MethodParts]:
+        """What `predict` says of a decoded picture, and what that was made of; one pass.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size.
+            threshold, class_name: as in `predict` and `predict_batch`.
+
+        Returns:
+            The result, bit for bit that of `predict`; what the method gave; and its parts.
+
+        Raises:
+            ConfigError: this picture is scored as several tiles, which have no common parts.
+        """
+        if self.method.tiled and image.shape[0] != image.shape[1]:
+            raise ConfigError(
+                f"{self.name} scores a picture of {image.shape[1]}x{image.shape[0]} as several "
+                "squares and takes their mean; use a square picture, or build the method with "
+                "--set tiles=false."
+            )
+        names = None if class_name is None else [class_name]
+        features, output = self._encode_images([image], True, names)
+        (scored,) = self._finish([image], output)
+        return self._result(scored, threshold), output, self.method.explain(features, output)
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides a score: method, options, weights, backbone, precision."""
         chosen = (self.method.name, to_mapping(self.method.config), self.transform.to_dict())
         digest = hashlib.sha256(repr(chosen).encode())
         digest.update(f"{self.backbone.state_fingerprint()} {self.backbone.precision}".encode())
+        digest.update("".join(self.method.sources).encode())
         for name, tensor in sorted(self.method.state_dict().items()):
             digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -199,26 +260,75 @@ class Detector(nn.Module):
         self.refresh()
         return self
 
-    def _result(
+    @torch.inference_mode()
+    def _score(
         self,
-        output: MethodOutput,
-        index: int,
-        image_size: tuple[int, int],
-        threshold: float | None,
-    ) -> AnomalyResult:
+        images: Sequence[np.ndarray],
+        with_prompt_scores: bool,
+        class_names: Sequence[str] | None = None,
+    ) -> list[_Scored]:
+        """Each picture squashed to the model's size, all in one pass."""
+        output = self._encode_images(images, with_prompt_scores, class_names)[1]
+        return self._finish(images, output)
+
+    def _encode_images(
+        self,
+        images: Sequence[np.ndarray],
+        with_prompt_scores: bool,
+        class_names: Sequence[str] | None,
+    ) -> tuple[ImageFeatures, MethodOutput]:
+        pixels = torch.stack([self.transform.to_pixels(image) for image in images])
+        return self._encode(pixels, self._static, with_prompt_scores, class_names)
+
+    def _finish(self, images: Sequence[np.ndarray], output: MethodOutput) -> list[_Scored]:
+        prompts = output.prompt_scores
+        return [
+            _Scored(
+                float(output.score[index]),
+                self._render(output.patch_map[index : index + 1], image.shape[:2]),
+                None if prompts is None else prompts[index].cpu().numpy(),
+            )
+            for index, image in enumerate(images)
+        ]
+
+    def _score_tiles(
+        self,
+        images: Sequence[np.ndarray],
+        with_prompt_scores: bool,
+        class_names: Sequence[str] | None,
+    ) -> list[_Scored]:
+        """Each picture as overlapping squares, as many in one pass as there are pictures."""
+        boxes = [square_tiles(*image.shape[:2]) for image in images]
+        tiles = [
+            image[y0:y1, x0:x1]
+            for image, places in zip(images, boxes, strict=True)
+            for x0, y0, x1, y1 in places
+        ]
+        names = None
+        if class_names is not None:
+            named = zip(class_names, boxes, strict=True)
+            names = [name for name, places in named for _ in places]
+        found: list[_Scored] = []
+        for start in range(0, len(tiles), len(images)):
+            part = slice(start, start + len(images))
+            found += self._score(tiles[part], with_prompt_scores, names[part] if names else None)
+        rest = iter(found)
+        return [
+            _join([next(rest) for _ in places], places, image.shape[:2])
+            for image, places in zip(images, boxes, strict=True)
+        ]
+
+    def _result(self, scored: _Scored, threshold: float | None) -> AnomalyResult:
         threshold = self.threshold if threshold is None else threshold
-        score_map = self._render(output.patch_map[index : index + 1], image_size)
-        score = float(output.score[index])
-        prompts = None if output.prompt_scores is None else output.prompt_scores[index].tolist()
         return AnomalyResult(
-            score=score,
-            score_map=score_map,
-            image_size=image_size,
+            score=scored.score,
+            score_map=scored.score_map,
+            image_size=scored.score_map.shape,
             model=self.name,
-            verdict=verdict(score, threshold),
+            verdict=verdict(scored.score, threshold),
             threshold=threshold,
-            regions=_regions(score_map, score, threshold),
-            prompt_scores=None if prompts is None else tuple(prompts),
+            regions=_regions(scored.score_map, scored.score, threshold),
+            prompt_scores=None if scored.prompts is None else tuple(scored.prompts.tolist()),
         )
 
     def _render(self, grid: Tensor, image_size: tuple[int, int]) -> np.ndarray:
@@ -229,6 +339,16 @@ class Detector(nn.Module):
             image_size=image_size,
         )
         return maps[0].cpu().numpy()
+
+
+def _join(tiles: Sequence[_Scored], boxes: Sequence[Box], image_size: tuple[int, int]) -> _Scored:
+    """One picture from its tiles: the mean of their scores, and of their maps."""
+    prompts = [tile.prompts for tile in tiles if tile.prompts is not None]
+    return _Scored(
+        sum(tile.score for tile in tiles) / len(tiles),
+        join_maps([tile.score_map for tile in tiles], boxes, image_size),
+        np.mean(prompts, axis=0) if prompts else None,
+    )
 
 
 STRONGEST_SHARE = 0.8  # of the map's peak, where a picture is NG and its map stays below

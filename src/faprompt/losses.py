@@ -39,8 +39,8 @@ def dice(probability: Tensor, mask: Tensor) -> Tensor:
     return (1 - (2 * overlap + 1) / (total + 1)).mean()
 
 
-def local_loss(abnormal_map: Tensor, mask: Tensor) -> Tensor:
-    """Focal plus Dice on the abnormal map plus Dice on the normal one.
+def focal_dice(abnormal_map: Tensor, mask: Tensor) -> Tensor:
+    """Focal plus Dice on the abnormal map, as APRIL-GAN (train.py) has it.
 
     Args:
         abnormal_map: (B, H, W) chance of "abnormal" per pixel; the normal map is its complement.
@@ -55,9 +55,14 @@ def local_loss(abnormal_map: Tensor, mask: Tensor) -> Tensor:
             f"and {tuple(mask.shape)}."
         )
     mask = mask.to(abnormal_map.dtype)
-    normal_map = 1 - abnormal_map
-    true_class = torch.where(mask > 0.5, abnormal_map, normal_map)
-    return focal(true_class) + dice(abnormal_map, mask) + dice(normal_map, 1 - mask)
+    true_class = torch.where(mask > 0.5, abnormal_map, 1 - abnormal_map)
+    return focal(true_class) + dice(abnormal_map, mask)
+
+
+def local_loss(abnormal_map: Tensor, mask: Tensor) -> Tensor:
+    """Focal plus Dice on the abnormal map plus Dice on the normal one; see `focal_dice`."""
+    own = focal_dice(abnormal_map, mask)
+    return own + dice(1 - abnormal_map, 1 - mask.to(abnormal_map.dtype))
 
 
 def score_focal(score: Tensor, label: Tensor, *, as_logit: bool) -> Tensor:

@@ -108,6 +108,7 @@ def build_detector(
     backbone: str | Path,
     *,
     options: Mapping[str, Any] | None = None,
+    preset: str = "paper",
     device: str = "cpu",
     precision: Precision = "fp32",
 ) -> Detector:
@@ -122,7 +123,8 @@ def build_detector(
     from faprompt.methods.registry import build_method
 
     frozen = load_backbone(backbone)
-    built = build_method(method, frozen, fit_to_backbone(method, frozen, options))
+    chosen = fit_to_backbone(method, frozen, options, preset=preset)
+    built = build_method(method, frozen, chosen, preset=preset)
     if built.learns:
         raise ModelError(
             f"{method!r} has to be trained first: use `faprompt train`, "
@@ -133,25 +135,32 @@ def build_detector(
 
 
 def fit_to_backbone(
-    method: str, backbone: Backbone, options: Mapping[str, Any] | None
+    method: str,
+    backbone: Backbone,
+    options: Mapping[str, Any] | None,
+    *,
+    preset: str = "paper",
 ) -> dict[str, Any]:
-    """Options whose paper default suits ViT-L/14@336 only, set for the backbone at hand.
+    """Options whose preset suits one backbone only, set for the backbone at hand.
 
     The paper sees 518 pixels through patches of 14, a 37x37 grid, and smooths with sigma
-    10 (or 4) of those pixels. Other patch sizes get the multiple nearest to 518; `tiny`
-    is read at the size it was trained at, with sigma scaled alike. What the caller sets
-    is kept.
+    10 (or 4) of those pixels. Other patch sizes get the nearest multiple; `tiny`
+    is read at the size it was trained at, with sigma scaled alike. A backbone with a part
+    of CLIP's vocabulary has no words for most classes, so every picture shows `class_word`
+    there. What the caller sets is kept.
     """
-    from faprompt.methods.registry import method_class
+    from faprompt.methods.registry import preset_config
 
     chosen = dict(options or {})
     vision = backbone.spec.vision
-    default = method_class(method).config_class()
+    default = preset_config(method, preset)
     if "image_size" not in chosen:
         side = vision.image_size if vision.stem_strides else default.image_size
         chosen["image_size"] = max(1, round(side / vision.patch_size)) * vision.patch_size
     if "sigma_px" not in chosen and str(chosen["image_size"]).isdecimal():
         chosen["sigma_px"] = default.sigma_px * int(chosen["image_size"]) / default.image_size
+    if backbone.spec.vocabulary is not None and hasattr(default, "use_class_names"):
+        chosen.setdefault("use_class_names", False)
     return chosen
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CLIP_AD_TEMPERATURE = 0.07  # image and patch logits in AnomalyCLIP's and FAPrompt's code
+LEAST_SCORE = torch.finfo(torch.float32).tiny  # what a harmonic mean takes 0 for
 GAUSSIAN_TRUNCATE = 4.0  # scipy.ndimage.gaussian_filter's default, in standard deviations
 
 
@@ -59,6 +60,29 @@ def pair_logits(
     return unit(tokens) @ unit(text).mT / temperature
 
 
+def probability_by_prompt(
+    tokens: Tensor,
+    normal_text: Tensor,
+    abnormal_text: Tensor,
+    *,
+    temperature: float = CLIP_AD_TEMPERATURE,
+) -> Tensor:
+    """Chance of "abnormal" with each abnormality prompt alone against the normal one.
+
+    Args:
+        tokens: (B, N, D) of any length.
+        normal_text: (D,), shared by all.
+        abnormal_text: (K, D), or (B, K, D) when each image has its own.
+        temperature: as in `pair_logits`.
+
+    Returns:
+        (B, K, N) in [0, 1].
+    """
+    normal = pair_logits(tokens, normal_text[None], temperature=temperature)
+    each = pair_logits(tokens, abnormal_text, temperature=temperature)
+    return (each - normal).sigmoid().mT  # a softmax of two is a sigmoid
+
+
 def unit(vectors: Tensor) -> Tensor:
     """Each last-axis vector in float32, divided by its length."""
     return F.normalize(vectors.float(), dim=-1)
@@ -79,9 +103,54 @@ def grid_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     return patches.reshape(*patches.shape[:-1], rows, columns)
 
 
-def upsample(grid: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """(B, rows, columns) -> (B, height, width), bilinear, align_corners False."""
-    return F.interpolate(grid[:, None], size=image_size, mode="bilinear", align_corners=False)[:, 0]
+def upsample(grid: Tensor, image_size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """(B, rows, columns) -> (B, height, width), bilinear."""
+    return F.interpolate(
+        grid[:, None], size=image_size, mode="bilinear", align_corners=align_corners
+    )[:, 0]
+
+
+def window_map(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Scores of windows -> one score a patch: the harmonic mean of all windows it lies in.
+
+    Args:
+        scores: (B, W) in [0, 1], row-major over the windows of side x side patches.
+        grid: (rows, columns) of patches.
+        side: of a window, in patches.
+
+    Returns:
+        (B, rows, columns) float32 in [0, 1].
+
+    Raises:
+        ValueError: W is not the number of such windows.
+
+    Source:
+        WinCLIP (Jeong et al., CVPR 2023), harmonic averaging of windows.
+    """
+    places = (grid[0] - side + 1, grid[1] - side + 1)
+    inverse = 1 / grid_map(scores, places)[:, None].double().clamp_min(LEAST_SCORE)
+    ones = inverse.new_ones(1, 1, side, side)
+    counts = F.conv_transpose2d(torch.ones_like(inverse[:1]), ones)
+    return (counts / F.conv_transpose2d(inverse, ones))[:, 0].float().clamp(0, 1)
+
+
+def harmonic_mean(maps: Tensor) -> Tensor:
+    """(S, ...) in [0, 1] -> (...): one low value pulls the mean down to it."""
+    inverse = 1 / maps.double().clamp_min(LEAST_SCORE)
+    return (1 / inverse.mean(dim=0)).float().clamp(0, 1)
+
+
+def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
+    """Half the cosine distance of each token to the nearest of a memory.
+
+    Args:
+        tokens: (B, N, D). memory: (R, D). Both of any length.
+
+    Returns:
+        (B, N) float32 in [0, 1].
+    """
+    nearest = (unit(tokens) @ unit(memory).T).amax(dim=-1)
+    return ((1 - nearest) / 2).clamp(0, 1)
 
 
 def render_map(

@@ -6,7 +6,7 @@ import torch
 
 from faprompt.clip.backbone import build_backbone
 from faprompt.clip.spec import VisionSpec
-from faprompt.clip.vision import ConvStem, position_table
+from faprompt.clip.vision import WINDOWS_AT_ONCE, ConvStem, position_table, window_places
 from tests.helpers import naive
 
 ALL_LAYERS = (1, 2, 3, 4, 5, 6)
@@ -94,6 +94,110 @@ class TestDualPath:
         assert list(backbone.encode_image(draw_pixels(1, 56, 56)).patch_tokens) == [6]
 
 
+class TestValueBlocks:
+    """The V-V path over another number of blocks than the paper's share."""
+
+    def test_none_of_them_is_the_plain_path(self, backbone):
+        pixels = draw_pixels(2, 56, 42)
+        none = backbone.encode_image(pixels, layers=ALL_LAYERS, value_blocks=0)
+        plain = backbone.encode_image(pixels, layers=ALL_LAYERS, value_path=False)
+        assert torch.equal(none.class_token, plain.class_token)
+        for layer in ALL_LAYERS:
+            assert torch.equal(none.patch_tokens[layer], plain.patch_tokens[layer])
+
+    @pytest.mark.parametrize("blocks", [1, 3, 6])
+    def test_equals_the_equations(self, blocks, backbone, slow_state):
+        pixels = draw_pixels(1, 42, 56)
+        ours = backbone.encode_image(pixels, layers=[4, 6], value_blocks=blocks)
+        class_token, patch_tokens = naive.encode_image(
+            slow_state, pixels[0].double().numpy(), heads=2, start=6 - blocks, layers=(4, 6)
+        )
+        close(ours.class_token[0], class_token, 1e-4)
+        for layer in (4, 6):
+            close(ours.patch_tokens[layer][0], patch_tokens[layer], 1e-4)
+
+    @pytest.mark.parametrize("blocks", [-1, 7])
+    def test_more_than_there_are_is_refused(self, blocks, backbone):
+        with pytest.raises(ValueError, match=r"value_blocks should lie in 0\.\.6"):
+            backbone.encode_image(draw_pixels(1, 28, 28), value_blocks=blocks)
+
+
+class TestRawTokens:
+    @pytest.mark.parametrize("value_path", [True, False])
+    def test_projected_they_are_the_usual_ones(self, value_path, backbone):
+        pixels = draw_pixels(1, 42, 42)
+        raw = backbone.encode_image(pixels, layers=[2, 6], value_path=value_path, raw_tokens=True)
+        usual = backbone.encode_image(pixels, layers=[2, 6], value_path=value_path)
+        for layer in (2, 6):
+            assert raw.patch_tokens[layer].shape == (1, 9, 128)
+            close(backbone.vision.project(raw.patch_tokens[layer]), usual.patch_tokens[layer], 1e-6)
+        assert torch.equal(raw.class_token, usual.class_token)
+
+    def test_they_are_open_clips_intermediates(self, backbone, rival):
+        pixels = draw_pixels(2, 56, 56)
+        raw = backbone.encode_image(pixels, layers=ALL_LAYERS, value_path=False, raw_tokens=True)
+        theirs = rival.visual.forward_intermediates(
+            pixels, indices=[0, 1, 2, 3, 4, 5], output_fmt="NLC"
+        )["image_intermediates"]
+        for layer, tokens in zip(ALL_LAYERS, theirs, strict=True):
+            close(raw.patch_tokens[layer], tokens, 1e-5)
+
+
+class TestWindows:
+    @pytest.mark.parametrize(
+        ("grid", "side", "count"), [(15, 2, 196), (15, 3, 169), (37, 2, 1296), (37, 3, 1225)]
+    )
+    def test_as_many_as_the_paper_has(self, grid, side, count):
+        places = window_places((grid, grid), side)
+        assert places.shape == (count, side * side)
+        assert all(len(set(row)) == side * side for row in places.tolist()[:: count // 9])
+
+    @pytest.mark.parametrize(("grid", "side"), [((3, 5), 2), ((4, 3), 3), ((2, 2), 2), ((2, 3), 1)])
+    def test_places_equal_a_loop(self, grid, side):
+        rows, columns = grid
+        wanted = [
+            [(i + y) * columns + j + x for y in range(side) for x in range(side)]
+            for i in range(rows - side + 1)
+            for j in range(columns - side + 1)
+        ]
+        assert window_places(grid, side).tolist() == wanted
+
+    def test_each_equals_a_picture_of_these_tokens_alone(self, backbone, rival):
+        """Through open_clip's own transformer, window by window."""
+        pixels = draw_pixels(2, 56, 42)
+        ours = backbone.encode_image(pixels, value_path=False, class_ln_post=True, windows=(2, 3))
+        tokens, grid = backbone.vision.embed(pixels)
+        for side in (2, 3):
+            places = window_places(grid, side)
+            assert ours.windows[side].shape == (2, len(places), 48)
+            for index in range(2):
+                for number, place in enumerate(places):
+                    kept = tokens[index][[0, *(place + 1).tolist()]]
+                    seen = rival.visual.transformer(kept[None])[0, 0]
+                    wanted = rival.visual.ln_post(seen) @ rival.visual.proj
+                    close(ours.windows[side][index, number], wanted, 1e-5)
+
+    def test_a_window_over_everything_is_the_picture(self, backbone):
+        pixels = draw_pixels(2, 42, 42)
+        ours = backbone.encode_image(pixels, windows=[3])
+        close(ours.windows[3][:, 0], ours.class_token, 1e-5)
+
+    def test_more_windows_than_fit_at_once(self, backbone):
+        pixels = draw_pixels(2, 14 * 18, 14 * 18)
+        assert WINDOWS_AT_ONCE < 2 * 17 * 17
+        many = backbone.encode_image(pixels, windows=[2], value_path=False).windows[2]
+        one = backbone.encode_image(pixels[:1], windows=[2], value_path=False).windows[2]
+        close(many[0], one[0], 1e-5)
+
+    def test_none_unless_asked(self, backbone):
+        assert backbone.encode_image(draw_pixels(1, 28, 28)).windows == {}
+
+    @pytest.mark.parametrize("side", [0, 4])
+    def test_one_that_does_not_fit_is_refused(self, side, backbone):
+        with pytest.raises(ValueError, match=f"window of {side}x{side} patches .* 3x5 grid"):
+            backbone.encode_image(draw_pixels(1, 42, 70), windows=[side])
+
+
 class TestPositionTable:
     def test_native_grid_is_the_table_itself(self):
         table = torch.randn(17, 8)
@@ -112,6 +216,29 @@ class TestPositionTable:
         table = torch.randn(17, 8, dtype=torch.float64)
         wanted = naive.resize_table(table.numpy(), *grid)
         close(position_table(table, grid), wanted, 1e-6)
+
+    @pytest.mark.parametrize("side", [6, 3])
+    def test_bicubic_is_what_open_clip_does(self, side):
+        from types import SimpleNamespace
+
+        from open_clip.model import resize_pos_embed
+
+        table = torch.randn(17, 8)
+        held = {"visual.positional_embedding": table.clone()}
+        model = SimpleNamespace(visual=SimpleNamespace(grid_size=(side, side)))
+        resize_pos_embed(held, model)
+        close(
+            position_table(table, (side, side), "bicubic"),
+            held["visual.positional_embedding"],
+            1e-6,
+        )
+
+    def test_the_filter_reaches_the_tower(self, backbone):
+        pixels = draw_pixels(1, 70, 70)
+        one, other = (
+            backbone.encode_image(pixels, position_filter=name) for name in ("bilinear", "bicubic")
+        )
+        assert (one.class_token - other.class_token).abs().max() > 1e-3
 
 
 class TestRefusals:

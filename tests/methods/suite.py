@@ -26,7 +26,8 @@ from tests.helpers import small
 class MethodSuite:
     """What holds for all methods.
 
-    `prompts` is how many prompt scores there are, `official` whether that preset exists.
+    `prompts` is how many prompt scores there are, `official` whether that preset exists,
+    `more_presets` what others there are, `pixel_map` whether the patch map comes in pixels.
     """
 
     name: ClassVar[str]
@@ -34,6 +35,8 @@ class MethodSuite:
     prompts: ClassVar[int] = 1
     learns: ClassVar[bool]
     official: ClassVar[bool]
+    more_presets: ClassVar[tuple[str, ...]] = ()
+    pixel_map: ClassVar[bool] = False
 
     @classmethod
     @cache
@@ -41,12 +44,7 @@ class MethodSuite:
         """A detector for tests that do not change it, and its features of three pictures."""
         detector = small.detector(cls.name, **cls.options)
         with torch.no_grad():
-            features = small.backbone().encode_image(
-                small.pixels(),
-                layers=detector.method.layers,
-                value_path=detector.method.value_path,
-                class_ln_post=detector.method.class_ln_post,
-            )
+            features = detector.method.encode_image(small.backbone(), small.pixels())
         return detector, features
 
     @pytest.fixture
@@ -56,6 +54,10 @@ class MethodSuite:
     @pytest.fixture
     def features(self) -> ImageFeatures:
         return self.shared()[1]
+
+    def map_size(self, rows: int, columns: int) -> tuple[int, int]:
+        """What a patch map of so many patches of 14 pixels measures."""
+        return (rows * 14, columns * 14) if self.pixel_map else (rows, columns)
 
     def build(self, **options) -> Method:
         return small.method(self.name, **{**self.options, **options})
@@ -68,14 +70,18 @@ class MethodSuite:
         assert self.name in list_methods()
         assert row["kind"] == ("learned" if self.learns else "training-free")
         assert (row["parameters"] > 0) == self.learns
-        assert row["presets"] == ["paper", "official"][: 1 + self.official]
+        assert row["presets"] == [*["paper", "official"][: 1 + self.official], *self.more_presets]
 
     def test_shapes_and_ranges(self, detector, features):
         with torch.no_grad():
             out = self.run(detector.method, features)
             scores, maps = detector(small.pixels())
         assert out.score.shape == scores.shape == (3,)
-        assert out.patch_map.shape == (3, 4, 4) and maps.shape == (3, small.SIDE, small.SIDE)
+        assert out.patch_map.shape == (3, *self.map_size(4, 4)) and maps.shape == (
+            3,
+            small.SIDE,
+            small.SIDE,
+        )
         for values in (out.score, out.patch_map, scores, maps):
             assert values.dtype == torch.float32
             assert values.min() >= 0 and values.max() <= 1
@@ -95,7 +101,7 @@ class MethodSuite:
             output = detector.encode(pixels)
             _, maps = detector(pixels)
             _, turned = detector(pixels.mT)
-        assert output.patch_map.shape == (2, 4, 6)
+        assert output.patch_map.shape == (2, *self.map_size(4, 6))
         assert maps.shape == (2, 56, 84) and turned.shape == (2, 84, 56)
 
     def test_saved_equals_loaded(self, detector, tmp_path):

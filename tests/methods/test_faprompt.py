@@ -13,21 +13,34 @@ from faprompt.methods import faprompt as module
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig, count_parameters
 from faprompt.methods.registry import build_method, describe_methods
-from faprompt.scoring import unit, upsample
+from faprompt.scoring import abnormal_probability, unit, upsample
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite
 
 
-class TestSuite(LearnedSuite):
+class FAPromptSuite(LearnedSuite):
     name = "faprompt"
+    more_presets = ("cap", "cap-without-oc", "dap", "dap-without-prior")
+
+
+class TestSuite(FAPromptSuite):
     options = {"prompts": 3}
     prompts = 3
 
 
-class TestSuiteOfTheOfficialOptions(LearnedSuite):
-    name = "faprompt"
+class TestSuiteOfTheOfficialOptions(FAPromptSuite):
     options = dict(module.PRESETS["official"])
     prompts = 10
+
+
+class TestSuiteOfCAP(FAPromptSuite):
+    options = {**module.PRESETS["cap"], "prompts": 3}
+    prompts = 3
+
+
+class TestSuiteOfDAP(FAPromptSuite):
+    options = dict(module.PRESETS["dap"])
+    prompts = 1
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +96,7 @@ class TestParameterCounts:
     @pytest.mark.parametrize(
         "options",
         [{"prompts": 1}, {"patches": 5}, {"deep_depth": 5}, {"deep_length": 2},
-         {"normal_tokens": 10, "abnormal_tokens": 4}, {"deep_depth": 1}],
+         {"normal_tokens": 10, "abnormal_tokens": 4}, {"deep_depth": 1}, {"refine": False}],
     )  # fmt: skip
     def test_the_module_has_as_many_with_other_options(self, wide, options):
         config = FAPromptConfig(**options)
@@ -110,7 +123,7 @@ def test_the_papers_constants():
         "coarse_share": 2 / 3, "selection": "topk", "rank_by": "similarity",
         "image_cross_entropy": False, "focal_as_logit": False, "round_deep_to_half": False,
         "coarse_weight": 1.0, "refined_weight": 0.5, "orthogonal_weight": 0.1,
-        "prior_weight": 1.0, "long_deep_prompts": "refuse",
+        "prior_weight": 1.0, "long_deep_prompts": "refuse", "refine": True,
     }  # fmt: skip
 
 
@@ -324,6 +337,62 @@ class TestLoss:
         assert all(p.grad is not None for p in detector.method.parameters())
 
 
+class TestAblation:
+    """Tables 15 and 16; specification 11."""
+
+    @pytest.mark.parametrize(
+        "preset, wanted",
+        [
+            ("cap", {"refine": False}),
+            ("cap-without-oc", {"refine": False, "orthogonal_weight": 0.0}),
+            ("dap", {"prompts": 1}),
+            ("dap-without-prior", {"prompts": 1, "prior_weight": 0.0}),
+        ],
+    )
+    def test_each_differs_from_the_paper_in_these_options_alone(self, preset, wanted):
+        built = build_method("faprompt", small.backbone(), preset=preset)
+        assert to_mapping(built.config) == {**to_mapping(FAPromptConfig()), **wanted}
+
+    def test_cap_is_the_first_pass_alone(self, features):
+        method = small.method(refine=False)
+        with torch.no_grad():
+            out = run(method, features)
+        assert method.prior is None and out.selected.shape == (3, 0)
+        assert out.prior.shape == (3, 64) and not out.prior.any()
+        whole = small.method()
+        whole.prompts.load_state_dict(method.prompts.state_dict())
+        with torch.no_grad():
+            coarse = run(whole, features).coarse
+        torch.testing.assert_close(out.patch_map, coarse, rtol=0, atol=1e-6)
+        pair = torch.stack([out.normal_text, out.abnormal_text.mean(dim=0)])
+        chance = abnormal_probability(features.class_token[:, None], pair)[:, 0]
+        wanted = (chance + coarse.flatten(1).amax(1)) / 2
+        torch.testing.assert_close(out.score, wanted, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "preset, terms",
+        [("cap", {"orthogonal"}), ("cap-without-oc", set()), ("dap", {"prior"}),
+         ("dap-without-prior", set())],
+    )  # fmt: skip
+    def test_what_each_is_trained_by(self, features, preset, terms):
+        method = small.method(**module.PRESETS[preset])
+        found = method.loss(run(method, features), TestLoss.LABEL, TestLoss.masks())
+        assert {name for name, term in found.items() if term.item()} == {
+            "local", "image_focal", *terms,
+        }  # fmt: skip
+
+    def test_the_loss_of_cap_has_one_map(self, features):
+        method = small.method(refine=False, refined_weight=7)
+        out = run(method, features)
+        local = method.loss(out, TestLoss.LABEL, TestLoss.masks())["local"]
+        wanted = losses.local_loss(upsample(out.coarse, (56, 56)), TestLoss.masks())
+        torch.testing.assert_close(local, wanted)
+
+    def test_cap_needs_no_patches_for_a_prior(self):
+        options = {"image_size": 42, "refine": False}
+        assert build_method("faprompt", small.backbone(), options).learns
+
+
 class TestRefusals:
     def test_deep_prompts_longer_than_the_context(self):
         with pytest.raises(ConfigError, match="length 6 would overwrite more than the 5 context"):
@@ -352,5 +421,7 @@ class TestRefusals:
             assert told in str(caught.value)
 
     def test_unknown_methods_are_refused_with_the_known_ones(self):
-        with pytest.raises(ConfigError, match="No method 'faprompts'; known: clip, clip-ac, anom"):
+        with pytest.raises(
+            ConfigError, match="No method 'faprompts'; known: clip, clip-ac, .*anom"
+        ):
             build_method("faprompts", small.backbone())

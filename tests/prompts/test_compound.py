@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from faprompt.prompts.compound import INIT_STD, CompoundPrompts
+from faprompt.prompts.compound import CompoundPrompts
+from faprompt.prompts.words import INIT_STD
 from tests.helpers import golden, naive
 
 OPTIONS = {

@@ -95,6 +95,24 @@ def test_the_method_says_which_path_its_tokens_come_from(option, cache, samples,
     assert (other_class, other_patches) == (option == "class_ln_post", option == "value_path")
 
 
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_tokens_as_the_blocks_leave_them_have_the_towers_width(cache, samples, tmp_path):
+    method = toys.anomalyclip(map_layers=(2, 4))
+    usual = Prepared(samples, tmp_path, method=method, cache=cache)
+    method = toys.anomalyclip(map_layers=(2, 4))
+    method.__class__ = type("Raw", (type(method),), {"image_options": {"raw_tokens": True}})
+    raw = Prepared(samples, tmp_path, method=method, cache=cache)
+    assert raw.recipe.key != usual.recipe.key
+    assert raw.recipe.about()["image_options"] == {"raw_tokens": True}
+    assert "image_options" not in usual.recipe.about()  # so that older runs go on
+    batch = raw.source.batch([2, 0])
+    assert batch.class_token.shape == (2, 32)
+    for layer, tokens in usual.source.batch([2, 0]).patch_tokens.items():
+        assert batch.patch_tokens[layer].shape == (2, 20, 64)
+        projected = toys.backbone().vision.project(batch.patch_tokens[layer])
+        torch.testing.assert_close(projected, tokens, rtol=0, atol=1e-6)
+
+
 def test_encoding_in_groups_gives_the_same_within_rounding(samples, tmp_path):
     alone = Prepared(samples, tmp_path, cache="off").source.batch(range(7))
     grouped = Prepared(samples, tmp_path, cache="off", encode_batch_size=4).source.batch(range(7))

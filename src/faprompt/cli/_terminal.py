@@ -70,6 +70,7 @@ def pick_detector(
     options: dict[str, Any],
     device: str,
     precision: str,
+    preset: str = "paper",
 ) -> Detector:
     """`--model`, or a training-free `--method` on a `--backbone`.
 
@@ -83,9 +84,12 @@ def pick_detector(
     if method is None:
         if options:
             raise ConfigError("--set belongs to --method; a --model has its options fixed.")
+        if preset != "paper":
+            raise ConfigError("--preset belongs to --method; a --model has its options fixed.")
         return load_detector(model or "tiny", device=device, precision=exactness, backbone=backbone)
     if model is not None:
         raise ConfigError("Give --model, or --method with --backbone, not both.")
     return build_detector(
-        method, backbone or "tiny", options=options, device=device, precision=exactness
-    )
+        method, backbone or "tiny", options=options, preset=preset, device=device,
+        precision=exactness,
+    )  # fmt: skip

@@ -16,6 +16,7 @@ def predict(
     model: o.Model = None,
     method: o.Method = None,
     backbone: o.Backbone = None,
+    preset: o.Preset = "paper",
     assignments: o.Assignments = None,
     out: o.Out = Path("faprompt-results"),
     threshold: Annotated[
@@ -57,7 +58,7 @@ def predict(
     paths = expand_inputs(inputs, exclude=artifact_folders(out))
     options = parse_assignments(assignments or [])
     detector = pick_detector(
-        model=model, method=method, backbone=backbone, options=options,
+        model=model, method=method, backbone=backbone, preset=preset, options=options,
         device=device, precision=precision,
     )  # fmt: skip
     done = 0

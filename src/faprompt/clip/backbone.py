@@ -13,7 +13,7 @@ from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.spec import BackboneSpec
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import ConvStem, ImageFeatures, VisionTower
+from faprompt.clip.vision import ConvStem, ImageFeatures, PositionFilter, VisionTower
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,6 +74,10 @@ class Backbone(nn.Module):
         layers: Sequence[int] | None = None,
         value_path: bool = True,
         class_ln_post: bool = False,
+        raw_tokens: bool = False,
+        value_blocks: int | None = None,
+        windows: Sequence[int] = (),
+        position_filter: PositionFilter = "bilinear",
     ) -> ImageFeatures:
         """One image pass; see `VisionTower.forward`."""
         return self.vision(
@@ -81,6 +85,10 @@ class Backbone(nn.Module):
             layers=layers,
             value_path=value_path,
             class_ln_post=class_ln_post,
+            raw_tokens=raw_tokens,
+            value_blocks=value_blocks,
+            windows=windows,
+            position_filter=position_filter,
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

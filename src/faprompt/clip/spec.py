@@ -38,6 +38,11 @@ class VisionSpec:
         """Number of leading blocks without a V-V path: 5 of 24, same share for others."""
         return self.layers - math.ceil(VALUE_PATH_SHARE * self.layers - 1e-9)
 
+    @property
+    def quarter_layers(self) -> tuple[int, ...]:
+        """Blocks (from 1) that end each quarter of the depth: 6, 12, 18 and 24 of 24."""
+        return tuple(sorted({math.ceil(part * self.layers / 4) for part in range(1, 5)}))
+
 
 @dataclass(frozen=True, slots=True)
 class TextSpec:

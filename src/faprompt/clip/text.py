@@ -51,6 +51,21 @@ class DeepPrompts:
 
 
 @dataclass(frozen=True, slots=True)
+class Injection:
+    """Vectors of each prompt's own that overwrite its positions 1..t before one layer (TCP).
+
+    vectors: (N, t, width), one row a suffix; positions 1..t must lie in the suffixes.
+    """
+
+    vectors: Tensor
+    layer: int
+
+    def for_layer(self, layer: int) -> Tensor | None:
+        """(N, t, width) to write before `layer` (from 1), or None where nothing is written."""
+        return self.vectors if layer == self.layer else None
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedPrefix:
     """Keys and values of a prefix, layer by layer, each (1, heads, P, head width)."""
 
@@ -116,7 +131,7 @@ class TextTower(nn.Module):
         prefix: EncodedPrefix,
         suffixes: Tensor,
         end: Tensor | int,
-        deep: DeepPrompts | None = None,
+        deep: DeepPrompts | Injection | None = None,
     ) -> Tensor:
         """Text features of many prompts that begin alike.
 
@@ -124,16 +139,22 @@ class TextTower(nn.Module):
             prefix: their beginning, from `encode_prefix` with the same `deep`.
             suffixes: (N, S, width) vectors at positions P..P+S-1, without positions added.
             end: position of the end token within the suffix; one for all, or (N,) int64.
-            deep: deep prompts, or None.
+            deep: deep prompts, or each prompt's own vectors for one layer, or None.
 
         Returns:
             (N, D), read at the end token, after `ln_final` and the projection; not normalised.
 
         Raises:
-            ValueError: the prompts are longer than the context.
+            ValueError: the prompts are longer than the context, or vectors of each prompt's
+                own would have to be written into the shared prefix.
         """
         count, length, _ = suffixes.shape
         first = prefix.length
+        if isinstance(deep, Injection) and first > 1:
+            raise ValueError(
+                f"Each prompt's own vectors begin at position 1, but a prefix of {first} is "
+                "shared; keep it to the start token."
+            )
         self._check_length(first + length)
         stream = suffixes + self.positional_embedding[first : first + length]
         mask = _causal_mask(first, length, suffixes.device)
@@ -168,15 +189,17 @@ def _causal_mask(first: int, length: int, device: torch.device) -> Tensor:
     return torch.ones(length, first + length, dtype=torch.bool, device=device).tril(first)
 
 
-def _overwrite(stream: Tensor, first: int, deep: DeepPrompts | None, layer: int) -> Tensor:
+def _overwrite(
+    stream: Tensor, first: int, deep: DeepPrompts | Injection | None, layer: int
+) -> Tensor:
     """Write the layer's deep prompts over positions 1..t of the tokens that begin at `first`."""
     matrix = None if deep is None else deep.for_layer(layer)
     if matrix is None:
         return stream
-    start, stop = max(1, first), min(1 + len(matrix), first + stream.shape[1])
+    start, stop = max(1, first), min(1 + matrix.shape[-2], first + stream.shape[1])
     if start >= stop:
         return stream
-    written = matrix[start - 1 : stop - 1].to(stream.dtype).expand(len(stream), -1, -1)
+    written = matrix[..., start - 1 : stop - 1, :].to(stream.dtype).expand(len(stream), -1, -1)
     return torch.cat([stream[:, : start - first], written, stream[:, stop - first :]], dim=1)
 
 

@@ -30,6 +30,13 @@ def bpe_ids(text: str) -> list[int]:
     return _bpe().encode(text)
 
 
+def _word(bpe_id: int) -> str:
+    if bpe_id in (START, END):
+        return "<start>" if bpe_id == START else "<end>"
+    text = _bpe().decode([bpe_id])  # a blank follows where the word ends
+    return text[:-1] if text.endswith(" ") else f"{text}-"
+
+
 class Tokenizer:
     """Text to ids of one backbone's token table."""
 
@@ -60,6 +67,13 @@ class Tokenizer:
     def knows(self, text: str) -> bool:
         """Whether every token of `text` is in the vocabulary."""
         return self._row is None or all(i in self._row for i in bpe_ids(text))
+
+    def words(self) -> list[str]:
+        """What each row of the token table stands for, in its order.
+
+        A token that begins or goes on with a word without ending it has a hyphen behind it.
+        """
+        return [_word(i) for i in (range(END + 1) if self._row is None else self._row)]
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(N, longest) int64 ids with start and end, padded with 0.

@@ -17,8 +17,8 @@ mala-lab/FAPrompt. The code is ours and stands on open_clip's modules.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,18 +27,25 @@ from torch import Tensor, nn
 from faprompt.clip.attention import attend
 from faprompt.clip.spec import VisionSpec
 
+PositionFilter = Literal["bilinear", "bicubic"]
+WINDOWS_AT_ONCE = 512  # sequences of a few tokens each, all pictures of a batch together
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
     """What the image tower says of a batch. Nothing is normalised yet.
 
     class_token: (B, D). patch_tokens: chosen layer (from 1) -> (B, N, D), row-major over
-    `grid` = (rows, columns). All float32.
+    `grid` = (rows, columns); (B, N, width) where they were asked for as they are. windows:
+    side in patches -> class tokens (B, W, D) of every window of that side, row-major.
+    views: (B, V, D), class tokens of V altered copies of each picture, or None. All float32.
     """
 
     class_token: Tensor
     patch_tokens: dict[int, Tensor]
     grid: tuple[int, int]
+    windows: dict[int, Tensor] = field(default_factory=dict)
+    views: Tensor | None = None
 
 
 class ConvStem(nn.Module):
@@ -100,6 +107,10 @@ class VisionTower(nn.Module):
         layers: Sequence[int] | None = None,
         value_path: bool = True,
         class_ln_post: bool = False,
+        raw_tokens: bool = False,
+        value_blocks: int | None = None,
+        windows: Sequence[int] = (),
+        position_filter: PositionFilter = "bilinear",
     ) -> ImageFeatures:
         """Encode a batch once.
 
@@ -108,29 +119,40 @@ class VisionTower(nn.Module):
             layers: blocks (from 1) whose patch tokens are wanted; None means the last.
             value_path: True for AnomalyCLIP and FAPrompt; False gives plain CLIP.
             class_ln_post: apply `ln_post` to the class token, as CLIP does.
+            raw_tokens: patch tokens as the blocks leave them, without `ln_post` and projection.
+            value_blocks: how many of the last blocks have the V-V path; None for the paper's
+                share. 0 is the plain path.
+            windows: sides, in patches, of the windows that are encoded one by one as well.
+            position_filter: how the position table is brought to another grid.
 
         Raises:
-            ValueError: pixels of another shape, or a layer outside 1..depth.
+            ValueError: pixels of another shape, a layer outside 1..depth, more V-V blocks
+                than there are, or a window larger than the grid.
         """
         depth = self.spec.layers
         wanted = sorted({depth} if layers is None else set(layers))
         if not wanted or wanted[0] < 1 or wanted[-1] > depth:
             raise ValueError(f"layers should lie in 1..{depth}, got {list(layers or ())}.")
-        stream, grid = self.embed(pixels)
-        start = self.spec.value_path_start if value_path else depth
+        start = self._value_start(value_path, value_blocks)
+        stream, grid = self.embed(pixels, position_filter)
+        crops = {side: self._encode_windows(stream, grid, side, class_ln_post) for side in windows}
         value: Tensor | None = None
         collected: dict[int, Tensor] = {}
         for number, block in enumerate(self.visual.transformer.resblocks, start=1):
-            class_only = number == depth and (value_path or depth not in wanted)
+            class_only = number == depth and (start < depth or depth not in wanted)
             stream, value = _step(
                 block, stream, value, with_value=number > start, class_only=class_only,
                 dtype=self.compute_dtype,
             )  # fmt: skip
             if number in wanted:
-                collected[number] = self._project_patches(stream[:, 1:] if value is None else value)
-        return ImageFeatures(self._project_class(stream[:, 0], class_ln_post), collected, grid)
+                patches = stream[:, 1:] if value is None else value
+                collected[number] = patches.float() if raw_tokens else self.project(patches)
+        class_token = self._project_class(stream[:, 0], class_ln_post)
+        return ImageFeatures(class_token, collected, grid, crops)
 
-    def embed(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def embed(
+        self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
+    ) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) -> tokens (B, 1+N, width) after `ln_pre`, and the grid (H/p, W/p)."""
         visual, patch = self.visual, self.spec.patch_size
         if pixels.ndim != 4 or pixels.shape[1] != 3:
@@ -147,32 +169,101 @@ class VisionTower(nn.Module):
         patches = patches.flatten(2).mT  # (B, N, width)
         first = visual.class_embedding.expand(len(pixels), 1, -1)
         tokens = torch.cat([first, patches], dim=1)
-        return visual.ln_pre(tokens + position_table(visual.positional_embedding, grid)), grid
+        table = position_table(visual.positional_embedding, grid, position_filter)
+        return visual.ln_pre(tokens + table), grid
 
-    def _project_patches(self, tokens: Tensor) -> Tensor:
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens as a block leaves them (..., width) -> (..., D), through `ln_post`."""
         return self.visual.ln_post(tokens.float()) @ self.visual.proj.float()
+
+    def _value_start(self, value_path: bool, value_blocks: int | None) -> int:
+        """Number of leading blocks without the V-V path."""
+        depth = self.spec.layers
+        if not value_path:
+            return depth
+        if value_blocks is None:
+            return self.spec.value_path_start
+        if not 0 <= value_blocks <= depth:
+            raise ValueError(f"value_blocks should lie in 0..{depth}, got {value_blocks}.")
+        return depth - value_blocks
+
+    def _encode_windows(
+        self, stream: Tensor, grid: tuple[int, int], side: int, class_ln_post: bool
+    ) -> Tensor:
+        """Class tokens (B, W, D) of all windows, each alone with the class token in the tower.
+
+        Its patches keep the positions they have in the picture; no other token is there.
+        """
+        blocks = self.visual.transformer.resblocks
+        places = window_places(grid, side).to(stream.device)
+        found = []
+        for part in places.split(max(1, WINDOWS_AT_ONCE // len(stream))):
+            patches = stream[:, 1:][:, part]  # (B, windows, side * side, width)
+            first = stream[:, None, :1].expand(-1, len(part), -1, -1)
+            tokens = torch.cat([first, patches], dim=2).flatten(0, 1)
+            for number, block in enumerate(blocks, start=1):
+                tokens, _ = _step(
+                    block, tokens, None, with_value=False, class_only=number == len(blocks),
+                    dtype=self.compute_dtype,
+                )  # fmt: skip
+            found.append(self._project_class(tokens[:, 0], class_ln_post))
+        return torch.cat([tokens.unflatten(0, (len(stream), -1)) for tokens in found], dim=1)
 
     def _project_class(self, token: Tensor, ln_post: bool) -> Tensor:
         token = self.visual.ln_post(token.float()) if ln_post else token.float()
         return token @ self.visual.proj.float()
 
 
-def position_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
+def window_places(grid: tuple[int, int], side: int) -> Tensor:
+    """The patches of every window of side x side patches, one step apart, row-major.
+
+    Args:
+        grid: (rows, columns) of patches.
+        side: of a window, in patches.
+
+    Returns:
+        (W, side * side) int64, W = (rows - side + 1) (columns - side + 1).
+
+    Raises:
+        ValueError: a window that is empty or does not fit.
+
+    Example:
+        >>> window_places((2, 3), 2)
+        tensor([[0, 1, 3, 4],
+                [1, 2, 4, 5]])
+    """
+    rows, columns = grid
+    if not 1 <= side <= min(rows, columns):
+        raise ValueError(
+            f"A window of {side}x{side} patches does not fit a {rows}x{columns} grid; "
+            "use smaller windows or a larger picture."
+        )
+    numbers = torch.arange(rows * columns).view(rows, columns)
+    return numbers.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side)
+
+
+def position_table(
+    table: Tensor, grid: tuple[int, int], position_filter: PositionFilter = "bilinear"
+) -> Tensor:
     """The learned position table at another grid; the class row is kept.
 
     Args:
         table: (1 + g*g, width), trained on a square grid.
         grid: (rows, columns) wanted.
+        position_filter: "bilinear" without antialias, as AnomalyCLIP does; "bicubic" with
+            it, as open_clip does.
 
     Returns:
-        (1 + rows*columns, width). Bilinear, align_corners False, no antialias, as
-        AnomalyCLIP does; the stored table is never overwritten.
+        (1 + rows*columns, width), align_corners False; the stored table is never overwritten.
     """
     side = round((len(table) - 1) ** 0.5)
     if grid == (side, side):
         return table
     square = table[1:].T.reshape(1, -1, side, side)
-    resized = F.interpolate(square.float(), size=grid, mode="bilinear", align_corners=False)
+    resized = F.interpolate(
+        square.float(), size=grid, mode=position_filter, align_corners=False,
+        antialias=position_filter == "bicubic",
+    )  # fmt: skip
     return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])
 
 

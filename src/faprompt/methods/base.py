@@ -8,11 +8,12 @@ the method and never saved with it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 
@@ -43,13 +44,44 @@ class MethodConfig:
 class MethodOutput:
     """A method's word on a batch.
 
-    score: (B,) in 0..1. patch_map: (B, rows, columns) in 0..1, before smoothing.
+    score: (B,) in 0..1. patch_map: (B, rows, columns) in 0..1, before smoothing; of the
+    grid, or of the pixels where a method does not upsample as others do.
     prompt_scores: (B, K), one per abnormality prompt, on request.
     """
 
     score: Tensor
     patch_map: Tensor
     prompt_scores: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTerm:
+    """A summand of the score: weight times value (B,); weight 0 where it takes no part."""
+
+    name: str
+    weight: float
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodParts:
+    """What one forward was made of, as far as the method tells; empty where it does not.
+
+    terms: summands of the score. stages: name -> (B, rows, columns) in 0..1, the maps whose
+    mean is `patch_map`, in order. prompt_maps: (B, K, rows, columns) in 0..1, `patch_map` with
+    each abnormality prompt alone in place of all. selected: (B, M) int64, row-major numbers of
+    the patches that fed the prior, best first. normal_tokens (T, width) and abnormal_tokens
+    (K, T', width): the learned vectors of the prompts. prior: (B, width), what each picture
+    adds to all of `abnormal_tokens`.
+    """
+
+    terms: tuple[ScoreTerm, ...] = ()
+    stages: Mapping[str, Tensor] = field(default_factory=dict)
+    prompt_maps: Tensor | None = None
+    selected: Tensor | None = None
+    normal_tokens: Tensor | None = None
+    abnormal_tokens: Tensor | None = None
+    prior: Tensor | None = None
 
 
 def at_least_one(config: MethodConfig, *names: str) -> list[str]:
@@ -67,6 +99,7 @@ class Method(nn.Module):
     name: ClassVar[str]
     config_class: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+    backbones: ClassVar[Mapping[str, str]] = {}  # preset -> its own, where not ViT-L-14-336
 
     config: MethodConfig
 
@@ -84,6 +117,41 @@ class Method(nn.Module):
     def class_ln_post(self) -> bool:
         """Whether the class token passes `ln_post`, as in CLIP itself."""
         return False
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        """Further options of the image pass, such as `windows`; see `VisionTower.forward`."""
+        return {}
+
+    @property
+    def interpolation(self) -> Literal["bicubic", "bilinear"]:
+        """The filter that brings pictures to `image_size`."""
+        return "bicubic"
+
+    @property
+    def tiled(self) -> bool:
+        """Whether a picture that is not square is seen as overlapping squares."""
+        return False
+
+    @property
+    def uses_class_names(self) -> bool:
+        """Whether `forward` also takes `class_names`, what each picture shows, where known."""
+        return False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """SHA-256 of files that decide a score besides options and weights."""
+        return ()
+
+    def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
+        """The image pass with this method's options; (B, 3, H, W) normalised pixels."""
+        return backbone.encode_image(
+            pixels,
+            layers=self.layers,
+            value_path=self.value_path,
+            class_ln_post=self.class_ln_post,
+            **self.image_options,
+        )
 
     def static_text(self, text: TextTower) -> Any:
         """The text side that depends on no image; computed once for inference."""
@@ -119,6 +187,10 @@ class Method(nn.Module):
             TypeError: the method does not learn.
         """
         raise TypeError(f"{self.name!r} has nothing to train.")
+
+    def explain(self, features: ImageFeatures, output: Any) -> MethodParts:
+        """What the output of `forward` on these features was made of; nothing is scored anew."""
+        return MethodParts()
 
     @property
     def learns(self) -> bool:

@@ -9,12 +9,14 @@
 Paper: Zhu et al., Fine-grained Abnormality Prompt Learning for Zero-shot Anomaly
 Detection, ICCV 2025. Facts from FAPrompt.py, train.py, test.py of mala-lab/FAPrompt at
 7e9d9d2, through a written specification; the implementation is our own.
-Where code and paper part, each difference is an option; `preset` gathers them.
+Where code and paper part, each difference is an option; `preset` gathers them. The modules
+of the paper's ablation (tables 15 and 16) are presets too; its Base is method `anomalyclip`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,7 +27,14 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import Method, MethodConfig, MethodOutput, at_least_one
+from faprompt.methods.base import (
+    Method,
+    MethodConfig,
+    MethodOutput,
+    MethodParts,
+    ScoreTerm,
+    at_least_one,
+)
 from faprompt.prompts.compound import CompoundPrompts, EncodedPrompts
 from faprompt.prompts.prior import (
     AbnormalityPrior,
@@ -34,8 +43,16 @@ from faprompt.prompts.prior import (
     gather_patches,
     select_patches,
 )
-from faprompt.scoring import CLIP_AD_TEMPERATURE, grid_map, pair_logits, unit, upsample
+from faprompt.scoring import (
+    CLIP_AD_TEMPERATURE,
+    grid_map,
+    pair_logits,
+    probability_by_prompt,
+    unit,
+    upsample,
+)
 
+BEFORE, AFTER = "before the prior", "after the prior"  # names of both maps
 DEAD_PROJECTION_WIDTH = 896  # MaPLe's leftover layers, in every reference checkpoint
 
 
@@ -48,6 +65,7 @@ class FAPromptConfig(MethodConfig):
     normal_tokens: int = 5  # E [B.1]
     abnormal_tokens: int = 2  # E' [B.1]
     patches: int = 10  # M [B.1]
+    refine: bool = True  # DAP's prior and second pass; False is CAP alone, tables 15 and 16
     deep_depth: int = 9  # layers 2..9 are written, "the first 9 layers" [B.1]
     deep_length: int = 4  # t [B.1]
     class_word: str = "object"  # [C]
@@ -95,6 +113,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "round_deep_to_half": True,
         "long_deep_prompts": "overwrite",
     },
+    # tables 15 and 16; DAP is the prior on a single abnormal prompt
+    "cap": {"refine": False},
+    "cap-without-oc": {"refine": False, "orthogonal_weight": 0.0},
+    "dap": {"prompts": 1},
+    "dap-without-prior": {"prompts": 1, "prior_weight": 0.0},
 }
 
 
@@ -104,7 +127,8 @@ class FAPromptOutput(MethodOutput):
 
     image_logits (B, 2) before softmax; coarse, refined (B, rows, columns); prior (B, width);
     selected (B, M) patch indices; normal_text (D,); abnormal_text (K, D) of the first pass;
-    refined_text (B, K, D); text_pair (B, 2, D), unit length.
+    refined_text (B, K, D); text_pair (B, 2, D), unit length. Without refinement the second
+    pass repeats the first: nothing is selected, and the prior is 0.
     """
 
     image_logits: Tensor
@@ -128,7 +152,7 @@ class FAPrompt(Method):
     def __init__(self, config: FAPromptConfig, backbone: Backbone) -> None:
         super().__init__()
         available = (config.image_size // backbone.spec.vision.patch_size) ** 2
-        if available < config.patches:
+        if config.refine and available < config.patches:
             raise ValueError(
                 f"patches={config.patches} feed the prior, but image_size={config.image_size} "
                 f"has only {available}; use a larger image size or fewer patches"
@@ -145,8 +169,11 @@ class FAPrompt(Method):
             abnormal_word=config.abnormal_word,
             round_to_half=config.round_deep_to_half,
         )
-        self.prior = AbnormalityPrior(
-            backbone.spec.embed_dim, config.patches, backbone.spec.text.width
+        width = backbone.spec.text.width
+        self.prior = (
+            AbnormalityPrior(backbone.spec.embed_dim, config.patches, width)
+            if config.refine
+            else None
         )
 
     def static_text(self, text: TextTower) -> EncodedPrompts:
@@ -170,15 +197,12 @@ class FAPrompt(Method):
             patches, torch.stack([normal, prototype]), temperature=config.temperature
         )
         coarse = logits.softmax(dim=-1)[..., 1]  # (B, N)
-        selected = select_patches(
-            logits[..., 1],
-            coarse,
-            count=config.patches,
-            selection=config.selection,
-            rank_by=config.rank_by,
-        )
-        prior = self.prior(gather_patches(patches, selected))
-        refined_text = self.prompts.encode_refined(text, first.prefix, prior)  # (B, K, D)
+        selected, prior = self._draw_prior(patches, logits[..., 1], coarse)
+        refined_text = (
+            self.prompts.encode_refined(text, first.prefix, prior)
+            if config.refine
+            else first.abnormal_text.expand(len(patches), -1, -1)
+        )  # (B, K, D)
         refined_prototype = unit(refined_text.mean(dim=1))
         pair = torch.stack([normal.expand_as(refined_prototype), refined_prototype], dim=1)
         refined = pair_logits(patches, pair, temperature=config.temperature).softmax(-1)[..., 1]
@@ -208,17 +232,61 @@ class FAPrompt(Method):
         """The terms of spec 5, weighted; `image_cross_entropy` is there only where asked for."""
         config = self.config
         size = (mask.shape[-2], mask.shape[-1])
-        coarse, refined = upsample(output.coarse, size), upsample(output.refined, size)
         terms = {
-            "local": config.coarse_weight * losses.local_loss(coarse, mask)
-            + config.refined_weight * losses.local_loss(refined, mask),
+            "local": config.coarse_weight * losses.local_loss(upsample(output.coarse, size), mask),
             "image_focal": losses.score_focal(output.score, label, as_logit=config.focal_as_logit),
             "orthogonal": config.orthogonal_weight * losses.orthogonality(output.abnormal_text),
-            "prior": config.prior_weight * losses.prior_penalty(output.prior, label),
         }
+        if config.refine:
+            refined = losses.local_loss(upsample(output.refined, size), mask)
+            terms["local"] = terms["local"] + config.refined_weight * refined
+            terms["prior"] = config.prior_weight * losses.prior_penalty(output.prior, label)
         if config.image_cross_entropy:
             terms["image_cross_entropy"] = F.cross_entropy(output.image_logits, label)
         return terms
+
+    def explain(self, features: ImageFeatures, output: FAPromptOutput) -> MethodParts:
+        """The chance of the class token and both maxima; both maps; psi's patches and vector."""
+        chance = output.image_logits.softmax(dim=-1)[:, 1]
+        peaks = [grid.amax(dim=(1, 2)) for grid in (output.coarse, output.refined)]
+        share = self.config.coarse_share
+        rows = [("class token", 1.0, chance), ("maximum of the map", 1.0, peaks[0])]
+        if self.config.refine:
+            rows[1:] = [
+                ("maximum of the map before the prior", share, peaks[0]),
+                ("maximum of the map after it", 1 - share, peaks[1]),
+            ]
+        patches = unit(features.patch_tokens[max(features.patch_tokens)])
+        alone = self._maps_by_prompt(
+            patches, output.normal_text, output.abnormal_text, output.refined_text
+        )
+        refined = self.config.refine
+        return MethodParts(
+            terms=tuple(ScoreTerm(name=n, weight=w / 2, value=v) for n, w, v in rows),
+            stages={BEFORE: output.coarse, AFTER: output.refined} if refined else {},
+            prompt_maps=grid_map((alone[0] + alone[1]) / 2, features.grid),
+            selected=output.selected if refined else None,
+            normal_tokens=self.prompts.normal_context,
+            abnormal_tokens=self.prompts.abnormal_tokens,
+            prior=output.prior if refined else None,
+        )
+
+    def _draw_prior(
+        self, patches: Tensor, similarity: Tensor, coarse: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The patches selected (B, M), and the prior psi makes of them (B, width)."""
+        config = self.config
+        if self.prior is None:
+            nothing = torch.empty(len(patches), 0, dtype=torch.int64, device=patches.device)
+            return nothing, patches.new_zeros(len(patches), self.prompts.width)
+        selected = select_patches(
+            similarity,
+            coarse,
+            count=config.patches,
+            selection=config.selection,
+            rank_by=config.rank_by,
+        )
+        return selected, self.prior(gather_patches(patches, selected))
 
     def _image_score(self, probability: Tensor, coarse: Tensor, refined: Tensor) -> Tensor:
         """(..., ) chances and (..., N) maps -> score; the maxima weigh 2:1 (test.py)."""
@@ -230,17 +298,21 @@ class FAPrompt(Method):
         self, features: ImageFeatures, patches: Tensor, first: EncodedPrompts, refined: Tensor
     ) -> Tensor:
         """Ours: the image score with one abnormality prompt in place of the prototype, (B, K)."""
+        image = probability_by_prompt(
+            features.class_token[:, None], first.normal_text, refined,
+            temperature=self.config.temperature,
+        )[..., 0]  # fmt: skip
+        maps = self._maps_by_prompt(patches, first.normal_text, first.abnormal_text, refined)
+        return self._image_score(image, *maps)
 
-        def chances(tokens: Tensor, abnormal: Tensor) -> Tensor:
-            normal = pair_logits(tokens, first.normal_text[None], temperature=temperature)
-            each = pair_logits(tokens, abnormal, temperature=temperature)
-            return (each - normal).sigmoid().mT  # (B, K, N): a softmax of two is a sigmoid
-
-        temperature = self.config.temperature
-        image = chances(features.class_token[:, None], refined)[..., 0]
-        return self._image_score(
-            image, chances(patches, first.abnormal_text), chances(patches, refined)
+    def _maps_by_prompt(
+        self, patches: Tensor, normal: Tensor, abnormal: Tensor, refined: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, K, N) of both passes: each abnormality prompt in place of the prototype."""
+        chances = partial(
+            probability_by_prompt, patches, normal, temperature=self.config.temperature
         )
+        return chances(abnormal), chances(refined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +335,6 @@ def count_parameters(
     prompt_vectors = config.normal_tokens + config.prompts * config.abnormal_tokens
     deep = config.deep_length * (config.deep_depth - 1)
     psi = (embed_dim * config.patches + 1) * hidden + (hidden + 1) * text_width
-    live = text_width * (prompt_vectors + deep) + psi
+    live = text_width * (prompt_vectors + deep) + (psi if config.refine else 0)
     dead = (config.deep_depth - 1) * (text_width + 1) * DEAD_PROJECTION_WIDTH
     return ParameterCount(live=live, reported=live + dead)

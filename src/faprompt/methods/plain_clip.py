@@ -14,13 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import Method, MethodConfig, MethodOutput
+from faprompt.methods.base import Method, MethodConfig, MethodOutput, MethodParts, ScoreTerm
 from faprompt.prompts import templates
 from faprompt.scoring import CLIP_AD_TEMPERATURE, abnormal_probability, grid_map
 
@@ -67,11 +66,8 @@ class PlainCLIP(Method):
         super().__init__()
         self.config: PlainCLIPConfig = config
         lines, states = PROMPT_SETS[config.prompt_set]
-        rows = [
-            templates.ensemble(backbone, templates.sentences(lines, words, config.class_word))
-            for words in states
-        ]
-        self.register_buffer("text_pair", torch.stack(rows), persistent=False)
+        pair = templates.state_pair(backbone, lines, states, config.class_word)
+        self.register_buffer("text_pair", pair, persistent=False)
 
     @property
     def value_path(self) -> bool:
@@ -105,6 +101,17 @@ class PlainCLIP(Method):
             score=score,
             patch_map=grid_map(patches, features.grid),
             prompt_scores=score[:, None] if with_prompt_scores else None,
+        )
+
+    def explain(self, features: ImageFeatures, output: MethodOutput) -> MethodParts:
+        """The class token alone makes the score."""
+        return MethodParts(
+            terms=(
+                ScoreTerm(name="class token", weight=1.0, value=output.score),
+                ScoreTerm(
+                    name="maximum of the map", weight=0.0, value=output.patch_map.amax(dim=(1, 2))
+                ),
+            )
         )
 
 

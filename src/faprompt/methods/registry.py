@@ -9,20 +9,38 @@ from typing import Any
 import torch
 
 from faprompt.clip.backbone import Backbone
-from faprompt.config import from_mapping
+from faprompt.config import from_mapping, to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.anomalyclip import AnomalyCLIP
-from faprompt.methods.base import Method
+from faprompt.methods.anomalyclip_ensemble import AnomalyCLIPEnsemble
+from faprompt.methods.anovl import AnoVL
+from faprompt.methods.april_gan import AprilGAN
+from faprompt.methods.april_gan import count_parameters as count_april_gan
+from faprompt.methods.base import Method, MethodConfig
+from faprompt.methods.cocoop import CoCoOp
+from faprompt.methods.coop import CoOp
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig, count_parameters
+from faprompt.methods.filo import FiLo
 from faprompt.methods.plain_clip import CLIPAC, PlainCLIP
+from faprompt.methods.tcp import TCPV1, TCPV2
+from faprompt.methods.winclip import WinCLIP
 
 METHODS: dict[str, type[Method]] = {
     "clip": PlainCLIP,
     "clip-ac": CLIPAC,
+    "winclip": WinCLIP,
+    "april-gan": AprilGAN,
+    "anovl": AnoVL,
+    "coop": CoOp,
+    "cocoop": CoCoOp,
     "anomalyclip": AnomalyCLIP,
+    "anomalyclip-ensemble": AnomalyCLIPEnsemble,
+    "tcp-v1": TCPV1,
+    "tcp-v2": TCPV2,
+    "filo": FiLo,
     "faprompt": FAPrompt,
 }
-KINDS = {"clip": "training-free", "clip-ac": "training-free"}
+KINDS = dict.fromkeys(("clip", "clip-ac", "winclip", "anovl"), "training-free")
 
 
 def list_methods() -> list[str]:
@@ -35,6 +53,13 @@ def describe_methods() -> list[dict[str, Any]]:
     counts = {
         "faprompt": asdict(count_parameters(FAPromptConfig())),
         "anomalyclip": {"live": 43_008, "reported": 5_555_200},  # spec 4.7, tested
+        "anomalyclip-ensemble": {"live": 125_952, "reported": 5_638_144},
+        "april-gan": {"live": count_april_gan(), "reported": count_april_gan()},
+        "filo": {"live": 225_693_792, "reported": 225_693_792},  # spec 7.9, tested
+        "coop": {"live": 9_216, "reported": 9_216},
+        "cocoop": {"live": 83_760, "reported": 83_760},
+        "tcp-v1": {"live": 743_616, "reported": 743_616},
+        "tcp-v2": {"live": 743_616, "reported": 743_616},
     }
     return [
         {
@@ -59,6 +84,18 @@ def method_class(name: str) -> type[Method]:
     return METHODS[name]
 
 
+def preset_config(name: str, preset: str) -> MethodConfig:
+    """A method's config as a preset has it.
+
+    Raises:
+        ConfigError: no such method or preset; the known ones are listed.
+    """
+    cls = method_class(name)
+    if preset not in cls.presets:
+        raise ConfigError(f"{name} has no preset {preset!r}; known: {', '.join(cls.presets)}.")
+    return from_mapping(cls.config_class, cls.presets[preset], what=f"{name} options")
+
+
 def build_method(
     name: str,
     backbone: Backbone,
@@ -81,9 +118,7 @@ def build_method(
             in themselves or to this backbone.
     """
     cls = method_class(name)
-    if preset not in cls.presets:
-        raise ConfigError(f"{name} has no preset {preset!r}; known: {', '.join(cls.presets)}.")
-    values = {**cls.presets[preset], **(options or {})}
+    values = {**to_mapping(preset_config(name, preset)), **(options or {})}
     config = from_mapping(cls.config_class, values, what=f"{name} options")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every GPU's too

@@ -12,14 +12,14 @@ Source: FAPrompt (ICCV 2025), Eq. 1 and appendix B.1; FAPrompt.py of mala-lab/FA
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, TextTower
-
-INIT_STD = 0.02  # nn.init.normal_ in FAPrompt.py, for all prompt vectors
+from faprompt.prompts.words import learned_vectors, start_vector, word_vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +58,21 @@ class CompoundPrompts(nn.Module):
         width = backbone.spec.text.width
         layers = max(0, min(deep_depth, backbone.spec.text.layers) - 1)
         self.round_to_half = round_to_half
-        self.normal_context = nn.Parameter(torch.empty(normal_tokens, width))
-        self.abnormal_tokens = nn.Parameter(torch.empty(prompts, abnormal_tokens, width))
-        self.deep_prompts = nn.Parameter(torch.empty(layers, deep_length, width))
-        for vectors in (self.normal_context, self.abnormal_tokens, self.deep_prompts):
-            nn.init.normal_(vectors, std=INIT_STD)
-        ids = backbone.tokenizer
-        words = {
-            "start_word": [ids.start],
-            "normal_words": [*ids.ids(f"{class_word}."), ids.end],
-            "abnormal_words": [*ids.ids(f"{abnormal_word} {class_word}."), ids.end],
-        }
-        for name, row in words.items():
-            embedded = backbone.text.embed_tokens(torch.tensor(row, device=backbone.device))
-            self.register_buffer(name, embedded.detach().clone(), persistent=False)
+        self.normal_context = learned_vectors(normal_tokens, width)
+        self.abnormal_tokens = learned_vectors(prompts, abnormal_tokens, width)
+        self.deep_prompts = learned_vectors(layers, deep_length, width)
+        words = partial(word_vectors, backbone.text, backbone.tokenizer)
+        for name, vectors in (
+            ("start_word", start_vector(backbone.text, backbone.tokenizer)),
+            ("normal_words", words([f"{class_word}."])[0][0]),
+            ("abnormal_words", words([f"{abnormal_word} {class_word}."])[0][0]),
+        ):
+            self.register_buffer(name, vectors.detach().clone(), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Of a prompt token."""
+        return self.normal_context.shape[-1]
 
     @property
     def deep(self) -> DeepPrompts:

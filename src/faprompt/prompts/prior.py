@@ -8,26 +8,25 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-REDUCTION = 16  # hidden width of psi is D*M/16, appendix B.1
+from faprompt.prompts.meta import REDUCTION, MetaNet
 
 Selection = Literal["topk", "first"]
 RankBy = Literal["similarity", "probability"]
 
 
-class AbnormalityPrior(nn.Module):
+class AbnormalityPrior(MetaNet):
     """psi: M patch tokens in order -> one vector in the space of prompt tokens."""
 
     def __init__(self, embed_dim: int, patches: int, text_width: int) -> None:
-        super().__init__()
-        hidden = embed_dim * patches // REDUCTION
-        self.linear1 = nn.Linear(embed_dim * patches, hidden)
-        self.linear2 = nn.Linear(hidden, text_width)
+        super().__init__(
+            embed_dim * patches, text_width, reduction=REDUCTION, activation=torch.relu
+        )
 
     def forward(self, selected: Tensor) -> Tensor:
         """Unit-length patch tokens (B, M, D), best first -> prior (B, text width)."""
-        return self.linear2(self.linear1(selected.flatten(1)).relu())
+        return super().forward(selected.flatten(1))
 
 
 def select_patches(

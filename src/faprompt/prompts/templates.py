@@ -2,6 +2,8 @@
 
 `{}` in a template takes a state phrase; `{}` in a state phrase takes the class name.
 Sources: WinCLIP's 22 templates and states (CVPR 2023, lists in mala-lab/WinCLIP main.py);
+APRIL-GAN's 35 (ByChelsea/VAND-APRIL-GAN prompt_ensemble.py) and AnoVL's 66 (hq-deng/AnoVL
+prompt_ensemble.py);
 the 80 ImageNet templates of OpenAI (open_clip/zero_shot_metadata.py); CLIP's pair as the
 AnomalyCLIP paper (ICLR 2024) uses it.
 """
@@ -9,12 +11,11 @@ AnomalyCLIP paper (ICLR 2024) uses it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from faprompt.clip.backbone import Backbone
 
 CLIP_TEMPLATES = ("a photo of {}.",)
 CLIP_STATES = (("a normal {}",), ("an anomalous {}",))
@@ -27,6 +28,33 @@ WINCLIP_STATES = (
     ),
     ("damaged {}", "{} with flaw", "{} with defect", "{} with damage"),
 )  # fmt: skip
+APRIL_STATES = (
+    WINCLIP_STATES[0],
+    ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage"),
+)
+ANOVL_STATES = (
+    ("normal {}", *WINCLIP_STATES[0][1:]),
+    (
+        "damaged {}", "abnormal {}", "imperfect {}", "blemished {}", "{} with flaw",
+        "{} with defect", "{} with damage",
+    ),
+)  # fmt: skip
+ANOVL_TEXTURES = ("carpet", "leather", "grid", "tile", "wood")
+ANOVL_NOUNS = {  # article and noun of each domain
+    "object": (
+        ("an", "industrial photo"), ("an", "industrial image"), ("a", "manufacturing image"),
+    ),
+    "texture": (("an", "industrial photo"), ("a", "textural photo"), ("a", "surface picture")),
+}  # fmt: skip
+Average = Literal["norm-mean-norm", "mean-norm"]
+
+
+class EncodesTexts(Protocol):
+    """A backbone, or anything else that speaks for its text tower."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """(N, D) features of plain sentences, not normalised."""
+        ...
 
 
 def _photos(kinds: Sequence[str], articles: Sequence[str] = ("a", "the")) -> tuple[str, ...]:
@@ -44,6 +72,36 @@ WINCLIP_TEMPLATES = (
     "a photo of the {} for visual inspection.",
     "a photo of a {} for anomaly detection.",
     "a photo of the {} for anomaly detection.",
+)
+# what public re-implementations run: two lines lost, one doubled
+WINCLIP_TEMPLATES_OF_CODE = tuple(
+    "a jpeg corrupted photo of the {}." if line == "a jpeg corrupted photo of a {}." else line
+    for line in WINCLIP_TEMPLATES
+    if line != "a cropped photo of a {}."
+)
+APRIL_TEMPLATES = (
+    *_photos(
+        (
+            "bad",
+            "low resolution",
+            "cropped",
+            "bright",
+            "dark",
+            "close-up",
+            "black and white",
+            "jpeg corrupted",
+            "blurry",
+            "good",
+        )
+    ),
+    *_of(("a photo",), ("", "cool ", "large ", "small ")),
+    "a photo of my {}.",
+    "a photo of one {}.",
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
 )
 IMAGENET_TEMPLATES = (
     *_photos((
@@ -73,18 +131,63 @@ IMAGENET_TEMPLATES = (
 )  # fmt: skip
 
 
+def anovl_templates(domain: Literal["object", "texture"]) -> tuple[str, ...]:
+    """AnoVL's 22 patterns around each of a domain's three nouns: 66, without a full stop."""
+    kinds = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")
+    found = []
+    for article, noun in ANOVL_NOUNS[domain]:
+        for place in ("a", "the"):
+            found += [f"a {kind} {noun} of {place} {{}}" for kind in kinds]
+            whole = f"{article} {noun} of {place}"
+            found += [f"{whole} {{}}", f"{whole} small {{}}", f"{whole} large {{}}"]
+            found += [
+                f"{whole} {{}} for {aim}" for aim in ("visual inspection", "anomaly detection")
+            ]
+    return tuple(found)
+
+
 def sentences(templates: Sequence[str], states: Sequence[str], class_name: str) -> list[str]:
     """Every template filled with every state of one class; underscores become blanks."""
     name = class_name.replace("_", " ")
     return [template.format(state.format(name)) for state in states for template in templates]
 
 
-def ensemble(backbone: Backbone, texts: Sequence[str]) -> Tensor:
-    """One direction for many sentences: mean of unit features, unit again ("norm-mean-norm").
+def ensemble(
+    backbone: EncodesTexts, texts: Sequence[str], *, average: Average = "norm-mean-norm"
+) -> Tensor:
+    """One direction for many sentences.
+
+    Args:
+        backbone: its text tower is used.
+        texts: the sentences.
+        average: "norm-mean-norm" is the mean of unit features, "mean-norm" that of the
+            features as they are; the result is unit again.
 
     Returns:
         (D,), unit length.
     """
     with torch.no_grad():
-        features = F.normalize(backbone.encode_texts(texts), dim=-1)
+        return mean_direction(backbone.encode_texts(texts), average)
+
+
+def mean_direction(features: Tensor, average: Average = "norm-mean-norm") -> Tensor:
+    """(m, D) text features -> (D,), unit length; see `ensemble`."""
+    if average == "norm-mean-norm":
+        features = F.normalize(features, dim=-1)
     return F.normalize(features.mean(dim=0), dim=0)
+
+
+def state_pair(
+    backbone: EncodesTexts,
+    templates: Sequence[str],
+    states: Sequence[Sequence[str]],
+    class_name: str,
+    *,
+    average: Average = "norm-mean-norm",
+) -> Tensor:
+    """(2, D), unit length: the ensemble of the normal states, then of the abnormal ones."""
+    rows = [
+        ensemble(backbone, sentences(templates, words, class_name), average=average)
+        for words in states
+    ]
+    return torch.stack(rows)

@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -49,16 +49,21 @@ class FeatureRecipe:
     bit_depth: int | None
     dtype: str
     pictures: tuple[str, ...]  # fingerprints, in order
+    image_options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """SHA-256 over all of it, 64 hex digits."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        told = {"format": FORMAT, "pictures": self.pictures, **self.about()}
+        text = json.dumps(told, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
         """The recipe for people: everything but the long list."""
-        return {k: v for k, v in asdict(self).items() if k != "pictures"}
+        told = {k: v for k, v in asdict(self).items() if k != "pictures"}
+        if not self.image_options:  # as before there were any, so that old caches serve
+            del told["image_options"]
+        return told
 
 
 def feature_recipe(
@@ -75,6 +80,7 @@ def feature_recipe(
         bit_depth=pictures.bit_depth,
         dtype=dtype,
         pictures=pictures.fingerprints(),
+        image_options=method.image_options,
     )
 
 
@@ -84,10 +90,10 @@ class Encoder:
     def __init__(
         self, method: Method, backbone: Backbone, pictures: Pictures, config: TrainingConfig
     ) -> None:
+        self.method = method
         self.backbone = backbone
         self.pictures = pictures
         self.layers = _layers(method, backbone)
-        self.value_path, self.class_ln_post = method.value_path, method.class_ln_post
         self.dtype = _DTYPES[config.cache_dtype]
         self.batch_size = config.encode_batch_size
         self.seconds = 0.0  # reading, resizing and encoding pictures
@@ -113,12 +119,7 @@ class Encoder:
 
     @torch.no_grad()
     def _encode(self, pixels: Tensor) -> ImageFeatures:
-        raw = self.backbone.encode_image(
-            pixels,
-            layers=self.layers,
-            value_path=self.value_path,
-            class_ln_post=self.class_ln_post,
-        )
+        raw = self.method.encode_image(self.backbone, pixels)
         if raw.class_token.is_cuda:  # or the seconds would be somebody else's
             torch.cuda.synchronize(raw.class_token.device)
         kept = {layer: tokens.to(self.dtype) for layer, tokens in raw.patch_tokens.items()}
@@ -202,10 +203,13 @@ def prepare_features(
     """
     folder = Path(config.cache_dir or default_cache_dir()).expanduser() / recipe.key
     rows, columns = encoder.grid
-    channels = encoder.backbone.spec.embed_dim
+    spec = encoder.backbone.spec
+    raw = recipe.image_options.get("raw_tokens", False)
     shape = StoreShape(
-        len(encoder.pictures), encoder.layers, rows * columns, channels, config.cache_dtype
-    )
+        len(encoder.pictures), encoder.layers, rows * columns,
+        spec.vision.width if raw else spec.embed_dim, config.cache_dtype,
+        class_channels=spec.embed_dim,
+    )  # fmt: skip
     if config.cache == "off":
         notify("Feature cache off: features are computed again in every epoch.")
         return StreamedFeatures(encoder)

@@ -84,6 +84,7 @@ class TrainingRun:
     ) -> None:
         self.method, self.backbone, self.config = method, backbone, config
         self.labels = torch.tensor([sample.label for sample in samples])
+        self.class_names = [sample.class_name for sample in samples]
         self.masks, self.identity, self.progress = masks, identity, progress
         self.optimizer = torch.optim.Adam(
             method.parameters(),
@@ -155,7 +156,10 @@ class TrainingRun:
         began, encoding = time.perf_counter(), features.encoder.seconds
         indices = self._order(epoch)[place * self.config.batch_size :][: self.config.batch_size]
         device = self.backbone.device
-        output = self.method(features.batch(indices), self.backbone.text)
+        told: dict[str, Any] = {}
+        if self.method.uses_class_names:
+            told["class_names"] = [self.class_names[index] for index in indices]
+        output = self.method(features.batch(indices), self.backbone.text, **told)
         terms = self.method.loss(
             output, self.labels[indices].to(device), self.masks.batch(indices).to(device)
         )

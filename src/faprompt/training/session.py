@@ -43,7 +43,7 @@ def train_model(
     """
     frozen = load_backbone(backbone)
     frozen.set_precision(precision)
-    chosen = fit_to_backbone(method, frozen, options)
+    chosen = fit_to_backbone(method, frozen, options, preset=preset)
     built = build_method(method, frozen, chosen, preset=preset, seed=config.seed)
     if not built.learns:
         raise ConfigError(f"{method!r} has nothing to train; it is used as it is, by --method.")

@@ -2,7 +2,7 @@
 
     index.json          what the tokens are and the key they belong to
     class_tokens.f32    (pictures, D)
-    patch_tokens.f32    (layers, pictures, N, D); .f16 where halved
+    patch_tokens.f32    (layers, pictures, N, D or the tower's width); .f16 where halved
     done.u64            per picture: 0 while missing, else 2^32 + CRC-32 of its tokens
 
 A picture counts as done once its tokens lie on the disk, so an interrupted filling goes on
@@ -39,14 +39,20 @@ class StoreShape:
     pictures: int
     layers: tuple[int, ...]
     patches: int
-    channels: int
+    channels: int  # of the patch tokens
     dtype: str = "float32"  # of the patch tokens; class tokens are always float32
+    class_channels: int = 0  # of the class token; 0 for as many as the patch tokens have
+
+    @property
+    def class_bytes(self) -> int:
+        """Bytes of one picture's class token."""
+        return 4 * (self.class_channels or self.channels)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one picture."""
         patch_bytes = np.dtype(self.dtype).itemsize * len(self.layers) * self.patches
-        return self.channels * (4 + patch_bytes)
+        return self.class_bytes + self.channels * patch_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -55,7 +61,7 @@ class StoreShape:
 
     def file_bytes(self) -> dict[str, int]:
         """File name -> exact size."""
-        class_bytes = self.pictures * self.channels * 4
+        class_bytes = self.pictures * self.class_bytes
         return {
             _CLASS: class_bytes,
             _PATCH_FILES[self.dtype]: self.total_bytes - class_bytes,
@@ -73,7 +79,9 @@ class TokenStore:
         self._checked = np.zeros(shape.pictures, dtype=bool)
         s = shape
         patch_file = folder / _PATCH_FILES[s.dtype]
-        self._classes = np.memmap(folder / _CLASS, np.float32, "r+", shape=(s.pictures, s.channels))
+        self._classes = np.memmap(
+            folder / _CLASS, np.float32, "r+", shape=(s.pictures, s.class_bytes // 4)
+        )
         self._patches = np.memmap(
             patch_file, s.dtype, "r", shape=(len(s.layers), s.pictures, s.patches, s.channels)
         )

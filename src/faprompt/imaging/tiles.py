@@ -1,0 +1,60 @@
+"""Pictures that are not square as overlapping squares, and their maps put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+STRIDE_SHARE = 0.8  # of a tile's side (mala-lab/WinCLIP datasets/mvtec_dataset.py)
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 exclusive
+
+
+def square_tiles(height: int, width: int) -> list[Box]:
+    """Squares as wide as the shorter edge, in steps along the longer one.
+
+    The last one ends at the border; a square picture is one tile.
+
+    Raises:
+        ValueError: an edge below 1.
+
+    Example:
+        >>> square_tiles(10, 21)
+        [(0, 0, 10, 10), (8, 0, 18, 10), (11, 0, 21, 10)]
+    """
+    side, length = min(height, width), max(height, width)
+    if side < 1:
+        raise ValueError(f"A picture should have pixels, got {height}x{width}.")
+    step = max(1, int(STRIDE_SHARE * side))
+    starts = [*range(0, length - side, step), length - side]
+    if width >= height:
+        return [(start, 0, start + side, side) for start in starts]
+    return [(0, start, side, start + side) for start in starts]
+
+
+def join_maps(
+    maps: Sequence[np.ndarray], boxes: Sequence[Box], image_size: tuple[int, int]
+) -> np.ndarray:
+    """Maps of tiles on one canvas; where they overlap, their mean.
+
+    Args:
+        maps: (height, width) of each box, values in [0, 1].
+        boxes: where each lies; together they cover the picture.
+        image_size: (height, width) of the picture.
+
+    Returns:
+        (height, width) float32 in [0, 1].
+
+    Raises:
+        ValueError: a map is not of its box's size, or a pixel is in no box.
+    """
+    total, count = np.zeros(image_size, np.float64), np.zeros(image_size, np.int64)
+    for tile, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
+        if tile.shape != (y1 - y0, x1 - x0):
+            raise ValueError(f"A map of {tile.shape} does not fill the box {(x0, y0, x1, y1)}.")
+        total[y0:y1, x0:x1] += tile
+        count[y0:y1, x0:x1] += 1
+    if not count.all():
+        raise ValueError(f"The boxes leave {(count == 0).sum()} pixels of the picture uncovered.")
+    return (total / count).astype(np.float32)

@@ -1,0 +1,78 @@
+"""CoCoOp: CoOp whose context is shifted by each image's own feature.
+
+    Omega     = W2 relu(W1 g)                  g the unit class token, hidden width D/16
+    normal    [SOT] V1+Omega..V12+Omega normal    {class}. [EOT]
+    abnormal  [SOT] V1+Omega..V12+Omega anomalous {class}. [EOT]
+
+The original sees no mask. Published maps of it are good, which its own loss cannot explain;
+so `paper` puts it where AnomalyCLIP stands: V-V patch tokens, focal and Dice beside the
+cross entropy, temperature 0.07. `original` is the trainer's own: plain tokens, cross
+entropy at CLIP's temperature.
+
+Paper: Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022. Facts
+from trainers/cocoop.py of KaiyangZhou/CoOp, through a written specification (section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.text import EncodedPrefix, TextTower
+from faprompt.clip.vision import ImageFeatures
+from faprompt.methods.class_prompts import (
+    CLIP_TEMPERATURE,
+    ClassPromptConfig,
+    ClassPromptMethod,
+    distinct,
+)
+from faprompt.methods.text_pair import TextPair
+from faprompt.prompts.meta import ImageContext
+from faprompt.scoring import CLIP_AD_TEMPERATURE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoCoOpConfig(ClassPromptConfig):
+    """CoCoOp in AnomalyCLIP's place."""
+
+    temperature: float = CLIP_AD_TEMPERATURE
+
+
+class CoCoOp(ClassPromptMethod):
+    """A context per image."""
+
+    name = "cocoop"
+    config_class = CoCoOpConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "original": {"plain_path": True, "local_weight": 0.0, "temperature": CLIP_TEMPERATURE},
+    }
+
+    def __init__(self, config: CoCoOpConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        spec = backbone.spec
+        self.learner = ImageContext(config.context_tokens, spec.embed_dim, spec.text.width)
+
+    def static_text(self, text: TextTower) -> EncodedPrefix:
+        """The start token, all that no image changes."""
+        return text.encode_prefix(self.start_word)
+
+    def text_pair(
+        self,
+        features: ImageFeatures,
+        text: TextTower,
+        static: EncodedPrefix | None,
+        class_names: Sequence[str] | None,
+    ) -> TextPair:
+        """Two prompts an image, (B, 2, D)."""
+        names, places = distinct(self.name_classes(class_names, len(features.class_token)))
+        start = self.static_text(text) if static is None else static
+        words, end = (table[places] for table in self.encode_words(text, names))
+        contexts = self.learner(features.class_token)[:, None].expand(-1, 2, -1, -1)
+        suffixes = torch.cat([contexts, words], dim=2).flatten(0, 1)  # (2B, N + S, W)
+        encoded = text.encode(start, suffixes, contexts.shape[2] + end.flatten())
+        return TextPair(encoded.unflatten(0, (-1, 2)))

@@ -1,0 +1,154 @@
+"""TCP: what frozen CLIP says of a class, written into the learned prompt half way up.
+
+    F_c       frozen text feature of a hand-made sentence, one each for normal and abnormal
+    Z_c       = W2 quickgelu(W1 F_c), four vectors, hidden width D/4
+    prompt    [SOT] V1..V4 {class}. and [SOT] V1..V4 damaged {class}.
+              positions 1..4 become Z_c before layer 9, so V acts through layers 1..8 only
+    loss      cross entropy + 4 (focal + 2 Dice) + 8 (1 - mean cos(T_c, F_c))
+
+`tcp-v1` takes "This is a photo of {class}." and "... damaged {class}." for F, `tcp-v2` the
+mean of all WinCLIP sentences: the two forms of the FAPrompt paper's section C.2, which keeps
+the rest of TCP's design. The original has no map; published ones are far above plain tokens,
+so `paper` reads V-V patch tokens and adds AnomalyCLIP's local loss; `image-only` leaves the
+latter out.
+
+Paper: Yao et al., TCP: Textual-based Class-aware Prompt tuning, CVPR 2024. Facts from
+trainers/tcp.py of htyao89/Textual-based_Class-aware_prompt_tuning, through a written
+specification (section 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.text import Injection, TextTower
+from faprompt.clip.vision import ImageFeatures
+from faprompt.methods.base import MethodConfig
+from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
+from faprompt.methods.text_pair import TextPair
+from faprompt.prompts import templates
+from faprompt.prompts.meta import MetaNet, quick_gelu
+from faprompt.prompts.words import Speaker, learned_vectors
+
+REDUCTION = 4  # hidden width of the meta-net is D/4 (trainers/tcp.py)
+KNOWLEDGE_FORMS = {
+    "plain": (("This is a photo of {}.",), (("{}",), ("damaged {}",))),
+    "winclip": (templates.WINCLIP_TEMPLATES, templates.WINCLIP_STATES),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCPConfig(ClassPromptConfig):
+    """TCP for anomalies, with the plain sentences (TCP_V1)."""
+
+    context_tokens: int = 4
+    normal_word: str = ""
+    abnormal_word: str = "damaged"
+    knowledge: Literal["plain", "winclip"] = "plain"
+    knowledge_weight: float = 8.0  # hard-coded in trainers/tcp.py
+    knowledge_classes: tuple[str, ...] = ()  # also in its loss, besides those of the batch
+    injection_layer: int = 9  # from 1; the last one of a shallower tower
+
+    def faults(self) -> list[str]:
+        """See `MethodConfig.faults`."""
+        found = ClassPromptConfig.faults(self)
+        if self.injection_layer < 2:
+            found.append(f"injection_layer should be at least 2, got {self.injection_layer}")
+        if not 0 <= self.knowledge_weight < float("inf"):
+            found.append(f"knowledge_weight should be 0 or above, got {self.knowledge_weight}")
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCPV2Config(TCPConfig):
+    """`tcp-v2`: the whole set of WinCLIP's sentences."""
+
+    knowledge: Literal["plain", "winclip"] = "winclip"
+
+
+class TCPV1(ClassPromptMethod):
+    """Prompts with class knowledge injected."""
+
+    name = "tcp-v1"
+    config_class: ClassVar[type[MethodConfig]] = TCPConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "image-only": {"local_weight": 0.0},
+    }
+    config: TCPConfig
+
+    def __init__(self, config: TCPConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        text = backbone.spec.text
+        self.context = learned_vectors(config.context_tokens, text.width)
+        self.injection_layer = min(config.injection_layer, text.layers)
+        self.meta_net = MetaNet(
+            backbone.spec.embed_dim,
+            config.context_tokens * text.width,
+            reduction=REDUCTION,
+            activation=quick_gelu,
+        )
+        self._known: dict[tuple[str, torch.device], Tensor] = {}  # constants of the backbone
+
+    def static_text(self, text: TextTower) -> Tensor:
+        """(2, D): the pair of `class_word`, un-normalised."""
+        return self.encode_pairs(text, [self.config.class_word])[0][0]
+
+    def text_pair(
+        self,
+        features: ImageFeatures,
+        text: TextTower,
+        static: Tensor | None,
+        class_names: Sequence[str] | None,
+    ) -> TextPair:
+        """Each image's pair, and the knowledge term over all classes encoded."""
+        if class_names is None and static is not None:
+            return TextPair(static)
+        places: int | list[int] = 0
+        names = [self.config.class_word]
+        if class_names is not None:
+            names, places = distinct(self.name_classes(class_names, len(class_names)))
+        if static is None:  # learning
+            more = self.name_classes(self.config.knowledge_classes, 0)
+            names = list(dict.fromkeys([*names, *more]))
+        pairs, known = self.encode_pairs(text, names)
+        distance = 1 - F.cosine_similarity(pairs, known, dim=-1).mean()
+        return TextPair(pairs[places], terms={"knowledge": self.config.knowledge_weight * distance})
+
+    def encode_pairs(self, text: TextTower, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """T (C, 2, D), un-normalised, and what frozen CLIP says, F (C, 2, D), unit length."""
+        words, end = (table.flatten(0, 1) for table in self.encode_words(text, names))
+        known = torch.stack([self._knowledge(text, name) for name in names])
+        vectors = self.meta_net(known).flatten(0, 1).unflatten(-1, self.context.shape)
+        suffixes = torch.cat([self.context.expand(len(words), -1, -1), words], dim=1)
+        encoded = text.encode(
+            text.encode_prefix(self.start_word),
+            suffixes,
+            len(self.context) + end,
+            Injection(vectors, self.injection_layer),
+        )
+        return encoded.unflatten(0, (-1, 2)), known
+
+    def _knowledge(self, text: TextTower, name: str) -> Tensor:
+        """(2, D), unit length. A cache of constants: up to 242 sentences a class."""
+        key = (name, text.positional_embedding.device)
+        if key not in self._known:
+            lines, states = KNOWLEDGE_FORMS[self.config.knowledge]
+            speaker = Speaker(text, self._tokenizer)
+            with torch.inference_mode(False):  # training may follow
+                self._known[key] = templates.state_pair(speaker, lines, states, name)
+        return self._known[key]
+
+
+class TCPV2(TCPV1):
+    """TCP with the knowledge of WinCLIP's sentences."""
+
+    name = "tcp-v2"
+    config_class: ClassVar[type[MethodConfig]] = TCPV2Config

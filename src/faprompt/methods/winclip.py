@@ -1,0 +1,182 @@
+"""WinCLIP: windows of patches beside the whole picture, each compared with words.
+
+    s0 = p(class token of the picture)                    the score
+    s_w = p(class token of the window w alone)            2x2 and 3x3 patches, one step apart
+    M_k(i, j) = n / sum of 1/s_w over the n windows of side k that hold patch (i, j)
+    M = 3 / (1/M_2 + 1/M_3 + 1/s0)                        the map
+
+p is the chance of "abnormal" under 154 normal and 88 abnormal sentences. With normal
+pictures to refer to (WinCLIP+), half the cosine distance to the nearest token of theirs is
+added, for patches and for windows.
+
+Paper: Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation,
+CVPR 2023. There is no official code; facts from mala-lab/WinCLIP (sentences, temperature,
+tiles) and zqhang/Accurate-WinCLIP-pytorch (maps; preset "code"), through a written
+specification.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.text import TextTower
+from faprompt.clip.vision import ImageFeatures
+from faprompt.imaging.read import read_image
+from faprompt.imaging.tiles import square_tiles
+from faprompt.imaging.transform import Transform
+from faprompt.methods.base import MethodOutput
+from faprompt.methods.sentences import SentenceConfig, SentenceMethod
+from faprompt.prompts import templates
+from faprompt.scoring import (
+    grid_map,
+    harmonic_mean,
+    nearest_distance,
+    window_map,
+)
+
+TEMPLATES = {"paper": templates.WINCLIP_TEMPLATES, "code": templates.WINCLIP_TEMPLATES_OF_CODE}
+PATCHES = 0  # the scale of single patches; the others are named by their windows' sides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WinCLIPConfig(SentenceConfig):
+    """Windows, sentences and, for WinCLIP+, normal pictures."""
+
+    image_size: int = 240
+    windows: tuple[int, ...] = (2, 3)  # sides in patches
+    prompt_set: Literal["paper", "code"] = "paper"  # 22 templates, or the code's 21
+    tiles: bool = True  # pictures that are not square as overlapping squares
+    references: tuple[str, ...] = ()  # files of normal pictures; with any it is WinCLIP+
+
+    def faults(self) -> list[str]:
+        """See `MethodConfig.faults`."""
+        found = SentenceConfig.faults(self)
+        if not self.windows or min(self.windows) < 1 or len(set(self.windows)) < len(self.windows):
+            found.append(f"windows should be different sides of at least 1, got {self.windows}")
+        return found
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "paper": {},
+    "common": {"image_size": 518},
+    "code": {
+        "prompt_set": "code", "average": "mean-norm", "temperature": 0.07, "tiles": False,
+    },
+}  # fmt: skip
+
+
+class WinCLIP(SentenceMethod):
+    """Harmonic means of window scores; nothing is learned."""
+
+    name = "winclip"
+    config_class = WinCLIPConfig
+    presets = PRESETS
+    backbones = {
+        "paper": "ViT-B-16-plus-240:laion400m_e31",
+        "code": "ViT-B-16-plus-240:laion400m_e31",
+    }
+    states = templates.WINCLIP_STATES
+    config: WinCLIPConfig
+
+    def __init__(self, config: WinCLIPConfig, backbone: Backbone) -> None:
+        side = config.image_size // backbone.spec.vision.patch_size
+        if max(config.windows) > side:
+            raise ValueError(
+                f"windows={config.windows} do not fit the {side}x{side} patches of "
+                f"image_size={config.image_size}; use smaller ones or a larger image size"
+            )
+        super().__init__(config, backbone)
+        self._sources = tuple(
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in map(Path, config.references)
+            if path.is_file()  # the others are refused below
+        )
+        for scale, tokens in self._remember(backbone).items():
+            self.register_buffer(f"memory_{scale}", tokens, persistent=False)
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        """Windows, and patch tokens before their projection."""
+        return {"windows": self.config.windows, "raw_tokens": True}
+
+    @property
+    def tiled(self) -> bool:
+        """As configured."""
+        return self.config.tiles
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Of the normal pictures, as they were when they were read."""
+        return self._sources
+
+    def templates(self, class_name: str) -> Sequence[str]:
+        """The same for every class."""
+        return TEMPLATES[self.config.prompt_set]
+
+    def forward(
+        self,
+        features: ImageFeatures,
+        text: TextTower,
+        *,
+        static: Tensor | None = None,
+        with_prompt_scores: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> MethodOutput:
+        """See `Method.forward`."""
+        pair = self.text_pairs(text, class_names)
+        score = self.chance(features.class_token[:, None], pair)[:, 0]
+        scales = [
+            window_map(self.chance(tokens, pair), features.grid, side)
+            for side, tokens in features.windows.items()
+        ]
+        whole = score[:, None, None].expand_as(scales[0])
+        patch_map = harmonic_mean(torch.stack([*scales, whole]))
+        if self.config.references:
+            distance = self._distance_map(features)
+            score = (score + distance.amax(dim=(1, 2))) / 2
+            patch_map = (patch_map + distance) / 2
+        return MethodOutput(
+            score=score,
+            patch_map=patch_map,
+            prompt_scores=score[:, None] if with_prompt_scores else None,
+        )
+
+    def _distance_map(self, features: ImageFeatures) -> Tensor:
+        """(B, rows, columns): distances to the normal pictures, the mean over all scales."""
+        maps = []
+        for side, tokens in _by_scale(features).items():
+            distance = nearest_distance(tokens, self.get_buffer(f"memory_{side}"))
+            if side == PATCHES:
+                maps.append(grid_map(distance, features.grid))
+            else:
+                maps.append(window_map(distance, features.grid, side))
+        return torch.stack(maps).mean(dim=0)
+
+    @torch.no_grad()
+    def _remember(self, backbone: Backbone) -> dict[int, Tensor]:
+        """Scale -> tokens (R, channels) of all normal pictures; nothing without any."""
+        spec, found = backbone.spec, []
+        size = (self.config.image_size, self.config.image_size)
+        transform = Transform(image_size=size, mean=spec.mean, std=spec.std)
+        for path in self.config.references:
+            image = read_image(path).array
+            height, width = image.shape[:2]
+            boxes = square_tiles(height, width) if self.tiled else [(0, 0, width, height)]
+            for x0, y0, x1, y1 in boxes:
+                pixels = transform.to_pixels(image[y0:y1, x0:x1])
+                found.append(_by_scale(self.encode_image(backbone, pixels[None])))
+        scales = found[0] if found else {}
+        return {scale: torch.cat([tokens[scale][0] for tokens in found]) for scale in scales}
+
+
+def _by_scale(features: ImageFeatures) -> dict[int, Tensor]:
+    """Side of the window -> (B, W, D); under `PATCHES` the patches (B, N, width)."""
+    return {PATCHES: features.patch_tokens[max(features.patch_tokens)], **features.windows}

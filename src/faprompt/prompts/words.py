@@ -1,0 +1,81 @@
+"""Learned vectors and the frozen words around them, as the text tower takes them.
+
+Source: prompt learners of KaiyangZhou/CoOp, zqhang/AnomalyCLIP and mala-lab/FAPrompt, which
+embed a placeholder sentence and overwrite the placeholders; here they are never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from faprompt.clip.text import TextTower
+from faprompt.clip.tokens import Tokenizer
+
+INIT_STD = 0.02  # of all prompt vectors, in every code named above
+
+
+def learned_vectors(*shape: int) -> nn.Parameter:
+    """Prompt vectors as they are drawn before training."""
+    vectors = nn.Parameter(torch.empty(shape))
+    nn.init.normal_(vectors, std=INIT_STD)
+    return vectors
+
+
+def readable(class_name: str) -> str:
+    """A class as words: underscores become blanks."""
+    return class_name.replace("_", " ").strip()
+
+
+def name_pictures(class_names: Sequence[str] | None, count: int, *, otherwise: str) -> list[str]:
+    """What each of `count` pictures shows, in words; `otherwise` where nobody says.
+
+    Example:
+        >>> name_pictures(["metal_nut", ""], 2, otherwise="object")
+        ['metal nut', 'object']
+    """
+    if class_names is None:
+        return [otherwise] * count
+    return [readable(name) or otherwise for name in class_names]
+
+
+def start_vector(text: TextTower, tokenizer: Tokenizer) -> Tensor:
+    """(1, width): the start token, which every prompt begins with."""
+    device = text.token_embedding.weight.device
+    return text.embed_tokens(torch.tensor([tokenizer.start], device=device))
+
+
+def word_vectors(
+    text: TextTower, tokenizer: Tokenizer, sentences: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """What follows the learned vectors of each prompt, the end token included.
+
+    Args:
+        text: its token table is read.
+        tokenizer: the same backbone's.
+        sentences: the words after the context, such as "damaged object.".
+
+    Returns:
+        vectors (N, S, width), padded after the end token, and its place (N,) int64.
+
+    Raises:
+        ValueError: a word this backbone has no token for, or a sentence too long for it.
+    """
+    ids = tokenizer(sentences)[:, 1:].to(text.token_embedding.weight.device)
+    return text.embed_tokens(ids), ids.argmax(dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A text tower and its tokenizer: plain sentences in, features out, as a backbone does."""
+
+    text: TextTower
+    tokenizer: Tokenizer
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """(N, D) features of plain sentences, not normalised."""
+        ids = self.tokenizer(texts).to(self.text.token_embedding.weight.device)
+        return self.text.encode_tokens(ids)

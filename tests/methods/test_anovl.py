@@ -1,0 +1,244 @@
+"""AnoVL: the suite, its tokens, views and map, and an adapter that leaves nothing behind."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from faprompt.config import to_mapping
+from faprompt.errors import ConfigError
+from faprompt.imaging.views import altered_views
+from faprompt.methods import anovl
+from faprompt.methods.registry import build_method, describe_methods, preset_config
+from faprompt.prompts import templates
+from tests.helpers import small
+from tests.methods.suite import TrainingFreeSuite
+
+
+class AnoVLSuite(TrainingFreeSuite):
+    name = "anovl"
+    more_presets = ("common", "adapted")
+    pixel_map = True
+
+
+class TestSuite(AnoVLSuite):
+    pass
+
+
+class TestSuiteOfTheAdapter(AnoVLSuite):
+    options = {"adapt_steps": 2, "views": False, "value_blocks": 1}
+
+
+def see(method, count=2, seed=0):
+    with torch.no_grad():
+        return method.encode_image(small.backbone(), small.pixels(count, seed=seed))
+
+
+def run(method, features, **keywords):
+    with torch.no_grad():
+        return method(features, small.backbone().text, **keywords)
+
+
+def test_the_codes_constants_and_presets():
+    paper = {
+        "image_size": 240, "sigma_px": 0.0, "class_word": "object", "use_class_names": True,
+        "average": "mean-norm", "temperature": 1.0, "interpolation": "bilinear",
+        "value_blocks": 12, "views": True, "textures": templates.ANOVL_TEXTURES,
+        "adapt_steps": 0, "adapter": "prompts", "learning_rate": 1e-3, "carry_moments": False,
+        "seed": 111,
+    }  # fmt: skip
+    assert to_mapping(preset_config("anovl", "paper")) == paper
+    adapted, common = (to_mapping(preset_config("anovl", n)) for n in ("adapted", "common"))
+    assert adapted == {**paper, "adapt_steps": 5}
+    assert common == {**paper, "image_size": 518, "interpolation": "bicubic"}
+    row = next(row for row in describe_methods() if row["name"] == "anovl")
+    assert row["parameters"] == row["reported_parameters"] == 0
+    assert small.detector("anovl").transform.interpolation == "bilinear"
+
+
+def test_tokens_come_from_its_own_v_v_path():
+    pixels = small.pixels(2)
+    for blocks, clipped in ((12, 2), (2, 2), (1, 1)):
+        ours = see(small.method("anovl", value_blocks=blocks, views=False))
+        wanted = small.backbone().encode_image(pixels, value_blocks=clipped)
+        assert torch.equal(ours.patch_tokens[2], wanted.patch_tokens[2])
+    with_all, with_one = (see(small.method("anovl", value_blocks=n, views=False)) for n in (2, 1))
+    assert (with_all.patch_tokens[2] - with_one.patch_tokens[2]).abs().max() > 0.01
+    assert torch.equal(with_all.class_token, with_one.class_token)
+
+
+def test_without_v_v_blocks_it_is_the_original_stream():
+    ours = see(small.method("anovl", value_blocks=0, views=False))
+    plain = small.backbone().encode_image(small.pixels(2), value_path=False, class_ln_post=True)
+    assert torch.equal(ours.class_token, plain.class_token)
+    assert torch.equal(ours.patch_tokens[2], plain.patch_tokens[2])
+
+
+def test_the_score_is_the_mean_over_22_views():
+    method = small.method("anovl")
+    pixels = small.pixels(2)
+    scores = []
+    for view in (pixels, *altered_views(pixels)):
+        token = (
+            small.backbone().encode_image(view, value_path=False, class_ln_post=True).class_token
+        )
+        cosines = F.normalize(token, dim=-1) @ method.text_pair.T
+        scores.append(cosines.softmax(dim=-1)[:, 1])
+    assert len(scores) == 22
+    out = run(method, see(method))
+    torch.testing.assert_close(out.score, torch.stack(scores).mean(dim=0), rtol=0, atol=1e-6)
+    alone = run(small.method("anovl", views=False), see(method))
+    assert torch.equal(alone.score, out.score)  # the features decide
+    alone = run(method, see(small.method("anovl", views=False)))
+    torch.testing.assert_close(alone.score, scores[0], rtol=0, atol=1e-6)
+
+
+def test_the_map_is_the_mean_of_nine_stretched_to_the_corners():
+    method = small.method("anovl", views=False)
+    features = see(method)
+    cosines = F.normalize(features.patch_tokens[2], dim=-1) @ method.text_pair.T
+    chance = cosines.softmax(dim=-1)[..., 1].reshape(2, 4, 4)
+    mean = torch.zeros(2, 4, 4)
+    for row in range(4):
+        for column in range(4):
+            near = [
+                chance[:, min(max(row + y, 0), 3), min(max(column + x, 0), 3)]
+                for y in (-1, 0, 1)
+                for x in (-1, 0, 1)
+            ]
+            mean[:, row, column] = sum(near) / 9
+    out = run(method, features)
+    assert out.patch_map.shape == (2, 56, 56)
+    torch.testing.assert_close(out.patch_map[:, ::55, ::55], mean[:, ::3, ::3], rtol=0, atol=1e-6)
+    wanted = F.interpolate(mean[:, None], size=56, mode="bilinear", align_corners=True)[:, 0]
+    torch.testing.assert_close(out.patch_map, wanted, rtol=0, atol=1e-6)
+
+
+def test_textures_are_told_with_other_words():
+    method = small.method("anovl", textures=("carpet", "cloth"))
+    for name, domain in (("cloth", "texture"), ("carpet", "texture"), ("tile", "object")):
+        lines = templates.anovl_templates(domain)
+        rows = []
+        for states in templates.ANOVL_STATES:
+            texts = [line.format(state.format(name)) for state in states for line in lines]
+            assert len(texts) == 462
+            mean = small.backbone().encode_texts(texts).mean(dim=0)
+            rows.append(mean / mean.norm())
+        ours = method.class_pair(small.backbone().text, name)
+        torch.testing.assert_close(ours, torch.stack(rows), rtol=0, atol=1e-5)
+
+
+def test_both_folders_of_macaroni_are_macaroni():
+    method = small.method("anovl")
+    features = see(method)
+    one = run(method, features, class_names=["macaroni1", "macaroni2"])
+    other = run(method, features, class_names=["macaroni", "macaroni"])
+    assert torch.equal(one.patch_map, other.patch_map)
+
+
+class TestAdaptation:
+    @pytest.mark.parametrize(
+        ("width", "adapter", "count"),
+        [(640, "prompts", 592_284), (768, "prompts", 710_556), (640, "linear", 410_240)],
+    )
+    def test_as_many_parameters_as_the_code_trains(self, width, adapter, count):
+        assert anovl.count_adapter_parameters(width, adapter) == count
+        weights = anovl.draw_adapter(width, adapter, torch.Generator().manual_seed(0))
+        assert sum(w.numel() for w in weights) == count
+
+    @pytest.mark.parametrize("adapter", ["prompts", "linear"])
+    def test_tokens_move_as_the_equations_say(self, adapter):
+        """The same steps with a torch module and its own AdamW."""
+        steps, text = 3, small.backbone().text
+        options = {"adapt_steps": steps, "adapter": adapter, "temperature": 0.02}
+        method = small.method("anovl", **options, views=False)
+        tokens = see(method).patch_tokens[2][0]
+        pair = method.class_pair(text, "pill")
+        rows = torch.cat(method.state_features(text, "pill"))
+        words = rows / rows.norm(dim=1, keepdim=True)
+        assert words.shape == (924, 64)
+        draw = torch.Generator().manual_seed(111)
+        layer = torch.nn.Linear(64, 924 if adapter == "prompts" else 64)
+        with torch.no_grad():
+            for parameter in (layer.weight, layer.bias):
+                parameter.uniform_(-(64**-0.5), 64**-0.5, generator=draw)
+
+        def moved(x):
+            made = layer(x / x.norm(dim=1, keepdim=True))
+            return 0.5 * x + 0.5 * (torch.tanh(made) @ words if adapter == "prompts" else made)
+
+        def chances(x):
+            y = moved(x)
+            return (y / y.norm(dim=1, keepdim=True) @ pair.T / 0.02).softmax(dim=1)
+
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-3, weight_decay=0.01)
+        for _ in range(steps):
+            p, q = chances(tokens), chances(tokens + 0.055 * torch.randn(16, 64, generator=draw))
+            loss = -(p * p.log()).sum(dim=1).mean()
+            loss = loss + 0.5 * (-q[:, 1].log() - p[:, 0].log()).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        ours = method.adapt(tokens, text, "pill")
+        # AdamW turns the rounding of near-zero gradients into whole steps, hence the tolerance
+        torch.testing.assert_close(ours, moved(tokens).detach(), rtol=0, atol=1e-3)
+        assert (ours - tokens).abs().max() > 0.1
+
+    def test_steps_lower_its_loss(self):
+        method = small.method("anovl", views=False)
+        tokens, draw = see(method).patch_tokens[2][0], torch.Generator().manual_seed(3)
+        noised = tokens + 0.5 * torch.randn(tokens.shape, generator=draw)
+        words = F.normalize(torch.randn(924, 64, generator=draw), dim=1)
+        weights = [w.requires_grad_() for w in anovl.draw_adapter(64, "prompts", draw)]
+        optimizer, found = torch.optim.AdamW(weights, lr=1e-3), []
+        for _ in range(10):
+            clean, other = (anovl.move(x, weights, words) for x in (tokens, noised))
+            loss = anovl.adaptation_loss(clean, other, method.text_pair, 0.01)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        assert found[-1] < 0.9 * found[0]
+
+    def test_gradients_reach_the_adapter_and_nothing_else(self):
+        method = small.method("anovl", adapt_steps=1)
+        out = method(see(method), small.backbone().text)
+        assert not out.patch_map.requires_grad
+        assert all(p.grad is None for p in small.backbone().parameters())
+        assert method.text_pair.grad is None and not method.text_pair.requires_grad
+
+    def test_nothing_is_left_behind(self):
+        method = small.method("anovl", adapt_steps=2, views=False)
+        first = run(method, see(method, 1)).patch_map
+        run(method, see(method, 1, seed=9))
+        assert torch.equal(run(method, see(method, 1)).patch_map, first)
+        assert method._moments == {}
+
+    def test_moments_are_carried_where_asked(self):
+        method = small.method("anovl", adapt_steps=2, views=False, carry_moments=True)
+        features = see(method, 1)
+        first, second = run(method, features).patch_map, run(method, features).patch_map
+        assert (first - second).abs().max() > 1e-6
+        plain = run(small.method("anovl", adapt_steps=2, views=False), features).patch_map
+        assert torch.equal(first, plain)
+        other_class = run(method, features, class_names=["pill"]).patch_map
+        alone = small.method("anovl", adapt_steps=2, views=False)
+        assert torch.equal(other_class, run(alone, features, class_names=["pill"]).patch_map)
+
+    def test_it_works_inside_inference_mode(self):
+        detector = small.detector("anovl", adapt_steps=1, views=False)
+        image = small.picture()
+        adapted = detector.predict(image)
+        plain = small.detector("anovl", views=False).predict(image)
+        assert adapted.score == plain.score  # the class token is not adapted
+        assert abs(adapted.score_map - plain.score_map).max() > 1e-4
+
+
+def test_options_out_of_range_are_refused():
+    options = {"value_blocks": -1, "adapt_steps": -2, "learning_rate": 0}
+    with pytest.raises(ConfigError) as caught:
+        build_method("anovl", small.backbone(), options)
+    for told in ("value_blocks should not be negative, got -1", "adapt_steps should not",
+                 "learning_rate should be above 0"):  # fmt: skip
+        assert told in str(caught.value)
+    with pytest.raises(ConfigError, match="carry_moments wants adapt_steps above 0"):
+        build_method("anovl", small.backbone(), {"carry_moments": True})
