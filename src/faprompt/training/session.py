@@ -26,7 +26,7 @@ def train_model(
     backbone: str,
     options: Mapping[str, Any],
     config: TrainingConfig,
-    out: Path,
+    out: str | Path,
     name: str,
     precision: Any = "fp32",
     resume: bool = False,
@@ -41,6 +41,7 @@ def train_model(
     `faprompt train`; errors as in `training.loop.train`. `model_license` and `remarks` go
     into the config and the model card.
     """
+    out = Path(out)
     frozen = load_backbone(backbone)
     frozen.set_precision(precision)
     chosen = fit_to_backbone(method, frozen, options, preset=preset)
