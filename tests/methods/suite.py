@@ -27,7 +27,8 @@ class MethodSuite:
     """What holds for all methods.
 
     `prompts` is how many prompt scores there are, `official` whether that preset exists,
-    `more_presets` what others there are, `pixel_map` whether the patch map comes in pixels.
+    `more_presets` what others there are, `pixel_map` whether the patch map comes in pixels,
+    `out_of_range` options of its own that should be refused.
     """
 
     name: ClassVar[str]
@@ -37,6 +38,7 @@ class MethodSuite:
     official: ClassVar[bool]
     more_presets: ClassVar[tuple[str, ...]] = ()
     pixel_map: ClassVar[bool] = False
+    out_of_range: ClassVar[dict[str, Any]] = {"temperature": 0}
 
     @classmethod
     @cache
@@ -167,10 +169,10 @@ class MethodSuite:
             build_method(self.name, small.backbone(), {"sigma": 4})
 
     def test_options_out_of_range_are_all_told(self):
-        options = {"image_size": 0, "sigma_px": -1, "temperature": 0}
+        options = {"image_size": 0, "sigma_px": -1, **self.out_of_range}
         with pytest.raises(ConfigError) as caught:
             build_method(self.name, small.backbone(), options)
-        for told in ("image_size should be at least 1", "sigma_px should", "temperature should"):
+        for told in ("image_size should be at least 1", *(f"{name} should" for name in options)):
             assert told in str(caught.value)
 
     def test_unknown_presets_are_refused_with_the_known_ones(self):
