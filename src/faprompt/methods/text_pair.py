@@ -156,16 +156,17 @@ class PairMethod(Method):
                 ScoreTerm(name="class token", weight=1.0, value=chance),
                 ScoreTerm(name="maximum of the map", weight=0.0, value=peak),
             ),
-            stages={f"block {layer}": grids[place] for place, layer in enumerate(layers)},
+            stages={f"of block {layer}": grids[place] for place, layer in enumerate(layers)},
             prompt_maps=None if text.abnormal is None else self._maps_by_prompt(features, text),
         )
 
-    def _maps_by_prompt(self, features: ImageFeatures, text: TextPair) -> Tensor:
-        """(B, K, rows, columns): the map with each abnormality prompt alone."""
+    def _maps_by_prompt(self, features: ImageFeatures, text: TextPair) -> Tensor | None:
+        """(B, K, rows, columns): the map with each abnormality prompt alone, where there are."""
+        if text.abnormal is None:
+            return None
+        normal, abnormal = text.pair[0], text.abnormal
         maps = [
-            probability_by_prompt(
-                tokens, text.pair[0], text.abnormal, temperature=self.map_temperature
-            )
+            probability_by_prompt(tokens, normal, abnormal, temperature=self.map_temperature)
             for tokens in features.patch_tokens.values()
         ]
         return grid_map(torch.stack(maps).mean(dim=0), features.grid)

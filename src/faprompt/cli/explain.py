@@ -1,0 +1,76 @@
+"""`faprompt explain`: pictures in; what their scores are made of out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from faprompt.cli import _options as o
+
+
+def explain(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    model: o.Model = None,
+    method: o.Method = None,
+    backbone: o.Backbone = None,
+    preset: o.Preset = "paper",
+    assignments: o.Assignments = None,
+    out: o.Out = Path("faprompt-explanations"),
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, max=1, help="Score from which a picture is NG; also marks regions."),
+    ] = None,
+    bit_depth: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, max=32, help="Bits that 16-bit files really use."),
+    ] = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Show why pictures got their scores.
+
+    The map of each abnormality prompt, the patches that fed the prior, the map before and
+    after it, and the parts of the score; as PNG, HTML and JSON in OUT. One line per picture
+    on stdout: score, path, page. Exit 3 when some files could not be read.
+    """
+    from faprompt.cli._terminal import note, pick_detector, progress_bar
+    from faprompt.config import parse_assignments
+    from faprompt.explanation import explain_files
+    from faprompt.prediction.inputs import expand_inputs
+
+    paths = expand_inputs(inputs, exclude=[out])
+    options = parse_assignments(assignments or [])
+    detector = pick_detector(
+        model=model, method=method, backbone=backbone, preset=preset, options=options,
+        device=device, precision=precision,
+    )  # fmt: skip
+    unreadable = 0
+    with progress_bar("explain") as advance:
+        found = explain_files(
+            detector, paths, out_dir=out, threshold=threshold, bit_depth=bit_depth
+        )
+        for done, one in enumerate(found, 1):
+            advance(done, len(paths))
+            unreadable += one.explanation is None
+            print(json.dumps(_row(one)) if as_json else _line(one), flush=True)
+    note(f"{len(paths) - unreadable} explained, {unreadable} unreadable")
+    note(f"wrote {out}")
+    if unreadable:
+        raise typer.Exit(3)
+
+
+def _row(one: Any) -> dict[str, Any]:
+    """What NAME.json holds; of an unreadable file, why."""
+    if one.explanation is None:
+        return {"path": one.path, "error": one.error}
+    return {"path": one.path, **one.explanation.to_dict()}
+
+
+def _line(one: Any) -> str:
+    if one.explanation is None:
+        return f"ERROR\t{one.path}\t{one.error}"
+    return f"{one.explanation.result.score:.4f}\t{one.path}\t{one.page}"

@@ -1,0 +1,22 @@
+"""Why a picture got its score: maps, prompts, patches and summands, to look at and as numbers."""
+
+from __future__ import annotations
+
+from faprompt.explanation.explain import Explanation, explain_picture
+from faprompt.explanation.run import Explained, explain_files
+from faprompt.explanation.spread import PromptSpread, prompt_spread
+from faprompt.explanation.spread_figure import redraw_spread, write_spread
+from faprompt.explanation.words import NearWord, Vocabulary
+
+__all__ = [
+    "Explained",
+    "Explanation",
+    "NearWord",
+    "PromptSpread",
+    "Vocabulary",
+    "explain_files",
+    "explain_picture",
+    "prompt_spread",
+    "redraw_spread",
+    "write_spread",
+]

@@ -1,0 +1,76 @@
+"""Pictures in; one sheet, one page and one JSON file each out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from faprompt.detector import Detector
+from faprompt.errors import ImageReadError
+from faprompt.explanation.explain import Explanation, explain_picture
+from faprompt.explanation.page import draw_page
+from faprompt.explanation.panels import draw_panels
+from faprompt.explanation.sheet import draw_sheet
+from faprompt.explanation.words import Vocabulary
+from faprompt.imaging import read_image
+from faprompt.prediction.artifacts import Artifacts
+from faprompt.prediction.rows import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What came of one file; `error` says why there is no explanation."""
+
+    path: str  # as the user named it
+    explanation: Explanation | None
+    sheet: Path | None = None
+    page: Path | None = None
+    data: Path | None = None
+    error: str = ""
+
+
+def explain_files(
+    detector: Detector,
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    out_dir: str | os.PathLike[str],
+    threshold: float | None = None,
+    bit_depth: int | None = None,
+) -> Iterator[Explained]:
+    """Explain files one by one, in order; NAME.png, NAME.html and NAME.json in the folder.
+
+    A file's name is made from the picture's path as `predict`'s overlays are, the same in
+    every run; a file that cannot be read is told, and the run goes on.
+
+    Args:
+        detector: of any method.
+        out_dir: made when missing.
+        threshold: verdict and regions at this score; None uses the model's own, if any.
+        bit_depth: of 16-bit files that use fewer bits.
+
+    Raises:
+        ConfigError: the method sees a picture as several tiles.
+    """
+    folder = Path(out_dir)
+    vocabulary = Vocabulary(detector.backbone)
+    for path in paths:
+        name = os.fspath(path)
+        try:
+            image = read_image(name, bit_depth=bit_depth).array
+        except ImageReadError as error:
+            yield Explained(name, None, error=str(error))
+            continue
+        found = explain_picture(detector, image, vocabulary=vocabulary, threshold=threshold)
+        panels = draw_panels(found, image)
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = Path(Artifacts(folder).overlay_name(name) or "").stem
+        sheet, page, data = (folder / f"{stem}.{kind}" for kind in ("png", "html", "json"))
+        title = Path(name).name
+        told = json.dumps({"path": name, **found.to_dict()}, allow_nan=False) + "\n"
+        write_atomically(sheet, draw_sheet(found, panels, name=title))
+        write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
+        write_atomically(data, told.encode())
+        yield Explained(name, found, sheet, page, data)
