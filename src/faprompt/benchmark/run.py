@@ -28,6 +28,7 @@ from faprompt.prediction.rows import write_atomically
 from faprompt.training.checkpoint import CHECKPOINT_NAME
 from faprompt.training.config import WORK_OPTIONS
 from faprompt.training.progress import Progress
+from faprompt.training.run import TrainingReport
 from faprompt.training.session import train_model
 
 Status = Literal["done", "failed", "missing", "waiting"]
@@ -63,6 +64,8 @@ def run_benchmark(
     notify: Callable[[str], None] | None = None,
     progress_bar: ProgressBar = silent_bar,
     results: dict[str, CellResult] | None = None,
+    prepare: Callable[[Cell, Detector], None] | None = None,
+    trained: Callable[[Cell, TrainingReport], None] | None = None,
 ) -> tuple[CellResult, ...]:
     """Run what is not finished yet; a cell that fails does not stop the others.
 
@@ -74,6 +77,8 @@ def run_benchmark(
         notify: takes a line per cell, and the notes of trainings.
         progress_bar: called with a title; gives a context of an `advance(done, total)`.
         results: filled as cells end, so that an interrupted caller has them too.
+        prepare: called with every detector that is built or loaded, and its first cell.
+        trained: called after every training, with the first cell that wanted it.
 
     Returns:
         A result per cell, in the plan's order.
@@ -84,6 +89,7 @@ def run_benchmark(
     results = {} if results is None else results
     results |= {cell.name: waiting(cell) for cell in plan.cells}
     run = _Run(plan, out, device, precision, notify or (lambda line: None), progress_bar)
+    run.prepare, run.trained = prepare or run.prepare, trained or run.trained
     for number, cell in enumerate(plan.cells, start=1):
         results[cell.name] = run.cell(cell)
         run.notify(f"[{number}/{len(plan.cells)}] {describe(results[cell.name])}")
@@ -126,6 +132,8 @@ class _Run:
         self.datasets: dict[tuple[Path | None, str], tuple[Dataset, str]] = {}
         self.failed_trainings: dict[str, str] = {}
         self.detector: tuple[str, Detector] | None = None  # one at a time: they are large
+        self.prepare: Callable[[Cell, Detector], None] = lambda cell, detector: None
+        self.trained: Callable[[Cell, TrainingReport], None] = lambda cell, report: None
 
     def cell(self, cell: Cell) -> CellResult:
         """Run one cell, or take what an earlier run left."""
@@ -210,6 +218,7 @@ class _Run:
         if self.detector is None or self.detector[0] != key:
             self.detector = None  # let go of the last one before the next is loaded
             self.detector = (key, self._build_detector(cell, key))
+            self.prepare(cell, self.detector[1])
         return self.detector[1]
 
     def _build_detector(self, cell: Cell, key: str) -> Detector:
@@ -252,7 +261,7 @@ class _Run:
             def show(sign: Progress) -> None:
                 advance(sign.done, sign.total)
 
-            train_model(
+            report = train_model(
                 self._dataset(cell.trained_on)[0],
                 method=method.name,
                 preset=method.preset,
@@ -266,6 +275,7 @@ class _Run:
                 progress=show,
                 notify=self.notify,
             )
+        self.trained(cell, report)
 
 
 def read_finished(cell: Cell, folder: Path, fingerprint: str) -> CellResult | None:

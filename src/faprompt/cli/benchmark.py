@@ -47,7 +47,7 @@ def benchmark(
         raise ConfigError("--measure belongs to --dry-run.")
     plan = build_plan(read_benchmark(config), data_root=data_root)
     if dry_run:
-        _tell(plan, device, precision, measure=measure, as_json=as_json)
+        tell_plan(plan, device, precision, measure=measure, as_json=as_json)
         return
     results = _run(plan, out, work or out, device, precision, as_json=as_json)
     if any(r.status != "done" or (r.record or {})["unreadable"] for r in results):
@@ -81,7 +81,8 @@ def _run(
     return results
 
 
-def _tell(plan: Plan, device: str, precision: str, *, measure: bool, as_json: bool) -> None:
+def tell_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_json: bool) -> None:
+    """What a plan would run, what is missing, and its time and disk."""
     from dataclasses import asdict
 
     from faprompt.benchmark import build_tables, describe_estimate, estimate, published_places

@@ -7,10 +7,20 @@ import sys
 import typer
 
 from faprompt import __version__
-from faprompt.cli import benchmark, datasets, doctor, evaluate, models, predict, train
+from faprompt.cli import (
+    benchmark,
+    datasets,
+    doctor,
+    evaluate,
+    explain,
+    models,
+    predict,
+    study,
+    train,
+)
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
-GO_ON = "interrupted; --resume (benchmark: the same command) goes on from here."
+GO_ON = "interrupted; --resume (benchmark, study: the same command) goes on from here."
 
 app = typer.Typer(
     name="faprompt",
@@ -21,9 +31,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
+app.command("study")(study.study)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,211 @@
+"""`faprompt study`: a study of the paper by its name, on any dataset and backbone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from faprompt.cli import _options as o
+
+if TYPE_CHECKING:
+    from faprompt.study import Changes, StudyConfig
+
+LIST, REDRAW = "list", "redraw"
+
+
+def study(
+    name: Annotated[
+        str, typer.Argument(help="A study, the path of a TOML file, or list, or redraw.")
+    ] = LIST,
+    folder: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
+        typer.Argument(help="Of redraw: the folder with figure.csv."),
+    ] = None,
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where datasets lie, each in a folder of its id."),
+    ] = None,
+    dataset: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Instead of the study's: an id, or a folder below the data root."),
+    ] = None,
+    train_on: Annotated[
+        str, typer.Option(help="Instead of the paper's protocol: an id, or such a folder.")
+    ] = "",
+    backbone: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Instead of the study's; repeatable."),
+    ] = None,
+    seed: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option(help="Instead of the study's; repeatable."),
+    ] = None,
+    epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Of every training."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for what is written; default faprompt-study/NAME."),
+    ] = None,
+    work: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where cells and models lie; default OUT. Studies may share one."),
+    ] = None,
+    drawn: Annotated[
+        bool, typer.Option("--drawn", help="Of complexity: draw the backbone's weights.")
+    ] = False,
+    repeats: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Of complexity: calls that are timed."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would run, and its time and disk.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --dry-run: time this machine for the estimate.")
+    ] = False,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Run a study: study.md, its tables and its figure (SVG, PNG, CSV) in OUT.
+
+    The same command again goes on where it was. Exit 3 when some runs failed or lack
+    something. `faprompt study redraw OUT` draws the figure anew from its CSV.
+    """
+    from faprompt.errors import ConfigError
+    from faprompt.study import Changes, list_studies, read_study, redraw
+
+    if (folder is not None) != (name == REDRAW):
+        raise ConfigError("A folder belongs to redraw: faprompt study redraw FOLDER.")
+    if folder is not None:
+        for path in redraw(folder):
+            print(path)
+        return
+    if name == LIST:
+        _list(list_studies(), as_json=as_json)
+        return
+    if measure and not dry_run:
+        raise ConfigError("--measure belongs to --dry-run.")
+    config = read_study(name)
+    changes = Changes(
+        backbones=tuple(backbone or ()), datasets=tuple(dataset or ()), train_on=train_on,
+        seeds=tuple(seed or ()), epochs=epochs,
+    )  # fmt: skip
+    out = out or Path("faprompt-study") / config.name
+    if config.complexity is not None:
+        _costs(
+            config, changes, out, data_root=data_root, work=work, drawn=drawn, repeats=repeats,
+            dry_run=dry_run, measure=measure, device=device, precision=precision, as_json=as_json,
+        )  # fmt: skip
+        return
+    if drawn or repeats is not None:
+        raise ConfigError("--drawn and --repeats belong to the study complexity.")
+    _benchmark(
+        config, changes, out, data_root=data_root, work=work, dry_run=dry_run, measure=measure,
+        device=device, precision=precision, as_json=as_json,
+    )  # fmt: skip
+
+
+def _list(found: dict[str, Path], *, as_json: bool) -> None:
+    from faprompt.study import read_study
+
+    rows = [{"name": n, "title": read_study(n).title, "file": str(p)} for n, p in found.items()]
+    if as_json:
+        print(json.dumps({"studies": rows}, ensure_ascii=False))
+        return
+    for row in rows:
+        print(f"{row['name']:<22} {row['title']}")
+
+
+def _benchmark(
+    config: StudyConfig,
+    changes: Changes,
+    out: Path,
+    *,
+    data_root: Path | None,
+    work: Path | None,
+    dry_run: bool,
+    measure: bool,
+    device: str,
+    precision: str,
+    as_json: bool,
+) -> None:
+    from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
+    from faprompt.cli.benchmark import tell_plan
+    from faprompt.study import build_study, run_study
+    from faprompt.study.run import describe_sharing
+
+    study = build_study(config, data_root=data_root, changes=changes)
+    if dry_run:
+        tell_plan(study.plan, device, precision, measure=measure, as_json=as_json)
+        if not as_json:
+            print(describe_sharing(study.plan))
+        return
+    where = pick_device(device)
+    result = run_study(
+        study, out, work=work, data_root=data_root, device=where,
+        precision=pick_precision(precision, where), notify=note, progress_bar=progress_bar,
+    )  # fmt: skip
+    _say(result.markdown, [asdict(dot) for dot in result.dots], out, as_json=as_json)
+    if not result.complete:
+        raise typer.Exit(3)
+
+
+def _costs(
+    config: StudyConfig,
+    changes: Changes,
+    out: Path,
+    *,
+    data_root: Path | None,
+    work: Path | None,
+    drawn: bool,
+    repeats: int | None,
+    dry_run: bool,
+    measure: bool,
+    device: str,
+    precision: str,
+    as_json: bool,
+) -> None:
+    from faprompt.cli._terminal import note, pick_device, pick_precision
+    from faprompt.errors import ConfigError
+    from faprompt.study import measure_costs, write_costs
+    from faprompt.study.costs import dry_run_lines
+
+    options = config.complexity
+    assert options is not None
+    if replace(changes, backbones=()) != type(changes)() or data_root or work or measure:
+        raise ConfigError(
+            "A study of cost needs no data and trains nothing; of a run's options it takes "
+            "--backbone, --drawn, --repeats, --device, --precision, --out and --dry-run."
+        )
+    if len(changes.backbones) > 1:
+        raise ConfigError("A study of cost measures one --backbone.")
+    options = replace(
+        options, backbone=(*changes.backbones, options.backbone)[0],
+        repeats=repeats or options.repeats,
+    )  # fmt: skip
+    config = replace(config, complexity=options)
+    if dry_run:
+        lines = list(dry_run_lines(options))
+        print(json.dumps({"runs": lines}) if as_json else "\n".join([config.title, *lines]))
+        return
+    where = pick_device(device)
+    exactness = pick_precision(precision, where)
+    costs = measure_costs(options, out, drawn=drawn, device=where, precision=exactness, notify=note)
+    markdown = write_costs(config, costs, out, device=where, precision=exactness, drawn=drawn)
+    _say(markdown, [asdict(cost) for cost in costs], out, as_json=as_json)
+    if any(cost.reason for cost in costs):
+        raise typer.Exit(3)
+
+
+def _say(markdown: str, rows: list[dict[str, Any]], out: Path, *, as_json: bool) -> None:
+    from faprompt.cli._terminal import note
+
+    print(json.dumps({"rows": rows}, ensure_ascii=False) if as_json else markdown, end="")
+    note(f"wrote {out / 'study.md'}, its tables, and figure.svg, .png and .csv")

@@ -1,0 +1,203 @@
+"""What a study's TOML file says, checked as a whole before anything runs.
+
+title = "K and M"                    [benchmark]        what `faprompt benchmark` reads, but
+figure = "lines"                     datasets = [...]   without methods: those are the points
+paper = "what the paper finds"
+
+[[axes]]                             [[claims]]
+name = "K"                           text = "ten prompts are better than one"
+title = "Number of prompts K"        better = "K = 10"
+points = [{label = "K = 1", x = 1, options = {prompts = 1}}]    than = ["K = 1"]
+
+A study of cost has one table `[complexity]` instead of all these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from faprompt.config import from_mapping, parse_toml
+from faprompt.errors import ConfigError
+from faprompt.methods.registry import list_methods
+
+Form = Literal["lines", "dots", "seeds", "costs"]
+PREFIX = "study-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One setting of a method. Equal settings of several axes are one run."""
+
+    label: str
+    x: float | None = None  # its place on a line; default: its number in the axis
+    method: str = "faprompt"
+    preset: str = "paper"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""  # a trained model instead, as in `faprompt benchmark`
+    published_as: str = ""  # the method in the published tables; "" where nothing is printed
+    setting: str = ""  # its setting there
+    note: str = ""  # what has to be known of it
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            raise ValueError("a point wants a label")
+        if not isinstance(self.options, Mapping):
+            raise ValueError(f"options should be a table, got {self.options!r}")
+        if self.setting and not self.published_as:
+            raise ValueError(f"{self.label}: a setting belongs to published_as")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """What is varied, and its settings in order."""
+
+    name: str
+    title: str
+    points: tuple[Point, ...]
+
+    def __post_init__(self) -> None:
+        labels = [point.label for point in self.points]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"axis {self.name}: points should be there and differ in their labels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A finding of the paper that figures can bear out: one setting is better than others."""
+
+    text: str
+    better: str  # labels of points
+    than: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostOptions:
+    """What a study of cost measures, and how often."""
+
+    methods: tuple[str, ...] = ()  # default: all
+    backbone: str = "ViT-L-14-336"
+    preset: str = "common"  # of methods that have it, so that all see pictures alike
+    batch_size: int = 8  # of a training step; 1 picture at inference [Table 3]
+    warmup: int = 2  # calls that are not counted
+    repeats: int = 10  # calls that are
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.methods if name not in list_methods()]
+        if wrong:
+            raise ValueError(f"no methods {', '.join(wrong)}; known: {', '.join(list_methods())}")
+        if self.batch_size < 1 or self.repeats < 2 or self.warmup < 0:
+            raise ValueError(
+                "batch_size should be at least 1, repeats at least 2 and warmup at least 0, got "
+                f"{self.batch_size}, {self.repeats} and {self.warmup}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """A whole study: settings of methods under one benchmark, or a study of cost."""
+
+    title: str
+    figure: Form
+    name: str = "study"
+    paper: str = ""  # what the paper finds, in a sentence
+    axes: tuple[Axis, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    benchmark: Mapping[str, Any] = field(default_factory=dict)
+    complexity: CostOptions | None = None
+    base: Path = Path(".")  # the file's folder; what relative paths start from
+
+    def __post_init__(self) -> None:
+        if (self.figure == "costs") != (self.complexity is not None):
+            raise ValueError("figure = 'costs' and [complexity] belong together")
+        if self.complexity is not None and (self.axes or self.claims or self.benchmark):
+            raise ValueError("a study of cost has no axes, claims or [benchmark]")
+        if self.complexity is None and not self.axes:
+            raise ValueError("axes should name at least one thing to vary")
+        if "methods" in self.benchmark:
+            raise ValueError("[benchmark] has no methods here: the points of the axes are them")
+        labels = [point.label for axis in self.axes for point in axis.points]
+        if len(set(labels)) < len(labels):
+            raise ValueError("labels of points should differ between axes too")
+        wrong = [n for claim in self.claims for n in (claim.better, *claim.than) if n not in labels]
+        if wrong:
+            raise ValueError(f"claims about points that are not there: {', '.join(wrong)}")
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Of all axes, in order."""
+        return tuple(point for axis in self.axes for point in axis.points)
+
+
+def study_folders() -> tuple[Path, ...]:
+    """Where studies are looked for: here, and beside the package."""
+    package = Path(__file__).resolve().parents[1]
+    places = (Path("configs/paper"), package / "bundled" / "paper", package.parents[1] / "configs")
+    return (*places[:2], places[2] / "paper")
+
+
+def list_studies() -> dict[str, Path]:
+    """Name -> file of every study there is; a file in the working folder goes first."""
+    found: dict[str, Path] = {}
+    for folder in study_folders():
+        for path in sorted(folder.glob(f"{PREFIX}*.toml")):
+            found.setdefault(path.stem.removeprefix(PREFIX), path)
+    return found
+
+
+def read_study(name: str) -> StudyConfig:
+    """A study by its name, or by the path of a TOML file.
+
+    Raises:
+        ConfigError: no such study or file, no TOML, unknown keys or unfit values.
+    """
+    known = list_studies()
+    path = Path(name) if name.endswith(".toml") else known.get(name)
+    if path is None:
+        listed = ", ".join(known) or f"none; they are files {PREFIX}NAME.toml of configs/paper"
+        raise ConfigError(f"No study {name!r}; known: {listed}. A path to a TOML file does too.")
+    try:
+        values = parse_toml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    name = path.stem.removeprefix(PREFIX)
+    return parse_study({"name": name, **values}, base=path.parent, what=str(path))
+
+
+def parse_study(
+    values: Mapping[str, Any], *, base: Path = Path("."), what: str = "study"
+) -> StudyConfig:
+    """The study that plain data describes; see `read_study`."""
+    if "base" in values:
+        raise ConfigError(f"{what}: base is the file's own folder and cannot be set.")
+    plain = dict(values)
+    axes = []
+    for axis in _tables(plain.pop("axes", ()), f"{what} axes"):
+        points = _records(axis.get("points", ()), Point, f"{what} points")
+        axes.append(from_mapping(Axis, {**axis, "points": points}, what=f"{what} axes"))
+    plain["claims"] = _records(plain.pop("claims", ()), Claim, f"{what} claims")
+    if "complexity" in plain:
+        given = _table(plain.pop("complexity"), f"{what} [complexity]")
+        plain["complexity"] = from_mapping(CostOptions, given, what=f"{what} [complexity]")
+    plain["benchmark"] = _table(plain.pop("benchmark", {}), f"{what} [benchmark]")
+    return from_mapping(StudyConfig, {**plain, "axes": tuple(axes), "base": base}, what=what)
+
+
+def _records(given: Any, record: type, what: str) -> tuple[Any, ...]:
+    return tuple(from_mapping(record, table, what=what) for table in _tables(given, what))
+
+
+def _tables(given: Any, what: str) -> list[Mapping[str, Any]]:
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
+        raise ConfigError(f"{what} should be a list of tables, got {given!r}.")
+    return [_table(item, what) for item in given]
+
+
+def _table(given: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{what} should be a table of options, got {given!r}.")
+    return given

@@ -1,0 +1,115 @@
+"""`faprompt study` on folders drawn on the spot."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.benchmark import toys
+
+STUDY = """
+title = "Toys"
+figure = "dots"
+
+[[axes]]
+name = "method"
+title = "method"
+points = [
+    {label = "CLIP", method = "clip", options = {image_size = 56}},
+    {label = "CLIP-AC", method = "clip-ac", options = {image_size = 56}},
+]
+
+[benchmark]
+backbones = ["test-tiny"]
+datasets = [{folder = "shelf", label = "shelf"}]
+
+[benchmark.evaluation]
+replicates = 0
+gallery = 0
+"""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+
+
+@pytest.fixture
+def file(tmp_path):
+    toys.shelf(tmp_path / "sets" / "shelf")
+    path = tmp_path / "study-toys.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_it_lists_its_studies(faprompt):
+    told = faprompt("study", "list")
+    assert told.code == 0 and any(line.startswith("ablation  ") for line in told.lines)
+    rows = json.loads(faprompt("study", "--json").out)["studies"]
+    assert {"complexity", "seeds", "tcp"} <= {row["name"] for row in rows}
+
+
+def test_a_dry_run_of_a_paper_study_lists_runs_time_and_disk(faprompt, tmp_path):
+    told = faprompt("study", "prompts-and-patches", "--dry-run", "--out", tmp_path / "out")
+    assert told.code == 0 and not (tmp_path / "out").exists()
+    assert "180 cells" in told.lines[0]
+    assert "10 trainings" in told.out and "time: about" in told.out and "disk: " in told.out
+    assert "one pass over 24,029 tested pictures serves all runs" in told.lines[-1]
+
+
+def test_it_runs_writes_and_redraws(faprompt, file, tmp_path):
+    out = tmp_path / "out"
+    command = ["study", file, "--data-root", tmp_path / "sets", "--device", "cpu", "--out", out]
+    told = faprompt(*command)
+    assert told.code == 0 and told.out == (out / "study.md").read_text()
+    assert told.lines[0] == "# Toys" and "4" in told.err
+    before = (out / "figure.png").read_bytes()
+    (out / "figure.png").unlink()
+    again = faprompt("study", "redraw", out)
+    assert again.lines == [str(out / "figure.svg"), str(out / "figure.png")]
+    assert (out / "figure.png").read_bytes() == before
+    rows = json.loads(faprompt(*command, "--json").out)["rows"]
+    assert {row["label"] for row in rows} == {"CLIP", "CLIP-AC"}
+    gone = faprompt(*command, "--dataset", "none")
+    assert gone.code == 3 and "no folder none below the data root" in gone.out
+
+
+def test_costs_need_no_data(faprompt, tmp_path, monkeypatch):
+    from faprompt.study import MethodCost
+    from faprompt.study.complexity import Timing
+
+    monkeypatch.setattr(
+        "faprompt.study.complexity.measure_method",
+        lambda name, *_: MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56),
+    )
+    out = tmp_path / "out"
+    told = faprompt("study", "complexity", "--backbone", "test-tiny", "--device", "cpu",
+                    "--repeats", "4", "--out", out)  # fmt: skip
+    assert told.code == 0 and "deviation of 4 calls after 2" in told.out
+    assert (out / "figure.svg").is_file() and "test-tiny with its trained weights" in told.out
+    told = faprompt("study", "complexity", "--dry-run", "--drawn")
+    assert told.code == 0 and "would measure  faprompt" in told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ablations"], "No study 'ablations'; known: ablation, "),
+        (["redraw"], "faprompt study redraw FOLDER"),
+        (["tcp", "folder"], "faprompt study redraw FOLDER"),
+        (["redraw", "no-such-folder"], "cannot be read"),
+        (["tcp", "--measure"], "--measure belongs to --dry-run"),
+        (["tcp", "--drawn"], "belong to the study complexity"),
+        (["tcp", "--repeats", "3"], "belong to the study complexity"),
+        (["complexity", "--epochs", "3"], "needs no data and trains nothing"),
+        (["complexity", "--data-root", "."], "needs no data and trains nothing"),
+        (["complexity", "--backbone", "a", "--backbone", "b"], "measures one --backbone"),
+        (["complexity", "--backbone", "no-such", "--drawn"], "open_clip's names only"),
+    ],
+)
+def test_refusals(faprompt, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    outcome = faprompt("study", *arguments)
+    assert outcome.code == 2 and told in outcome.err
+    assert not (tmp_path / "faprompt-study").exists()
