@@ -60,6 +60,8 @@ def pretrain(out: Path, config: Path, steps: int | None) -> dict[str, object]:
     return {
         "backbone_pictures": int(last["pictures"]),
         "backbone_steps": int(last["step"]),
+        "backbone_weights": f"mean of the averaged weights at steps {chosen['run']['ship']}",
+        "backbone_chosen_on": "magnetic tiles, brain MRI and the drawn test set",
         "backbone_seed": chosen["run"]["seed"],
         "backbone_hours": round(hours_of([float(row["seconds"]) for row in rows]), 2),
         "backbone_device": "two CPU cores, bf16 autocast, shared with other work",
@@ -86,6 +88,7 @@ def main() -> None:
     runs: Path = options.runs
     remarks = pretrain(runs / "tiny", options.config, options.steps)
     shutil.copytree(runs / "tiny" / "backbone", bundled_folder("backbone-tiny"), dirs_exist_ok=True)
+    shutil.copyfile(runs / "tiny" / "run.toml", bundled_folder("backbone-tiny") / "run.toml")
     for part, (kinds, seed, count) in SETS.items():
         if not (runs / part / "synthetic.json").exists():
             write_dataset(runs / part, kinds=kinds, count=count, seed=seed)

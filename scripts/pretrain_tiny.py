@@ -8,9 +8,9 @@ them, with the state words drawn anew each step so that no single wording is lea
 heart. Weights are averaged over time (EMA). The pictures follow from the seed and the step
 number, so a run stopped at any moment goes on where it was: the same command again.
 
-Writes OUT/checkpoint.pt, OUT/log.csv, OUT/run.toml, now and then OUT/snapshots/STEP/ (what
-the end would have written then: the learning curve is measured on them) and, at the end,
-OUT/backbone/.
+Writes OUT/checkpoint.pt, OUT/log.csv, OUT/run.toml, now and then OUT/snapshots/STEP/ (the
+averaged weights as they are then) and, at the end, OUT/backbone/, the mean of the snapshots
+that the configuration names: real pictures were served best by some from the middle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.tokens import END, START, bpe_ids
-from faprompt.clip.weights import save_backbone
+from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.config import parse_toml
 from faprompt.losses import local_loss
 from faprompt.metrics import auroc
@@ -277,8 +277,24 @@ def run(config: Config, out: Path) -> None:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(path, {**state, "average": average, "step": done})
         if done % often["snapshot_every"] == 0:
-            write_backbone(averaged(config, average), out / "snapshots" / f"{done:06d}")
-    write_backbone(averaged(config, average), out / "backbone")
+            write_backbone(averaged(config, average), snapshot(out, done))
+    if missing := [step for step in often["ship"] if not snapshot(out, step).exists()]:
+        raise SystemExit(f"No snapshot of step {', '.join(map(str, missing))} to make the mean of.")
+    write_backbone(mean_backbone([snapshot(out, step) for step in often["ship"]]), out / "backbone")
+
+
+def snapshot(out: Path, step: int) -> Path:
+    """Where the averaged weights of a step lie."""
+    return out / "snapshots" / f"{step:06d}"
+
+
+def mean_backbone(folders: Sequence[Path]) -> Backbone:
+    """The backbone whose weights are the mean of these."""
+    backbones = [load_backbone(folder) for folder in folders]
+    first, states = backbones[0], [backbone.state_dict() for backbone in backbones]
+    first.load_state_dict({key: torch.stack([s[key] for s in states]).mean(0) for key in states[0]})
+    first.logit_scale.copy_(torch.stack([b.logit_scale for b in backbones]).mean(0))
+    return first
 
 
 def learn(

@@ -18,7 +18,7 @@ CONFIG = Path(pretrain_tiny.__file__).with_suffix(".toml")
 def config():
     config = parse_toml(CONFIG.read_text())
     config["run"] |= {"steps": 4, "batch_size": 4, "checkpoint_every": 2, "log_every": 1}
-    config["run"] |= {"snapshot_every": 3}
+    config["run"] |= {"snapshot_every": 1, "ship": [2, 4]}
     config["data"]["image_size"] = 64
     config["backbone"] |= {"vision_width": 32, "vision_heads": 1, "vision_layers": 2}
     config["backbone"] |= {"stem_channels": [8, 8, 16], "text_layers": 1, "embed_dim": 16}
@@ -50,11 +50,18 @@ def test_stopped_and_gone_on_is_as_never_stopped(config, tmp_path, monkeypatch):
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert len(calls) == 6  # three, the stop, and the two after the checkpoint at 2
-    early = weights(tmp_path / "whole" / "snapshots" / "000003")
-    assert any(not torch.equal(whole[key], early[key]) for key in whole)
+    two, four = (weights(tmp_path / "whole" / "snapshots" / f"00000{n}") for n in (2, 4))
+    assert any(not torch.equal(two[key], four[key]) for key in whole)
+    assert all(torch.allclose(whole[k], (two[k] + four[k]) / 2, atol=2e-3) for k in whole)
     for name in ("whole", "parts"):  # the third step was taken twice, and stands there once
         with (tmp_path / name / "log.csv").open() as file:
             assert [row["pictures"] for row in csv.DictReader(file)] == ["4", "8", "12", "16"]
+
+
+def test_a_snapshot_that_is_not_there_is_named(config, tmp_path):
+    config["run"] |= {"steps": 1, "ship": [1, 7]}
+    with pytest.raises(SystemExit, match="snapshot of step 7 "):
+        run(config, tmp_path)
 
 
 def test_the_rate_warms_up_stays_and_falls(config):
