@@ -252,4 +252,3 @@ def _check_options(method: MethodEntry) -> None:
         from_mapping(cls.config_class, method.all_options, what=f"{method.name} options")
     except ConfigError as error:
         raise ValueError(str(error).rstrip(".")) from error
-
