@@ -215,3 +215,14 @@ def test_a_write_that_fails_leaves_the_old_file(evaluation, folder, monkeypatch)
     with pytest.raises(OSError, match="disk full"):
         write_evaluation(replace(evaluation, model="other"), folder)
     assert (folder / "metrics.md").read_text() == before
+
+
+def test_stored_scores_are_the_very_scores(evaluation):
+    near = [0.5, 0.50000006, 0.49999997]  # neighbours in float32
+    images = tuple(
+        replace(image, score=float(np.float32(score)))
+        for image, score in zip(evaluation.images, near, strict=False)
+    )
+    text = module._scores_csv(replace(evaluation, images=images))
+    stored = [np.float32(row["score"]) for row in csv.DictReader(text.splitlines())]
+    assert stored == [np.float32(score) for score in near]

@@ -163,7 +163,7 @@ def _scores_csv(evaluation: Evaluation) -> str:
                 sample.class_name,
                 sample.defect_type,
                 str(sample.label),
-                _number(image.score),
+                "" if image.score is None else f"{image.score:.9g}",  # all of a float32
                 _number(image.overlap),
                 image.error,
             ]
