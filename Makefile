@@ -50,7 +50,7 @@ tables: $(VENV)/.installed-dev  ## write the README's tables from the result fil
 map: $(VENV)/.installed-dev  ## draw the imports between rooms, and fail where one points back
 	$(BIN)/python scripts/import_map.py
 
-tiny: $(VENV)/.installed  ## build the bundled model from nothing; about an hour on two cores
+tiny: $(VENV)/.installed  ## build the bundled model from nothing; about two hours on two cores
 	$(BIN)/python scripts/build_tiny.py --runs runs
 	$(BIN)/python scripts/make_demo_pictures.py && $(BIN)/python scripts/make_overview.py
 
