@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import mean, stdev
 
+import numpy as np
 import pytest
 
 from faprompt.benchmark import build_tables, published_places
@@ -155,3 +157,42 @@ def test_published_class_figures():
     places = published_places([table])
     assert {"dataset": "mvtec", "class": "grid", "method": "winclip", "setting": "",
             "metric": "image_auroc"} in places and len(places) == 16  # fmt: skip
+
+
+def test_what_the_pictures_cannot_tell_from_the_best_is_level():
+    """Against the best only, in pairs: far apart in luck, never apart in order."""
+    plan = toys.plan(methods=["clip", "clip-ac", "winclip"], datasets=["visa"], table=ONE["table"])
+    luck = np.linspace(-0.2, 0.2, 200)
+    above = np.where(np.arange(200) % 10 == 0, -0.01, 0.03)  # worse in a tenth of the draws
+    drawn = [0.8 + luck, 0.8 + luck - above, 0.8 + luck - 0.02]
+    made = zip(results(plan, (0.8, 0.79, 0.78)), drawn, strict=True)
+    given = [replace(r, replicates={"image_auroc": values}) for r, values in made]
+    (table,) = build_tables(plan, given)
+    assert [figures[0].level for figures in table.figures[0]] == [False, True, False]
+    assert [figures[0].rank for figures in table.figures[0]] == [1, 2, 0]
+    (table,) = build_tables(plan, results(plan, (0.8, 0.79, 0.78)))
+    assert not any(figures[0].level for figures in table.figures[0]), "not known, not claimed"
+
+
+def test_replicates_of_seeds_are_averaged():
+    seeds = {"seeds": [1, 2], "methods": ["faprompt"], "datasets": ["visa"]}
+    plan = toys.plan(**seeds, table=ONE["table"])
+    one, two = np.linspace(0.6, 0.8, 200), np.linspace(0.9, 0.7, 200)
+    made = zip(results(plan, (0.7, 0.8)), (one, two), strict=True)
+    given = [replace(r, replicates={"image_auroc": values}) for r, values in made]
+    (table,) = build_tables(plan, given)
+    np.testing.assert_allclose(column(table, 0)[0].replicates, (one + two) / 2)
+    (table,) = build_tables(plan, [given[0], replace(given[1], replicates={})])
+    assert column(table, 0)[0].replicates is None
+
+
+def test_many_methods_on_few_sets_are_printed_downwards():
+    methods = [{"name": "clip", "label": str(number)} for number in range(7)]
+    for count, down in ((6, False), (7, True)):
+        plan = toys.plan(methods=methods[:count], datasets=["visa"], table=ONE["table"])
+        (table,) = build_tables(plan, results(plan, [0.5] * count))
+        assert table.methods_down is down
+    several = ["visa", "btad", "mpdd", "sdd", "aitex", "dagm", "elpv"]
+    plan = toys.plan(methods=methods, datasets=several, table=ONE["table"])
+    (table,) = build_tables(plan)
+    assert not table.methods_down

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from faprompt.benchmark import build_tables, write_tables
@@ -205,3 +207,19 @@ class TestReasons:
             "- clip on btad/03: the data has no class '03'",
             "- clip on btad: one class only",
         ]
+
+
+def test_level_figures_carry_their_sign_and_its_meaning(plan, results, tmp_path):
+    drawn = np.linspace(0.4, 0.9, 200)
+    given = [
+        replace(results[0], replicates={"image_auroc": drawn[::-1]}),
+        replace(results[1], replicates={"image_auroc": drawn}),
+    ]
+    text = write_tables(plan, given, tmp_path)
+    assert "| (<u>65.0</u>≈, **55.0**)<br>" in text
+    meaning = "≈: these pictures do not tell it from the best of its row (95 %, paired bootstrap)."
+    assert f"- {meaning}" in text.splitlines()
+    assert "<u>65.0</u>≈" in (tmp_path / "table.html").read_text()
+    assert r"(\underline{65.0}$\approx$, \textbf{55.0})" in (tmp_path / "table.tex").read_text()
+    rows = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    assert [row["level"] for row in rows] == ["yes", "", "", "", "", ""]

@@ -17,8 +17,10 @@ from faprompt.evaluation import (
     worst_mistakes,
     write_gallery,
 )
+from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
 from faprompt.evaluation.gallery import group_thresholds
 from faprompt.evaluation.overlap import map_overlap
+from faprompt.evaluation.reading import read_sample
 from faprompt.evaluation.sheet import SIDE, Entry, draw_sheet, make_panels
 from faprompt.imaging import overlay
 from faprompt.records import Sample
@@ -192,11 +194,30 @@ class TestSheet:
         one, many = (draw_sheet("T", "word " * n, [self.entry()]) for n in (3, 60))
         assert many.shape[0] > one.shape[0] and (many[:, -20:] == 255).all()
 
+    def test_a_cause_has_a_line_of_its_own(self):
+        plain, caused = self.entry(), replace(self.entry(), cause="likely cause: tiny")
+        short, long = (draw_sheet("T", "a", [entry]) for entry in (plain, caused))
+        assert long.shape[0] > short.shape[0]
+        assert (long[short.shape[0] - 24 :] < 200).any(), "and it is written there"
+        assert np.array_equal(long[: short.shape[0] - 30], short[: short.shape[0] - 30])
+
     def test_an_unreadable_picture_keeps_its_place(self):
         lost = Entry((), 2, "lost \udcff.png", "score 0.5")
         assert (
             draw_sheet("T", "a", [lost]).shape[1] == draw_sheet("T", "a", [self.entry()]).shape[1]
         )
+
+
+def told(detector, mistake):
+    """The cause of a mistake, measured anew."""
+    sample = mistake.image.sample
+    read = read_sample(sample, policy="reference")
+    (result,) = detector.predict_batch([read.image])
+    found = likely_cause(
+        read.image, result.score_map, read.mask, label=sample.label, score=mistake.image.score,
+        threshold=mistake.threshold,
+    )  # fmt: skip
+    return found.cause, found.why
 
 
 class TestFiles:
@@ -214,7 +235,48 @@ class TestFiles:
             assert line["path"] == str(mistake.image.sample.image_path)
             assert (line["kind"], int(line["rank"])) == (mistake.kind, mistake.rank)
             assert float(line["score"]) == pytest.approx(mistake.image.score, rel=1e-5)
+            assert (line["cause"], line["why"]) == told(detector, mistake)
+            assert line["cause"] in CAUSES and "response_share=" in line["measures"]
         assert not [p for p in tmp_path.rglob("*") if ".part" in p.name]
+
+    def test_sheets_go_cause_by_cause_the_worst_first(
+        self, detector, evaluation, tmp_path, monkeypatch
+    ):
+        from faprompt.evaluation import gallery
+
+        names = iter(["subtle", "tiny", "unexplained", "tiny", "overshadowed"] * 9)
+        monkeypatch.setattr(
+            gallery, "likely_cause",
+            lambda *_, **__: LikelyCause(next(names), "because", ("subtle",), {}),
+        )  # fmt: skip
+        drawn = {}
+        monkeypatch.setattr(
+            gallery, "draw_sheet",
+            lambda title, about, entries: drawn.update({title: (about, entries)})
+            or np.zeros((4, 4, 3), np.uint8),
+        )  # fmt: skip
+        write_gallery(detector, evaluation, tmp_path)
+        assert max(len(entries) for _, entries in drawn.values()) >= 3
+        for about, entries in drawn.values():
+            words = [entry.cause.removeprefix("likely cause: ").split(",")[0] for entry in entries]
+            places = [CAUSES.index(word) for word in words]
+            assert places == sorted(places)
+            pairs = [(place, entry.rank) for place, entry in zip(places, entries, strict=True)]
+            assert pairs == sorted(pairs)
+            assert f"{words[0]} {words.count(words[0])}" in about
+            assert entries[0].cause.endswith(", because (also subtle)")
+
+    def test_methods_that_ask_are_told_the_class(self, detector, evaluation, tmp_path):
+        asked = []
+
+        class Asking:
+            def predict_batch(self, images, *, class_names):
+                asked.extend(class_names)
+                return detector.predict_batch(images)
+
+        write_gallery(Asking(), evaluation, tmp_path)
+        shown = {id(m.image.sample): m.image.sample for m in worst_mistakes(evaluation, 12)}
+        assert asked == [sample.class_name for sample in shown.values()]
 
     def test_sheets_of_a_former_run_do_not_stay(self, detector, evaluation, tmp_path):
         write_gallery(detector, evaluation, tmp_path)

@@ -13,6 +13,7 @@ from PIL import Image
 from faprompt.evaluation import (
     EvaluationConfig,
     evaluate,
+    read_replicates,
     to_json,
     to_markdown,
     write_evaluation,
@@ -226,3 +227,30 @@ def test_stored_scores_are_the_very_scores(evaluation):
     text = module._scores_csv(replace(evaluation, images=images))
     stored = [np.float32(row["score"]) for row in csv.DictReader(text.splitlines())]
     assert stored == [np.float32(score) for score in near]
+
+
+def test_replicates_of_the_means_come_back_and_give_their_intervals(evaluation, folder, undrawn):
+    drawn = read_replicates(folder)
+    assert list(drawn) == list(evaluation.mean) and {v.shape for v in drawn.values()} == {(200,)}
+    for name, values in evaluation.mean_replicates.items():
+        np.testing.assert_allclose(drawn[name], values, rtol=1e-8)
+    told = strict((folder / "metrics.json").read_text())["intervals"]
+    known = drawn["image_auroc"][~np.isnan(drawn["image_auroc"])]
+    assert told["image_auroc"] == pytest.approx(np.quantile(known, (0.025, 0.975)), abs=1e-8)
+
+
+def test_two_detectors_draw_the_same_pictures(evaluation, tmp_path):
+    """So the replicates of one detector on one dataset are always the same."""
+    again = evaluate(toys.detector(), toys.dataset(tmp_path / "moved"))
+    once = evaluate(toys.detector(), toys.dataset(tmp_path / "elsewhere"))
+    for name, values in once.mean_replicates.items():
+        np.testing.assert_array_equal(values, again.mean_replicates[name])
+
+
+def test_without_replicates_a_former_file_goes(evaluation, tmp_path, undrawn):
+    write_evaluation(evaluation, tmp_path)
+    write_evaluation(replace(evaluation, replicates={}, classes={}, curves={}), tmp_path)
+    assert read_replicates(tmp_path) == {}
+    (tmp_path / "replicates.csv").write_text("image_auroc\nmuch\n")
+    with pytest.raises(ValueError, match="could not convert"):
+        read_replicates(tmp_path)

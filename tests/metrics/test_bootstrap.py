@@ -23,6 +23,7 @@ from faprompt.metrics.bootstrap import (
     PixelReplicates,
     image_ids,
     image_tallies,
+    paired_interval,
     poisson_weights,
     replicate_values,
 )
@@ -402,3 +403,21 @@ def test_refuses_to_merge_other_options(options):
     mine = AnomalyMetrics(replicates=REPLICATES)
     with pytest.raises(ValueError, match="cannot merge"):
         mine.merge(AnomalyMetrics(**{"replicates": REPLICATES, **options}))
+
+
+def test_a_paired_interval_is_of_the_differences_and_leaves_common_luck_out():
+    draw = np.random.default_rng(3)
+    luck, own = draw.normal(0.8, 0.1, 200), draw.normal(0, 0.01, (2, 200))
+    first, second = luck + own[0] + 0.02, luck + own[1]
+    low, high = paired_interval(first, second)
+    assert (low, high) == pytest.approx(tuple(np.quantile(first - second, (0.025, 0.975))))
+    assert high - low < 0.2 * np.ptp(np.quantile(first, (0.025, 0.975)))
+    assert paired_interval(second, first) == pytest.approx((-high, -low))
+
+
+def test_a_paired_interval_wants_replicates_that_both_define():
+    first, second = np.full(200, 0.9), np.full(200, 0.5)
+    first[:90], second[110:] = np.nan, np.nan
+    assert paired_interval(first, second) == pytest.approx((0.4, 0.4)), "20 remain"
+    second[109] = np.nan
+    assert paired_interval(first, second) is None

@@ -6,23 +6,30 @@ Without results it still has all its places, so a dry run lists what a table wou
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any, Literal
+
+import numpy as np
 
 from faprompt.benchmark.config import BenchmarkConfig
 from faprompt.benchmark.plan import Column, Plan, Source
 from faprompt.benchmark.protocol import GROUP_NAMES, METRIC_TITLES, find_published, group_members
 from faprompt.benchmark.run import CellResult, waiting
 from faprompt.data.published_counts import published_counts
+from faprompt.metrics import paired_interval
 
 RowKind = Literal["dataset", "class", "mean", "group"]
+_WIDE = 6  # more columns than this, and than rows, are printed as lines
 DECIMALS = 1  # of percent, as the paper prints; values equal in print share a rank
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric in one place of a table. Values are fractions; `reason` says why there is none."""
+    """One metric in one place of a table. Values are fractions; `reason` says why there is none.
+
+    replicates: (replicates,) float64 of the value, drawn from the same pictures in every column.
+    """
 
     metric: str
     value: float | None = None  # mean over the seeds
@@ -31,6 +38,8 @@ class Figure:
     published: float | None = None
     reason: str = ""
     rank: int = 0  # 1 best and 2 second best of its row, 0 neither
+    level: bool = False  # the pictures do not tell it from the best of its row
+    replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def difference(self) -> float | None:
@@ -60,7 +69,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     figures: tuple[tuple[tuple[Figure, ...], ...], ...]
-    methods_down: bool = False  # printed with a line per method, as the paper's Tables 5 and 6
+    methods_down: bool = False  # printed with a line per method: wide ones, and as Tables 5 and 6
 
     def places(self) -> Iterator[tuple[Row, Column, Figure]]:
         """Every figure with where it stands."""
@@ -139,6 +148,7 @@ class _Reader:
         if not source.entry.has(metric):
             return Figure(metric, reason="not measured here in the paper")
         values: list[float] = []
+        drawn: list[np.ndarray] = []
         interval = None
         for cell in self.plan.cells_of(column, source):
             result = self.results[cell.name]
@@ -151,12 +161,15 @@ class _Reader:
                 return Figure(metric, reason=part["undefined"].get(metric, "not measured"))
             values.append(part["values"][metric])
             interval = part["intervals"].get(metric)
+            if class_name is None and metric in result.replicates:
+                drawn.append(result.replicates[metric])
         several = len(values) > 1
         return Figure(
             metric,
             value=fmean(values),
             interval=(interval[0], interval[1]) if interval and not several else None,
             spread=stdev(values) if several else None,
+            replicates=np.mean(drawn, axis=0) if len(drawn) == len(values) else None,
         )
 
     def _group_mean(self, row: Row, column: Column, metric: str) -> Figure:
@@ -195,21 +208,35 @@ def _table(
         _ranked([tuple(reader.figure(row, c, m) for m in row.metrics) for c in plan.columns])
         for row in rows
     )
-    return Table(title, plan.columns, tuple(rows), figures, methods_down)
+    wide = len(plan.columns) > max(_WIDE, len(rows))
+    return Table(title, plan.columns, tuple(rows), figures, methods_down or wide)
 
 
 def _ranked(line: list[tuple[Figure, ...]]) -> tuple[tuple[Figure, ...], ...]:
-    """Best and second best per metric, among columns that have a value; ties share."""
+    """Best and second best per metric, among columns that have a value; ties share.
+
+    The others are held against the best, the first of several.
+    """
     ranked = [list(figures) for figures in line]
     for place in range(len(line[0])):
         printed = [_printed(figures[place].value) for figures in line]
         best = sorted({value for value in printed if value is not None}, reverse=True)[:2]
         if sum(value is not None for value in printed) < 2:
             continue
+        top = line[printed.index(best[0])][place]
         for figures, value in zip(ranked, printed, strict=True):
-            if value in best:
-                figures[place] = replace(figures[place], rank=best.index(value) + 1)
+            rank = best.index(value) + 1 if value in best else 0
+            level = value != best[0] and _level(top, figures[place])
+            figures[place] = replace(figures[place], rank=rank, level=level)
     return tuple(tuple(figures) for figures in ranked)
+
+
+def _level(best: Figure, other: Figure) -> bool:
+    """Whether the 95 % interval of the difference holds zero."""
+    if best.replicates is None or other.replicates is None:
+        return False
+    span = paired_interval(best.replicates, other.replicates)
+    return span is not None and span[0] <= 0
 
 
 def _printed(value: float | None) -> float | None:

@@ -8,6 +8,7 @@ from faprompt.benchmark.grid import Table, fill_in
 from faprompt.benchmark.plan import Column, Plan
 from faprompt.benchmark.protocol import METRIC_TITLES, PRO
 from faprompt.benchmark.run import CellResult
+from faprompt.benchmark.wording import LEVEL
 
 _LISTED = 6  # places named per reason
 
@@ -80,6 +81,9 @@ def _legend(plan: Plan, tables: list[Table]) -> Iterator[str]:
     figures = [figure for table in tables for _, _, figure in table.places()]
     if any(figure.interval for figure in figures):
         yield "Brackets: 95 % bootstrap interval over the pictures."
+    if any(figure.level for figure in figures):
+        told = "these pictures do not tell it from the best of its row (95 %, paired bootstrap)."
+        yield f"{LEVEL}: {told}"
     if any(figure.spread is not None for figure in figures):
         seeds = ", ".join(map(str, plan.config.seeds))
         yield f"Plus-minus: standard deviation over the seeds {seeds}; the value is their mean."
@@ -95,6 +99,9 @@ def _legend(plan: Plan, tables: list[Table]) -> Iterator[str]:
 def _training(plan: Plan, column: Column) -> Iterator[str]:
     if column.method.model:
         yield f"the model {column.method.model}, trained before."
+        return
+    if column.method.full_shot:
+        yield "full-shot: learned from each set's own train split, normal pictures alone."
         return
     trained: dict[str, list[str]] = {}
     for cell in plan.cells:

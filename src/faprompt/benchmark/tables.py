@@ -15,7 +15,7 @@ from faprompt.benchmark.notes import reasons, statements
 from faprompt.benchmark.page import to_html
 from faprompt.benchmark.plan import Plan
 from faprompt.benchmark.run import CellResult
-from faprompt.benchmark.wording import published_line, surroundings, values
+from faprompt.benchmark.wording import LEVEL, published_line, surroundings, values
 from faprompt.prediction.rows import write_atomically
 
 TABLE_FILES = ("table.md", "table.csv", "table.tex", "table.html")
@@ -23,6 +23,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
 }  # fmt: skip
+_LATEX_SIGNS = {ord("±"): r"$\pm$", ord(LEVEL): r"$\approx$"}
 
 
 def write_tables(plan: Plan, results: Iterable[CellResult], out: Path) -> str:
@@ -63,16 +64,17 @@ def to_csv(tables: Sequence[Table]) -> str:
     """One line per figure; values are fractions with all their digits."""
     lines: list[list[str]] = [
         ["table", "row", "kind", "dataset", "class", "column", "method", "backbone", "metric",
-         "value", "low", "high", "spread", "published", "difference", "rank", "reason"]
+         "value", "low", "high", "spread", "published", "difference", "rank", "level", "reason"]
     ]  # fmt: skip
     for table in tables:
         for row, column, figure in table.places():
             low, high = figure.interval or (None, None)
+            marks = [str(figure.rank or ""), "yes" * figure.level, figure.reason]
             numbers = (figure.value, low, high, figure.spread, figure.published, figure.difference)
             lines.append(
                 [table.title, row.title, row.kind, row.dataset, row.class_name or "",
                  column.title, column.method.name, column.backbone, figure.metric,
-                 *map(_digits, numbers), str(figure.rank or ""), figure.reason]
+                 *map(_digits, numbers), *marks]
             )  # fmt: skip
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)
@@ -113,7 +115,7 @@ def _markdown_cell(figures: Sequence[Figure]) -> str:
 
 def _latex_cell(figures: Sequence[Figure]) -> str:
     marks = {0: "{}", 1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}
-    first, *rest = (line.replace("±", r"$\pm$") for line in _cell_lines(figures, marks))
+    first, *rest = (line.translate(_LATEX_SIGNS) for line in _cell_lines(figures, marks))
     if not rest:
         return first
     small = [f"{{\\scriptsize {line}}}" for line in rest]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from faprompt.benchmark.grid import DECIMALS, Figure
 
+LEVEL = "≈"  # the pictures do not tell it from the best of its row
+
 
 def published_line(figures: Sequence[Figure]) -> list[str]:
     """`91.9 (-0.4)`, or nothing where nothing was published."""
@@ -25,10 +27,10 @@ def surroundings(figure: Figure) -> str:
 
 
 def values(figures: Sequence[Figure], marks: dict[int, str]) -> str:
-    """Our values, marked by rank; one dash where there is none at all."""
+    """Our values, marked by rank and by `LEVEL`; one dash where there is none at all."""
     if all(figure.value is None for figure in figures):
         return percent(None)
-    return pair([marks[figure.rank].format(percent(figure.value)) for figure in figures])
+    return pair([marks[f.rank].format(percent(f.value)) + LEVEL * f.level for f in figures])
 
 
 def pair(texts: Sequence[str], *, always: bool = False) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from faprompt.detector import Detector
+from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
 from faprompt.evaluation.progress import ImageScore, picture_key
 from faprompt.evaluation.reading import read_sample
 from faprompt.evaluation.run import Evaluation
@@ -33,16 +35,17 @@ MISSED = 0.5  # a map with less overlap has missed its defect
 TITLES: dict[Kind, tuple[str, str]] = {
     "false_alarms": (
         "False alarms",
-        "Normal pictures at or above the threshold of their group's best F1; highest above first.",
+        "Normal pictures at or above the threshold of their group's best F1; 1 is the highest "
+        "above.",
     ),
     "missed_pictures": (
         "Missed pictures",
-        "Anomalous pictures below the threshold of their group's best F1; farthest below first.",
+        "Anomalous pictures below the threshold of their group's best F1; 1 is the farthest below.",
     ),
     "missed_areas": (
         "Missed areas",
         "Of as many highest pixels of the map as the defect has, less than half lie inside it; "
-        "fewest first.",
+        "1 has fewest.",
     ),
 }
 
@@ -109,6 +112,9 @@ def group_thresholds(images: Iterable[ImageScore]) -> dict[str, float]:
 def write_gallery(detector: Detector, evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
     """Draw the worst mistakes: `gallery/<kind>.png` and `gallery/gallery.csv` in the folder.
 
+    Each has its likely cause by rule, see `likely_cause`. Sheets go cause by cause, the worst
+    of each first; the list goes by rank.
+
     Args:
         detector: the one that was measured.
         evaluation: its `config.gallery` says how many pictures per kind; 0 draws nothing.
@@ -119,44 +125,76 @@ def write_gallery(detector: Detector, evaluation: Evaluation, folder: Path) -> t
     """
     target = folder / GALLERY_FOLDER
     mistakes = worst_mistakes(evaluation, evaluation.config.gallery)
-    entries = _entries(detector, evaluation, mistakes)
+    looks = _looks(detector, evaluation, mistakes)
     sheets = []
-    for kind, words in TITLES.items():
+    for kind, (title, about) in TITLES.items():
         path = target / f"{kind}.png"
-        if not entries[kind]:
+        shown = [mistake for mistake in mistakes if mistake.kind == kind]
+        if not shown:
             path.unlink(missing_ok=True)
             continue
+        shown.sort(key=lambda mistake: _place(looks[id(mistake.image.sample)]))
+        entries = [_entry(m, looks[id(m.image.sample)], evaluation.root) for m in shown]
+        about += f" Likely causes, by rule, one after another: {_count_causes(shown, looks)}."
         target.mkdir(parents=True, exist_ok=True)
-        _replace(path, encode_png(draw_sheet(*words, entries[kind])))
+        _replace(path, encode_png(draw_sheet(title, about, entries)))
         sheets.append(path)
     table = target / "gallery.csv"
     if evaluation.config.gallery:
         target.mkdir(parents=True, exist_ok=True)
-        _replace(table, _table(mistakes).encode(errors="surrogateescape"))
+        _replace(table, _table(mistakes, looks).encode(errors="surrogateescape"))
     else:
         table.unlink(missing_ok=True)
     return tuple(sheets)
 
 
-def _entries(
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A picture seen once more; empty where it can no longer be read."""
+
+    panels: tuple[np.ndarray, ...] = ()
+    cause: LikelyCause | None = None
+
+
+def _looks(
     detector: Detector, evaluation: Evaluation, mistakes: Sequence[Mistake]
-) -> Mapping[Kind, list[Entry]]:
-    """One entry a mistake; a picture that is wrong in two ways is read once."""
-    panels: dict[int, tuple[np.ndarray, ...]] = {}
-    entries: dict[Kind, list[Entry]] = {kind: [] for kind in TITLES}
+) -> dict[int, _Look]:
+    """By the id of its sample; a picture that is wrong in two ways is read once."""
+    looks: dict[int, _Look] = {}
     for mistake in mistakes:
         sample = mistake.image.sample
-        if id(sample) not in panels:
-            read = read_sample(sample, policy=evaluation.config.mask_policy)
-            if read.image is None:  # it was there a moment ago
-                panels[id(sample)] = ()
-            else:
-                (result,) = detector.predict_batch([read.image])
-                panels[id(sample)] = make_panels(read.image, result.score_map, read.mask)
-        name = picture_key(sample.image_path, evaluation.root)
-        entry = Entry(panels[id(sample)], mistake.rank, name, _facts(mistake))
-        entries[mistake.kind].append(entry)
-    return entries
+        if id(sample) in looks:
+            continue
+        read = read_sample(sample, policy=evaluation.config.mask_policy)
+        if read.image is None:  # it was there a moment ago
+            looks[id(sample)] = _Look()
+            continue
+        (result,) = detector.predict_batch([read.image], class_names=[sample.class_name])
+        cause = likely_cause(
+            read.image, result.score_map, read.mask, label=sample.label,
+            score=result.score if mistake.image.score is None else mistake.image.score,
+            threshold=mistake.threshold,
+        )  # fmt: skip
+        looks[id(sample)] = _Look(make_panels(read.image, result.score_map, read.mask), cause)
+    return looks
+
+
+def _place(look: _Look) -> int:
+    return CAUSES.index(look.cause.cause) if look.cause else len(CAUSES)
+
+
+def _count_causes(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
+    found = [looks[id(mistake.image.sample)].cause for mistake in mistakes]
+    counts = Counter(cause.cause for cause in found if cause)
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none can be told"
+
+
+def _entry(mistake: Mistake, look: _Look, root: Path) -> Entry:
+    told = f"likely cause: {look.cause.cause}, {look.cause.why}" if look.cause else ""
+    if look.cause and look.cause.also:
+        told += f" (also {', '.join(look.cause.also)})"
+    name = picture_key(mistake.image.sample.image_path, root)
+    return Entry(look.panels, mistake.rank, name, _facts(mistake), told)
 
 
 def _facts(mistake: Mistake) -> str:
@@ -170,19 +208,29 @@ def _facts(mistake: Mistake) -> str:
     return " · ".join(fact for fact in facts if fact)
 
 
-def _table(mistakes: Sequence[Mistake]) -> str:
+def _table(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
+    """A line a mistake; the likely cause stands last, with all that its rules measured."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(
         ["kind", "rank", "path", "group", "defect_type", "label", "score", "threshold", "overlap"]
+        + ["cause", "why", "also", "measures"]
     )
     for mistake in mistakes:
         image, sample = mistake.image, mistake.image.sample
         numbers = (image.score, mistake.threshold, image.overlap)
         told = ["" if number is None else f"{number:.6g}" for number in numbers]
         named = [sample.image_path, mistake.group, sample.defect_type, sample.label]
-        rows.writerow([mistake.kind, mistake.rank, *named, *told])
+        cause = _cause_cells(looks[id(sample)].cause)
+        rows.writerow([mistake.kind, mistake.rank, *named, *told, *cause])
     return out.getvalue()
+
+
+def _cause_cells(found: LikelyCause | None) -> list[str]:
+    if found is None:
+        return [""] * 4
+    measures = " ".join(f"{name}={value:.4g}" for name, value in found.numbers.items())
+    return [found.cause, found.why, ", ".join(found.also), measures]
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -53,14 +53,23 @@ class Evaluation:
         return {name: float(np.mean(values)) for name, values in columns.items() if values}
 
     @property
-    def mean_intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals of the mean over these classes: other pictures, the same classes."""
+    def mean_replicates(self) -> dict[str, np.ndarray]:
+        """(replicates,) of every mean: other pictures, the same classes.
+
+        A picture counts equally often in one replicate of any detector, so that replicates
+        of two detectors on the same pictures pair up.
+        """
         drawn: dict[str, np.ndarray] = {}
         for name in self.mean:
             rows = [row[name] for key, row in self.replicates.items() if self._has(key, name)]
             if rows:
                 drawn[name] = mean_replicates(rows)
-        return percentile_intervals(drawn)
+        return drawn
+
+    @property
+    def mean_intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the means."""
+        return percentile_intervals(self.mean_replicates)
 
     @property
     def undefined(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""An evaluation as files: `metrics.json`, `.md`, `.csv`, `scores.csv` and the curves."""
+"""An evaluation as files: `metrics.json`, `.md`, `.csv`, `scores.csv`, `replicates.csv`, curves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from faprompt.evaluation.progress import PROGRESS_NAME
 from faprompt.evaluation.run import Evaluation
 from faprompt.metrics import METRIC_NAMES, Curve, MetricResult
 
+REPLICATES_NAME = "replicates.csv"
 CURVE_AXES = {
     "image_roc": ("false-positive rate", "true-positive rate"),
     "image_pr": ("recall", "precision"),
@@ -105,10 +108,35 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
             stem = re.sub(r"[/\\]", "_", class_name)  # "class/kind"; and no way out of the folder
             _write(folder / "curves" / f"{stem}.csv", _curves_csv(curves))
             _plot(curves, folder / "curves" / f"{stem}.png", title=class_name)
+    write_replicates(evaluation.mean_replicates, folder)
     path = folder / "metrics.json"
     _write(path, json.dumps(to_json(evaluation), indent=2, ensure_ascii=False) + "\n")
     (folder / PROGRESS_NAME).unlink(missing_ok=True)
     return path
+
+
+def write_replicates(replicates: Mapping[str, np.ndarray], folder: Path) -> None:
+    """`replicates.csv`, a line per bootstrap replicate; without any, a former file is removed."""
+    path = folder / REPLICATES_NAME
+    if not replicates:
+        path.unlink(missing_ok=True)
+        return
+    rows = zip(*replicates.values(), strict=True)
+    _write(path, _csv([list(replicates), *([f"{value:.9g}" for value in row] for row in rows)]))
+
+
+def read_replicates(folder: Path) -> dict[str, np.ndarray]:
+    """Metric name -> (replicates,) float64 of the mean, NaN where undefined; none without a file.
+
+    Raises:
+        ValueError: the file is not one of ours.
+    """
+    try:
+        text = (folder / REPLICATES_NAME).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    names, *rows = csv.reader(io.StringIO(text))
+    return dict(zip(names, np.array(rows, dtype=np.float64).T, strict=True))
 
 
 def _class_json(result: MetricResult) -> dict[str, Any]:

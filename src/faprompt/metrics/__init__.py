@@ -3,7 +3,7 @@
 A pure function stands under each metric; `AnomalyMetrics` holds the running counts.
 """
 
-from faprompt.metrics.bootstrap import mean_replicates, percentile_intervals
+from faprompt.metrics.bootstrap import mean_replicates, paired_interval, percentile_intervals
 from faprompt.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
 from faprompt.metrics.official import pro_200
 from faprompt.metrics.ranking import auroc, average_precision, f1_max, f1_max_threshold
@@ -25,6 +25,7 @@ __all__ = [
     "f1_max",
     "f1_max_threshold",
     "mean_replicates",
+    "paired_interval",
     "percentile_intervals",
     "pr_curve",
     "pro_200",
