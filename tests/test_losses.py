@@ -176,3 +176,11 @@ def test_scores_and_labels_of_other_lengths_are_refused():
     for as_logit in (True, False):
         with pytest.raises(ValueError, match="size"):
             losses.score_focal(torch.rand(3), torch.tensor([0, 1]), as_logit=as_logit)
+
+
+def test_a_term_over_layers_is_its_sum():
+    maps = torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    mask = (torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    for term in (losses.focal_dice, losses.local_loss):
+        wanted = term(maps[0], mask) + term(maps[1], mask) + term(maps[2], mask)
+        torch.testing.assert_close(losses.over_layers(term, maps, mask), wanted)

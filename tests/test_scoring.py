@@ -12,8 +12,10 @@ from faprompt.scoring import (
     abnormal_probability,
     grid_map,
     harmonic_mean,
+    in_pixels,
     nearest_distance,
     pair_logits,
+    pixel_probability,
     render_map,
     unit,
     upsample,
@@ -239,3 +241,23 @@ def test_upsampling_can_hold_the_corners():
     assert torch.equal(corners[:, 0, 0], grid[:, 0, 0])
     torch.testing.assert_close(corners[:, -1, -1], grid[:, -1, -1])
     assert (corners - upsample(grid, (9, 16))).abs().max() > 0.01
+
+
+def test_pixels_are_upsampled_logits_through_a_softmax_of_two():
+    generator = torch.Generator().manual_seed(4)
+    tokens = torch.randn(2, 6, 5, generator=generator)
+    pair = torch.randn(2, 2, 5, generator=generator)
+    found = pixel_probability(tokens, pair, (2, 3), patch_size=7, temperature=0.2)
+    cosines = F.cosine_similarity(tokens[:, :, None], pair[:, None], dim=-1) / 0.2  # (B, N, 2)
+    planes = F.interpolate(
+        cosines.mT.reshape(2, 2, 2, 3), size=(14, 21), mode="bilinear", align_corners=True
+    )
+    assert found.shape == (2, 14, 21)
+    torch.testing.assert_close(found, planes.softmax(dim=1)[:, 1])
+
+
+def test_a_grid_in_pixels_holds_its_corners():
+    grid = torch.tensor([[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]])
+    found = in_pixels(grid, 4)
+    assert found.shape == (1, 8, 12)
+    assert found[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0, 2, 3, 5]

@@ -61,6 +61,7 @@ class Detector(nn.Module):
         self.method = method
         self.name = name
         self.threshold = threshold
+        self.class_name: str | None = None  # what pictures show whose class is not told
         self.description = dict(description or {})
         size, patch = method.config.image_size, backbone.spec.vision.patch_size
         if size % patch:
@@ -107,7 +108,7 @@ class Detector(nn.Module):
         output = self.encode(pixels, static=static, class_names=class_names)
         size = (pixels.shape[-2], pixels.shape[-1])
         return output.score, render_map(
-            output.patch_map, model_size=size, sigma_px=self.method.config.sigma_px
+            output.patch_map, model_size=size, sigma_px=self.method.sigma_px
         )
 
     def encode(
@@ -132,7 +133,8 @@ class Detector(nn.Module):
             features = self.method.encode_image(self.backbone, pixels)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
         if self.method.uses_class_names:
-            options["class_names"] = class_names
+            own = None if self.class_name is None else [self.class_name] * len(pixels)
+            options["class_names"] = own if class_names is None else class_names
         return features, self.method(features, self.backbone.text, **options)
 
     def predict(
@@ -237,7 +239,7 @@ class Detector(nn.Module):
         chosen = (self.method.name, to_mapping(self.method.config), self.transform.to_dict())
         digest = hashlib.sha256(repr(chosen).encode())
         digest.update(f"{self.backbone.state_fingerprint()} {self.backbone.precision}".encode())
-        digest.update("".join(self.method.sources).encode())
+        digest.update("".join((*self.method.sources, self.class_name or "")).encode())
         for name, tensor in sorted(self.method.state_dict().items()):
             digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -335,7 +337,7 @@ class Detector(nn.Module):
         maps = render_map(
             grid,
             model_size=self.transform.image_size,
-            sigma_px=self.method.config.sigma_px,
+            sigma_px=self.method.sigma_px,
             image_size=image_size,
         )
         return maps[0].cpu().numpy()

@@ -7,6 +7,8 @@ like any other (the authors' code squeezes it away).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,6 +65,13 @@ def local_loss(abnormal_map: Tensor, mask: Tensor) -> Tensor:
     """Focal plus Dice on the abnormal map plus Dice on the normal one; see `focal_dice`."""
     own = focal_dice(abnormal_map, mask)
     return own + dice(1 - abnormal_map, 1 - mask.to(abnormal_map.dtype))
+
+
+def over_layers(
+    term: Callable[[Tensor, Tensor], Tensor], layer_maps: Iterable[Tensor], mask: Tensor
+) -> Tensor:
+    """The sum of a term, such as `local_loss`, over the maps (B, H, W) of several layers."""
+    return torch.stack([term(layer_map, mask) for layer_map in layer_maps]).sum()
 
 
 def score_focal(score: Tensor, label: Tensor, *, as_logit: bool) -> Tensor:

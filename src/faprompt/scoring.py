@@ -110,6 +110,38 @@ def upsample(grid: Tensor, image_size: tuple[int, int], *, align_corners: bool =
     )[:, 0]
 
 
+def in_pixels(grid: Tensor, patch_size: int) -> Tensor:
+    """(B, rows, columns) -> (B, height, width) of the pixels seen, bilinear, corners aligned."""
+    rows, columns = grid.shape[-2:]
+    return upsample(grid, (rows * patch_size, columns * patch_size), align_corners=True)
+
+
+def pixel_probability(
+    tokens: Tensor,
+    text_pair: Tensor,
+    grid: tuple[int, int],
+    *,
+    patch_size: int,
+    temperature: float,
+) -> Tensor:
+    """Chance of "abnormal" for each pixel: logits upsampled first, then the softmax of two.
+
+    Args:
+        tokens, text_pair, temperature: as in `abnormal_probability`.
+        grid: (rows, columns) of the tokens.
+        patch_size: side of a patch in pixels.
+
+    Returns:
+        (B, height, width) float32 in [0, 1].
+
+    Source:
+        APRIL-GAN (Chen et al., 2023), test.py; kept by FiLo (Gu et al., ACM MM 2024).
+    """
+    logits = pair_logits(tokens, text_pair, temperature=temperature)
+    gap = grid_map(logits[..., 1] - logits[..., 0], grid)
+    return in_pixels(gap, patch_size).sigmoid()
+
+
 def window_map(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Scores of windows -> one score a patch: the harmonic mean of all windows it lies in.
 

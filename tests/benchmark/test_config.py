@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from faprompt.benchmark import parse_benchmark, read_benchmark
@@ -14,6 +17,7 @@ from faprompt.benchmark.protocol import (
 )
 from faprompt.errors import ConfigError
 from faprompt.evaluation.published import published_table
+from faprompt.training.recipes import recipe_config
 from tests.benchmark import toys
 
 FILE = """
@@ -63,14 +67,14 @@ def test_a_file_says_everything(tmp_path):
     assert (visa.key, visa.title, visa.group_name) == ("visa", "VisA", "industrial")
     assert (bottles.key, bottles.title, bottles.group_name) == ("Bottles", "Bottles", "industrial")
     assert config.data.folders == {"visa": "VisA_2022"} and config.base == tmp_path
-    assert (config.evaluation.resolution, config.training.epochs) == ("picture", 3)
+    assert (config.evaluation.resolution, config.training) == ("picture", {"epochs": 3})
     assert config.table.metrics == (("image_auroc", "image_ap"),)
     assert config.published == (4, 15)
 
 
 def test_defaults_are_the_papers():
     config = parse_benchmark({"methods": ["clip"], "datasets": ["mvtec"]})
-    assert config.seeds == (111,) and config.training.epochs == 7
+    assert config.seeds == (111,) and config.training == {}
     assert config.table.metrics == (("image_auroc",), ("image_ap",), ("pixel_auroc",), ("aupro",))
 
 
@@ -103,7 +107,10 @@ def test_defaults_are_the_papers():
         ({"data": {"folders": "x"}}, "folders should be a table"),
         ({"data": 3}, "should be a table of options, got 3"),
         ({"training": {"seed": 3}}, "seed is set by `seeds`"),
-        ({"training": {"epoch": 3}}, "unknown option 'epoch'"),
+        ({"training": {"epoch": 3}}, r"benchmark \[training\] of faprompt: unknown option 'epoch'"),
+        ({"training": {"epoch": 3}, "methods": ["clip"]}, "unknown option 'epoch'"),
+        ({"training": {"momentum": 0.9}}, "of faprompt: momentum=0.9 is of sgd"),
+        ({"training": 3}, "should be a table of options, got 3"),
         ({"evaluation": {"by_defect": True}}, "by_defect is for `faprompt evaluate`"),
         ({"table": {"metrics": [["auc"]]}}, "metrics should be lists of image_auroc"),
         ({"table": {"metrics": []}}, "metrics should be lists of image_auroc"),
@@ -114,6 +121,49 @@ def test_defaults_are_the_papers():
 def test_refusals(changes, told):
     with pytest.raises(ConfigError, match=told):
         parse_benchmark(toys.config(**changes))
+
+
+def test_what_is_given_goes_before_every_recipe():
+    methods = ["coop", {"name": "cocoop", "preset": "original"}, "clip", "faprompt", "cap"]
+    config = parse_benchmark(toys.config(methods=methods, training={"epochs": 3, "batch_size": 4}))
+    coop, cocoop, clip, ours, lacking = config.methods
+    found = [config.training_of(method) for method in (coop, cocoop, ours)]
+    assert [(c.epochs, c.batch_size, c.optimizer) for c in found] == [
+        (3, 4, "sgd"), (3, 4, "sgd"), (3, 4, "adam"),
+    ]  # fmt: skip
+    assert config.training_of(ours, seed=5, device="cuda").seed == 5
+    own = parse_benchmark(toys.config(methods=methods, training={}))
+    assert [own.training_of(method).epochs for method in (coop, cocoop, ours)] == [50, 10, 7]
+    assert (coop.learns, clip.learns, lacking.learns) == (True, False, False)
+
+
+def test_the_comparison_on_tiny_leaves_recipes_alone_and_needs_what_one_command_draws():
+    config = read_benchmark(Path(__file__).resolve().parents[2] / "configs/methods-on-tiny.toml")
+    learned = [method for method in config.methods if method.learns]
+    assert {method.train_on for method in learned} == {"drawn/auxiliary"}
+    drawn = [entry.folder for entry in config.datasets if not entry.id]
+    assert drawn == ["drawn/test"] and set(config.training) == {"encode_batch_size"}
+    for method in learned:
+        own = recipe_config(method.name, method.preset, {})
+        if method.name == "filo":  # said in its label
+            assert (method.title, own.epochs) == ("filo, 3 epochs", 15)
+            own = replace(own, epochs=3)
+        assert config.training_of(method) == replace(own, encode_batch_size=8)
+
+
+def test_a_methods_own_training_goes_before_the_common_one():
+    short = {"name": "faprompt", "label": "short", "training": {"epochs": 2}}
+    config = parse_benchmark(toys.config(methods=["coop", short], training={"epochs": 3}))
+    assert [config.training_of(method).epochs for method in config.methods] == [3, 2]
+    for training, told in (
+        ({"seed": 7}, "seed is set by `seeds` above"),
+        ({"epoch": 2}, r"\[training\] of short.*epoch"),
+        (2, "training should be a table, got 2"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            parse_benchmark(toys.config(methods=[{**short, "training": training}]))
+    with pytest.raises(ConfigError, match="a model has its options and its training fixed"):
+        parse_benchmark(toys.config(methods=[{**short, "model": "tiny"}]))
 
 
 def test_files_that_are_none(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from faprompt.benchmark import describe_estimate, estimate, measure
-from faprompt.benchmark.estimate import Rate, absent_weights, count_pictures
+from faprompt.benchmark.estimate import Rate, _untrained, absent_weights, count_pictures
 from tests.benchmark import toys
 
 
@@ -78,3 +78,22 @@ def test_weights_that_are_not_here(tmp_path, monkeypatch):
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"weights")
     assert len(absent_weights(plan)) == 1
+
+
+def test_epochs_are_the_recipes_unless_given():
+    """CoOp's 50 and CoCoOp's original 10, of 467 + 1258 pictures of MVTec AD."""
+    methods = ["coop", {"name": "cocoop", "preset": "original"}]
+
+    def seconds(**training):
+        return estimate(toys.plan(methods=methods, datasets=["btad"], training=training)).seconds
+
+    step = 1725 * Rate().step_seconds
+    assert seconds(epochs=1) - 2 * step == pytest.approx(seconds() - (50 + 10) * step)
+
+
+def test_what_is_measured_is_what_the_preset_builds():
+    """WinCLIP's `common` sees 518 pixels, but `tiny` is read at its own size."""
+    plan = toys.plan(backbones=["tiny"], methods=[{"name": "winclip", "preset": "common"}])
+    detector = _untrained(plan.columns[0], "cpu", "fp32")
+    side = detector.backbone.spec.vision.image_size
+    assert detector.transform.image_size == (side, side) and side < 518

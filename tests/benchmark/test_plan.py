@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from faprompt.benchmark import build_plan, parse_benchmark, read_benchmark
@@ -73,11 +75,33 @@ def test_methods_we_lack_are_missing_and_have_one_cell_each():
     assert cell.seed is None and cell.trained_on is None
 
 
-def test_full_shot_methods_are_not_trained_by_the_protocol(monkeypatch):
-    rows = [{"name": "clip", "kind": "full-shot"}]
-    monkeypatch.setattr("faprompt.benchmark.plan.describe_methods", lambda: rows)
+def test_full_shot_methods_learn_from_each_sets_own_train_split(tmp_path):
+    for name in ("shelf", "drawer"):
+        toys.shelf(tmp_path / name)
+    for name in ("mug", "nut"):
+        shutil.rmtree(tmp_path / "shelf" / name / "train")
+    common = {"name": "patchcore", "preset": "common"}
+    plan = toys.plan(tmp_path, methods=[common, "rd4ad"], seeds=[111, 7])
+    assert [column.backbone for column in plan.columns] == ["test-tiny", "wide_resnet50_2"]
+    assert {column.learns for column in plan.columns} == {True}
+    shelf, drawer = plan.cells[:2]
+    assert drawer.missing == () and [s.label for s in drawer.trained_on.read()] == [0, 0]
+    assert (drawer.trained_on.key, drawer.source.key) == ("drawer, train split", "drawer")
+    (reason,) = shelf.missing
+    assert reason.startswith("to train on: ") and "its train split is empty" in reason
+    assert "put them into <class>/train/good" in reason
+
+
+def test_full_shot_methods_are_told_no_set():
+    with pytest.raises(ConfigError, match="own train split; leave train_on out"):
+        toys.plan(methods=[{"name": "rd4ad", "train_on": "visa"}])
+
+
+def test_a_kind_of_method_that_no_benchmark_runs_is_missing(monkeypatch):
+    rows = [{"name": "clip", "kind": "oracle"}]
+    monkeypatch.setattr("faprompt.benchmark.config.describe_methods", lambda: rows)
     plan = toys.plan(methods=["clip"])
-    assert "clip is full-shot: it learns from each tested set's own" in plan.cells[0].missing[0]
+    assert plan.cells[0].missing[0].startswith("clip is oracle, which this version cannot run")
 
 
 def test_a_reader_we_lack_is_missing(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -196,3 +197,56 @@ def test_unreadable_pictures_are_counted(shelves, tmp_path):
     assert [result.record["unreadable"] for result in results] == [0, 1]
     told = "clip__test-tiny__drawer: 1 pictures could not be read and are left out."
     assert told in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_methods_are_trained_by_their_recipes_and_cells_say_how(shelves, tmp_path, monkeypatch):
+    """What was given goes first; a recipe that changes makes other cells."""
+    configs = []
+
+    def training(*_, config, **options):
+        configs.append(config)
+        raise ModelError("enough seen")
+
+    monkeypatch.setattr(room, "train_model", training)
+    small = {"train_on": "shelf", "options": {"image_size": 56}}
+    methods = [{"name": "coop", **small}, {"name": "anomalyclip", **small}]
+    given = {"batch_size": 6, "cache": "off"}
+    datasets = [toys.entry("shelf")]
+    plan = toys.plan(shelves, methods=methods, training=given, datasets=datasets, seeds=[7])
+    run_benchmark(plan, tmp_path / "out")
+    told = [(c.optimizer, c.epochs, c.batch_size, c.seed, c.cache) for c in configs]
+    assert told == [("sgd", 50, 6, 7, "off"), ("adam", 15, 6, 7, "off")]
+    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", print, room.silent_bar)
+    found = [described.identity(cell)["detector"]["training"] for cell in plan.cells]
+    assert found[0] | {
+        "optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "epochs": 50, "batch_size": 6,
+        "seed": 7, "warmup_epochs": 1, "learning_rate": 0.002, "weight_decay": 5e-4,
+    } == found[0]  # fmt: skip
+    assert (found[1]["epochs"], found[1]["optimizer"]) == (15, "adam")
+    assert not {"cache", "device", "readers"} & set(found[0])
+
+
+def test_a_preset_fits_the_backbone_as_elsewhere(shelves, tmp_path):
+    """What `predict --preset` builds: on `tiny` the size is the backbone's, not the preset's."""
+    winclip = {"name": "winclip", "preset": "common"}
+    plan = toys.plan(shelves, backbones=["tiny"], methods=[winclip])
+    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", print, room.silent_bar)
+    detector = described.pick_detector(plan.cells[0])
+    side = detector.backbone.spec.vision.image_size
+    assert detector.transform.image_size == (side, side) and side < 518
+
+
+def test_full_shot_columns_learn_from_each_set_and_miss_where_they_cannot(shelves, tmp_path):
+    pytest.importorskip("anomalib")
+    for name in ("mug", "nut"):
+        shutil.rmtree(shelves / "shelf" / name / "train")
+    method = {"name": "patchcore", "preset": "common", "options": {"image_size": 56}}
+    plan = toys.plan(shelves, methods=[method], training={})
+    shelf, drawer = run(plan, tmp_path / "out")
+    assert (shelf.status, drawer.status) == ("missing", "done"), (shelf.reason, drawer.reason)
+    assert "its train split is empty" in shelf.reason
+    assert {"image_auroc", "pixel_auroc"} <= set(drawer.metrics["mean"])
+    (model,) = (tmp_path / "out" / "models").iterdir()
+    assert model.name.startswith("patchcore__test-tiny__drawer__")
+    again = run(plan, tmp_path / "out")
+    assert again[1].kept

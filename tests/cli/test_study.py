@@ -75,6 +75,54 @@ def test_it_runs_writes_and_redraws(faprompt, file, tmp_path):
     assert gone.code == 3 and "no folder none below the data root" in gone.out
 
 
+def test_a_dry_run_of_prompt_spread_tells_what_is_mapped(faprompt, tmp_path):
+    told = faprompt("study", "prompt-spread", "--dry-run", "--out", tmp_path / "out")
+    assert told.code == 0 and not (tmp_path / "out").exists()
+    assert "270 cells" in told.lines[0] and "15 trainings" in told.out
+    assert told.lines[-1].startswith("then up to 40 pictures of each dataset are mapped")
+    assert "by 15 models" in told.lines[-1]
+    fewer = faprompt("study", "prompt-spread", "--dry-run", "--dataset", "btad", "--seed", "1")
+    assert "3 cells" in fewer.lines[0] and "by 3 models" in fewer.lines[-1]
+
+
+def test_prompt_spread_goes_its_own_way_and_tells_its_numbers(faprompt, tmp_path, monkeypatch):
+    """See tests/study/test_prompt_spread for what it does."""
+    from types import SimpleNamespace
+
+    seen = {}
+
+    def spread(study, out, **options):
+        seen.update(options, name=study.config.name, out=out)
+        rows = [{"dataset": "shelf", "measure": "distance", "value": 0.5}]
+        return SimpleNamespace(markdown="# Fig. 1\n", rows=rows, complete=False)
+
+    monkeypatch.setattr("faprompt.study.run_spread", spread)
+    out, work = tmp_path / "out", tmp_path / "work"
+    command = ["study", "prompt-spread", "--device", "cpu", "--out", out, "--work", work]
+    told = faprompt(*command)
+    assert (told.code, told.out) == (3, "# Fig. 1\n"), "3: not complete"
+    assert (seen["name"], seen["out"], seen["work"]) == ("prompt-spread", out, work)
+    (row,) = json.loads(faprompt(*command, "--json").out)["rows"]
+    assert row["value"] == 0.5
+
+
+def test_a_gallery_says_what_it_scores_and_writes_its_sheets(faprompt, file, tmp_path):
+    text = STUDY.replace('figure = "dots"', 'figure = "gallery"\n[gallery]\nseveral = 0')
+    file.write_text(text)
+    out = tmp_path / "out"
+    command = ["study", file, "--data-root", tmp_path / "sets", "--device", "cpu", "--out", out]
+    told = faprompt(*command, "--dry-run")
+    assert told.code == 0 and not out.exists() and "2 cells" in told.lines[0]
+    assert told.lines[-1].startswith("scored are only the pictures shown, 4 of each class")
+    told = faprompt(*command)
+    assert told.code == 0 and told.out == (out / "study.md").read_text()
+    assert "sheets and a list for each dataset" in told.err
+    rows = json.loads(faprompt(*command, "--json").out)["rows"]
+    assert len(rows) == 2 * (2 + 1 + 1) - 2 and {"score: CLIP", "score: CLIP-AC"} <= set(rows[0])
+    gone = faprompt(*command, "--dataset", "none")
+    assert gone.code == 3 and "no folder none below the data root" in gone.out
+
+
 def test_costs_need_no_data(faprompt, tmp_path, monkeypatch):
     from faprompt.study import MethodCost
     from faprompt.study.complexity import Timing

@@ -108,7 +108,9 @@ class TestList:
         self, tmp_path, monkeypatch, file_backbone
     ):
         monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
-        assert {row["kind"] for row in list_backbones()} == {"open_clip"}
+        assert {row["kind"] for row in list_backbones()} == {
+            "open_clip", "transformers", "torchvision",
+        }  # fmt: skip
         save_backbone(file_backbone, tmp_path / "faprompt" / "bundled" / "backbone-tiny")
         count = sum(p.numel() for p in file_backbone.parameters()) + 1  # and the logit scale
         assert list_backbones()[0] == {

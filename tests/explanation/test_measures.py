@@ -10,6 +10,7 @@ from sklearn.metrics import silhouette_samples
 
 from faprompt.explanation.measures import (
     MEASURES,
+    contrast,
     effective_prompts,
     measure,
     pair_dissimilarity,
@@ -60,6 +61,15 @@ def test_the_effective_number_is_one_over_the_mean_correlation(maps):
     for number, picture in enumerate(maps):
         wanted = 1 / np.clip(np.corrcoef(picture), 0, 1).mean()
         assert effective_prompts(maps)[number] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_contrast_scales_with_the_maps_as_distances_do_and_correlations_do_not(maps):
+    wanted = [np.mean([np.std(each.astype(float)) for each in picture]) for picture in maps]
+    np.testing.assert_allclose(contrast(maps), wanted, rtol=1e-5)
+    pale = 0.25 * maps + 0.5
+    for scaled, plain in ((contrast, 0.25), (pair_distance, 0.25), (pair_dissimilarity, 1)):
+        np.testing.assert_allclose(scaled(pale), plain * scaled(maps), rtol=1e-3)
+    np.testing.assert_allclose(effective_prompts(pale), effective_prompts(maps), rtol=1e-4)
 
 
 def rival(maps, weights):

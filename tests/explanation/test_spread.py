@@ -8,16 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from faprompt.data.files import relative_name
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.explanation import prompt_spread, redraw_spread, write_spread
 from faprompt.explanation.measures import MEASURES, pair_distance, silhouettes
 from faprompt.explanation.spread import (
+    MapPoint,
     SpreadRow,
     draw_samples,
     embed,
     gather_prompt_maps,
     over_models,
+    spaced_samples,
 )
+from faprompt.explanation.spread_figure import _numbers
 from faprompt.imaging import read_image
 from tests.evaluation import toys
 from tests.helpers import small
@@ -67,6 +71,31 @@ def test_pictures_are_drawn_by_kind_in_order_and_by_the_seed(dataset):
     assert draw_samples(dataset.samples, per_label=99, seed=1) == list(dataset.samples)
 
 
+def test_spaced_pictures_are_at_even_steps_of_each_kind(dataset):
+    normal = [sample for sample in dataset.samples if sample.label == 0]
+    anomalous = [sample for sample in dataset.samples if sample.label == 1]
+    chosen = spaced_samples(dataset.samples, per_label=2)
+    assert [s for s in chosen if s.label == 0] == [normal[2], normal[6]]
+    assert [s for s in chosen if s.label == 1] == [anomalous[2], anomalous[7]]
+    assert [dataset.samples.index(s) for s in chosen] == sorted(map(dataset.samples.index, chosen))
+    assert {s.class_name for s in chosen} == {"mug", "nut"}, "both classes have their share"
+    for count in (1, 3, 7, 8, 99):
+        chosen = spaced_samples(dataset.samples, per_label=count)
+        assert len({s.image_path for s in chosen}) == len(chosen) == min(count, 8) + min(count, 10)
+    assert spaced_samples(normal, per_label=2) == [normal[2], normal[6]], "of one kind alone too"
+    with pytest.raises(ValueError, match="per_label should be at least 1, got 0"):
+        spaced_samples(dataset.samples, per_label=0)
+
+
+def test_where_the_dataset_lies_moves_no_number(dataset, detectors, tmp_path_factory, spread):
+    """The bootstrap draws pictures by their names below the dataset's folder."""
+    moved = toys.dataset(tmp_path_factory.mktemp("moved"))
+    given = [("a", detectors["a"])]
+    found = prompt_spread(given, moved, per_label=4, replicates=60)
+    assert list(found.rows) == rows(spread, model="a")
+    assert list(found.points) == [point for point in spread.points if point.model == "a"]
+
+
 def test_numbers_are_of_the_maps_and_lie_in_their_intervals(spread, dataset, detectors):
     chosen = draw_samples(dataset.samples, per_label=4, seed=0)
     maps = gather_prompt_maps(detectors["a"], chosen).maps
@@ -107,7 +136,7 @@ def test_points_belong_to_their_maps(spread, dataset, detectors):
     assert places.std() > 0.1
     for point in spread.points:
         if point.model == "a":
-            number = [str(s.image_path) for s in chosen].index(point.path)
+            number = [relative_name(s.image_path, dataset.root) for s in chosen].index(point.path)
             assert point.label == chosen[number].label
             wanted = places[number, point.prompt - 1]
             assert (point.x, point.y) == (pytest.approx(wanted[0]), pytest.approx(wanted[1]))
@@ -132,6 +161,27 @@ def test_figures_are_drawn_from_their_csv_alone(spread, tmp_path):
     svg = before["prompt-maps.svg"].decode()
     assert "anomalyclip-ensemble: a" in svg and "maps of anomalous pictures" in svg
     assert "mean of 2 models" in before["prompt-spread.svg"].decode()
+
+
+def test_numbers_that_would_overlap_are_one_text():
+    def points(*middles):
+        corners = [MapPoint("m", "s", "a", 0, n, *c) for n, c in ((1, (0, 0)), (1, (100, 100)))]
+        return corners + [
+            MapPoint("m", "s", "a", 0, n, *middle)
+            for n, middle in enumerate(middles, start=1)
+            for _ in range(5)
+        ]
+
+    apart = _numbers(points((20, 20), (80, 80), (20, 80)))
+    assert apart == [((20, 20), "1"), ((80, 80), "2"), ((20, 80), "3")]
+    assert _numbers(points((50, 50), (52, 50), (51, 53), (20, 20))) == [
+        ((20, 20), "4"), ((51, 51), "1-3"),
+    ]  # fmt: skip
+    chain = [(40 + n, 50) for n in range(10)]
+    ((_, told),) = _numbers(points(*chain))
+    assert told == "1-10"
+    assert _numbers(points((50, 50), (90, 90), (50, 51)))[1][1] == "1 3"
+    assert _numbers(points((50, 50))) == [], "one prompt needs no number"
 
 
 def test_without_numbers_only_the_points_are_drawn(dataset, detectors, tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.weights import load_backbone
+from faprompt.errors import ConfigError
 from faprompt.explanation import NearWord, Vocabulary
 
 
@@ -84,3 +85,8 @@ def test_refusals(vocabulary):
     for count in (0, 184):
         with pytest.raises(ValueError, match=f"count should be 1 to 183, got {count}"):
             vocabulary.nearest(torch.zeros(1, 128), count)
+
+
+def test_a_backbone_without_words_is_refused():
+    with pytest.raises(ConfigError, match="test-wide-resnet has no text tower, so nothing"):
+        Vocabulary(load_backbone("test-wide-resnet"))

@@ -125,6 +125,13 @@ class TestWords:
         assert abnormal[9 * 8 + 0] == "damaged metal nut at top left."
         assert abnormal[-1] == "metal nut with damage at bottom right."
 
+    def test_at_one_position_there_is_one_sentence_a_status(self):
+        method = small.method("filo")
+        normal, everywhere = method.describe("metal nut")
+        for position in range(9):
+            told = method.describe("metal nut", position)
+            assert told == (normal, everywhere[position::9]) and len(told[1]) == 13
+
     def test_a_class_nobody_described_has_the_general_states(self):
         _, abnormal = small.method("filo").describe("spoon")
         assert len(abnormal) == 5 * 9
@@ -144,6 +151,11 @@ class TestWords:
         assert normal == ["object.", "flawless object.", "perfect object."]
         assert abnormal == ["damaged object at top left.", "damaged object at top.",
                             "damaged object at left."]  # fmt: skip
+
+    def test_a_position_without_any_sentence_left_counts_as_all(self):
+        method = self.cut(small.method("filo"), "flawless perfect object. damaged at top left")
+        assert method.describe("object", 0)[1] == ["damaged object at top left."]
+        assert method.describe("object", 8) == method.describe("object")
 
     def test_or_refused_where_asked_for(self):
         words = "flawless perfect object. damaged at top left"

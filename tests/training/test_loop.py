@@ -44,10 +44,54 @@ def test_exactly_the_methods_parameters_move(build, samples, tmp_path):
     assert (report.steps, report.pictures, report.normal, report.anomalous) == (6, 7, 4, 3)
 
 
-def test_equals_a_plain_loop_of_adam(samples, tmp_path):
-    """The rival: features by hand, in the same order, with torch's own loop."""
+class HandmadeSGD(torch.optim.Optimizer):
+    """v <- 0.9 v + g + 5e-4 p and p <- p - r v, in the words of the formula."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self):
+        for p in self.param_groups[0]["params"]:
+            slope = p.grad + 5e-4 * p
+            speed = self.state[p].get("speed", torch.zeros_like(p))
+            self.state[p]["speed"] = 0.9 * speed + slope
+            p -= self.param_groups[0]["lr"] * self.state[p]["speed"]
+
+
+def handmade_adamw(parameters):
+    """Its decay by hand before the step of an Adam without any."""
+    parameters = list(parameters)
+    optimizer = torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999))
+
+    def decay(*_):
+        with torch.no_grad():
+            for p in parameters:
+                p *= 1 - optimizer.param_groups[0]["lr"] * 0.3
+
+    optimizer.register_step_pre_hook(decay)
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("options", "rival_optimizer", "rates"),
+    [
+        ({}, lambda p: torch.optim.Adam(p, betas=(0.5, 0.999)), [1e-3]),
+        ({"optimizer": "adamw", "weight_decay": 0.3}, handmade_adamw, [1e-3]),
+        (
+            {
+                "optimizer": "sgd", "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 5e-4,
+                "schedule": "cosine", "warmup_epochs": 1,
+            },
+            HandmadeSGD, [1e-5, 0.02, 0.015],  # 0.01 (1 + cos(pi / 3))
+        ),
+    ],
+    ids=["adam", "adamw", "sgd"],
+)  # fmt: skip
+def test_equals_a_plain_loop(options, rival_optimizer, rates, samples, tmp_path):
+    """The rival: features by hand, in the same order, with a loop of torch's own."""
     method, rival = toys.faprompt(), toys.faprompt()
-    toys.run(method, samples, tmp_path, options={"epochs": 1})
+    toys.run(method, samples, tmp_path, options={"epochs": len(rates), **options})
     clip = toys.backbone()
     pixels = [toys.TRANSFORM.to_pixels(np.asarray(Image.open(s.image_path))) for s in samples]
     height, width = toys.IMAGE_SIZE
@@ -57,14 +101,16 @@ def test_equals_a_plain_loop_of_adam(samples, tmp_path):
             grey = Image.open(path).resize((width, height), Image.Resampling.BILINEAR)
             masks[index] = torch.from_numpy(np.asarray(grey) > 127).float()
     labels = torch.tensor([s.label for s in samples])
-    optimizer = torch.optim.Adam(rival.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    for batch in torch.tensor(epoch_order(7, seed=111, epoch=0)).split(3):
-        with torch.no_grad():
-            features = clip.encode_image(torch.stack([pixels[i] for i in batch]))
-        terms = rival.loss(rival(features, clip.text), labels[batch], masks[batch])
-        optimizer.zero_grad()
-        sum(terms.values()).backward()
-        optimizer.step()
+    optimizer = rival_optimizer(rival.parameters())
+    for epoch, rate in enumerate(rates):
+        optimizer.param_groups[0]["lr"] = rate
+        for batch in torch.tensor(epoch_order(7, seed=111, epoch=epoch)).split(3):
+            with torch.no_grad():
+                features = clip.encode_image(torch.stack([pixels[i] for i in batch]))
+            terms = rival.loss(rival(features, clip.text), labels[batch], masks[batch])
+            optimizer.zero_grad()
+            sum(terms.values()).backward()
+            optimizer.step()
     for name, value in toys.parameters(method).items():
         torch.testing.assert_close(value, toys.parameters(rival)[name], atol=1e-5, rtol=1e-4)
 

@@ -92,6 +92,7 @@ def test_defaults_are_the_papers():
     assert (config.betas, config.seed, config.eps, config.weight_decay) == (
         (0.5, 0.999), 111, 1e-8, 0,
     )  # fmt: skip
+    assert (config.optimizer, config.schedule, config.warmup_epochs) == ("adam", "constant", 0)
 
 
 def test_options_as_the_command_line_gives_them():
@@ -117,6 +118,12 @@ def test_options_as_the_command_line_gives_them():
         ("learning_rate", 0.0, "learning_rate should be above 0"),
         ("learning_rate", float("nan"), "learning_rate should be above 0"),
         ("eps", 0.0, "eps should be above 0"),
+        ("warmup_epochs", -1, "warmup_epochs should be at least 0"),
+        ("warmup_rate", 0.0, "warmup_rate should be above 0"),
+        ("momentum", 1.0, "momentum should be in 0..1, 1 excluded, got 1.0"),
+        ("momentum", -0.1, "momentum should be in 0..1"),
+        ("momentum", float("nan"), "momentum should be in 0..1"),
+        ("momentum", 0.5, "momentum=0.5 is of sgd, and optimizer is adam"),
         ("betas", (0.5, 1.0), "betas should be two numbers"),
         ("betas", (0.5,), "betas should be two numbers"),
     ],

@@ -199,7 +199,7 @@ def test_the_checkpoint_is_safetensors_and_json(whole):
     parameters = set(toys.parameters(whole[0]))
     assert header["step"] == 6 and header["identity"]["method"]["name"] == "faprompt"
     assert {f"method/{name}" for name in parameters} <= names
-    assert {f"adam/exp_avg_sq/{name}" for name in parameters} <= names
+    assert {f"optimizer/exp_avg_sq/{name}" for name in parameters} <= names
     assert not list(path.parent.glob("*.tmp"))
 
 

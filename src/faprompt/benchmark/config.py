@@ -8,6 +8,9 @@ datasets = ["mvtec", {folder = "bottles", label = "Bottles"}]
 
 [data]                               [evaluation]  [training]  [table]
 root = "sets"                        options of the workshops, and how the table looks
+
+A method is trained by its own recipe; what [training] says goes before every recipe, and what
+a method's own table `training` says before that.
 """
 
 from __future__ import annotations
@@ -29,12 +32,14 @@ from faprompt.config import from_mapping, parse_toml
 from faprompt.data import list_datasets
 from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig
-from faprompt.methods.registry import list_methods, method_class
+from faprompt.methods.registry import describe_methods, list_methods, method_class
 from faprompt.metrics import METRIC_NAMES
 from faprompt.training.config import TrainingConfig
+from faprompt.training.recipes import recipe_config
 
 PAPER_SEED = 111
 PROTOCOL = "protocol"
+LEARNED, TRAINING_FREE, FULL_SHOT = "learned", "training-free", "full-shot"
 _DEFAULT_METRICS = (("image_auroc",), ("image_ap",), ("pixel_auroc",), ("aupro",))
 
 
@@ -50,15 +55,23 @@ class MethodEntry:
     train_on: str = ""  # "protocol" (the default), a dataset's id, or a folder
     published_as: str = ""  # the method in the published tables; default: the name
     setting: str = ""  # its setting there, such as "deep_length=2" in Table 6
+    training: Mapping[str, Any] = field(default_factory=dict)  # goes before [training]
 
     def __post_init__(self) -> None:
         known = dict.fromkeys((*list_methods(), *published_methods()))
         if self.name not in known:
             raise ValueError(f"no method {self.name!r}; known: {', '.join(known)}")
-        if not isinstance(self.options, Mapping):
-            raise ValueError(f"options should be a table, got {self.options!r}")
-        if self.model and (self.train_on or self.options or self.preset != "paper"):
+        for name in ("options", "training"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} should be a table, got {getattr(self, name)!r}")
+        fixed = self.train_on or self.options or self.training or self.preset != "paper"
+        if self.model and fixed:
             raise ValueError(f"{self.label}: a model has its options and its training fixed")
+        if self.full_shot and self.train_on:
+            raise ValueError(
+                f"{self.title}: a full-shot method learns from each tested set's own train split; "
+                "leave train_on out"
+            )
         if self.available and not self.model:
             _check_options(self)
 
@@ -66,6 +79,16 @@ class MethodEntry:
     def available(self) -> bool:
         """Whether this version has the method."""
         return self.name in list_methods()
+
+    @property
+    def learns(self) -> bool:
+        """Whether the benchmark trains it."""
+        return not self.model and method_kind(self.name) in (LEARNED, FULL_SHOT)
+
+    @property
+    def full_shot(self) -> bool:
+        """Whether it is trained on each tested set's own train split."""
+        return not self.model and method_kind(self.name) == FULL_SHOT
 
     @property
     def title(self) -> str:
@@ -160,9 +183,14 @@ class BenchmarkConfig:
     published: tuple[int, ...] = ()  # numbers of the paper's tables to print beside
     data: DataOptions = DataOptions()
     evaluation: EvaluationConfig = EvaluationConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: Mapping[str, Any] = field(default_factory=dict)  # given; see `training_of`
     table: TableOptions = TableOptions()
     base: Path = Path(".")  # the file's folder; what relative paths start from
+
+    def training_of(self, method: MethodEntry, **fixed: Any) -> TrainingConfig:
+        """How a method is trained: its recipe, then what was given; see `recipe_config`."""
+        what, given = f"[training] of {method.title}", {**self.training, **method.training}
+        return recipe_config(method.name, method.preset, given, what=what, **fixed)
 
     def __post_init__(self) -> None:
         if self.evaluation.by_defect:
@@ -210,17 +238,26 @@ def parse_benchmark(
     for name, record in (
         ("data", DataOptions),
         ("evaluation", EvaluationConfig),
-        ("training", TrainingConfig),
         ("table", TableOptions),
     ):
         if name in plain:
             given = _table(plain.pop(name), f"{what} [{name}]")
-            if name == "training" and "seed" in given:
-                raise ConfigError(f"{what} [training]: seed is set by `seeds` above.")
             parts[name] = from_mapping(record, given, what=f"{what} [{name}]")
+    parts["training"] = _table(plain.pop("training", {}), f"{what} [training]")
     parts["methods"] = _entries(plain.pop("methods", ()), MethodEntry, f"{what} methods")
     parts["datasets"] = _entries(plain.pop("datasets", ()), DatasetEntry, f"{what} datasets")
+    _check_training(parts["training"], parts["methods"], f"{what} [training]")
     return from_mapping(BenchmarkConfig, {**plain, **parts, "base": base}, what=what)
+
+
+def method_kind(name: str) -> str:
+    """ "learned", "training-free", or another word of `describe_methods`; "" if not there.
+
+    Example:
+        >>> method_kind("clip"), method_kind("faprompt"), method_kind("not yet")
+        ('training-free', 'learned', '')
+    """
+    return next((row["kind"] for row in describe_methods() if row["name"] == name), "")
 
 
 def known_datasets() -> tuple[str, ...]:
@@ -241,6 +278,18 @@ def _table(given: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
         raise ConfigError(f"{what} should be a table of options, got {given!r}.")
     return given
+
+
+def _check_training(given: Mapping[str, Any], methods: Sequence[MethodEntry], what: str) -> None:
+    """Refuse options that are unknown, or do not go with the recipe of a method."""
+    if any("seed" in table for table in (given, *(method.training for method in methods))):
+        raise ConfigError(f"{what}: seed is set by `seeds` above.")
+    learning = [method for method in methods if method.learns]
+    if not learning:
+        from_mapping(TrainingConfig, given, what=what)
+    for method in learning:
+        asked = {**given, **method.training}
+        recipe_config(method.name, method.preset, asked, what=f"{what} of {method.title}")
 
 
 def _check_options(method: MethodEntry) -> None:

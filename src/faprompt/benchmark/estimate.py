@@ -55,21 +55,21 @@ def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
     Cells of methods that this version lacks are left out.
     """
     rates = rates or {}
-    counts = {source.entry.key: count_pictures(source) for source in _sources(plan)}
+    counts = {source.key: count_pictures(source) for source in _sources(plan)}
     cells = [cell for cell in plan.cells if not cell.column.missing]
-    trainings = {_training_key(cell): cell for cell in cells if cell.trained_on is not None}
-    scored = sum(counts[cell.source.entry.key] or 0 for cell in cells)
+    trainings = {_training_key(cell, plan): cell for cell in cells if cell.trained_on is not None}
+    scored = sum(counts[cell.source.key] or 0 for cell in cells)
     seconds = sum(
-        (counts[cell.source.entry.key] or 0) * rates.get(cell.column.title, Rate()).score_seconds
+        (counts[cell.source.key] or 0) * rates.get(cell.column.title, Rate()).score_seconds
         for cell in cells
     )
     caches: dict[tuple[str, ...], float] = {}
     for cell in trainings.values():
         rate, pictures = rates.get(cell.column.title, Rate()), _trained_pictures(cell, counts)
-        epochs = plan.config.training.epochs
+        epochs = plan.config.training_of(cell.column.method).epochs
         seconds += pictures * (rate.score_seconds + epochs * rate.step_seconds)
         assert cell.trained_on is not None
-        caches[cell.column.backbone, cell.trained_on.entry.key] = pictures * rate.token_bytes
+        caches[cell.column.backbone, cell.trained_on.key] = pictures * rate.token_bytes
     return Estimate(
         evaluations=len(cells),
         trainings=len(trainings),
@@ -104,6 +104,9 @@ def measure(
     for column in plan.columns:
         if column.missing:
             continue
+        if column.method.full_shot:
+            notify(f"{column.title} is not measured: it has no memory before it is trained.")
+            continue
         try:
             detector = _untrained(column, device, precision)
             rates[column.title] = _rate(detector, learns=column.learns)
@@ -120,13 +123,17 @@ def absent_weights(plan: Plan) -> list[str]:
 
 def _absent(backbone: str) -> str:
     from faprompt.clip.catalog import BUNDLED, split_name
+    from faprompt.clip.wide_resnet import WIDE_RESNET, wide_resnet_file
 
+    absent = f"{backbone} is not on this machine and would be downloaded"
+    if backbone == WIDE_RESNET:
+        return "" if wide_resnet_file().is_file() else absent
     if backbone in (*BUNDLED, "test-tiny") or Path(backbone.split(":")[0]).exists():
         return ""
     found = split_name(backbone)
     if found is None:
         return f"{backbone} is no backbone we know, and no file or folder here"
-    return "" if _cached(*found) else f"{backbone} is not on this machine and would be downloaded"
+    return "" if _cached(*found) else absent
 
 
 def _cached(model: str, tag: str) -> bool:
@@ -168,20 +175,20 @@ def describe_estimate(found: Estimate) -> str:
 
 def _sources(plan: Plan) -> list[Source]:
     trained = [cell.trained_on for cell in plan.cells if cell.trained_on is not None]
-    return list({source.entry.key: source for source in (*plan.sources, *trained)}.values())
+    return list({source.key: source for source in (*plan.sources, *trained)}.values())
 
 
-def _training_key(cell: Cell) -> tuple[Any, ...]:
+def _training_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
     assert cell.trained_on is not None
     method = cell.column.method
     options = repr(sorted(method.all_options.items()))
-    key = cell.trained_on.entry.key
-    return method.name, options, cell.column.backbone, key, cell.seed
+    training = plan.config.training_of(method, seed=cell.seed)
+    return method.name, options, cell.column.backbone, cell.trained_on.key, training
 
 
 def _trained_pictures(cell: Cell, counts: Mapping[str, int | None]) -> int:
     assert cell.trained_on is not None
-    return counts[cell.trained_on.entry.key] or 0
+    return counts[cell.trained_on.key] or 0
 
 
 def _untrained(column: Column, device: str, precision: Any) -> Detector:
@@ -194,9 +201,8 @@ def _untrained(column: Column, device: str, precision: Any) -> Detector:
     if method.model:
         return load_detector(method.model, device=device, precision=precision)
     backbone = load_backbone(column.backbone)
-    built = build_method(
-        method.name, backbone, fit_to_backbone(method.name, backbone, method.all_options)
-    )
+    chosen = fit_to_backbone(method.name, backbone, method.options, preset=method.preset)
+    built = build_method(method.name, backbone, chosen, preset=method.preset)
     backbone.to(device).set_precision(precision)
     return Detector(backbone, built.to(device), name=column.title)
 

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from faprompt.benchmark.config import (
+    FULL_SHOT,
+    LEARNED,
     PAPER_SEED,
     PROTOCOL,
+    TRAINING_FREE,
     BenchmarkConfig,
     DatasetEntry,
     MethodEntry,
     known_datasets,
+    method_kind,
 )
 from faprompt.benchmark.protocol import training_set
 from faprompt.data import Dataset, list_datasets, read_dataset
-from faprompt.errors import ConfigError, ModelError
-from faprompt.methods.registry import describe_methods
+from faprompt.errors import ConfigError, DatasetError, ModelError
+from faprompt.methods.registry import own_backbone
 from faprompt.model_folder import find_model, read_config
-
-LEARNED, TRAINING_FREE = "learned", "training-free"
+from faprompt.training.full_shot import SPLIT, read_normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Column:
     @property
     def learns(self) -> bool:
         """Whether the benchmark trains it."""
-        return not self.method.model and method_kind(self.method.name) == LEARNED
+        return self.method.learns
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,24 @@ class Source:
     entry: DatasetEntry
     folder: Path | None  # None where the config tells no place
     missing: tuple[str, ...] = ()
+    split: str = "test"
+
+    @property
+    def key(self) -> str:
+        """What tells it from others; the test split is not spelled out."""
+        return self.entry.key if self.split == "test" else f"{self.entry.key}, {self.split} split"
 
     def read(self) -> Dataset:
-        """Its test split.
+        """Its split; of the train split the normal pictures.
 
         Raises:
-            DatasetError: the folder is not the dataset.
+            DatasetError: the folder is not the dataset, or lacks the split.
         """
         assert self.folder is not None, "a source without a folder is missing"
-        return read_dataset(self.folder, self.entry.id or self.entry.reader)
+        reader = self.entry.id or self.entry.reader
+        if self.split == SPLIT:
+            return read_normal(self.folder, reader)
+        return read_dataset(self.folder, reader, split=self.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +135,6 @@ def build_plan(config: BenchmarkConfig, *, data_root: Path | None = None) -> Pla
     return Plan(config, columns, sources, cells)
 
 
-def method_kind(name: str) -> str:
-    """ "learned", "training-free", or another word of `describe_methods`; "" if not there.
-
-    Example:
-        >>> method_kind("clip"), method_kind("faprompt"), method_kind("not yet")
-        ('training-free', 'learned', '')
-    """
-    return next((row["kind"] for row in describe_methods() if row["name"] == name), "")
-
-
 def slug(text: str) -> str:
     """A folder's name.
 
@@ -156,6 +158,10 @@ def _columns(config: BenchmarkConfig) -> Iterator[Column]:
         if method.model:
             yield _model_column(method, config.base)
             continue
+        own = method.available and own_backbone(method.name, method.preset)
+        if own:
+            yield Column(method, own, method.title, missing)
+            continue
         for backbone in config.backbones:
             title = f"{method.title} ({backbone})" if several else method.title
             yield Column(method, resolve(backbone, config.base), title, missing)
@@ -165,8 +171,8 @@ def _method_missing(method: MethodEntry) -> tuple[str, ...]:
     if not method.available:
         return (f"this version has no method {method.name!r}",)
     kind = method_kind(method.name)
-    if kind not in (LEARNED, TRAINING_FREE):
-        return (f"{method.name} is {kind}: it learns from each tested set's own normal pictures",)
+    if kind not in (LEARNED, TRAINING_FREE, FULL_SHOT):
+        return (f"{method.name} is {kind}, which this version cannot run in a benchmark",)
     return ()
 
 
@@ -211,6 +217,8 @@ def _cells(
 def _training_source(
     method: MethodEntry, tested: Source, config: BenchmarkConfig, root: Path | None
 ) -> Source:
+    if method.full_shot:
+        return _own_training_source(tested)
     wanted = method.train_on or PROTOCOL
     if wanted == PROTOCOL:
         wanted = training_set(tested.entry.id)
@@ -220,3 +228,15 @@ def _training_source(
     if wanted in known_datasets():
         return _source(DatasetEntry(id=wanted), config, root)
     return _source(DatasetEntry(folder=wanted, label=wanted), config, root)
+
+
+def _own_training_source(tested: Source) -> Source:
+    """The train split of the tested set itself; it is listed, and missing where it is empty."""
+    own = replace(tested, split=SPLIT)
+    if own.missing:
+        return own
+    try:
+        own.read()
+    except DatasetError as error:
+        return replace(own, missing=(str(error).rstrip("."),))
+    return own

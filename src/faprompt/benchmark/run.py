@@ -12,9 +12,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from faprompt.benchmark.plan import Cell, Plan, Source, resolve, slug
 from faprompt.data import Dataset
@@ -22,11 +24,11 @@ from faprompt.data.files import relative_name
 from faprompt.data.published_counts import compare_counts
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
-from faprompt.evaluation import PROGRESS_NAME, evaluate, write_evaluation
+from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation
 from faprompt.model_folder import CONFIG, build_detector, find_model, load_detector, read_config
 from faprompt.prediction.rows import write_atomically
 from faprompt.training.checkpoint import CHECKPOINT_NAME
-from faprompt.training.config import WORK_OPTIONS
+from faprompt.training.config import run_options
 from faprompt.training.progress import Progress
 from faprompt.training.run import TrainingReport
 from faprompt.training.session import train_model
@@ -40,7 +42,10 @@ _NO_FIGURES = ("batch_size", "gallery")  # options of an evaluation that move no
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What became of one cell. `metrics` is its metrics.json, where it is done."""
+    """What became of one cell. `metrics` is its metrics.json, where it is done.
+
+    replicates: metric name -> (replicates,) float64 of the mean, of `replicates.csv`.
+    """
 
     cell: Cell
     status: Status
@@ -48,6 +53,7 @@ class CellResult:
     record: Mapping[str, Any] | None = None  # cell.json
     metrics: Mapping[str, Any] | None = None
     kept: bool = False  # finished by an earlier run
+    replicates: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
 
 
 def silent_bar(what: str) -> AbstractContextManager[Advance]:
@@ -88,7 +94,7 @@ def run_benchmark(
     """
     results = {} if results is None else results
     results |= {cell.name: waiting(cell) for cell in plan.cells}
-    run = _Run(plan, out, device, precision, notify or (lambda line: None), progress_bar)
+    run = BenchmarkRun(plan, out, device, precision, notify or (lambda line: None), progress_bar)
     run.prepare, run.trained = prepare or run.prepare, trained or run.trained
     for number, cell in enumerate(plan.cells, start=1):
         results[cell.name] = run.cell(cell)
@@ -115,7 +121,7 @@ def describe(result: CellResult) -> str:
     return f"{result.cell.name}: {means or 'no metric is defined'} ({seconds})"
 
 
-class _Run:
+class BenchmarkRun:
     """One pass over a plan; remembers datasets, the last detector and failed trainings."""
 
     def __init__(
@@ -129,7 +135,7 @@ class _Run:
     ) -> None:
         self.plan, self.out, self.device, self.precision = plan, out, device, precision
         self.notify, self.progress_bar = notify, progress_bar
-        self.datasets: dict[tuple[Path | None, str], tuple[Dataset, str]] = {}
+        self.datasets: dict[tuple[Path | None, str, str], tuple[Dataset, str]] = {}
         self.failed_trainings: dict[str, str] = {}
         self.detector: tuple[str, Detector] | None = None  # one at a time: they are large
         self.prepare: Callable[[Cell, Detector], None] = lambda cell, detector: None
@@ -170,7 +176,7 @@ class _Run:
 
     def _dataset(self, source: Source) -> tuple[Dataset, str]:
         """A dataset and the digest of its content, read once per run."""
-        key = source.folder, source.entry.id or source.entry.reader
+        key = source.folder, source.entry.id or source.entry.reader, source.split
         if key not in self.datasets:
             dataset = source.read()
             self.datasets[key] = dataset, content_digest(dataset)
@@ -186,17 +192,16 @@ class _Run:
             "backbone": _stamp(cell.column.backbone),
         }
         if cell.trained_on is None:
-            return common
-        config = self.plan.config.training
-        training = {k: v for k, v in asdict(config).items() if k not in WORK_OPTIONS}
+            return common | {"preset": method.preset}
+        config = self.plan.config.training_of(method, seed=cell.seed)
         return common | {
-            "training": training | {"epochs": config.epochs, "seed": cell.seed},
+            "training": run_options(config) | {"epochs": config.epochs},
             "trained_on": self._dataset(cell.trained_on)[1],
         }
 
     def _measure(self, cell: Cell, folder: Path) -> dict[str, Any]:
         dataset = self._dataset(cell.source)[0].require_usable()
-        detector = self._pick_detector(cell)
+        detector = self.pick_detector(cell)
         with self.progress_bar(cell.name) as advance:
             result = evaluate(
                 detector, dataset, self.plan.config.evaluation, progress=advance,
@@ -213,7 +218,8 @@ class _Run:
             "matches_paper": counts.matches,
         }
 
-    def _pick_detector(self, cell: Cell) -> Detector:
+    def pick_detector(self, cell: Cell) -> Detector:
+        """A cell's detector, trained where no finished model lies in `models`."""
         key = _digest(self._detector_identity(cell))
         if self.detector is None or self.detector[0] != key:
             self.detector = None  # let go of the last one before the next is loaded
@@ -228,8 +234,9 @@ class _Run:
             return load_detector(self._model(cell), **where)
         if cell.trained_on is None:
             return build_detector(
-                method.name, cell.column.backbone, options=method.all_options, **where
-            )
+                method.name, cell.column.backbone, options=method.options, preset=method.preset,
+                **where,
+            )  # fmt: skip
         return load_detector(self._trained_model(cell, key), backbone=cell.column.backbone, **where)
 
     def _model(self, cell: Cell) -> Path:
@@ -254,8 +261,8 @@ class _Run:
 
     def _train(self, cell: Cell, folder: Path) -> None:
         assert cell.trained_on is not None and cell.seed is not None
-        config = replace(self.plan.config.training, seed=cell.seed, device=self.device)
         method = cell.column.method
+        config = self.plan.config.training_of(method, seed=cell.seed, device=self.device)
         with self.progress_bar(f"train {folder.name}") as advance:
 
             def show(sign: Progress) -> None:
@@ -285,9 +292,10 @@ def read_finished(cell: Cell, folder: Path, fingerprint: str) -> CellResult | No
         if (record["status"], record["fingerprint"]) != ("done", fingerprint):
             return None
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        replicates = read_replicates(folder)
     except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
         return None
-    return CellResult(cell, "done", "", record, metrics, kept=True)
+    return CellResult(cell, "done", "", record, metrics, kept=True, replicates=replicates)
 
 
 def content_digest(dataset: Dataset) -> str:

@@ -18,6 +18,9 @@ def predict(
     backbone: o.Backbone = None,
     preset: o.Preset = "paper",
     assignments: o.Assignments = None,
+    class_name: Annotated[
+        str, typer.Option(help="What the pictures show, for methods that ask; as in training.")
+    ] = "",
     out: o.Out = Path("faprompt-results"),
     threshold: Annotated[
         Optional[float],  # noqa: UP045
@@ -61,6 +64,7 @@ def predict(
         model=model, method=method, backbone=backbone, preset=preset, options=options,
         device=device, precision=precision,
     )  # fmt: skip
+    detector.class_name = class_name or None
     done = 0
     with progress_bar("predict") as advance:
 

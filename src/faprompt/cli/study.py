@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -12,7 +13,7 @@ import typer
 from faprompt.cli import _options as o
 
 if TYPE_CHECKING:
-    from faprompt.study import Changes, StudyConfig
+    from faprompt.study import Changes, GalleryResult, StudyConfig, StudyResult
 
 LIST, REDRAW = "list", "redraw"
 
@@ -23,7 +24,7 @@ def study(
     ] = LIST,
     folder: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
-        typer.Argument(help="Of redraw: the folder with figure.csv."),
+        typer.Argument(help="Of redraw: the OUT of a study."),
     ] = None,
     data_root: Annotated[
         Optional[Path],  # noqa: UP045
@@ -76,15 +77,15 @@ def study(
     """Run a study: study.md, its tables and its figure (SVG, PNG, CSV) in OUT.
 
     The same command again goes on where it was. Exit 3 when some runs failed or lack
-    something. `faprompt study redraw OUT` draws the figure anew from its CSV.
+    something. `faprompt study redraw OUT` draws its figures anew from their CSV files.
     """
     from faprompt.errors import ConfigError
-    from faprompt.study import Changes, list_studies, read_study, redraw
+    from faprompt.study import Changes, list_studies, read_study, redraw_study
 
     if (folder is not None) != (name == REDRAW):
         raise ConfigError("A folder belongs to redraw: faprompt study redraw FOLDER.")
     if folder is not None:
-        for path in redraw(folder):
+        for path in redraw_study(folder):
             print(path)
         return
     if name == LIST:
@@ -138,21 +139,31 @@ def _benchmark(
 ) -> None:
     from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
     from faprompt.cli.benchmark import tell_plan
-    from faprompt.study import build_study, run_study
+    from faprompt.study import build_study, run_galleries, run_spread, run_study
+    from faprompt.study.galleries import describe_choice
+    from faprompt.study.prompt_spread import SpreadResult, describe_mapping
     from faprompt.study.run import describe_sharing
 
     study = build_study(config, data_root=data_root, changes=changes)
     if dry_run:
         tell_plan(study.plan, device, precision, measure=measure, as_json=as_json)
-        if not as_json:
+        if not as_json and config.gallery is not None:
+            print(describe_choice(study.plan, config.gallery))
+        elif not as_json:
             print(describe_sharing(study.plan))
+            if config.spread is not None:
+                print(describe_mapping(study.plan, config.spread))
         return
     where = pick_device(device)
-    result = run_study(
+    run: Callable[..., StudyResult | SpreadResult | GalleryResult] = (
+        run_galleries if config.gallery else run_spread if config.spread else run_study
+    )
+    result = run(
         study, out, work=work, data_root=data_root, device=where,
         precision=pick_precision(precision, where), notify=note, progress_bar=progress_bar,
     )  # fmt: skip
-    _say(result.markdown, [asdict(dot) for dot in result.dots], out, as_json=as_json)
+    written = {"beside": "sheets and a list for each dataset"} if config.gallery else {}
+    _say(result.markdown, result.rows, out, as_json=as_json, **written)
     if not result.complete:
         raise typer.Exit(3)
 
@@ -204,8 +215,11 @@ def _costs(
         raise typer.Exit(3)
 
 
-def _say(markdown: str, rows: list[dict[str, Any]], out: Path, *, as_json: bool) -> None:
+def _say(
+    markdown: str, rows: list[dict[str, Any]], out: Path, *, as_json: bool,
+    beside: str = "its tables, and figure.svg, .png and .csv",
+) -> None:  # fmt: skip
     from faprompt.cli._terminal import note
 
     print(json.dumps({"rows": rows}, ensure_ascii=False) if as_json else markdown, end="")
-    note(f"wrote {out / 'study.md'}, its tables, and figure.svg, .png and .csv")
+    note(f"wrote {out / 'study.md'}, {beside}")

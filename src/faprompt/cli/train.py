@@ -18,11 +18,15 @@ def train(
     preset: Annotated[
         str, typer.Option(help="paper (as described) or official (as the public code computes).")
     ] = "paper",
-    backbone: Annotated[str, typer.Option(help="As in predict.")] = "tiny",
+    backbone: Annotated[
+        str, typer.Option(help="As in predict; default: tiny, or the preset's own.")
+    ] = "",
     out: o.Out = Path("faprompt-model"),
     assignments: o.Assignments = None,
     name: Annotated[str, typer.Option(help="The model's name; default: OUT's.")] = "",
-    split: Annotated[str, typer.Option(help="Which split to learn from.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Which to learn from; default: test; full-shot: train.")
+    ] = "",
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     resume: Annotated[bool, typer.Option(help="Go on from OUT's checkpoint.")] = False,
@@ -31,29 +35,53 @@ def train(
 
     The image tower runs once per picture; its tokens are kept in a cache. --set takes
     options of the method (prompts=5) and of the training (epochs=7, batch_size=8).
+
+    Each method is trained by a recipe of its own, and --set goes before it:
+
+    \b
+    april-gan             adam 0.001, batch 8, 15 epochs
+    coop                  sgd 0.002, batch 8, 50 epochs, cosine
+    cocoop                adam 0.001, batch 8, 15 epochs
+    cocoop, original      sgd 0.002, batch 1, 10 epochs, cosine
+    anomalyclip           adam 0.001, batch 8, 15 epochs
+    anomalyclip-ensemble  adam 0.001, batch 8, 15 epochs
+    tcp-v1, tcp-v2        adam 0.002, batch 8, 50 epochs, cosine
+    filo                  adamw 0.001, batch 1, 15 epochs
+    faprompt              adam 0.001, batch 8, 7 epochs
+    rd4ad                 adam 0.005, batch 16, 200 epochs
+
+    patchcore and rd4ad are full-shot: they learn each class from its own normal pictures, by
+    default those of the train split; masks are not needed.
     """
     from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
-    from faprompt.config import from_mapping, parse_assignments
+    from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
+    from faprompt.methods.registry import method_class, own_backbone
     from faprompt.training.config import TrainingConfig
+    from faprompt.training.full_shot import SPLIT, read_normal
     from faprompt.training.progress import Progress
+    from faprompt.training.recipes import recipe_config
     from faprompt.training.session import train_model
 
     values = parse_assignments(assignments or [])
     training_names = {field.name for field in fields(TrainingConfig)}
     chosen = {key: value for key, value in values.items() if key in training_names}
     where = pick_device(device)
-    config = from_mapping(TrainingConfig, {"device": where, **chosen}, what="training options")
+    config = recipe_config(method, preset, {"device": where, **chosen})
+    if method_class(method).full_shot:
+        found = read_normal(data, dataset, split=split or SPLIT)
+    else:
+        found = read_dataset(data, dataset, split=split or "test")
     with progress_bar("train") as advance:
 
         def show(sign: Progress) -> None:
             advance(sign.done, sign.total)
 
         report = train_model(
-            read_dataset(data, dataset, split=split),
+            found,
             method=method,
             preset=preset,
-            backbone=backbone,
+            backbone=backbone or own_backbone(method, preset) or "tiny",
             options={k: v for k, v in values.items() if k not in training_names},
             config=config,
             out=out,
@@ -63,6 +91,7 @@ def train(
             progress=show,
             notify=note,
         )
-    note(f"{report.steps} steps on {report.pictures} pictures; loss curve {report.loss_png}")
-    note(f"image tower {report.image_seconds:.1f} s, prompts {report.step_seconds:.1f} s")
+    if report.epochs:
+        note(f"{report.steps} steps on {report.pictures} pictures; loss curve {report.loss_png}")
+        note(f"image tower {report.image_seconds:.1f} s, prompts {report.step_seconds:.1f} s")
     print(f"wrote {out}")

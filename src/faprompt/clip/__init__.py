@@ -10,4 +10,5 @@ weights      backbones from names and files
 catalog      the names
 archive      tensors of a file, without running it
 huggingface  transformers folders
+blip         BLIP's two towers, blip_folder their files
 """

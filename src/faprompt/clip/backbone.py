@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backbone(nn.Module):
-    """Both towers of one CLIP. Built frozen: no parameter asks for a gradient.
+    """Both towers of one CLIP, or BLIP. Built frozen: no parameter asks for a gradient.
 
     `precision` concerns the matrices of the image tower, where the time goes. Sums, norms,
     projections and the whole text tower stay in float32. `logit_scale` is CLIP's own log
@@ -29,14 +29,23 @@ class Backbone(nn.Module):
 
     logit_scale: Tensor
 
-    def __init__(self, clip: Any, spec: BackboneSpec, *, name: str) -> None:
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        vision: VisionTower,
+        text: TextTower,
+        tokenizer: Tokenizer,
+        *,
+        logit_scale: Tensor,
+        name: str,
+    ) -> None:
         super().__init__()
         self.name = name
         self.spec = spec
-        self.vision = VisionTower(clip.visual, spec.vision)
-        self.text = TextTower(clip, spec.text)
-        self.tokenizer = Tokenizer(spec.vocabulary, context_length=spec.text.context_length)
-        self.register_buffer("logit_scale", clip.logit_scale.detach().clone(), persistent=False)
+        self.vision = vision
+        self.text = text
+        self.tokenizer = tokenizer
+        self.register_buffer("logit_scale", logit_scale.detach().clone(), persistent=False)
         self.precision: Precision = "fp32"
         self._fingerprint: tuple[list[tuple[int, int]], str] = ([], "")
         self.requires_grad_(False)
@@ -61,6 +70,11 @@ class Backbone(nn.Module):
         self.vision.set_compute_dtype(DTYPES[precision])
         self.precision = precision
         return self
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text tower; methods that compare with words need one."""
+        return self.spec.text.layers > 0
 
     @property
     def device(self) -> torch.device:
@@ -129,8 +143,15 @@ def build_backbone(
     else:
         with torch.device("meta"):  # nothing is drawn only to be overwritten
             clip = build_clip(spec)
-        _load_strictly(clip, state, name)
-    return Backbone(clip, spec, name=name)
+        load_strictly(clip, state, name)
+    return Backbone(
+        spec,
+        VisionTower(clip.visual, spec.vision),
+        TextTower(clip, spec.text),
+        Tokenizer(spec.vocabulary, context_length=spec.text.context_length),
+        logit_scale=clip.logit_scale,
+        name=name,
+    )
 
 
 def _hash(state: dict[str, Tensor], *, quick_gelu: bool) -> str:
@@ -141,10 +162,15 @@ def _hash(state: dict[str, Tensor], *, quick_gelu: bool) -> str:
     return digest.hexdigest()
 
 
-def _load_strictly(clip: nn.Module, state: dict[str, Tensor], name: str) -> None:
+def load_strictly(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Give a module built on the meta device its weights, as float32 copies.
+
+    Raises:
+        ModelError: keys are missing, left over, or of another shape; all are named.
+    """
     from faprompt.errors import ModelError
 
-    wanted = {key: tensor.shape for key, tensor in clip.state_dict().items()}
+    wanted = {key: tensor.shape for key, tensor in module.state_dict().items()}
     missing = sorted(set(wanted) - set(state))
     unknown = sorted(set(state) - set(wanted))
     clash = [
@@ -160,7 +186,7 @@ def _load_strictly(clip: nn.Module, state: dict[str, Tensor], name: str) -> None
     if faults:
         raise ModelError(f"The weights of {name!r} do not fit. " + "; ".join(faults))
     copies = {key: _copy(tensor) for key, tensor in state.items()}
-    clip.load_state_dict(copies, assign=True)
+    module.load_state_dict(copies, assign=True)
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -18,13 +18,34 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.clip._open_clip import open_clip_module
-from faprompt.clip.spec import BackboneSpec, spec_from_open_clip, spec_from_open_clip_config
+from faprompt.clip.spec import (
+    BackboneSpec,
+    TextSpec,
+    VisionSpec,
+    spec_from_open_clip,
+    spec_from_open_clip_config,
+)
+from faprompt.clip.wide_resnet import (
+    WIDE_RESNET,
+    WIDE_RESNET_PARAMETERS,
+    WIDE_RESNET_SPEC,
+    download_wide_resnet,
+)
 from faprompt.errors import ConfigError, ModelError
 
 BUNDLED = ("tiny",)
 DEFAULT_TAG = "openai"
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names
 SPEC_FILE, WEIGHTS_FILE = "backbone.json", "model.safetensors"
+BLIP_NAMES = {"BLIP-ViT-B-16": "Salesforce/blip-itm-base-coco"}  # ours -> on the hub
+BLIP_FILES = (WEIGHTS_FILE, "config.json", "preprocessor_config.json", "vocab.txt", "tokenizer*")
+BLIP_BASE = BackboneSpec(  # models/vit.py and configs/med_config.json of salesforce/BLIP
+    embed_dim=256,
+    quick_gelu=False,
+    vision=VisionSpec(384, 16, width=768, layers=12, heads=12, value_blocks=7),
+    text=TextSpec(width=768, layers=12, heads=12, context_length=35, vocab_size=30524),
+)
+BLIP_BASE_PARAMETERS = 195_375_872  # both towers, counted by a test
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +77,8 @@ def list_backbones() -> list[dict[str, Any]]:
     """Every backbone that can be had by name.
 
     Returns:
-        One dict each: name, kind ("bundled" or "open_clip"), tags (sets of weights; the
+        One dict each: name, kind ("bundled", "open_clip" or "transformers", which needs the
+        extra `baselines`), tags (sets of weights; the
         name alone means "openai" where that is among them), embed_dim, image_size and
         patch_size in pixels, parameters (of both towers).
     """
@@ -79,6 +101,9 @@ def list_backbones() -> list[dict[str, Any]]:
             continue
         if tags:
             rows.append(_describe(name, "open_clip", tags, spec))
+    for name in BLIP_NAMES:
+        rows.append(_describe(name, "transformers", [], BLIP_BASE, BLIP_BASE_PARAMETERS))
+    rows.append(_describe(WIDE_RESNET, "torchvision", [], WIDE_RESNET_SPEC, WIDE_RESNET_PARAMETERS))
     return rows
 
 
@@ -120,8 +145,8 @@ def fetch_backbone(name: str, *, cache_dir: str | Path | None = None) -> Fetched
     """Download a backbone by name, into open_clip's own cache, or find it there.
 
     Args:
-        name: "tiny", or open_clip's name and tag such as "ViT-L-14-336" (tag "openai")
-            or "ViT-B-16-plus-240:laion400m_e32".
+        name: "tiny", "BLIP-ViT-B-16", or open_clip's name and tag such as "ViT-L-14-336"
+            (tag "openai") or "ViT-B-16-plus-240:laion400m_e32".
         cache_dir: another place for the file than open_clip's own.
 
     Raises:
@@ -129,6 +154,10 @@ def fetch_backbone(name: str, *, cache_dir: str | Path | None = None) -> Fetched
     """
     if name in BUNDLED:
         path = bundled_backbone_folder(name) / WEIGHTS_FILE
+    elif is_blip_name(name):
+        path = download_blip(name, cache_dir=cache_dir)
+    elif name == WIDE_RESNET:
+        path = download_wide_resnet(cache_dir=cache_dir)
     else:
         found = split_name(name)
         if found is None:
@@ -164,6 +193,43 @@ def download(model: str, tag: str, *, cache_dir: str | Path | None = None) -> Pa
         f"`faprompt models fetch {model}:{tag}` and copy the file it names; here, give that "
         f"file as the backbone, as FILE:{activation}."
     )
+
+
+def is_blip_name(name: str | Path) -> bool:
+    """Whether it is a BLIP's name, ours or the hub's."""
+    return name in BLIP_NAMES or name in BLIP_NAMES.values()
+
+
+def download_blip(name: str, *, cache_dir: str | Path | None = None) -> Path:
+    """The weights file of a BLIP, its config and words beside it, from the hub or its cache.
+
+    Args:
+        name: one of `BLIP_NAMES`, ours or the hub's.
+        cache_dir: another place than the hub's own cache.
+
+    Raises:
+        ModelError: nothing could be downloaded, or the repository has no safetensors.
+    """
+    from huggingface_hub import snapshot_download
+
+    repository = BLIP_NAMES.get(name, name)
+    cached = _find_in_hub_cache({"hf_hub": f"{repository}/{WEIGHTS_FILE}"}, cache_dir)
+    words = ("vocab.txt", "tokenizer.json")
+    if cached and any((cached.parent / file).is_file() for file in words):
+        return cached
+    try:
+        _reach_hub()
+        patterns = list(BLIP_FILES)
+        folder = snapshot_download(repository, allow_patterns=patterns, cache_dir=cache_dir)
+        weights = Path(str(folder), WEIGHTS_FILE)
+        weights.stat()  # or it is a repository without safetensors
+        return weights
+    except Exception as error:  # the hub's client lets every network library's errors through
+        raise ModelError(
+            f"{name} is not on this machine, and {', '.join(BLIP_FILES)} of {repository} could "
+            f"not be downloaded ({type(error).__name__}: {error}). Where there is a network, run "
+            f"`faprompt models fetch {name}` and copy the folder; here, give it as the backbone."
+        ) from error
 
 
 def unknown_backbone(name: str) -> ModelError:
@@ -221,7 +287,9 @@ def _reach_hub() -> None:
         socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, None)
 
 
-def _describe(name: str, kind: str, tags: list[str], spec: BackboneSpec) -> dict[str, Any]:
+def _describe(
+    name: str, kind: str, tags: list[str], spec: BackboneSpec, parameters: int | None = None
+) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
@@ -229,7 +297,7 @@ def _describe(name: str, kind: str, tags: list[str], spec: BackboneSpec) -> dict
         "embed_dim": spec.embed_dim,
         "image_size": spec.vision.image_size,
         "patch_size": spec.vision.patch_size,
-        "parameters": _count_parameters(spec),
+        "parameters": parameters or _count_parameters(spec),
     }
 
 

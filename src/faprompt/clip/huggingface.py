@@ -7,8 +7,10 @@ weights, that is, transposed. Its config says what shapes cannot: heads and acti
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,6 +82,18 @@ def from_transformers(
     vision_heads, text_heads = (towers[t]["num_attention_heads"] for t in ("vision", "text"))
     spec = infer_spec(converted, quick_gelu=activation, heads=(vision_heads, text_heads))
     return spec, converted
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; OSError or ValueError where it is none."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def preprocessor_record(folder: Path) -> dict[str, Any]:
+    """`mean` and `std` of a folder's preprocessor_config.json, None where it does not say."""
+    path = folder / "preprocessor_config.json"
+    pixels = read_json(path) if path.is_file() else {}
+    return {"mean": pixels.get("image_mean"), "std": pixels.get("image_std")}
 
 
 def openai_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

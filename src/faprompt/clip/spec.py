@@ -32,10 +32,13 @@ class VisionSpec:
     mlp_ratio: float = 4.0
     stem_channels: tuple[int, ...] = ()  # ours: convolutions that look before they patchify
     stem_strides: tuple[int, ...] = ()  # their strides and the last one's; product = patch_size
+    value_blocks: int | None = None  # the last ones, with a V-V path; None is the paper's share
 
     @property
     def value_path_start(self) -> int:
         """Number of leading blocks without a V-V path: 5 of 24, same share for others."""
+        if self.value_blocks is not None:
+            return self.layers - self.value_blocks
         return self.layers - math.ceil(VALUE_PATH_SHARE * self.layers - 1e-9)
 
     @property
@@ -204,7 +207,7 @@ def infer_spec(
             width=width,
             layers=_count_blocks(state, "visual.transformer.resblocks."),
             heads=_count_heads(width, WIDE_HEADS.get(width, HEAD_WIDTH), given[0]),
-            mlp_ratio=_ratio(width, hidden),
+            mlp_ratio=hidden_ratio(width, hidden),
         ),
         text=TextSpec(
             width=text_width,
@@ -212,7 +215,7 @@ def infer_spec(
             heads=_count_heads(text_width, HEAD_WIDTH, given[1]),
             context_length=state["positional_embedding"].shape[0],
             vocab_size=state["token_embedding.weight"].shape[0],
-            mlp_ratio=_ratio(text_width, text_hidden),
+            mlp_ratio=hidden_ratio(text_width, text_hidden),
         ),
     )
 
@@ -229,7 +232,7 @@ def _count_heads(width: int, head_width: int, heads: int | None) -> int:
     return heads
 
 
-def _ratio(width: int, hidden: int) -> float:
+def hidden_ratio(width: int, hidden: int) -> float:
     """The ratio that `int(width * ratio)` turns into `hidden`, as open_clip computes it."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

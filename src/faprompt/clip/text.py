@@ -67,11 +67,20 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrefix:
-    """Keys and values of a prefix, layer by layer, each (1, heads, P, head width)."""
+    """A prefix (P, width), and what its suffixes share of it.
 
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    length: int
+    keys, values: layer by layer, each (1, heads, P, head width); empty where a tower looks both
+    ways and can share nothing.
+    """
+
+    vectors: Tensor
+    keys: tuple[Tensor, ...] = ()
+    values: tuple[Tensor, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """P, the number of positions it takes."""
+        return len(self.vectors)
 
 
 class TextTower(nn.Module):
@@ -90,12 +99,13 @@ class TextTower(nn.Module):
         """Token ids (...,) int64 -> (..., width), without positions."""
         return self.token_embedding(ids)
 
-    def encode_tokens(self, ids: Tensor) -> Tensor:
-        """Plain text: (N, L) ids, zero-padded after the end token -> (N, D), not normalised.
+    def find_end(self, ids: Tensor) -> Tensor:
+        """Places (N,) int64 of the end token, the largest id of each row, as CLIP has it."""
+        return ids.argmax(dim=-1)
 
-        The end token is the largest id of each row, as CLIP has it.
-        """
-        end = ids.argmax(dim=-1)
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """Plain text: (N, L) ids, zero-padded after the end token -> (N, D), not normalised."""
+        end = self.find_end(ids)
         longest = int(end.max()) + 1
         empty = self.encode_prefix(self.token_embedding.weight.new_zeros(0, self.spec.width))
         return self.encode(empty, self.embed_tokens(ids[:, :longest]), end)
@@ -117,14 +127,14 @@ class TextTower(nn.Module):
         values: list[Tensor] = []
         blocks = self.transformer.resblocks
         for number, block in enumerate(blocks, start=1):
-            stream = _overwrite(stream, 0, deep, number)
+            stream = overwrite(stream, 0, deep, number)
             q, k, v = _project(block, stream)
             keys.append(k)
             values.append(v)
             if number < len(blocks) and length:  # nobody reads the last block's output
                 seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
                 stream = _finish(block, stream, seen)
-        return EncodedPrefix(tuple(keys), tuple(values), length)
+        return EncodedPrefix(prefix, tuple(keys), tuple(values))
 
     def encode(
         self,
@@ -161,7 +171,7 @@ class TextTower(nn.Module):
         rows = torch.arange(count, device=suffixes.device)
         blocks = self.transformer.resblocks
         for number, block in enumerate(blocks, start=1):
-            stream = _overwrite(stream, first, deep, number)
+            stream = overwrite(stream, first, deep, number)
             q, k, v = _project(block, stream)
             k, v = (
                 torch.cat([shared.expand(count, -1, -1, -1), own], dim=2)
@@ -189,7 +199,7 @@ def _causal_mask(first: int, length: int, device: torch.device) -> Tensor:
     return torch.ones(length, first + length, dtype=torch.bool, device=device).tril(first)
 
 
-def _overwrite(
+def overwrite(
     stream: Tensor, first: int, deep: DeepPrompts | Injection | None, layer: int
 ) -> Tensor:
     """Write the layer's deep prompts over positions 1..t of the tokens that begin at `first`."""

@@ -2,7 +2,8 @@
 
 A backbone may keep only some rows of CLIP's 49,408-row token table (`tiny` does, for
 size). Its vocabulary lists the kept ids in rising order; start and end stay the two
-largest, so "the end token is the largest id" still holds. A token outside the
+largest, so "the end token is the largest id" still holds. BLIP has BERT's word pieces
+instead, and another end (`TextTower.find_end`). A token outside the
 vocabulary is an error that names the word: guessing it would quietly change a prompt.
 """
 
@@ -103,3 +104,47 @@ class Tokenizer:
                 "reword the prompt, or use a backbone with CLIP's whole vocabulary."
             )
         return self._row[bpe_id]
+
+
+class WordPieces(Tokenizer):
+    """BERT's lower-cased words and word pieces, behind the interface of CLIP's tokens."""
+
+    def __init__(self, bert: Any, *, context_length: int) -> None:
+        super().__init__(context_length=context_length)
+        self._bert = bert
+
+    @property
+    def start(self) -> int:
+        """Id of [CLS]."""
+        return self._bert.cls_token_id
+
+    @property
+    def end(self) -> int:
+        """Id of [SEP]."""
+        return self._bert.sep_token_id
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of `text` without start and end.
+
+        Raises:
+            ValueError: a word this backbone has no token for.
+        """
+        found = self._encode(text)
+        if self._bert.unk_token_id in found:
+            word = next((w for w in text.split() if not self.knows(w)), text)
+            raise ValueError(
+                f"This backbone's vocabulary has no token for {word!r} (in {text!r}); "
+                "reword the prompt."
+            )
+        return found
+
+    def knows(self, text: str) -> bool:
+        """Whether every word of `text` can be put together from the vocabulary."""
+        return self._bert.unk_token_id not in self._encode(text)
+
+    def words(self) -> list[str]:
+        """What each row of the token table stands for; ## where it goes on with a word."""
+        return self._bert.convert_ids_to_tokens(list(range(len(self._bert))))
+
+    def _encode(self, text: str) -> list[int]:
+        return self._bert.encode(text, add_special_tokens=False)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from faprompt.clip.attention import attend
 from faprompt.clip.spec import VisionSpec
 
-PositionFilter = Literal["bilinear", "bicubic"]
+PositionFilter = Literal["bilinear", "bicubic", "plain-bicubic"]
 WINDOWS_AT_ONCE = 512  # sequences of a few tokens each, all pictures of a batch together
 
 
@@ -38,7 +38,8 @@ class ImageFeatures:
     class_token: (B, D). patch_tokens: chosen layer (from 1) -> (B, N, D), row-major over
     `grid` = (rows, columns); (B, N, width) where they were asked for as they are. windows:
     side in patches -> class tokens (B, W, D) of every window of that side, row-major.
-    views: (B, V, D), class tokens of V altered copies of each picture, or None. All float32.
+    views: (B, V, D), class tokens of V altered copies of each picture, or None. pixels: the
+    batch itself, for methods that look at it again; training keeps tokens only. All float32.
     """
 
     class_token: Tensor
@@ -46,6 +47,7 @@ class ImageFeatures:
     grid: tuple[int, int]
     windows: dict[int, Tensor] = field(default_factory=dict)
     views: Tensor | None = None
+    pixels: Tensor | None = None
 
 
 class ConvStem(nn.Module):
@@ -251,7 +253,7 @@ def position_table(
         table: (1 + g*g, width), trained on a square grid.
         grid: (rows, columns) wanted.
         position_filter: "bilinear" without antialias, as AnomalyCLIP does; "bicubic" with
-            it, as open_clip does.
+            it, as open_clip does; "plain-bicubic" without it, as BLIP does.
 
     Returns:
         (1 + rows*columns, width), align_corners False; the stored table is never overwritten.
@@ -261,8 +263,8 @@ def position_table(
         return table
     square = table[1:].T.reshape(1, -1, side, side)
     resized = F.interpolate(
-        square.float(), size=grid, mode=position_filter, align_corners=False,
-        antialias=position_filter == "bicubic",
+        square.float(), size=grid, mode=position_filter.removeprefix("plain-"),
+        align_corners=False, antialias=position_filter == "bicubic",
     )  # fmt: skip
     return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])
 

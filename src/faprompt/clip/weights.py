@@ -2,8 +2,11 @@
 
     "tiny"                        bundled with the package
     "test-tiny"                   drawn weights of a small CLIP, for tests
+    "wide_resnet50_2"             torchvision's, for PatchCore and RD4AD; no text tower
     "ViT-L-14-336[:TAG]"          open_clip's name and tag; without a tag, OpenAI's
-    FILE                          OpenAI's .pt, a state dict, open_clip's .safetensors or .bin
+    "BLIP-ViT-B-16"               Salesforce/blip-itm-base-coco, see `blip`
+    FILE                          OpenAI's .pt, a state dict, open_clip's .safetensors or .bin,
+                                  torchvision's or timm's WideResNet-50-2
     FOLDER                        ours, open_clip's or transformers', told by its config file
     any of them + ":quickgelu"    or ":gelu": overrides what the source says, or says it
 
@@ -26,6 +29,8 @@ from torch import Tensor
 
 from faprompt.clip.archive import read_tensors
 from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
+from faprompt.clip.blip import BlipTextTower
+from faprompt.clip.blip_folder import fetch_blip, find_blip, load_blip
 from faprompt.clip.catalog import (
     BUNDLED,
     SPEC_FILE,
@@ -33,13 +38,14 @@ from faprompt.clip.catalog import (
     bundled_backbone_folder,
     download,
     fetch_backbone,
+    is_blip_name,
     list_backbones,
     pretrained_spec,
     split_name,
     unknown_backbone,
     with_pixel_statistics,
 )
-from faprompt.clip.huggingface import from_transformers
+from faprompt.clip.huggingface import from_transformers, preprocessor_record, read_json
 from faprompt.clip.spec import (
     BackboneSpec,
     TextSpec,
@@ -48,6 +54,15 @@ from faprompt.clip.spec import (
     spec_from_open_clip_config,
 )
 from faprompt.clip.tokens import Tokenizer
+from faprompt.clip.wide_resnet import (
+    TEST_WIDE_RESNET,
+    WIDE_RESNET,
+    WIDE_RESNET_SPEC,
+    build_wide_resnet,
+    download_wide_resnet,
+    draw_test_weights,
+    is_wide_resnet,
+)
 from faprompt.errors import ConfigError, ModelError
 
 __all__ = ["fetch_backbone", "list_backbones", "load_backbone", "save_backbone"]
@@ -60,6 +75,7 @@ TEST_TINY = BackboneSpec(
     vision=VisionSpec(image_size=56, patch_size=14, width=64, layers=2, heads=1),
     text=TextSpec(width=64, layers=2, heads=1),
 )
+NAMES = (*BUNDLED, "test-tiny", TEST_WIDE_RESNET, WIDE_RESNET)  # besides open_clip's
 _ACTIVATIONS = {"quickgelu": True, "gelu": False}
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's files
 _FORMS = {  # description -> names its weights may have, best first
@@ -91,7 +107,8 @@ def load_backbone(
         quick_gelu: the activation, if the source does not tell, or against what it tells.
 
     Returns:
-        The backbone; its `name` is what loads it again.
+        The backbone; its `name` is what loads it again (a file of WideResNet-50-2 is told by
+        the network's name alone).
 
     Raises:
         ModelError: nothing there, not downloadable, not a plain ViT CLIP, of unknown
@@ -102,9 +119,8 @@ def load_backbone(
     if precision not in DTYPES:
         raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
     place, chosen = _split_activation(source, quick_gelu)
-    spec, state = _read(place, chosen)
     suffix = "" if chosen is None else f":{'quickgelu' if chosen else 'gelu'}"
-    backbone = build_backbone(spec, _tidy(state), name=f"{place}{suffix}")
+    backbone = _build(place, chosen, f"{place}{suffix}")
     return backbone.set_precision(precision).to(device)
 
 
@@ -117,12 +133,16 @@ def save_backbone(
     loaded backbone has another fingerprint: train prompts on what was loaded.
 
     Raises:
-        ValueError: another dtype, or weights that were rounded to a lower precision.
+        ValueError: another dtype, weights that were rounded to a lower precision, or a BLIP.
     """
     from safetensors.torch import save as to_bytes
 
     if dtype not in (torch.float32, torch.float16):
         raise ValueError(f"dtype should be torch.float32 or torch.float16, got {dtype}.")
+    if isinstance(backbone.text, BlipTextTower):
+        raise ValueError(f"{backbone.name} is a BLIP; copy its transformers folder instead.")
+    if not backbone.has_text:
+        raise ValueError(f"{backbone.name} is not a CLIP; copy its file of weights instead.")
     if backbone.precision != "fp32":
         raise ValueError(
             f"This backbone was rounded to {backbone.precision}; load it as fp32 to save it."
@@ -140,9 +160,28 @@ def save_backbone(
     _write(folder / SPEC_FILE, spec.encode())
 
 
+def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:
+    if is_blip_name(place):
+        return load_blip(fetch_blip(str(place)), name=name, quick_gelu=quick_gelu)
+    known = isinstance(place, str) and (place in NAMES or split_name(place))
+    blip = None if known else find_blip(Path(place))
+    if blip is not None:
+        return load_blip(blip, name=name, quick_gelu=quick_gelu)
+    spec, state = _read(place, quick_gelu)
+    if spec is WIDE_RESNET_SPEC:
+        if quick_gelu is not None:
+            raise ModelError(f"{place} has no GELU to choose; leave the :gelu or :quickgelu out.")
+        return build_wide_resnet(state, name=place)
+    return build_backbone(spec, _tidy(state), name=name)
+
+
 def _read(place: str | Path, quick_gelu: bool | None) -> Weights:
     if place == "test-tiny":
         return _chosen(TEST_TINY, quick_gelu), _draw(TEST_TINY)
+    if place == TEST_WIDE_RESNET:
+        return WIDE_RESNET_SPEC, draw_test_weights()
+    if place == WIDE_RESNET:
+        return WIDE_RESNET_SPEC, read_tensors(download_wide_resnet())
     if isinstance(place, str) and place in BUNDLED:
         return _read_path(bundled_backbone_folder(place), quick_gelu)
     found = split_name(place) if isinstance(place, str) else None
@@ -170,14 +209,13 @@ def _read_path(path: Path, quick_gelu: bool | None) -> Weights:
 
 def _read_described(config_path: Path, weights: Path, quick_gelu: bool | None) -> Weights:
     try:
-        config, state = _read_json(config_path), read_tensors(weights)
+        folder = config_path.parent
+        config, state = read_json(config_path), read_tensors(weights)
         if config_path.name == SPEC_FILE:
             return _own_spec(config, quick_gelu), state
         if config_path.name == "config.json":
             spec, state = from_transformers(config, state, quick_gelu=quick_gelu)
-            pixels = _read_json(config_path.with_name("preprocessor_config.json"), {})
-            record = {"mean": pixels.get("image_mean"), "std": pixels.get("image_std")}
-            return with_pixel_statistics(spec, record), state
+            return with_pixel_statistics(spec, preprocessor_record(folder)), state
         spec = spec_from_open_clip_config(
             config["model_cfg"], name=str(config_path), quick_gelu=quick_gelu
         )
@@ -186,12 +224,6 @@ def _read_described(config_path: Path, weights: Path, quick_gelu: bool | None) -
         raise ModelError(f"{config_path} lacks {error}.") from error
     except (ValueError, TypeError, AttributeError, ConfigError, ModelError) as error:
         raise ModelError(f"{config_path} with {weights.name}: {error}") from error
-
-
-def _read_json(path: Path, default: Any = None) -> Any:
-    if default is not None and not path.is_file():
-        return default
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _own_spec(config: Mapping[str, Any], quick_gelu: bool | None) -> BackboneSpec:
@@ -206,6 +238,8 @@ def _own_spec(config: Mapping[str, Any], quick_gelu: bool | None) -> BackboneSpe
 def _read_bare(path: Path, quick_gelu: bool | None) -> Weights:
     """A weights file with nothing beside it that describes it."""
     state = read_tensors(path)
+    if is_wide_resnet(state):
+        return WIDE_RESNET_SPEC, state
     if quick_gelu is None and not any(key in state for key in _OPENAI_EXTRAS):
         raise ModelError(
             f"{path} does not tell whether its weights want QuickGELU, and the wrong answer "

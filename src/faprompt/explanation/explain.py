@@ -180,7 +180,7 @@ def explain_picture(
         patches=_patches(parts, result.image_size),
         context_words=_words(parts.normal_tokens, known),
         model_size=detector.transform.image_size,
-        sigma_px=detector.method.config.sigma_px,
+        sigma_px=detector.method.sigma_px,
     )
 
 

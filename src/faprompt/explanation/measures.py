@@ -10,6 +10,9 @@
                     cluster; -1..1. Near 1 each prompt's maps keep together whatever the
                     picture; about 0 the pictures tell the maps apart and the prompts do not,
                     or some prompts are as good as equal.
+    contrast        standard deviation of a map over its patches, mean over the prompts; 0..0.5.
+                    No spread itself: distances grow with it, the other measures do not, so
+                    distances of two models compare where their maps have like contrast.
 
 A picture's own other maps, which lie nearest of all where prompts agree, would pull a plain
 silhouette below 0, and a bootstrap's copies farther; they are no neighbours here.
@@ -26,11 +29,13 @@ from typing import Literal
 
 import numpy as np
 
-Measure = Literal["distance", "dissimilarity", "effective", "silhouette"]
-MEASURES: tuple[Measure, ...] = ("distance", "dissimilarity", "effective", "silhouette")
+Measure = Literal["distance", "dissimilarity", "effective", "silhouette", "contrast"]
+MEASURES: tuple[Measure, ...] = (
+    "distance", "dissimilarity", "effective", "silhouette", "contrast",
+)  # fmt: skip
 RANGES: dict[Measure, tuple[float, float]] = {
     "distance": (0.0, 1.0), "dissimilarity": (0.0, 2.0), "effective": (1.0, np.inf),
-    "silhouette": (-1.0, 1.0),
+    "silhouette": (-1.0, 1.0), "contrast": (0.0, 0.5),
 }  # fmt: skip
 _AT_ONCE = 50  # replicates
 
@@ -44,6 +49,7 @@ def measure(maps: np.ndarray, weights: np.ndarray) -> dict[Measure, np.ndarray]:
             "dissimilarity": pair_dissimilarity(maps) @ weights / total,
             "effective": effective_prompts(maps) @ weights / total,
             "silhouette": silhouettes(maps, weights),
+            "contrast": contrast(maps) @ weights / total,
         }
 
 
@@ -82,6 +88,16 @@ def effective_prompts(maps: np.ndarray) -> np.ndarray:
     places = np.arange(maps.shape[1])
     similar[:, places, places] = 1.0
     return 1 / similar.mean(axis=(1, 2))
+
+
+def contrast(maps: np.ndarray) -> np.ndarray:
+    """(P, K, N) -> (P,): standard deviation over the patches, mean over the prompts.
+
+    Example:
+        >>> contrast(np.array([[[0.0, 1.0], [0.4, 0.6]]])).round(3)
+        array([0.3])
+    """
+    return maps.std(axis=-1).mean(axis=-1)
 
 
 def silhouettes(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 Fig. 1 of the paper's appendix shows the maps of each prompt, of normal and anomalous pictures,
 as points in the plane, and reads from it that FAPrompt's ten prompts spread while those of
-AnomalyCLIP Ensemble* cluster. The plane of a t-SNE has no scale, so everything told here in
-numbers is measured on the maps themselves, see `measures`.
+AnomalyCLIP Ensemble* cluster. The plane of a t-SNE has no scale: neither how far apart two
+groups of points lie in it nor how large they are can be read, and each plane is one model's
+own. So everything told here in numbers is measured on the maps themselves, see `measures`.
 
 Source: FAPrompt (ICCV 2025), appendix C.3. The paper gives no settings of its t-SNE;
-scikit-learn's are used, with a seed.
+scikit-learn's are used, with a seed, and a lower perplexity where there are few maps.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from faprompt.data import Dataset
+from faprompt.data.files import relative_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.evaluation.reading import read_sample
@@ -32,7 +34,7 @@ from faprompt.records import Sample
 
 PER_LABEL = 50  # normal, and anomalous pictures
 FEWEST_POINTS = 4  # that a t-SNE can be made of
-_PERPLEXITY = 30.0  # scikit-learn's default; less where there are few points
+_PERPLEXITY = 30.0  # scikit-learn's default: about how many neighbours a map is held near to
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +71,7 @@ class MapPoint:
 
     method: str
     model: str
-    path: str
+    path: str  # below the dataset's folder
     label: int
     prompt: int  # from 1
     x: float
@@ -114,10 +116,9 @@ def prompt_spread(
     points: list[MapPoint] = []
     for model, detector in detectors:
         found = gather_prompt_maps(detector, samples)
-        method = detector.method.name
-        for row, (x, y) in zip(_told(found), embed(found.maps, seed=seed), strict=True):
-            points.append(MapPoint(method, model, *row, float(x), float(y)))
-        rows += _measure_all(found, method, model, replicates=replicates, seed=seed)
+        names = detector.method.name, model
+        points += embed_model(found, *names, root=dataset.root, seed=seed)
+        rows += measure_model(found, *names, root=dataset.root, replicates=replicates, seed=seed)
     if not points:
         raise ValueError("at least one detector is wanted, got none.")
     return PromptSpread(dataset.name, (*rows, *over_models(rows)), tuple(points))
@@ -125,12 +126,18 @@ def prompt_spread(
 
 def draw_samples(samples: Sequence[Sample], *, per_label: int, seed: int) -> list[Sample]:
     """At most `per_label` normal and as many anomalous samples, drawn; in their own order."""
-    if per_label < 1:
-        raise ValueError(f"per_label should be at least 1, got {per_label}.")
     draw, chosen = np.random.default_rng(seed), []
-    for label in (0, 1):
-        places = [place for place, sample in enumerate(samples) if sample.label == label]
+    for places in _places_by_label(samples, per_label):
         chosen += draw.permutation(places)[:per_label].tolist()
+    return [samples[place] for place in sorted(chosen)]
+
+
+def spaced_samples(samples: Sequence[Sample], *, per_label: int) -> list[Sample]:
+    """As `draw_samples`, at even steps through each kind: classes and defects get their share."""
+    chosen: list[int] = []
+    for places in _places_by_label(samples, per_label):
+        count = min(per_label, len(places))
+        chosen += [places[(2 * step + 1) * len(places) // (2 * count)] for step in range(count)]
     return [samples[place] for place in sorted(chosen)]
 
 
@@ -160,6 +167,8 @@ def gather_prompt_maps(detector: Detector, samples: Sequence[Sample]) -> PromptM
 def embed(maps: np.ndarray, *, seed: int) -> np.ndarray:
     """A t-SNE of all maps: (P, K, N) -> (P * K, 2), picture by picture.
 
+    The perplexity is 30, or a third of the other maps where that is less.
+
     Raises:
         ConfigError: fewer than four maps.
     """
@@ -182,15 +191,36 @@ def over_models(rows: Sequence[SpreadRow]) -> list[SpreadRow]:
     return [_mean_row(group) for group in groups.values() if len(group) > 1]
 
 
-def _measure_all(
-    found: PromptMaps, method: str, model: str, *, replicates: int, seed: int
+def _places_by_label(samples: Sequence[Sample], per_label: int) -> list[list[int]]:
+    if per_label < 1:
+        raise ValueError(f"per_label should be at least 1, got {per_label}.")
+    labels = [sample.label for sample in samples]
+    return [[place for place, each in enumerate(labels) if each == label] for label in (0, 1)]
+
+
+def embed_model(
+    found: PromptMaps, method: str, model: str, *, root: Path, seed: int
+) -> list[MapPoint]:
+    """A point per map, see `embed`; paths are told below `root`."""
+    places = embed(found.maps, seed=seed)
+    return [
+        MapPoint(method, model, relative_name(path, root), label, prompt, float(x), float(y))
+        for (path, label, prompt), (x, y) in zip(_told(found), places, strict=True)
+    ]
+
+
+def measure_model(
+    found: PromptMaps, method: str, model: str, *, root: Path, replicates: int, seed: int
 ) -> Iterator[SpreadRow]:
-    """Each measure on all, normal and anomalous pictures; of one prompt there is none."""
+    """Each measure on all, normal and anomalous pictures; of one prompt there is none.
+
+    `root` is the dataset's folder: where it lies does not move the bootstrap.
+    """
     prompts = found.maps.shape[1]
     if prompts < 2:
         return
     kinds = {"all": found.labels >= 0, "normal": found.labels == 0, "anomalous": found.labels == 1}
-    keys = np.array([str(path) for path in found.paths])
+    keys = np.array([relative_name(path, root) for path in found.paths])
     for kind, chosen in kinds.items():
         count = int(chosen.sum())
         if count == 0 or (kind != "all" and count == len(chosen)):
@@ -205,11 +235,11 @@ def _measure_all(
                 yield SpreadRow(method, model, kind, count, prompts, name, value, low, high)
 
 
-def _told(found: PromptMaps) -> Iterator[tuple[str, int, int]]:
+def _told(found: PromptMaps) -> Iterator[tuple[Path, int, int]]:
     """Path, label and prompt of each map, picture by picture."""
     for path, label in zip(found.paths, found.labels.tolist(), strict=True):
         for prompt in range(found.maps.shape[1]):
-            yield str(path), label, prompt + 1
+            yield path, label, prompt + 1
 
 
 def _mean_row(group: Sequence[SpreadRow]) -> SpreadRow:

@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import astuple, fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,23 +19,24 @@ import numpy as np
 from faprompt.errors import ConfigError
 from faprompt.explanation.measures import MEASURES
 from faprompt.explanation.spread import MapPoint, PromptSpread, SpreadRow
+from faprompt.explanation.style import COLOURS, MARKERS, STYLE, picture_bytes
 from faprompt.prediction.rows import write_atomically
 
 POINTS, SPREAD = "prompt-maps", "prompt-spread"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 9.0, "axes.linewidth": 0.6,
-    "svg.hashsalt": "faprompt", "svg.fonttype": "none",
-}  # fmt: skip
-# Okabe and Ito's colours, and a marker for each
-KINDS = {"all": ("#000000", "s"), "normal": ("#0072B2", "o"), "anomalous": ("#D55E00", "^")}
+KINDS = {
+    "all": (COLOURS[6], MARKERS[6]),
+    "normal": (COLOURS[0], MARKERS[0]),
+    "anomalous": (COLOURS[1], MARKERS[1]),
+}
 _TITLES = {
     "distance": "distance of maps\n(root mean square)",
     "dissimilarity": "dissimilarity of maps\n(1 - correlation)",
     "effective": "different prompts\n(effective number)",
     "silhouette": "silhouette\nby prompt",
+    "contrast": "contrast of a map\n(no spread itself)",
 }
 _COLUMNS = 3  # panels side by side
-_NEAR = 0.07  # of the panel: numbers nearer than this are written as one
+_LINE, _SIGN = 0.07, 0.032  # a number's height and a digit's width, shares of a panel
 _WHOLE = {"count", "prompts", "label", "prompt"}
 _REAL = {"value", "low", "high", "x", "y"}
 Row = TypeVar("Row", MapPoint, SpreadRow)
@@ -110,9 +112,7 @@ def _draw_points(points: Sequence[MapPoint]) -> dict[str, bytes]:
         for axes in panels[len(models) :]:
             axes.set_axis_off()
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=min(2, columns), frameon=False
-        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(2, columns))
         return _both(figure)
 
 
@@ -121,11 +121,12 @@ def _point_panel(axes: Any, points: Sequence[MapPoint], title: str) -> None:
         chosen = [p for p in points if p.label == label]
         colour, marker = KINDS[kind]
         axes.scatter(
-            [p.x for p in chosen], [p.y for p in chosen], s=9, c=colour, marker=marker,
+            [p.x for p in chosen], [p.y for p in chosen], s=12, c=colour, marker=marker,
             alpha=0.55, linewidths=0, label=f"maps of {kind} pictures",
         )  # fmt: skip
     axes.set_title(title)
     axes.set(xticks=[], yticks=[])
+    axes.spines[["top", "right"]].set_visible(True)
     axes.margins(0.06)
     for place, text in _numbers(points):
         axes.text(
@@ -135,20 +136,43 @@ def _point_panel(axes: Any, points: Sequence[MapPoint], title: str) -> None:
 
 
 def _numbers(points: Sequence[MapPoint]) -> list[tuple[tuple[float, float], str]]:
-    """Each prompt's number at the middle of its maps; several on one place are written as one."""
+    """Each prompt's number at the middle of its maps; those that would overlap are one text."""
     places = np.array([(p.x, p.y) for p in points])
     prompts = np.array([p.prompt for p in points])
-    span = max(float(np.ptp(places, axis=0).max()), 1e-9)
-    found: list[tuple[np.ndarray, list[int]]] = []
-    for prompt in np.unique(prompts) if prompts.max() > 1 else ():
-        middle = np.median(places[prompts == prompt], axis=0)
-        for where, numbers in found:
-            if np.linalg.norm(where - middle) < _NEAR * span:
-                numbers.append(int(prompt))
-                break
+    if prompts.max() == 1:
+        return []
+    span = np.maximum(np.ptp(places, axis=0), 1e-9)
+    found = [([n], np.median(places[prompts == n], axis=0)) for n in np.unique(prompts).tolist()]
+    while (pair := _first_overlap(found, span)) is not None:
+        one, two = (found[place] for place in pair)
+        numbers = sorted(one[0] + two[0])
+        middle = (len(one[0]) * one[1] + len(two[0]) * two[1]) / len(numbers)
+        found = [each for place, each in enumerate(found) if place not in pair]
+        found.append((numbers, middle))
+    return [((float(x), float(y)), _listed(numbers)) for numbers, (x, y) in found]
+
+
+def _first_overlap(
+    found: Sequence[tuple[list[int], np.ndarray]], span: np.ndarray
+) -> tuple[int, int] | None:
+    for one, two in combinations(range(len(found)), 2):
+        across, down = np.abs(found[one][1] - found[two][1]) / span
+        signs = len(_listed(found[one][0])) + len(_listed(found[two][0]))
+        if down < _LINE and across < _SIGN * (signs / 2 + 1):
+            return one, two
+    return None
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """[1, 2, 3, 5] -> "1-3 5"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
         else:
-            found.append((middle, [int(prompt)]))
-    return [((float(w[0]), float(w[1])), " ".join(map(str, numbers))) for w, numbers in found]
+            runs.append([number])
+    told = [f"{run[0]}-{run[-1]}" if len(run) > 2 else " ".join(map(str, run)) for run in runs]
+    return " ".join(told)
 
 
 def _draw_spread(rows: Sequence[SpreadRow]) -> dict[str, bytes]:
@@ -158,7 +182,7 @@ def _draw_spread(rows: Sequence[SpreadRow]) -> dict[str, bytes]:
     names = list(dict.fromkeys((row.method, row.model) for row in rows))
     counts = {(row.method, row.model): row.count for row in rows}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 0.5 * len(names) + 1.3), layout="constrained")
+        figure = Figure(figsize=(10.2, 0.5 * len(names) + 1.3), layout="constrained")
         panels = figure.subplots(1, len(MEASURES), sharey=True)
         for measure, axes in zip(MEASURES, panels, strict=True):
             _spread_panel(axes, [r for r in rows if r.measure == measure], names)
@@ -172,7 +196,10 @@ def _draw_spread(rows: Sequence[SpreadRow]) -> dict[str, bytes]:
         panels[0].set_yticks(range(len(names)), words)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        told = "bars: 95 %, of a model over pictures" + (
+            ", of a mean (shaded) over models" if any(not model for _, model in names) else ""
+        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, title=told)
         return _both(figure)
 
 
@@ -191,14 +218,13 @@ def _spread_panel(axes: Any, rows: Sequence[SpreadRow], names: Sequence[tuple[st
             values, heights, xerr=np.maximum(arms, 0), fmt=marker, color=colour, markersize=4,
             linewidth=1, capsize=2, label=f"{kind} pictures",
         )  # fmt: skip
-    axes.grid(axis="x", alpha=0.3, linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=False, axis="y")
+    axes.locator_params(axis="x", nbins=3)
+    axes.tick_params(axis="x", labelrotation=30)  # small numbers are long, and panels narrow
+    for place, (_, model) in enumerate(names):
+        if not model:  # a band for every mean
+            axes.axhspan(place - 0.5, place + 0.5, color="#000000", alpha=0.06, linewidth=0)
 
 
 def _both(figure: Any) -> dict[str, bytes]:
-    made = {}
-    for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
-        file = io.BytesIO()
-        figure.savefig(file, format=kind, **options)
-        made[kind] = file.getvalue()
-    return made
+    return {form: picture_bytes(figure, form) for form in ("svg", "png")}

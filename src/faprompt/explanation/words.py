@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
+from faprompt.errors import ConfigError
 from faprompt.scoring import unit
 
 RANDOM_VECTORS, RANDOM_SHARE = 500, 0.95  # drawn for `chance`, and its quantile
@@ -31,9 +32,14 @@ class Vocabulary:
     """The token table of a backbone, start and end left out, ready for cosines.
 
     `chance` is the cosine that 95 of 100 random vectors stay below with their nearest word.
+
+    Raises:
+        ConfigError: the backbone has no words.
     """
 
     def __init__(self, backbone: Backbone) -> None:
+        if not backbone.has_text:
+            raise ConfigError(f"{backbone.name} has no text tower, so nothing to explain by.")
         tokenizer, table = backbone.tokenizer, backbone.text.token_embedding.weight
         special = {tokenizer.start, tokenizer.end}
         words = tokenizer.words()

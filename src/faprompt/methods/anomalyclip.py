@@ -12,9 +12,10 @@ the default here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +23,14 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import DeepPrompts, TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import MethodParts, at_least_one
+from faprompt.methods.base import MethodParts, ParameterCount, at_least_one, within_depth
 from faprompt.methods.text_pair import PairConfig, PairMethod, PairOutput, TextPair
-from faprompt.prompts.words import learned_vectors, start_vector, word_vectors
+from faprompt.prompts.words import (
+    encode_prompts,
+    learned_vectors,
+    start_vector,
+    word_vectors,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,7 @@ class AnomalyCLIPConfig(PairConfig):
 
 
 PRESETS: dict[str, dict[str, object]] = {"paper": {}, "official": {"round_deep_to_half": True}}
+RECIPE: Mapping[str, Any] = {"epochs": 15}  # train.sh; otherwise as FAPrompt
 
 
 class AnomalyCLIP(PairMethod):
@@ -55,7 +62,9 @@ class AnomalyCLIP(PairMethod):
 
     name = "anomalyclip"
     config_class = AnomalyCLIPConfig
+    parameters_at_full_size = ParameterCount(43_008, 5_555_200)  # spec 4.7
     presets = PRESETS
+    recipes = dict.fromkeys(PRESETS, RECIPE)
     normal_words: Tensor
     abnormal_words: Tensor
     start_word: Tensor
@@ -63,9 +72,7 @@ class AnomalyCLIP(PairMethod):
     def __init__(self, config: AnomalyCLIPConfig, backbone: Backbone) -> None:
         super().__init__()
         self.config: AnomalyCLIPConfig = config
-        blocks = backbone.spec.vision.layers
-        if any(not 1 <= layer <= blocks for layer in config.map_layers):
-            raise ValueError(f"map_layers should lie in 1..{blocks}, got {config.map_layers}")
+        within_depth(config.map_layers, backbone.spec.vision.layers)
         width, depth = backbone.spec.text.width, backbone.spec.text.layers
         layers = min(config.deep_depth, depth) - 1
         self.normal_context = learned_vectors(config.context_tokens, width)
@@ -95,8 +102,7 @@ class AnomalyCLIP(PairMethod):
             (self.abnormal_context, self.abnormal_words),
         ):
             contexts = context.reshape(-1, *context.shape[-2:])  # one, or the ensemble's K
-            suffixes = torch.cat([contexts, words.expand(len(contexts), -1, -1)], dim=1)
-            rows.append(text.encode(start, suffixes, suffixes.shape[1] - 1, deep))
+            rows.append(encode_prompts(text, start, contexts, words, len(words) - 1, deep))
         return torch.cat(rows)
 
     def text_pair(

@@ -22,7 +22,7 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
-from faprompt.methods.base import at_least_one
+from faprompt.methods.base import ParameterCount, at_least_one, zero_or_above
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts.words import learned_vectors
 
@@ -37,9 +37,7 @@ class AnomalyCLIPEnsembleConfig(AnomalyCLIPConfig):
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
         found = AnomalyCLIPConfig.faults(self) + at_least_one(self, "prompts")
-        if not 0 <= self.orthogonal_weight < float("inf"):
-            found.append(f"orthogonal_weight should be 0 or above, got {self.orthogonal_weight}")
-        return found
+        return found + zero_or_above(self, "orthogonal_weight")
 
 
 class AnomalyCLIPEnsemble(AnomalyCLIP):
@@ -47,6 +45,7 @@ class AnomalyCLIPEnsemble(AnomalyCLIP):
 
     name = "anomalyclip-ensemble"
     config_class = AnomalyCLIPEnsembleConfig
+    parameters_at_full_size = ParameterCount(125_952, 5_638_144)
     config: AnomalyCLIPEnsembleConfig
 
     def __init__(self, config: AnomalyCLIPEnsembleConfig, backbone: Backbone) -> None:

@@ -32,10 +32,11 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.imaging.views import altered_views
-from faprompt.methods.base import MethodOutput
+from faprompt.methods.base import MethodOutput, above_zero
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.scoring import grid_map, pair_logits, unit, upsample
+from faprompt.prompts.words import readable
+from faprompt.scoring import grid_map, in_pixels, pair_logits, unit
 
 NOISE_STD = 0.05 * 1.1  # of the tokens that should look abnormal (vl_test.py)
 NOISE_WEIGHT = 0.5
@@ -68,8 +69,7 @@ class AnoVLConfig(SentenceConfig):
         for name in ("value_blocks", "adapt_steps"):
             if getattr(self, name) < 0:
                 found.append(f"{name} should not be negative, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            found.append(f"learning_rate should be above 0, got {self.learning_rate}")
+        found += above_zero(self, "learning_rate")
         if self.carry_moments and not self.adapt_steps:
             found.append("carry_moments wants adapt_steps above 0")
         return found
@@ -118,13 +118,12 @@ class AnoVL(SentenceMethod):
 
     def templates(self, class_name: str) -> Sequence[str]:
         """Those of textures or of objects."""
-        texture = class_name in self.config.textures
+        texture = readable(class_name) in map(readable, self.config.textures)
         return templates.anovl_templates("texture" if texture else "object")
 
-    def name_classes(self, class_names: Sequence[str] | None) -> list[str] | None:
-        """See `SentenceMethod.name_classes`; folders of one product share its name."""
-        names = super().name_classes(class_names)
-        return names and [TOGETHER.get(name, name) for name in names]
+    def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
+        """See `ClassNameMethod.name_classes`; folders of one product share its name."""
+        return [TOGETHER.get(name, name) for name in super().name_classes(class_names, count)]
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
         """See `Method.encode_image`; with the class tokens of 22 views, if they are wanted."""
@@ -152,14 +151,13 @@ class AnoVL(SentenceMethod):
         score = self.chance(image, pair).mean(dim=1)
         tokens = features.patch_tokens[max(features.patch_tokens)]
         if self.config.adapt_steps:
-            names = self.name_classes(class_names) or [self.config.class_word] * len(tokens)
+            names = self.name_classes(class_names, len(tokens))
             adapted = [self.adapt(x, text, name) for x, name in zip(tokens, names, strict=True)]
             tokens = torch.stack(adapted)
         grid = grid_map(self.chance(tokens, pair), features.grid)
-        size = (features.grid[0] * self._patch_size, features.grid[1] * self._patch_size)
         return MethodOutput(
             score=score,
-            patch_map=upsample(_mean_of_nine(grid), size, align_corners=True),
+            patch_map=in_pixels(_mean_of_nine(grid), self._patch_size),
             prompt_scores=score[:, None] if with_prompt_scores else None,
         )
 

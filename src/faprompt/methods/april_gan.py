@@ -16,9 +16,9 @@ preset `paper` is meant for the backbone `ViT-L-14-336:gelu`, `common` for the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,10 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, PositionFilter
-from faprompt.methods.base import MethodOutput
+from faprompt.methods.base import MethodOutput, ParameterCount, within_depth
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.scoring import grid_map, pair_logits, upsample
+from faprompt.scoring import pixel_probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,22 +48,28 @@ class AprilGANOutput(MethodOutput):
     layer_maps: Tensor
 
 
+def count_parameters(*, width: int = 1024, embed_dim: int = 768, layers: int = 4) -> int:
+    """Parameters of APRIL-GAN: 3,148,800 on ViT-L/14@336."""
+    return layers * (width + 1) * embed_dim
+
+
 class AprilGAN(SentenceMethod):
     """Linear layers on the patch tokens of several depths."""
 
     name = "april-gan"
     config_class = AprilGANConfig
+    parameters_at_full_size = ParameterCount(count_parameters(), count_parameters())
     presets = {"paper": {}, "common": {"position_filter": "bilinear"}}
     backbones = {"paper": "ViT-L-14-336:gelu"}
+    # train.sh: 15 epochs on VisA, 3 on MVTec AD; otherwise as FAPrompt
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(presets, {"epochs": 15})
     states = templates.APRIL_STATES
     config: AprilGANConfig
 
     def __init__(self, config: AprilGANConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         spec = backbone.spec
-        depth = spec.vision.layers
-        if any(not 1 <= layer <= depth for layer in config.map_layers):
-            raise ValueError(f"map_layers should lie in 1..{depth}, got {config.map_layers}")
+        within_depth(config.map_layers, spec.vision.layers)
         self._layers = tuple(sorted(set(config.map_layers or spec.vision.quarter_layers)))
         self._patch_size = spec.vision.patch_size
         self.linears = nn.ModuleList(
@@ -96,13 +102,13 @@ class AprilGAN(SentenceMethod):
         """See `Method.forward`."""
         pair = self.text_pairs(text, class_names)
         score = self.chance(features.class_token[:, None], pair)[:, 0]
-        size = (features.grid[0] * self._patch_size, features.grid[1] * self._patch_size)
-        maps = []
-        for layer, linear in zip(self._layers, self.linears, strict=True):
-            tokens = linear(features.patch_tokens[layer])
-            logits = pair_logits(tokens, pair, temperature=self.config.temperature)
-            gap = grid_map(logits[..., 1] - logits[..., 0], features.grid)
-            maps.append(upsample(gap, size, align_corners=True).sigmoid())  # a softmax of two
+        maps = [
+            pixel_probability(
+                linear(features.patch_tokens[layer]), pair, features.grid,
+                patch_size=self._patch_size, temperature=self.config.temperature,
+            )
+            for layer, linear in zip(self._layers, self.linears, strict=True)
+        ]  # fmt: skip
         layer_maps = torch.stack(maps)
         return AprilGANOutput(
             score=score,
@@ -117,10 +123,4 @@ class AprilGAN(SentenceMethod):
         Raises:
             ValueError: the mask is not of the map's size.
         """
-        terms = [losses.focal_dice(layer_map, mask) for layer_map in output.layer_maps]
-        return {"local": torch.stack(terms).sum()}
-
-
-def count_parameters(*, width: int = 1024, embed_dim: int = 768, layers: int = 4) -> int:
-    """Parameters of APRIL-GAN: 3,148,800 on ViT-L/14@336."""
-    return layers * (width + 1) * embed_dim
+        return {"local": losses.over_layers(losses.focal_dice, output.layer_maps, mask)}

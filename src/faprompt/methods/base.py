@@ -84,12 +84,57 @@ class MethodParts:
     prior: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ParameterCount:
+    """live: what moves. reported: as the authors count, unused layers included."""
+
+    live: int = 0
+    reported: int = 0
+
+
+def class_token_terms(output: MethodOutput) -> tuple[ScoreTerm, ...]:
+    """The summands where the class token alone makes the score."""
+    peak = output.patch_map.amax(dim=(1, 2))
+    return (
+        ScoreTerm(name="class token", weight=1.0, value=output.score),
+        ScoreTerm(name="maximum of the map", weight=0.0, value=peak),
+    )
+
+
+def within_depth(layers: Sequence[int], depth: int) -> None:
+    """Refuse an option `map_layers` that names blocks a tower does not have.
+
+    Raises:
+        ValueError: one lies outside 1..depth.
+    """
+    if any(not 1 <= layer <= depth for layer in layers):
+        raise ValueError(f"map_layers should lie in 1..{depth}, got {layers}")
+
+
 def at_least_one(config: MethodConfig, *names: str) -> list[str]:
     """A fault for each of these fields that is below 1."""
     return [
         f"{name} should be at least 1, got {getattr(config, name)}"
         for name in names
         if getattr(config, name) < 1
+    ]
+
+
+def above_zero(config: MethodConfig, *names: str) -> list[str]:
+    """A fault for each of these fields that is not above 0."""
+    return [
+        f"{name} should be above 0, got {getattr(config, name)}"
+        for name in names
+        if not getattr(config, name) > 0
+    ]
+
+
+def zero_or_above(config: MethodConfig, *names: str) -> list[str]:
+    """A fault for each of these weights that is negative or not finite."""
+    return [
+        f"{name} should be 0 or above, got {getattr(config, name)}"
+        for name in names
+        if not 0 <= getattr(config, name) < float("inf")
     ]
 
 
@@ -100,6 +145,12 @@ class Method(nn.Module):
     config_class: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
     backbones: ClassVar[Mapping[str, str]] = {}  # preset -> its own, where not ViT-L-14-336
+    # preset -> options of training by name, where its authors do not train as FAPrompt's do
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    rate_factors: ClassVar[Mapping[str, float]] = {}  # start of a parameter's name -> its share
+    full_shot: ClassVar[bool] = False  # a model for each class, of its normal pictures; no words
+
+    parameters_at_full_size: ClassVar[ParameterCount] = ParameterCount()  # on ViT-L/14@336
 
     config: MethodConfig
 
@@ -137,6 +188,11 @@ class Method(nn.Module):
     def uses_class_names(self) -> bool:
         """Whether `forward` also takes `class_names`, what each picture shows, where known."""
         return False
+
+    @property
+    def sigma_px(self) -> float:
+        """What `patch_map` is still to be smoothed by, in pixels of `image_size`."""
+        return self.config.sigma_px
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.errors import ConfigError
-from faprompt.methods.base import at_least_one
+from faprompt.methods.base import above_zero, at_least_one
+from faprompt.methods.class_names import ClassNameMethod
 from faprompt.methods.text_pair import PairConfig, PairMethod
-from faprompt.prompts.words import name_pictures, start_vector, word_vectors
+from faprompt.prompts.words import start_vector, word_vectors
 from faprompt.scoring import CLIP_AD_TEMPERATURE
 
 CLIP_TEMPERATURE = 0.01  # where CLIP's own training ended: factor 100, frozen in all three
@@ -41,12 +41,10 @@ class ClassPromptConfig(PairConfig):
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
         found = PairConfig.faults(self) + at_least_one(self, "context_tokens")
-        if not self.map_temperature > 0:
-            found.append(f"map_temperature should be above 0, got {self.map_temperature}")
-        return found
+        return found + above_zero(self, "map_temperature")
 
 
-class ClassPromptMethod(PairMethod):
+class ClassPromptMethod(ClassNameMethod, PairMethod):
     """Frozen words that depend on the class; children learn the context before them."""
 
     config: ClassPromptConfig
@@ -56,13 +54,8 @@ class ClassPromptMethod(PairMethod):
         super().__init__()
         self.config = config
         self._tokenizer = backbone.tokenizer
-        start = start_vector(backbone.text, backbone.tokenizer).detach().clone()
+        start = start_vector(backbone.text, backbone.tokenizer)
         self.register_buffer("start_word", start, persistent=False)
-
-    @property
-    def uses_class_names(self) -> bool:
-        """As configured."""
-        return self.config.use_class_names
 
     @property
     def value_path(self) -> bool:
@@ -79,11 +72,6 @@ class ClassPromptMethod(PairMethod):
         """As configured."""
         return self.config.map_temperature
 
-    def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
-        """What each of `count` pictures shows, in words."""
-        asked = class_names if self.config.use_class_names else None
-        return name_pictures(asked, count, otherwise=self.config.class_word)
-
     def encode_words(self, text: TextTower, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Two sentences a class: vectors (C, 2, S, width) and places of the end token (C, 2).
 
@@ -92,13 +80,8 @@ class ClassPromptMethod(PairMethod):
         """
         states = (self.config.normal_word, self.config.abnormal_word)
         lines = [f"{state} {name}.".strip() for name in names for state in states]
-        try:
+        with self._naming():
             vectors, end = word_vectors(text, self._tokenizer, lines)
-        except ValueError as error:
-            raise ConfigError(
-                f"{self.name}: {error} Or set use_class_names=false, and every picture shows "
-                f"{self.config.class_word!r}."
-            ) from error
         return vectors.unflatten(0, (-1, 2)), end.unflatten(0, (-1, 2))
 
 

@@ -6,8 +6,8 @@
 
 The original sees no mask. Published maps of it are good, which its own loss cannot explain;
 so `paper` puts it where AnomalyCLIP stands: V-V patch tokens, focal and Dice beside the
-cross entropy, temperature 0.07. `original` is the trainer's own: plain tokens, cross
-entropy at CLIP's temperature.
+cross entropy, temperature 0.07, and its training. `original` is the trainer's own: plain
+tokens, cross entropy at CLIP's temperature, and SGD on one picture at a time.
 
 Paper: Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022. Facts
 from trainers/cocoop.py of KaiyangZhou/CoOp, through a written specification (section 3).
@@ -19,19 +19,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import EncodedPrefix, TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.methods.anomalyclip import RECIPE
+from faprompt.methods.base import ParameterCount
 from faprompt.methods.class_prompts import (
     CLIP_TEMPERATURE,
     ClassPromptConfig,
     ClassPromptMethod,
     distinct,
 )
+from faprompt.methods.coop import SGD_RECIPE
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts.meta import ImageContext
+from faprompt.prompts.words import encode_prompts
 from faprompt.scoring import CLIP_AD_TEMPERATURE
 
 
@@ -47,9 +49,14 @@ class CoCoOp(ClassPromptMethod):
 
     name = "cocoop"
     config_class = CoCoOpConfig
+    parameters_at_full_size = ParameterCount(83_760, 83_760)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "original": {"plain_path": True, "local_weight": 0.0, "temperature": CLIP_TEMPERATURE},
+    }
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": RECIPE,
+        "original": {**SGD_RECIPE, "batch_size": 1, "epochs": 10},
     }
 
     def __init__(self, config: CoCoOpConfig, backbone: Backbone) -> None:
@@ -72,7 +79,6 @@ class CoCoOp(ClassPromptMethod):
         names, places = distinct(self.name_classes(class_names, len(features.class_token)))
         start = self.static_text(text) if static is None else static
         words, end = (table[places] for table in self.encode_words(text, names))
-        contexts = self.learner(features.class_token)[:, None].expand(-1, 2, -1, -1)
-        suffixes = torch.cat([contexts, words], dim=2).flatten(0, 1)  # (2B, N + S, W)
-        encoded = text.encode(start, suffixes, contexts.shape[2] + end.flatten())
+        contexts = self.learner(features.class_token).repeat_interleave(2, dim=0)  # both states
+        encoded = encode_prompts(text, start, contexts, words.flatten(0, 1), end.flatten())
         return TextPair(encoded.unflatten(0, (-1, 2)))

@@ -13,8 +13,9 @@ trainers/coop.py of KaiyangZhou/CoOp, through a written specification (section 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,9 +23,22 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.methods.base import ParameterCount
 from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts.words import learned_vectors
+
+# Dassl's defaults and configs/trainers/CoOp, with the batches of the other methods here
+SGD_RECIPE: Mapping[str, Any] = {
+    "optimizer": "sgd",
+    "learning_rate": 0.002,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "warmup_rate": 1e-5,
+    "epochs": 50,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +54,8 @@ class CoOp(ClassPromptMethod):
 
     name = "coop"
     config_class = CoOpConfig
+    parameters_at_full_size = ParameterCount(9_216, 9_216)
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": SGD_RECIPE}
 
     def __init__(self, config: CoOpConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)

@@ -32,7 +32,9 @@ from faprompt.methods.base import (
     MethodConfig,
     MethodOutput,
     MethodParts,
+    ParameterCount,
     ScoreTerm,
+    above_zero,
     at_least_one,
 )
 from faprompt.prompts.compound import CompoundPrompts, EncodedPrompts
@@ -90,8 +92,7 @@ class FAPromptConfig(MethodConfig):
             self, "prompts", "normal_tokens", "abnormal_tokens", "patches", "deep_depth",
             "deep_length",
         )  # fmt: skip
-        if not self.temperature > 0:
-            found.append(f"temperature should be above 0, got {self.temperature}")
+        found += above_zero(self, "temperature")
         if not 0 <= self.coarse_share <= 1:
             found.append(f"coarse_share should be 0 to 1, got {self.coarse_share}")
         if self.deep_length > self.normal_tokens and self.long_deep_prompts == "refuse":
@@ -142,11 +143,29 @@ class FAPromptOutput(MethodOutput):
     text_pair: Tensor
 
 
+def count_parameters(
+    config: FAPromptConfig, *, embed_dim: int = 768, text_width: int = 768
+) -> ParameterCount:
+    """Parameters of FAPrompt, both ways: 4,100,064 and 9,612,256 at the paper's size.
+
+    The difference is (d-1) layers Linear(width, 896) inherited from MaPLe through
+    AnomalyCLIP: registered, saved and counted, called by no forward pass (spec 9).
+    """
+    hidden = embed_dim * config.patches // 16
+    prompt_vectors = config.normal_tokens + config.prompts * config.abnormal_tokens
+    deep = config.deep_length * (config.deep_depth - 1)
+    psi = (embed_dim * config.patches + 1) * hidden + (hidden + 1) * text_width
+    live = text_width * (prompt_vectors + deep) + (psi if config.refine else 0)
+    dead = (config.deep_depth - 1) * (text_width + 1) * DEAD_PROJECTION_WIDTH
+    return ParameterCount(live=live, reported=live + dead)
+
+
 class FAPrompt(Method):
     """CAP and DAP on a frozen CLIP."""
 
     name = "faprompt"
     config_class = FAPromptConfig
+    parameters_at_full_size = count_parameters(FAPromptConfig())
     presets: ClassVar = PRESETS
 
     def __init__(self, config: FAPromptConfig, backbone: Backbone) -> None:
@@ -313,28 +332,3 @@ class FAPrompt(Method):
             probability_by_prompt, patches, normal, temperature=self.config.temperature
         )
         return chances(abnormal), chances(refined)
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterCount:
-    """live: what moves. reported: as the authors count, dead projections included."""
-
-    live: int
-    reported: int
-
-
-def count_parameters(
-    config: FAPromptConfig, *, embed_dim: int = 768, text_width: int = 768
-) -> ParameterCount:
-    """Parameters of FAPrompt, both ways: 4,100,064 and 9,612,256 at the paper's size.
-
-    The difference is (d-1) layers Linear(width, 896) inherited from MaPLe through
-    AnomalyCLIP: registered, saved and counted, called by no forward pass (spec 9).
-    """
-    hidden = embed_dim * config.patches // 16
-    prompt_vectors = config.normal_tokens + config.prompts * config.abnormal_tokens
-    deep = config.deep_length * (config.deep_depth - 1)
-    psi = (embed_dim * config.patches + 1) * hidden + (hidden + 1) * text_width
-    live = text_width * (prompt_vectors + deep) + (psi if config.refine else 0)
-    dead = (config.deep_depth - 1) * (text_width + 1) * DEAD_PROJECTION_WIDTH
-    return ParameterCount(live=live, reported=live + dead)

@@ -8,11 +8,16 @@
     map       their mean, blurred by 3x3
     score     (cos(adapter(g), F_a) / sqrt 2 + max of the map) / 2
 
-This is FiLo without its Grounding DINO, whose fine-tuned weights cannot be had here: all
-positions are averaged and nothing outside a box is dimmed. Published figures are with it,
-so expect less. Other differences: the authors' layer taps overwrite each other in place and
-ours are the layers they name; their image adapter is trained after the rest, ours beside it,
-with the text held still, and the meta-nets always see the image before it.
+The authors ground it: a Grounding DINO finds boxes, only sentences with the best box's position
+are averaged, and the map is dimmed outside all boxes. Their fine-tuned weights cannot be had
+here, so `grounding` is "none", all positions and nothing dimmed; published figures are with it,
+expect less. "self" (ours) takes the position of the map's own peak and looks once more. "dino"
+does as they do, with the checkpoint `grounding_model`; see `grounding`. Training uses neither.
+
+Other differences: the authors' layer taps overwrite each other in place and ours are the layers
+they name; their image adapter is trained in 5 epochs after the rest, ours beside it at the same
+rate, with the text held still, and the meta-nets always see the image before it; Dice is of
+whole masks, where their batches of one make it of rows.
 
 Paper: Gu et al., FiLo: Zero-Shot Anomaly Detection by Fine-Grained Description and
 High-Quality Localization, ACM MM 2024. Facts from CASIA-IVA-Lab/FiLo, through a written
@@ -22,8 +27,9 @@ specification (section 7).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,12 +41,20 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import EncodedPrefix, TextTower
 from faprompt.clip.vision import ImageFeatures, PositionFilter
 from faprompt.errors import ConfigError
-from faprompt.methods.base import Method, MethodConfig, MethodOutput, at_least_one
+from faprompt.methods.base import (
+    MethodConfig,
+    MethodOutput,
+    ParameterCount,
+    above_zero,
+    at_least_one,
+)
+from faprompt.methods.class_names import ClassNameMethod
+from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
-from faprompt.prompts.descriptions import POSITIONS, phrases
+from faprompt.prompts.descriptions import phrases, state_sentences
 from faprompt.prompts.meta import ImageContext
-from faprompt.prompts.words import name_pictures, start_vector, word_vectors
-from faprompt.scoring import CLIP_AD_TEMPERATURE, grid_map, unit, upsample
+from faprompt.prompts.words import encode_prompts, start_vector, word_vectors
+from faprompt.scoring import CLIP_AD_TEMPERATURE, pixel_probability, unit
 
 KERNELS = ((1, 1), (3, 3), (5, 5), (7, 7), (1, 5), (5, 1))  # models/FiLo.py
 BLUR_SIDE, BLUR_SIGMA_PX = 3, 4.0  # test.py
@@ -57,29 +71,39 @@ class FiLoConfig(MethodConfig):
     use_class_names: bool = True
     phrases: tuple[str, ...] = ()  # for every class, in place of `descriptions.json`
     unknown_words: Literal["skip", "refuse"] = "skip"  # sentences a cut vocabulary lacks
+    grounding: Literal["none", "self", "dino"] = "none"  # "none": not as published
+    grounding_model: str = ""  # of "dino": a transformers folder or a hub name
+    grounding_side: int = SIDE_PX  # shorter side in pixels that "dino" sees
     temperature: float = 0.01  # of the maps
     adapter_temperature: float = CLIP_AD_TEMPERATURE
     position_filter: PositionFilter = "bicubic"
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self) + at_least_one(self, "context_tokens")
-        return found + [
-            f"{name} should be above 0, got {getattr(self, name)}"
-            for name in ("temperature", "adapter_temperature")
-            if not getattr(self, name) > 0
-        ]
+        found = MethodConfig.faults(self)
+        found += at_least_one(self, "context_tokens", "grounding_side")
+        found += above_zero(self, "temperature", "adapter_temperature")
+        if self.grounding == "dino" and not self.grounding_model:
+            found.append(
+                "grounding=dino wants grounding_model, a GroundingDino's transformers folder or "
+                "hub name, got none; set it, or grounding=self"
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FiLoOutput(MethodOutput):
     """layer_maps (L, B, height, width), one per head; image_logits (B, 2) of the adapted class
-    token before softmax, which teach no text; text_pair (B, 2, D), unit length.
+    token before softmax, which teach no text; text_pair (B, 2, D), unit length; positions, of
+    each image, 0 to 8 or None where all nine are averaged; boxes, of each image (K, 4) as in
+    `likely_boxes`, empty without "dino". `patch_map` is dimmed outside them, the score is not.
     """
 
     layer_maps: Tensor
     image_logits: Tensor
     text_pair: Tensor
+    positions: tuple[int | None, ...]
+    boxes: tuple[Tensor, ...] = ()
 
 
 class ManyShapes(nn.Module):
@@ -111,12 +135,19 @@ class Adapter(nn.Module):
         return features + F.silu(self.up(self.down(features).relu()))
 
 
-class FiLo(Method):
+class FiLo(ClassNameMethod):
     """Descriptions, adaptive prompts and seven maps; see the file's head."""
 
     name = "filo"
     config_class = FiLoConfig
+    parameters_at_full_size = ParameterCount(225_693_792, 225_693_792)  # spec 7.9
     backbones: ClassVar = {"paper": "ViT-L-14-336:gelu"}
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs": 15}
+    }
+    rate_factors: ClassVar[Mapping[str, float]] = {  # of 1e-3: the adapter has 1e-5
+        "linears.": 0.1, "shapes.": 0.1, "adapter.": 0.01,
+    }  # fmt: skip
     config: FiLoConfig
     start_word: Tensor
 
@@ -126,6 +157,11 @@ class FiLo(Method):
         self._tokenizer = backbone.tokenizer
         spec, vision = backbone.spec, backbone.spec.vision
         self._patch_size, self._depth = vision.patch_size, vision.layers
+        self._dino: GroundingDino | None = None  # no part of the module
+        if config.grounding == "dino":
+            self._dino = GroundingDino(
+                config.grounding_model, side_px=config.grounding_side, mean=spec.mean, std=spec.std
+            )
         self._plain_layers = vision.quarter_layers
         self._value_layers = vision.quarter_layers[1:]
         self.normal_prompts, self.abnormal_prompts = (
@@ -138,7 +174,7 @@ class FiLo(Method):
             ManyShapes(vision.width, spec.embed_dim) for _ in self._value_layers
         )
         self.adapter = Adapter(spec.embed_dim)
-        start = start_vector(backbone.text, backbone.tokenizer).detach().clone()
+        start = start_vector(backbone.text, backbone.tokenizer)
         self.register_buffer("start_word", start, persistent=False)
 
     @property
@@ -161,21 +197,22 @@ class FiLo(Method):
         }
 
     @property
-    def uses_class_names(self) -> bool:
-        """As configured."""
-        return self.config.use_class_names
+    def sources(self) -> tuple[str, ...]:
+        """Of the grounding's weights."""
+        return () if self._dino is None else (self._dino.fingerprint,)
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Both paths, each in a pass of its own; keys as in `layers`."""
+        """Both paths, each in a pass of its own; keys as in `layers`. Pixels for a grounding."""
         options = {"class_ln_post": True, **self.image_options}
         plain = backbone.encode_image(
             pixels, layers=self._plain_layers, **{**options, "value_blocks": 0}
         )
-        if not self._value_layers:
-            return plain
-        value = backbone.encode_image(pixels, layers=self._value_layers, **options)
-        moved = {self._depth + layer: tokens for layer, tokens in value.patch_tokens.items()}
-        return replace(plain, patch_tokens={**plain.patch_tokens, **moved})
+        found = dict(plain.patch_tokens)
+        if self._value_layers:
+            value = backbone.encode_image(pixels, layers=self._value_layers, **options)
+            found |= {self._depth + layer: tokens for layer, tokens in value.patch_tokens.items()}
+        grounded = self.config.grounding != "none"
+        return replace(plain, patch_tokens=found, pixels=pixels if grounded else None)
 
     def static_text(self, text: TextTower) -> EncodedPrefix:
         """The start token, all that no image changes."""
@@ -190,56 +227,54 @@ class FiLo(Method):
         with_prompt_scores: bool = False,
         class_names: Sequence[str] | None = None,
     ) -> FiLoOutput:
-        """See `Method.forward`."""
+        """See `Method.forward`. Features without pixels, as in training, are not grounded."""
         config = self.config
         start = self.static_text(text) if static is None else static
-        asked = class_names if config.use_class_names else None
-        names = name_pictures(asked, len(features.class_token), otherwise=config.class_word)
-        pair = self._text_pair(features.class_token, text, start, names)
-        layer_maps = self._maps(features, pair)
-        patch_map = _blur(layer_maps.mean(dim=0))
+        names = self.name_classes(class_names, len(features.class_token))
+        look = partial(self._look, features, self._project(features), text, start)
+        boxes = self._find_boxes(features, names)
+        positions = [box_position(each) for each in boxes] or [None] * len(names)
+        pair, layer_maps, patch_map = look(list(map(self.describe, names, positions)))
+        if config.grounding == "self" and features.pixels is not None:
+            positions = [peak_cell(each) for each in patch_map]
+            pair, layer_maps, patch_map = look(list(map(self.describe, names, positions)))
         image = unit(self.adapter(features.class_token))
         cosines = (image[:, None] * pair.detach()).sum(dim=-1) * PAIR_LENGTH
         score = ((cosines[:, 1] + patch_map.amax(dim=(1, 2))) / 2).clamp(0, 1)
         return FiLoOutput(
             score=score,
-            patch_map=patch_map,
+            patch_map=dim_outside(patch_map, boxes) if boxes else patch_map,
             prompt_scores=score[:, None] if with_prompt_scores else None,
             layer_maps=layer_maps,
             image_logits=cosines / config.adapter_temperature,
             text_pair=pair,
+            positions=tuple(positions),
+            boxes=tuple(boxes),
         )
 
     def loss(self, output: FiLoOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """The local loss of every map, summed, and the adapter's cross entropy."""
-        local = [losses.local_loss(layer_map, mask) for layer_map in output.layer_maps]
         return {
-            "local": torch.stack(local).sum(),
+            "local": losses.over_layers(losses.local_loss, output.layer_maps, mask),
             "image": F.cross_entropy(output.image_logits, label),
         }
 
-    def describe(self, class_name: str) -> tuple[list[str], list[str]]:
-        """The words after the context: normal sentences, and abnormal ones.
+    def describe(self, class_name: str, position: int | None = None) -> tuple[list[str], list[str]]:
+        """The sentences of `state_sentences` that this backbone has tokens for.
 
-        The abnormal one of status s at position p stands at 9 s + p, unless some were
-        skipped.
+        Where it has none for any of a position's, those of all positions.
 
         Raises:
             ConfigError: this backbone has no tokens for any of them, or, with
                 `unknown_words="refuse"`, for one.
         """
-        found = self.config.phrases or phrases(class_name)
-        statuses = [
-            *(f"abnormal {class_name} with {phrase}" for phrase in found),
-            *(state.format(class_name) for state in templates.APRIL_STATES[1]),
-        ]
-        sides = (
-            [f"{state.format(class_name)}." for state in templates.APRIL_STATES[0]],
-            [f"{status} at {position}." for status in statuses for position in POSITIONS],
-        )
+        sides = state_sentences(class_name, self._phrases(class_name), position)
         kept = tuple([line for line in lines if self._tokenizer.knows(line)] for lines in sides)
         skipped = [line for lines in sides for line in lines if not self._tokenizer.knows(line)]
-        if skipped and (self.config.unknown_words == "refuse" or not all(kept)):
+        refused = self.config.unknown_words == "refuse"
+        if position is not None and not kept[1] and not refused:
+            return self.describe(class_name)
+        if skipped and (refused or not all(kept)):
             raise ConfigError(
                 f"{self.name}: this backbone's vocabulary lacks words of {skipped[0]!r} and "
                 f"{len(skipped) - 1} more; set unknown_words=skip, use_class_names=false, or "
@@ -247,37 +282,65 @@ class FiLo(Method):
             )
         return kept[0], kept[1]
 
+    def _phrases(self, class_name: str) -> tuple[str, ...]:
+        return self.config.phrases or phrases(class_name)
+
+    def _find_boxes(self, features: ImageFeatures, names: Sequence[str]) -> list[Tensor]:
+        """Of each image (K, 4), best first; nothing without Grounding DINO or pixels."""
+        if self._dino is None or features.pixels is None:
+            return []
+        seen = zip(features.pixels.to(features.class_token.device), names, strict=True)
+        return [self._dino.find(pixels, self._phrases(name)) for pixels, name in seen]
+
+    def _project(self, features: ImageFeatures) -> list[Tensor]:
+        """What each head makes of its tokens, (B, N, D)."""
+        tokens = features.patch_tokens
+        plain = zip(self._plain_layers, self.linears, strict=True)
+        value = zip(self._value_layers, self.shapes, strict=True)
+        return [
+            *(linear(tokens[layer]) for layer, linear in plain),
+            *(shape(tokens[self._depth + layer], features.grid) for layer, shape in value),
+        ]
+
+    def _look(
+        self,
+        features: ImageFeatures,
+        heads: Sequence[Tensor],
+        text: TextTower,
+        start: EncodedPrefix,
+        described: Sequence[tuple[list[str], list[str]]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The text pair of these sentences, every head's map with it, and their blurred mean."""
+        pair = self._text_pair(features.class_token, text, start, described)
+        maps = [
+            pixel_probability(
+                tokens, pair, features.grid, patch_size=self._patch_size,
+                temperature=self.config.temperature / PAIR_LENGTH,
+            )
+            for tokens in heads
+        ]  # fmt: skip
+        layer_maps = torch.stack(maps)
+        return pair, layer_maps, _blur(layer_maps.mean(dim=0))
+
     def _text_pair(
-        self, class_token: Tensor, text: TextTower, start: EncodedPrefix, names: Sequence[str]
+        self,
+        class_token: Tensor,
+        text: TextTower,
+        start: EncodedPrefix,
+        described: Sequence[tuple[list[str], list[str]]],
     ) -> Tensor:
         """(B, 2, D), unit length: the mean of an image's own sentences on either side."""
         learners = (self.normal_prompts, self.abnormal_prompts)
         contexts = [learner(class_token) for learner in learners]
         pairs = []
-        for row, name in enumerate(names):
+        for row, both in enumerate(described):
             sides = []
-            for context, lines in zip(contexts, self.describe(name), strict=True):
+            for context, lines in zip(contexts, both, strict=True):
                 words, end = word_vectors(text, self._tokenizer, lines)
-                own = context[row].expand(len(lines), -1, -1)
-                encoded = text.encode(start, torch.cat([own, words], dim=1), own.shape[1] + end)
+                encoded = encode_prompts(text, start, context[row], words, end)
                 sides.append(templates.mean_direction(encoded))
             pairs.append(torch.stack(sides))
         return torch.stack(pairs)
-
-    def _maps(self, features: ImageFeatures, pair: Tensor) -> Tensor:
-        """(L, B, height, width): upsampled before the softmax, corners aligned."""
-        size = (features.grid[0] * self._patch_size, features.grid[1] * self._patch_size)
-        tokens = features.patch_tokens
-        seen = [
-            linear(tokens[layer])
-            for layer, linear in zip(self._plain_layers, self.linears, strict=True)
-        ] + [
-            shape(tokens[self._depth + layer], features.grid)
-            for layer, shape in zip(self._value_layers, self.shapes, strict=True)
-        ]
-        gap = (pair[:, 1] - pair[:, 0]) * PAIR_LENGTH / self.config.temperature  # (B, D)
-        grids = [grid_map((unit(t) @ gap[..., None])[..., 0], features.grid) for t in seen]
-        return torch.stack([upsample(g, size, align_corners=True).sigmoid() for g in grids])
 
 
 def _blur(maps: Tensor) -> Tensor:

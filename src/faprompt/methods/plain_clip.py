@@ -19,7 +19,14 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import Method, MethodConfig, MethodOutput, MethodParts, ScoreTerm
+from faprompt.methods.base import (
+    Method,
+    MethodConfig,
+    MethodOutput,
+    MethodParts,
+    above_zero,
+    class_token_terms,
+)
 from faprompt.prompts import templates
 from faprompt.scoring import CLIP_AD_TEMPERATURE, abnormal_probability, grid_map
 
@@ -42,10 +49,7 @@ class PlainCLIPConfig(MethodConfig):
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        if not self.temperature > 0:
-            found.append(f"temperature should be above 0, got {self.temperature}")
-        return found
+        return MethodConfig.faults(self) + above_zero(self, "temperature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +109,7 @@ class PlainCLIP(Method):
 
     def explain(self, features: ImageFeatures, output: MethodOutput) -> MethodParts:
         """The class token alone makes the score."""
-        return MethodParts(
-            terms=(
-                ScoreTerm(name="class token", weight=1.0, value=output.score),
-                ScoreTerm(
-                    name="maximum of the map", weight=0.0, value=output.patch_map.amax(dim=(1, 2))
-                ),
-            )
-        )
+        return MethodParts(terms=class_token_terms(output))
 
 
 class CLIPAC(PlainCLIP):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,13 +14,14 @@ from faprompt.methods.anomalyclip import AnomalyCLIP
 from faprompt.methods.anomalyclip_ensemble import AnomalyCLIPEnsemble
 from faprompt.methods.anovl import AnoVL
 from faprompt.methods.april_gan import AprilGAN
-from faprompt.methods.april_gan import count_parameters as count_april_gan
 from faprompt.methods.base import Method, MethodConfig
 from faprompt.methods.cocoop import CoCoOp
 from faprompt.methods.coop import CoOp
-from faprompt.methods.faprompt import FAPrompt, FAPromptConfig, count_parameters
+from faprompt.methods.faprompt import FAPrompt
 from faprompt.methods.filo import FiLo
+from faprompt.methods.patchcore import PatchCore
 from faprompt.methods.plain_clip import CLIPAC, PlainCLIP
+from faprompt.methods.rd4ad import RD4AD
 from faprompt.methods.tcp import TCPV1, TCPV2
 from faprompt.methods.winclip import WinCLIP
 
@@ -39,8 +39,13 @@ METHODS: dict[str, type[Method]] = {
     "tcp-v2": TCPV2,
     "filo": FiLo,
     "faprompt": FAPrompt,
+    "patchcore": PatchCore,
+    "rd4ad": RD4AD,
 }
-KINDS = dict.fromkeys(("clip", "clip-ac", "winclip", "anovl"), "training-free")
+KINDS = {
+    **dict.fromkeys(("clip", "clip-ac", "winclip", "anovl"), "training-free"),
+    **dict.fromkeys(("patchcore", "rd4ad"), "full-shot"),
+}
 
 
 def list_methods() -> list[str]:
@@ -50,24 +55,13 @@ def list_methods() -> list[str]:
 
 def describe_methods() -> list[dict[str, Any]]:
     """A row a method: name, kind, presets, live and reported parameters at the paper's size."""
-    counts = {
-        "faprompt": asdict(count_parameters(FAPromptConfig())),
-        "anomalyclip": {"live": 43_008, "reported": 5_555_200},  # spec 4.7, tested
-        "anomalyclip-ensemble": {"live": 125_952, "reported": 5_638_144},
-        "april-gan": {"live": count_april_gan(), "reported": count_april_gan()},
-        "filo": {"live": 225_693_792, "reported": 225_693_792},  # spec 7.9, tested
-        "coop": {"live": 9_216, "reported": 9_216},
-        "cocoop": {"live": 83_760, "reported": 83_760},
-        "tcp-v1": {"live": 743_616, "reported": 743_616},
-        "tcp-v2": {"live": 743_616, "reported": 743_616},
-    }
     return [
         {
             "name": name,
             "kind": KINDS.get(name, "learned"),
             "presets": list(cls.presets),
-            "parameters": counts.get(name, {"live": 0})["live"],
-            "reported_parameters": counts.get(name, {"reported": 0})["reported"],
+            "parameters": cls.parameters_at_full_size.live,
+            "reported_parameters": cls.parameters_at_full_size.reported,
         }
         for name, cls in METHODS.items()
     ]
@@ -96,6 +90,30 @@ def preset_config(name: str, preset: str) -> MethodConfig:
     return from_mapping(cls.config_class, cls.presets[preset], what=f"{name} options")
 
 
+def preset_recipe(name: str, preset: str) -> Mapping[str, Any]:
+    """Options of training that a method's preset wants otherwise than FAPrompt; see `Method`.
+
+    Raises:
+        ConfigError: no such method or preset; the known ones are listed.
+    """
+    preset_config(name, preset)
+    return method_class(name).recipes.get(preset, {})
+
+
+def own_backbone(name: str, preset: str) -> str:
+    """The backbone that a full-shot method's preset is bound to, or "" where it takes any.
+
+    Raises:
+        ConfigError: no such method; the known ones are listed.
+
+    Example:
+        >>> own_backbone("patchcore", "paper"), own_backbone("patchcore", "common")
+        ('wide_resnet50_2', '')
+    """
+    cls = method_class(name)
+    return cls.backbones.get(preset, "") if cls.full_shot else ""
+
+
 def build_method(
     name: str,
     backbone: Backbone,
@@ -120,6 +138,11 @@ def build_method(
     cls = method_class(name)
     values = {**to_mapping(preset_config(name, preset)), **(options or {})}
     config = from_mapping(cls.config_class, values, what=f"{name} options")
+    if not (backbone.has_text or cls.full_shot):
+        raise ConfigError(
+            f"{name} compares pictures with words, and {backbone.name} has no text tower; take a "
+            "CLIP, such as tiny or ViT-L-14-336."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every GPU's too
         try:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.errors import ConfigError
-from faprompt.methods.base import Method, MethodConfig
-from faprompt.prompts.templates import Average, mean_direction, sentences
+from faprompt.methods.base import MethodConfig, above_zero
+from faprompt.methods.class_names import ClassNameMethod
+from faprompt.prompts.states import StateTexts
+from faprompt.prompts.templates import Average
 from faprompt.prompts.words import Speaker
 from faprompt.scoring import abnormal_probability
 
@@ -36,12 +37,10 @@ class SentenceConfig(MethodConfig):
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
         found = MethodConfig.faults(self)
-        if not self.temperature > 0:
-            found.append(f"temperature should be above 0, got {self.temperature}")
-        return found
+        return found + above_zero(self, "temperature")
 
 
-class SentenceMethod(Method):
+class SentenceMethod(ClassNameMethod):
     """Two text directions a class, from sentences. Children say which templates and states."""
 
     config: SentenceConfig
@@ -52,14 +51,9 @@ class SentenceMethod(Method):
         super().__init__()
         self.config = config
         self._tokenizer = backbone.tokenizer
-        self._encoded: dict[tuple[str, str], list[Tensor]] = {}
+        self._texts = StateTexts(self.states, self.templates)
         pair = self.class_pair(backbone.text, config.class_word)
         self.register_buffer("text_pair", pair, persistent=False)
-
-    @property
-    def uses_class_names(self) -> bool:
-        """As configured."""
-        return self.config.use_class_names
 
     @property
     def value_path(self) -> bool:
@@ -85,39 +79,20 @@ class SentenceMethod(Method):
         Raises:
             ConfigError: a word this backbone has no token for.
         """
-        key = (class_name, str(text.positional_embedding.device))
-        if key not in self._encoded:
-            speaker, lines = Speaker(text, self._tokenizer), self.templates(class_name)
-            with torch.inference_mode(False), torch.no_grad():  # it is kept
-                try:
-                    self._encoded[key] = [
-                        speaker.encode_texts(sentences(lines, words, class_name))
-                        for words in self.states
-                    ]
-                except ValueError as error:
-                    raise ConfigError(
-                        f"{self.name}: {error} Choose another class_word; or set "
-                        "use_class_names=false, and every picture shows "
-                        f"{self.config.class_word!r}."
-                    ) from error
-        return self._encoded[key]
+        with self._naming():
+            return self._texts.features(Speaker(text, self._tokenizer), class_name)
 
     def class_pair(self, text: TextTower, class_name: str) -> Tensor:
-        """(2, D), unit length: normal and abnormal, of one class."""
-        features = self.state_features(text, class_name)
-        return torch.stack([mean_direction(rows, self.config.average) for rows in features])
-
-    def name_classes(self, class_names: Sequence[str] | None) -> list[str] | None:
-        """What each picture shows; None where one pair serves all."""
-        if class_names is None or not self.config.use_class_names:
-            return None
-        return [name.strip() or self.config.class_word for name in class_names]
+        """(2, D), unit length: normal and abnormal, of one class; see `state_features`."""
+        with self._naming():
+            speaker = Speaker(text, self._tokenizer)
+            return self._texts.pair(speaker, class_name, self.config.average)
 
     def text_pairs(self, text: TextTower, class_names: Sequence[str] | None) -> Tensor:
         """(2, D) for all pictures, or (B, 2, D) where they have names."""
-        names = self.name_classes(class_names)
-        if names is None:
+        if class_names is None or not self.config.use_class_names:
             return self.text_pair
+        names = self.name_classes(class_names, len(class_names))
         return torch.stack([self.class_pair(text, name) for name in names])
 
     def chance(self, tokens: Tensor, pair: Tensor) -> Tensor:

@@ -30,14 +30,26 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import Injection, TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import MethodConfig
+from faprompt.methods.base import MethodConfig, ParameterCount, zero_or_above
 from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts import templates
 from faprompt.prompts.meta import MetaNet, quick_gelu
-from faprompt.prompts.words import Speaker, learned_vectors
+from faprompt.prompts.states import StateTexts
+from faprompt.prompts.words import Speaker, encode_prompts, learned_vectors
 
 REDUCTION = 4  # hidden width of the meta-net is D/4 (trainers/tcp.py)
+# trainers/tcp.py and the README, with the batches of the other methods here
+RECIPE: Mapping[str, Any] = {
+    "learning_rate": 0.002,
+    "betas": (0.9, 0.999),
+    "eps": 1e-3,
+    "weight_decay": 5e-4,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "warmup_rate": 1e-5,
+    "epochs": 50,
+}
 KNOWLEDGE_FORMS = {
     "plain": (("This is a photo of {}.",), (("{}",), ("damaged {}",))),
     "winclip": (templates.WINCLIP_TEMPLATES, templates.WINCLIP_STATES),
@@ -61,9 +73,7 @@ class TCPConfig(ClassPromptConfig):
         found = ClassPromptConfig.faults(self)
         if self.injection_layer < 2:
             found.append(f"injection_layer should be at least 2, got {self.injection_layer}")
-        if not 0 <= self.knowledge_weight < float("inf"):
-            found.append(f"knowledge_weight should be 0 or above, got {self.knowledge_weight}")
-        return found
+        return found + zero_or_above(self, "knowledge_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +88,12 @@ class TCPV1(ClassPromptMethod):
 
     name = "tcp-v1"
     config_class: ClassVar[type[MethodConfig]] = TCPConfig
+    parameters_at_full_size = ParameterCount(743_616, 743_616)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
         "image-only": {"local_weight": 0.0},
     }
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(presets, RECIPE)
     config: TCPConfig
 
     def __init__(self, config: TCPConfig, backbone: Backbone) -> None:
@@ -95,7 +107,8 @@ class TCPV1(ClassPromptMethod):
             reduction=REDUCTION,
             activation=quick_gelu,
         )
-        self._known: dict[tuple[str, torch.device], Tensor] = {}  # constants of the backbone
+        lines, states = KNOWLEDGE_FORMS[config.knowledge]
+        self._known = StateTexts(states, lambda _: lines)
 
     def static_text(self, text: TextTower) -> Tensor:
         """(2, D): the pair of `class_word`, un-normalised."""
@@ -125,26 +138,13 @@ class TCPV1(ClassPromptMethod):
     def encode_pairs(self, text: TextTower, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """T (C, 2, D), un-normalised, and what frozen CLIP says, F (C, 2, D), unit length."""
         words, end = (table.flatten(0, 1) for table in self.encode_words(text, names))
-        known = torch.stack([self._knowledge(text, name) for name in names])
+        speaker = Speaker(text, self._tokenizer)
+        known = torch.stack([self._known.pair(speaker, name) for name in names])
         vectors = self.meta_net(known).flatten(0, 1).unflatten(-1, self.context.shape)
-        suffixes = torch.cat([self.context.expand(len(words), -1, -1), words], dim=1)
-        encoded = text.encode(
-            text.encode_prefix(self.start_word),
-            suffixes,
-            len(self.context) + end,
-            Injection(vectors, self.injection_layer),
-        )
+        injected = Injection(vectors, self.injection_layer)
+        start = text.encode_prefix(self.start_word)
+        encoded = encode_prompts(text, start, self.context, words, end, injected)
         return encoded.unflatten(0, (-1, 2)), known
-
-    def _knowledge(self, text: TextTower, name: str) -> Tensor:
-        """(2, D), unit length. A cache of constants: up to 242 sentences a class."""
-        key = (name, text.positional_embedding.device)
-        if key not in self._known:
-            lines, states = KNOWLEDGE_FORMS[self.config.knowledge]
-            speaker = Speaker(text, self._tokenizer)
-            with torch.inference_mode(False):  # training may follow
-                self._known[key] = templates.state_pair(speaker, lines, states, name)
-        return self._known[key]
 
 
 class TCPV2(TCPV1):

@@ -22,7 +22,15 @@ from torch import Tensor
 from faprompt import losses
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import Method, MethodConfig, MethodOutput, MethodParts, ScoreTerm
+from faprompt.methods.base import (
+    Method,
+    MethodConfig,
+    MethodOutput,
+    MethodParts,
+    above_zero,
+    class_token_terms,
+    zero_or_above,
+)
 from faprompt.scoring import (
     CLIP_AD_TEMPERATURE,
     abnormal_probability,
@@ -42,12 +50,8 @@ class PairConfig(MethodConfig):
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        if not self.temperature > 0:
-            found.append(f"temperature should be above 0, got {self.temperature}")
-        if not 0 <= self.local_weight < float("inf"):
-            found.append(f"local_weight should be 0 or above, got {self.local_weight}")
-        return found
+        found = MethodConfig.faults(self) + above_zero(self, "temperature")
+        return found + zero_or_above(self, "local_weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +145,17 @@ class PairMethod(Method):
         terms = {"image": F.cross_entropy(output.image_logits, label)}
         if self.config.local_weight:
             size = (mask.shape[-2], mask.shape[-1])
-            local = [losses.local_loss(upsample(grid, size), mask) for grid in output.layer_maps]
-            terms["local"] = self.config.local_weight * torch.stack(local).sum()
+            maps = (upsample(grid, size) for grid in output.layer_maps)
+            local = losses.over_layers(losses.local_loss, maps, mask)
+            terms["local"] = self.config.local_weight * local
         return {**terms, **output.text.terms}
 
     def explain(self, features: ImageFeatures, output: PairOutput) -> MethodParts:
         """The class token alone makes the score; the maps of several layers are averaged."""
         text, grids = output.text, output.layer_maps
-        chance = output.image_logits.softmax(dim=-1)[:, 1]
-        peak = output.patch_map.amax(dim=(1, 2))
         layers = features.patch_tokens if len(grids) > 1 else {}
         return MethodParts(
-            terms=(
-                ScoreTerm(name="class token", weight=1.0, value=chance),
-                ScoreTerm(name="maximum of the map", weight=0.0, value=peak),
-            ),
+            terms=class_token_terms(output),
             stages={f"of block {layer}": grids[place] for place, layer in enumerate(layers)},
             prompt_maps=None if text.abnormal is None else self._maps_by_prompt(features, text),
         )

@@ -19,7 +19,12 @@ from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, TextTower
-from faprompt.prompts.words import learned_vectors, start_vector, word_vectors
+from faprompt.prompts.words import (
+    encode_prompts,
+    learned_vectors,
+    start_vector,
+    word_vectors,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,5 @@ class CompoundPrompts(nn.Module):
         )
 
     def _encode_abnormal(self, text: TextTower, prefix: EncodedPrefix, tokens: Tensor) -> Tensor:
-        words = self.abnormal_words.expand(len(tokens), -1, -1)
-        suffixes = torch.cat([tokens, words], dim=1)
-        return text.encode(prefix, suffixes, suffixes.shape[1] - 1, self.deep)
+        words = self.abnormal_words
+        return encode_prompts(text, prefix, tokens, words, len(words) - 1, self.deep)

@@ -8,9 +8,11 @@ Source: models/FiLo.py of CASIA-IVA-Lab/FiLo (Apache-2.0).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
+from faprompt.prompts.templates import APRIL_STATES
 from faprompt.prompts.words import readable
 
 POSITIONS = (
@@ -33,6 +35,30 @@ def phrases(class_name: str) -> tuple[str, ...]:
     name = readable(class_name).lower()
     table = _table()
     return table.get(name, table.get(name.rstrip("0123456789"), ()))
+
+
+def state_sentences(
+    class_name: str, found: Sequence[str], position: int | None = None
+) -> tuple[list[str], list[str]]:
+    """FiLo's words after the context: normal sentences, and abnormal ones.
+
+    Args:
+        class_name: in words.
+        found: phrases of what can be wrong with it; five general states follow them.
+        position: 0 to 8, the only one to be told; None for all nine, the abnormal sentence of
+            status s at position p standing at 9 s + p.
+
+    Example:
+        >>> state_sentences("nut", ["cracks"], 4)[1][:2]
+        ['abnormal nut with cracks at center.', 'damaged nut at center.']
+    """
+    normal, general = ([state.format(class_name) for state in side] for side in APRIL_STATES)
+    statuses = [*(f"abnormal {class_name} with {phrase}" for phrase in found), *general]
+    places = POSITIONS if position is None else (POSITIONS[position],)
+    return (
+        [f"{state}." for state in normal],
+        [f"{status} at {place}." for status in statuses for place in places],
+    )
 
 
 @cache

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from faprompt.clip.text import TextTower
+from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower
 from faprompt.clip.tokens import Tokenizer
 
 INIT_STD = 0.02  # of all prompt vectors, in every code named above
@@ -43,9 +43,9 @@ def name_pictures(class_names: Sequence[str] | None, count: int, *, otherwise: s
 
 
 def start_vector(text: TextTower, tokenizer: Tokenizer) -> Tensor:
-    """(1, width): the start token, which every prompt begins with."""
+    """(1, width): the start token, which every prompt begins with; a copy, without gradient."""
     device = text.token_embedding.weight.device
-    return text.embed_tokens(torch.tensor([tokenizer.start], device=device))
+    return text.embed_tokens(torch.tensor([tokenizer.start], device=device)).detach().clone()
 
 
 def word_vectors(
@@ -65,7 +65,33 @@ def word_vectors(
         ValueError: a word this backbone has no token for, or a sentence too long for it.
     """
     ids = tokenizer(sentences)[:, 1:].to(text.token_embedding.weight.device)
-    return text.embed_tokens(ids), ids.argmax(dim=-1)
+    return text.embed_tokens(ids), text.find_end(ids)
+
+
+def encode_prompts(
+    text: TextTower,
+    start: EncodedPrefix,
+    context: Tensor,
+    words: Tensor,
+    end: Tensor | int,
+    deep: DeepPrompts | Injection | None = None,
+) -> Tensor:
+    """Features of prompts: what all begin with, then learned vectors, then frozen words.
+
+    Args:
+        text: the tower.
+        start: the common beginning, from `encode_prefix` with the same `deep`.
+        context: (N, T, width), or (T, width) for all.
+        words: (N, S, width) as from `word_vectors`, or (S, width) for all.
+        end: place of the end token within the words; one for all, or (N,) int64.
+        deep: as in `TextTower.encode`.
+
+    Returns:
+        (N, D), not normalised.
+    """
+    count = len(context) if context.ndim == 3 else len(words)
+    parts = [part.expand(count, -1, -1) for part in (context, words)]
+    return text.encode(start, torch.cat(parts, dim=1), context.shape[-2] + end, deep)
 
 
 @dataclass(frozen=True, slots=True)

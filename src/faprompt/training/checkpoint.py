@@ -1,8 +1,8 @@
 """One file that a run goes on from: tensors as safetensors, numbers as JSON in its header.
 
-    method/<name>               every parameter and buffer of the method
-    adam/<state>/<parameter>    step, exp_avg, exp_avg_sq
-    losses                      (steps, terms + 2) float64, see `curves.LossLog`
+    method/<name>                    every parameter and buffer of the method
+    optimizer/<state>/<parameter>    Adam's step, exp_avg, exp_avg_sq; SGD's momentum_buffer
+    losses                           (steps, terms + 2) float64, see `curves.LossLog`
 
 Nothing is pickled. The file is replaced in one move, so a crash leaves the former one.
 """
@@ -24,7 +24,7 @@ from faprompt.training._files import write_atomic
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _HEADER = "faprompt_training"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ def save_checkpoint(
     """Write a checkpoint, atomically."""
     from safetensors.torch import save
 
-    names = [name for name, _ in method.named_parameters()]
+    names = _parameter_names(optimizer)
     tensors = {f"method/{name}": value for name, value in method.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         for kind, value in state.items():
-            tensors[f"adam/{kind}/{names[index]}"] = torch.as_tensor(value)
+            tensors[f"optimizer/{kind}/{names[index]}"] = torch.as_tensor(value)
     tensors["losses"] = losses
     ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     write_atomic(path, save(ready, metadata={_HEADER: json.dumps(asdict(header))}))
@@ -85,7 +85,7 @@ def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
 def restore(
     tensors: Mapping[str, Tensor], method: Method, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put parameters and Adam's memory back.
+    """Put parameters and the optimizer's memory back.
 
     Raises:
         ModelError: names or shapes are not this method's.
@@ -96,10 +96,10 @@ def restore(
     except RuntimeError as error:
         raise ModelError(f"The checkpoint does not fit {method.name!r}: {error}") from error
     memory: dict[int, dict[str, Tensor]] = {}
-    for index, (name, _) in enumerate(method.named_parameters()):
+    for index, name in enumerate(_parameter_names(optimizer)):
         kinds = {
             key.split("/", 1)[0]: value
-            for key, value in _under(tensors, "adam/").items()
+            for key, value in _under(tensors, "optimizer/").items()
             if key.split("/", 1)[1] == name
         }
         if kinds:  # a parameter no gradient has reached yet has none
@@ -127,6 +127,11 @@ def require_same_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path
 
 
 _ABSENT = object()
+
+
+def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
+    """In the order in which the optimizer counts its parameters: group by group."""
+    return [name for group in optimizer.param_groups for name in group["param_names"]]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from faprompt.config import to_mapping
 
 Switch = Literal["auto", "on", "off"]
 
@@ -17,17 +19,24 @@ WORK_OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How prompts are trained. Sources: [B.1] appendix, [C] public code, [ours].
+    """How prompts are trained. Sources: [B.1] appendix, [C] public code, [Dassl], [ours].
 
-    A run resumes only with the same values, those of `WORK_OPTIONS` excepted.
+    The defaults are FAPrompt's; what other methods want is in `Method.recipes`, see `recipes`.
+    A run resumes only with the same values, those of `WORK_OPTIONS` excepted; the epochs that
+    a cosine spans are no such option.
     """
 
     epochs: int = 7  # [B.1]; train.py has 10, train.sh 15, test.sh loads epoch 7. May grow later
     batch_size: int = 8  # [B.1], [C]
-    learning_rate: float = 1e-3  # [B.1], [C]; no schedule
-    betas: tuple[float, float] = (0.5, 0.999)  # [C] train.py
-    eps: float = 1e-8  # [C] Adam's default
-    weight_decay: float = 0.0  # [C] Adam's default
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # [B.1], [C]
+    learning_rate: float = 1e-3  # [B.1], [C]
+    betas: tuple[float, float] = (0.5, 0.999)  # [C] train.py; of adam and adamw
+    eps: float = 1e-8  # [C] Adam's default; of adam and adamw
+    momentum: float = 0.0  # of sgd
+    weight_decay: float = 0.0  # [C] Adam's default; adamw takes it off the parameters instead
+    schedule: Literal["constant", "cosine"] = "constant"  # [B.1], [C]; see `learning_rate_at`
+    warmup_epochs: int = 0  # [B.1], [C]; before the schedule begins
+    warmup_rate: float = 1e-5  # [Dassl] their learning rate
     seed: int = 111  # [B.1], [C]; here it orders the pictures of every epoch
     cache_dtype: Literal["float32", "float16"] = "float32"  # [ours] of patch tokens, see below
     bit_depth: int | None = None  # [ours] bits a camera used in values stored with more than 8
@@ -53,6 +62,12 @@ class TrainingConfig:
             raise ValueError("; ".join(faults))
 
 
+def run_options(config: TrainingConfig) -> dict[str, Any]:
+    """The options that a resumed run shares with its first session, as plain data."""
+    free = set(WORK_OPTIONS) - ({"epochs"} if config.schedule == "cosine" else set())
+    return {name: value for name, value in to_mapping(config).items() if name not in free}
+
+
 def default_cache_dir() -> Path:
     """`$XDG_CACHE_HOME/faprompt/features`, or `~/.cache/faprompt/features`."""
     import os
@@ -70,6 +85,7 @@ def _faults(config: TrainingConfig) -> list[str]:
             ("encode_batch_size", 1),
             ("readers", 1),
             ("checkpoint_every_steps", 0),
+            ("warmup_epochs", 0),
             ("weight_decay", 0),
             ("cache_limit_gb", 0),
         )
@@ -77,9 +93,16 @@ def _faults(config: TrainingConfig) -> list[str]:
     ]
     positive = [
         f"{name} should be above 0, got {getattr(config, name)}"
-        for name in ("learning_rate", "eps")
+        for name in ("learning_rate", "eps", "warmup_rate")
         if not getattr(config, name) > 0
     ]
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
         positive.append(f"betas should be two numbers in 0..1, 1 excluded, got {config.betas}")
+    if not 0 <= config.momentum < 1:
+        positive.append(f"momentum should be in 0..1, 1 excluded, got {config.momentum}")
+    elif config.momentum and config.optimizer != "sgd":
+        positive.append(
+            f"momentum={config.momentum} is of sgd, and optimizer is {config.optimizer}; "
+            "leave one of them out"
+        )
     return low + positive

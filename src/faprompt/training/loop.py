@@ -19,7 +19,7 @@ from faprompt.config import to_mapping
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method
 from faprompt.records import Sample
-from faprompt.training.config import WORK_OPTIONS, TrainingConfig
+from faprompt.training.config import TrainingConfig, run_options
 from faprompt.training.features import Encoder, FeatureRecipe, feature_recipe, prepare_features
 from faprompt.training.masks import PackedMasks, choose_samples, read_masks
 from faprompt.training.pictures import Pictures
@@ -98,10 +98,9 @@ def run_identity(
     masks: PackedMasks,
 ) -> dict[str, Any]:
     """All that a resumed run must have in common with its first session, as plain data."""
-    options = {k: v for k, v in to_mapping(config).items() if k not in WORK_OPTIONS}
     features = recipe.about()
     return {
-        **options,
+        **run_options(config),
         "method": {"name": method.name, **to_mapping(method.config)},
         "features": features,
         "data": {

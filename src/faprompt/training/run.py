@@ -1,4 +1,4 @@
-"""The steps of one training: batch, forward, loss, gradients, Adam, checkpoint.
+"""The steps of one training: batch, forward, loss, gradients, update, checkpoint.
 
 The global random state is left alone: the order of epoch e comes from its own generator,
 seeded by (seed, e). So a run that was interrupted and resumed takes the same steps as one
@@ -33,6 +33,7 @@ from faprompt.training.config import TrainingConfig
 from faprompt.training.curves import LossLog
 from faprompt.training.features import FeatureSource, Origin
 from faprompt.training.masks import PackedMasks
+from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from faprompt.training.progress import Notify, Progress, ProgressCallback
 
 
@@ -49,7 +50,7 @@ class TrainingReport:
     features: Origin | None  # None where no step was left to take
     encoded: int  # pictures that went through the image tower in this session
     image_seconds: float  # reading and encoding pictures
-    step_seconds: float  # prompts, losses, gradients, Adam, reading cached tokens
+    step_seconds: float  # prompts, losses, gradients, updates, reading cached tokens
     epoch_means: tuple[dict[str, float], ...]  # every term and "total", per epoch
     loss_csv: Path
     loss_png: Path
@@ -69,7 +70,7 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 
 
 class TrainingRun:
-    """The state of one training: parameters, Adam's memory, losses, and how far it came."""
+    """The state of one training: parameters, optimizer, losses, and how far it came."""
 
     def __init__(
         self,
@@ -86,13 +87,7 @@ class TrainingRun:
         self.labels = torch.tensor([sample.label for sample in samples])
         self.class_names = [sample.class_name for sample in samples]
         self.masks, self.identity, self.progress = masks, identity, progress
-        self.optimizer = torch.optim.Adam(
-            method.parameters(),
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-        )
+        self.optimizer = build_optimizer(method, config)
         self.steps_per_epoch = -(-len(samples) // config.batch_size)
         self.steps = config.epochs * self.steps_per_epoch
         self.log = LossLog(out_dir, self.steps_per_epoch, config.tensorboard)
@@ -151,7 +146,7 @@ class TrainingRun:
             features.close()
 
     def take_step(self, features: FeatureSource) -> None:
-        """One batch: forward, loss, gradients, Adam."""
+        """One batch: forward, loss, gradients, update."""
         epoch, place = divmod(self.done, self.steps_per_epoch)
         began, encoding = time.perf_counter(), features.encoder.seconds
         indices = self._order(epoch)[place * self.config.batch_size :][: self.config.batch_size]
@@ -167,6 +162,7 @@ class TrainingRun:
         self.optimizer.zero_grad()
         total.backward()
         values = self._finite_values(terms, total)
+        set_learning_rate(self.optimizer, learning_rate_at(self.config, epoch))
         self.started = self.done + 1
         self.optimizer.step()
         seconds, encoding = time.perf_counter() - began, features.encoder.seconds - encoding

@@ -10,9 +10,11 @@ from faprompt.clip.weights import load_backbone
 from faprompt.data.base import Dataset
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
+from faprompt.methods.full_shot import FullShotMethod
 from faprompt.methods.registry import build_method
 from faprompt.model_folder import fit_to_backbone, save_model
 from faprompt.training.config import TrainingConfig
+from faprompt.training.full_shot import train_classes
 from faprompt.training.loop import train
 from faprompt.training.progress import Notify, ProgressCallback
 from faprompt.training.run import TrainingReport
@@ -37,6 +39,7 @@ def train_model(
 ) -> TrainingReport:
     """Train a method on a dataset and write the model folder `out`.
 
+    A full-shot method learns each class of the dataset from its normal pictures alone.
     The folder also holds the checkpoint and the loss curves. Arguments as in
     `faprompt train`; errors as in `training.loop.train`. `model_license` and `remarks` go
     into the config and the model card.
@@ -51,17 +54,13 @@ def train_model(
     detector = Detector(
         frozen, built, name=name, description={"backbone": {"source": str(backbone)}}
     )
-    report = train(
-        built,
-        frozen,
-        dataset.require_usable().samples,
-        detector.transform,
-        config,
-        out_dir=out,
-        resume=resume,
-        progress=progress,
-        notify=notify,
-    )
+    usable, transform = dataset.require_usable(), detector.transform
+    where: dict[str, Any] = {"out_dir": out, "resume": resume}
+    where |= {"progress": progress, "notify": notify}
+    if isinstance(built, FullShotMethod):
+        report = train_classes(built, frozen, usable, transform, config, **where)
+    else:
+        report = train(built, frozen, usable.samples, transform, config, **where)
     detector.refresh()
     detector.description |= {
         "license": model_license,
@@ -81,19 +80,25 @@ def _training_record(
     report: TrainingReport,
     precision: str,
 ) -> dict[str, Any]:
-    return {
+    about = {
         "dataset": dataset.name,
         "split": dataset.split,
         "pictures": report.pictures,
         "normal": report.normal,
         "anomalous": report.anomalous,
         "preset": preset,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "learning_rate": config.learning_rate,
         "seed": config.seed,
         "device": config.device,
         "precision": precision,
+    }
+    if not report.epochs:  # remembered, without a step
+        return about
+    return about | {
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "optimizer": config.optimizer,
+        "learning_rate": config.learning_rate,
+        "schedule": config.schedule,
         "final_losses": {
             key: round(value, 6) for key, value in (report.epoch_means or ({},))[-1].items()
         },

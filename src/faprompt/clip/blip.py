@@ -1,0 +1,114 @@
+"""BLIP behind the interface of a CLIP, so that methods run on it unchanged.
+
+    image   patches + positions -> blocks, no ln_pre -> norm -> linear      of every token
+    text    [CLS] V1..V5 damaged object . [SEP]                             word vectors
+              -> + positions -> norm -> BERT's layers, bidirectional        [CLS] -> linear
+
+The image side is our own tower with BLIP's weights in it, so the V-V path is shared code.
+BLIP's final norm belongs to every token, the class token too. The text side is made of
+`transformers`' own modules, without the cross-attention that only its matching head reads.
+
+Source: Li et al., BLIP (ICML 2022); models/vit.py, med.py and blip_itm.py of salesforce/BLIP,
+as `BlipForImageTextRetrieval` of transformers holds them. Ours: features of the contrastive
+(ITC) head, since its matching head wants each prompt beside the picture; a V-V path that
+begins at block 6 as in ViT-L/14, whatever the depth.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.spec import TextSpec, VisionSpec
+from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower, overwrite
+from faprompt.clip.vision import PositionFilter, VisionTower
+
+
+class BlipVisual(nn.Module):
+    """BLIP's image transformer under open_clip's names, on its blocks."""
+
+    def __init__(self, spec: VisionSpec, embed_dim: int, eps: float) -> None:
+        super().__init__()
+        parts = open_clip_module().transformer
+        norm = partial(parts.LayerNorm, eps=eps)
+        patches = (spec.image_size // spec.patch_size) ** 2
+        self.conv1 = nn.Conv2d(3, spec.width, spec.patch_size, stride=spec.patch_size)
+        self.class_embedding = nn.Parameter(torch.empty(spec.width))
+        self.positional_embedding = nn.Parameter(torch.empty(1 + patches, spec.width))
+        self.ln_pre = nn.Identity()
+        self.transformer = parts.Transformer(
+            spec.width, spec.layers, spec.heads, spec.mlp_ratio, norm_layer=norm
+        )
+        self.ln_post = norm(spec.width)
+        self.proj = nn.Linear(spec.width, embed_dim)
+
+
+class BlipVisionTower(VisionTower):
+    """Our image tower with BLIP's ends: every token passes the final norm and a biased layer."""
+
+    def embed(
+        self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """See `VisionTower.embed`; the position table is always resized as BLIP does."""
+        return super().embed(pixels, "plain-bicubic")
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Tokens as a block leaves them (..., width) -> (..., D)."""
+        return self.visual.proj(self.visual.ln_post(tokens.float()))
+
+    def _project_class(self, token: Tensor, ln_post: bool) -> Tensor:
+        return self.project(token)
+
+
+class BlipTextTower(TextTower):
+    """BERT fed with vectors in place of token ids; a text's feature is read at [CLS].
+
+    It looks both ways, so a shared prefix shares no work: every prompt is run whole.
+    """
+
+    def __init__(self, bert: Any, spec: TextSpec, embed_dim: int) -> None:
+        nn.Module.__init__(self)
+        self.spec = spec
+        self.token_embedding = bert.embeddings.word_embeddings
+        self.positional_embedding = bert.embeddings.position_embeddings.weight
+        self.ln_embedding = bert.embeddings.LayerNorm
+        self.layers = bert.encoder.layer
+        self.text_projection = nn.Linear(spec.width, embed_dim)
+
+    def find_end(self, ids: Tensor) -> Tensor:
+        """Places (N,) int64 of the end token, the last one that is no padding (0)."""
+        return ids.count_nonzero(dim=-1) - 1
+
+    def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
+        """See `TextTower.encode_prefix`; the vectors are kept as they are."""
+        self._check_length(len(prefix))
+        return EncodedPrefix(prefix)
+
+    def encode(
+        self,
+        prefix: EncodedPrefix,
+        suffixes: Tensor,
+        end: Tensor | int,
+        deep: DeepPrompts | Injection | None = None,
+    ) -> Tensor:
+        """See `TextTower.encode`; positions after the end token are masked as padding.
+
+        Vectors of each prompt's own may be written over the prefix here, since nobody shares it.
+        """
+        before = prefix.vectors.expand(len(suffixes), -1, -1)
+        vectors = torch.cat([before, suffixes], dim=1)
+        length = vectors.shape[1]
+        self._check_length(length)
+        stream = self.ln_embedding(vectors + self.positional_embedding[:length])
+        last = prefix.length + torch.as_tensor(end, device=stream.device).reshape(-1, 1)
+        padding = torch.arange(length, device=stream.device) > last  # (N or 1, length)
+        mask = torch.zeros_like(padding, dtype=stream.dtype).masked_fill(padding, -math.inf)
+        for number, layer in enumerate(self.layers, start=1):
+            stream = overwrite(stream, 0, deep, number)
+            stream = layer(stream, attention_mask=mask[:, None, None])
+        return self.text_projection(stream[:, 0])

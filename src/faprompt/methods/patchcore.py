@@ -1,0 +1,266 @@
+"""PatchCore: how far is every patch from the nearest patch of normal pictures?
+
+    e(i, j) = 3x3 means of the feature maps of two depths, side by side, at place (i, j)
+    M = a coreset of all e of the normal pictures          greedy k-center
+    d(i, j) = min over m in M of |e(i, j) - m|
+    s = w d*,  d* the largest d,  w = 1 - softmax of |e* - m| over m* and its neighbours
+    score = s / (s + r),  map = the same of d upsampled and smoothed,  r the spread of all e
+
+Embedding, coreset, neighbours and w are anomalib's. Maps are upsampled bilinearly and smoothed
+as scipy does, like the official code's and all of ours; anomalib takes the nearest. The last
+line is ours: it keeps every order and brings distances into 0..1.
+
+Paper: Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022. Facts from
+amazon-science/patchcore-inspection through a written specification (section 6).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, unpack_stages
+from faprompt.methods.base import MethodOutput, at_least_one
+from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
+from faprompt.scoring import grid_map, render_map
+
+SAME = 1e-5  # of their length: patches that differ by less are alike
+STRIDE = STAGES[2][1]  # pixels between patches on the paper's backbone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchCoreConfig(FullShotConfig):
+    """Which patches are looked at, how many are kept, and how they are compared.
+
+    `memory` is written by training: the number of patches kept of each class.
+    """
+
+    image_size: int = 256
+    centre_crop: int = 224  # side in pixels of what is seen of `image_size`; 0 for all
+    map_layers: tuple[int, ...] = ()  # stages, or blocks from 1; () is 2 and 3, or see `layers`
+    value_path: bool = True  # of a transformer: the V-V tokens that all methods here read
+    unit_tokens: bool = False  # the tokens of each layer to unit length, so that none outweighs
+    coreset: float = 0.1  # share of the patches that is kept
+    memory_limit: int = 50_000  # patches a class keeps at most
+    neighbours: int = 9  # that weigh the score; 1 for the largest distance itself
+    memory: tuple[int, ...] = ()
+
+    def faults(self) -> list[str]:
+        """See `MethodConfig.faults`."""
+        found = [*FullShotConfig.faults(self), *at_least_one(self, "memory_limit", "neighbours")]
+        if not 0 < self.coreset <= 1:
+            found.append(f"coreset should be above 0 and at most 1, got {self.coreset}")
+        margin = self.image_size - self.centre_crop
+        if self.centre_crop < 0 or (self.centre_crop and (margin < 0 or margin % (2 * STRIDE))):
+            found.append(
+                f"centre_crop should be 0, or leave a margin of whole {STRIDE}-pixel patches "
+                f"of image_size={self.image_size}, got {self.centre_crop}"
+            )
+        if len(self.memory) != len(self.classes):
+            found.append(f"memory should be one number a class, got {len(self.memory)}")
+        if any(not 1 <= kept <= self.memory_limit for kept in self.memory):
+            found.append(f"memory should be in 1..{self.memory_limit} a class, got {self.memory}")
+        return found
+
+
+class PatchCore(FullShotMethod):
+    """A memory of normal patches for every class; no parameter moves."""
+
+    name = "patchcore"
+    remembers = True
+    written = ("classes", "memory")
+    config_class = PatchCoreConfig
+    presets = {
+        "paper": {},
+        "code": {"neighbours": 1},
+        "common": {"image_size": 518, "centre_crop": 0, "unit_tokens": True},
+    }
+    backbones = {"paper": WIDE_RESNET, "code": WIDE_RESNET}
+    config: PatchCoreConfig
+
+    def __init__(self, config: PatchCoreConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self._stages = not backbone.has_text
+        if config.centre_crop and not self._stages:
+            raise ValueError(
+                f"centre_crop={config.centre_crop} goes with {WIDE_RESNET}; on this backbone take "
+                "--preset common, or --backbone with a file of that network"
+            )
+        vision = backbone.spec.vision
+        depth = len(STAGES) if self._stages else vision.layers
+        if any(not 1 <= layer <= depth for layer in config.map_layers):
+            raise ValueError(f"map_layers should lie in 1..{depth}, got {config.map_layers}")
+        middle = {2, 3} if self._stages else {math.ceil(depth / 2), math.ceil(3 * depth / 4)}
+        self._layers = tuple(sorted(set(config.map_layers) or middle))
+        self._patch_size = vision.patch_size
+        self._widths = [STAGES[k][0] if self._stages else vision.width for k in self._layers]
+        self.models = nn.ModuleList(_Memory(kept, sum(self._widths)) for kept in config.memory)
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """As configured; of a transformer else those that end half and three quarters of it."""
+        return None if self._stages else self._layers
+
+    @property
+    def value_path(self) -> bool:
+        """As configured; a convolutional network has no such path."""
+        return self.config.value_path and not self._stages
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        """Tokens as the blocks leave them."""
+        return {} if self._stages else {"raw_tokens": True}
+
+    @property
+    def interpolation(self) -> Literal["bicubic", "bilinear"]:
+        """Bilinear for the paper's backbone, as the official code has it."""
+        return "bilinear" if self._stages else "bicubic"
+
+    @property
+    def sigma_px(self) -> float:
+        """0: maps are smoothed here, while they are distances."""
+        return 0.0
+
+    def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
+        """See `Method.encode_image`; of the middle of the picture, where a crop is configured."""
+        margin = self._margin
+        rows, columns = (slice(margin, side - margin) for side in pixels.shape[-2:])
+        return super().encode_image(backbone, pixels[..., rows, columns])
+
+    @property
+    def _margin(self) -> int:
+        """Pixels on each side that are not seen."""
+        config = self.config
+        return (config.image_size - config.centre_crop) // 2 if config.centre_crop else 0
+
+    def embed(self, features: ImageFeatures) -> Tensor:
+        """(B, channels, rows, columns): what the memory is made of and compared with."""
+        maps = self._maps(features)
+        if self.config.unit_tokens:
+            maps = {layer: F.normalize(planes, dim=1) for layer, planes in maps.items()}
+        pooled = {layer: F.avg_pool2d(planes, 3, 1, 1) for layer, planes in maps.items()}
+        return self._scorer(torch.empty(0)).generate_embedding(pooled)
+
+    def _maps(self, features: ImageFeatures) -> dict[int, Tensor]:
+        if self._stages:
+            stages = unpack_stages(features)
+            return {layer: stages[layer] for layer in self._layers}
+        tokens = features.patch_tokens
+        return {layer: grid_map(tokens[layer].mT, features.grid) for layer in self._layers}
+
+    def score_class(self, model: nn.Module, features: ImageFeatures) -> MethodOutput:
+        """See `FullShotMethod.score_class`."""
+        assert isinstance(model, _Memory)
+        embedding = self.embed(features)
+        rows, columns = embedding.shape[-2:]
+        scorer = self._scorer(model.patches)
+        flat = scorer.reshape_embedding(embedding)
+        found, places = scorer.nearest_neighbors(flat, n_neighbors=1)
+        distances, places = (values.reshape(len(embedding), -1) for values in (found, places))
+        score = scorer.compute_anomaly_score(distances, places, flat)
+        grid = distances.reshape(-1, rows, columns)
+        return MethodOutput(
+            score=_share(score, model.spread),
+            patch_map=_share(self._render(grid, features.grid), model.spread),
+        )
+
+    def _render(self, grid: Tensor, cells: tuple[int, int]) -> Tensor:
+        """Distances (B, rows, columns) -> smoothed ones (B, height, width) of the whole input.
+
+        What the crop leaves out takes the distance of the nearest patch that is seen.
+        """
+        margin = self._margin
+        pad = (margin // STRIDE,) * 4
+        grid = F.pad(grid[:, None], pad, mode="replicate")[:, 0]
+        height, width = (side * self._patch_size + 2 * margin for side in cells)
+        peak = grid.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(grid.dtype).tiny)
+        smooth = render_map(grid / peak, model_size=(height, width), sigma_px=self.config.sigma_px)
+        return smooth * peak
+
+    @torch.no_grad()
+    def remember(self, class_name: str, batches: Iterable[ImageFeatures], *, seed: int) -> str:
+        """See `FullShotMethod.remember`; the seed is of the coreset's start and projection."""
+        scorer = self._scorer(torch.empty(0))
+        seen = torch.cat([scorer.reshape_embedding(self.embed(batch)) for batch in batches])
+        kept = seen[choose_coreset(seen, self._memory_size(len(seen)), seed=seed)]
+        model = _Memory(*kept.shape).to(kept.device)
+        model.patches.copy_(kept)
+        model.spread.copy_(_spread(seen))
+        self.models = nn.ModuleList([model])
+        self.config = replace(self.config, classes=(class_name,), memory=(len(kept),))
+        return f"{class_name}: {len(kept):,} of {len(seen):,} patches kept."
+
+    def _memory_size(self, patches: int) -> int:
+        return min(max(1, int(self.config.coreset * patches)), self.config.memory_limit)
+
+    def _scorer(self, memory: Tensor) -> Any:
+        """anomalib's model without its network, in place of which there is the backbone."""
+        kind = anomalib_module("models.image.patchcore.torch_model").PatchcoreModel
+        scorer = kind.__new__(kind)
+        nn.Module.__init__(scorer)
+        scorer.layers, scorer.memory_bank = self._layers, memory
+        scorer.num_neighbors = min(self.config.neighbours, max(1, len(memory)))
+        return scorer
+
+
+class _Memory(nn.Module):
+    """patches: (R, channels), those kept. spread: of all that were seen, see `_spread`."""
+
+    patches: Tensor
+    spread: Tensor
+
+    def __init__(self, kept: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("patches", torch.zeros(kept, channels))
+        self.register_buffer("spread", torch.zeros(()))
+
+
+def choose_coreset(patches: Tensor, count: int, *, seed: int) -> Tensor:
+    """Numbers of `count` of the patches (N, channels), far from each other, by anomalib.
+
+    The first is drawn; each other is the farthest from all before it, in a random projection.
+    """
+    if count == len(patches):
+        return torch.arange(count)
+    module = anomalib_module("models.components.sampling.k_center_greedy")
+    sampler = module.KCenterGreedy(patches, sampling_ratio=1.0)
+    sampler.coreset_size = count  # exactly, where a share would be rounded
+    with _seeded(seed), redirect_stderr(io.StringIO()):  # its progress bar knows no terminal
+        return torch.tensor(sampler.select_coreset_idxs())
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """torch's and numpy's global states from a seed, and back afterwards."""
+    before = np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
+
+def _spread(patches: Tensor) -> Tensor:
+    """Mean distance of patches (N, channels) from their mean; 1 where all are alike."""
+    mean = patches.mean(dim=0)
+    spread = (patches - mean).norm(dim=1).mean()
+    return torch.where(spread > SAME * mean.norm(), spread, torch.ones_like(spread))
+
+
+def _share(distance: Tensor, spread: Tensor) -> Tensor:
+    """d / (d + r): 0 at no distance, a half at the spread of normal patches, 1 nowhere."""
+    return distance / (distance + spread)
