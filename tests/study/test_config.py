@@ -14,8 +14,8 @@ from faprompt.study.series import published_point
 from tests.study import toys
 
 NAMES = {
-    "ablation", "backbones", "complexity", "deep-prompts", "fullshot", "prompts-and-patches",
-    "seeds", "selection", "tcp", "token-lengths",
+    "ablation", "backbones", "complexity", "deep-prompts", "fullshot", "galleries",
+    "prompt-spread", "prompts-and-patches", "seeds", "selection", "tcp", "token-lengths",
 }  # fmt: skip
 
 
@@ -44,21 +44,22 @@ class TestPaperStudies:
         own.write_text("")
         assert list_studies()["tcp"].resolve() == own
 
-    @pytest.mark.parametrize("name", sorted(NAMES - {"complexity"}))
+    @pytest.mark.parametrize("name", sorted(NAMES - {"complexity", "galleries"}))
     def test_it_is_the_papers_protocol(self, name):
         plan = runs(name)
         config = plan.config
         assert config.backbones[-1] == "ViT-L-14-336" and config.evaluation.pro_200
-        assert (config.training.epochs, config.training.batch_size) == (7, 8)
+        assert config.training == {}, "every method by its own recipe"
         assert config.seeds[0] == 111
-        trained = {c.trained_on.entry.id for c in plan.cells if c.trained_on}
+        zero_shot = [c for c in plan.cells if c.trained_on and not c.column.method.full_shot]
+        trained = {c.trained_on.entry.id for c in zero_shot}
         assert trained == ({"mvtec", "visa"} if name == "fullshot" else {"mvtec"})
         assert len(plan.sources) == (5 if name == "fullshot" else 18)
         learning = [column for column in plan.columns if column.learns]
         missing = len(plan.columns) - len(learning)
         expected = 18 * len(learning) * len(config.seeds)
-        assert len(plan.cells) == (5 * 4 if name == "fullshot" else expected)
-        assert missing == (2 if name == "fullshot" else 0)
+        assert len(plan.cells) == (5 * 5 if name == "fullshot" else expected)
+        assert missing == 0
 
     def test_prompts_and_patches_are_ten_runs_and_the_default_is_one(self):
         found = settings(runs("prompts-and-patches"))
@@ -95,9 +96,16 @@ class TestPaperStudies:
         }  # fmt: skip
         assert len(runs("seeds").config.seeds) == 5
 
-    def test_full_shot_methods_are_named_as_missing(self):
-        lacking = {c.column.title for c in runs("fullshot").cells if c.column.missing}
-        assert lacking == {"PatchCore", "RD4AD"}
+    def test_full_shot_methods_keep_their_backbone_and_learn_from_the_tested_set(self):
+        plan = runs("fullshot", backbones=("tiny",), train_on="visa")
+        assert {column.title: column.backbone for column in plan.columns} == {
+            "AnomalyCLIP": "tiny", "FAPrompt": "tiny", "PatchCore": "wide_resnet50_2",
+            "PatchCore, shared backbone": "tiny", "RD4AD": "wide_resnet50_2",
+        }  # fmt: skip
+        for cell in plan.cells:
+            own = cell.trained_on.split == "train" and cell.trained_on.entry is cell.source.entry
+            assert own == cell.column.method.full_shot
+            assert own or cell.trained_on.entry.id == "visa"
 
     @pytest.mark.parametrize("number, name", [(4, "fullshot"), (5, "tcp"), (6, "deep-prompts")])
     def test_every_printed_number_stands_beside_its_point(self, number, name):
@@ -143,7 +151,7 @@ class TestChanges:
                     train_on="shelf", seeds=(1, 2))  # fmt: skip
         assert [s.entry.key for s in plan.sources] == ["shelf", "drawer"]
         assert {s.entry.group_name for s in plan.sources} == {"all sets"}
-        assert plan.config.table.rows == "datasets" and plan.config.training.epochs == 2
+        assert plan.config.table.rows == "datasets" and plan.config.training == {"epochs": 2}
         assert plan.config.seeds == (1, 2) and plan.config.backbones == ("tiny",)
         assert {c.trained_on.entry.key for c in plan.cells} == {"shelf"}
 
@@ -151,6 +159,18 @@ class TestChanges:
         plan = runs("ablation", datasets=("visa", "tn3k"))
         assert plan.config.table.rows == "groups"
         assert [s.entry.group_name for s in plan.sources] == ["industrial", "medical"]
+
+    def test_equal_settings_are_two_runs_where_their_recipes_differ(self):
+        """`original` of CoCoOp, by its preset and spelled out: the latter trains as `paper`."""
+        method = {"method": "cocoop"}
+        spelled = {"plain_path": True, "local_weight": 0.0, "temperature": 0.01}
+        points = [
+            {"label": "preset", "preset": "original", **method},
+            {"label": "spelled", "options": spelled, **method},
+            {"label": "again", "options": dict(spelled), **method},
+        ]
+        study = toys.study(axes=[{"name": "a", "title": "a", "points": points}], claims=[])
+        assert [column.title for column in study.plan.columns] == ["preset", "spelled / again"]
 
     def test_runs_go_dataset_by_dataset(self):
         cells = toys.study().plan.cells

@@ -102,3 +102,45 @@ def test_a_file_of_another_kind_is_refused(tmp_path, text):
 def test_no_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         redraw(tmp_path)
+
+
+def test_bars_are_the_interval_over_pictures_where_seeds_give_none(tmp_path):
+    import matplotlib.axes
+
+    seen = []
+    plain = matplotlib.axes.Axes.errorbar
+
+    def spy(self, x, y, xerr=None, **options):
+        seen.append((np.atleast_1d(x).tolist(), None if xerr is None else np.ravel(xerr).tolist()))
+        return plain(self, x, y, xerr=xerr, **options)
+
+    dots = (
+        dot("a", 0.8, form="dots", low=0.75, high=0.9, replicates=np.zeros(3)),
+        dot("b", 0.7, form="dots", low=0.1, high=0.9, spread=0.02), dot("c", 0.6, form="dots"),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matplotlib.axes.Axes, "errorbar", spy)
+        write_figure(dots, tmp_path)
+    assert seen[0] == ([80.0], pytest.approx([5.0, 10.0]))
+    assert seen[1] == ([70.0], pytest.approx([2.0, 2.0])) and seen[2] == ([60.0], None)
+    assert read_figure(tmp_path / CSV_NAME) == dots
+    assert "replicates" not in (tmp_path / CSV_NAME).read_text()
+
+
+@pytest.mark.parametrize("form", ["lines", "dots"])
+def test_tenths_of_a_point_do_not_fill_an_axis(form):
+    import matplotlib.figure
+
+    kept = []
+    plain = matplotlib.figure.Figure.savefig
+
+    def spy(self, *args, **options):
+        kept.append(self.axes[0].get_ylim() if form == "lines" else self.axes[0].get_xlim())
+        return plain(self, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matplotlib.figure.Figure, "savefig", spy)
+        draw((dot("a", 0.941, form=form, x=1.0), dot("b", 0.943, form=form, x=2.0)), "svg")
+        draw((dot("a", 0.7, form=form, x=1.0), dot("b", 0.9, form=form, x=2.0)), "svg")
+    (low, high), (lowest, highest) = kept
+    assert (low, high) == pytest.approx((93.2, 95.2)) and 20 < highest - lowest < 26

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from faprompt.study.config import Claim
-from faprompt.study.seeds import differences, welch_interval
+from faprompt.study.differences import picture_differences, seed_differences, welch_interval
 from faprompt.study.words import judge, paragraph, seed_sentences
 from tests.study import toys
 from tests.study.toys import dot
@@ -75,10 +75,39 @@ def test_a_difference_is_held_against_the_seeds():
         return [dot(label, value, source="seed") for value in values]
 
     near, far = seeds("b", (0.5, 0.9, 0.6)), seeds("c", (0.1, 0.11, 0.12))
-    found = {(d.first, d.second): d.beyond_seeds for d in
-             differences([*seeds("a", (0.6, 0.7, 0.8)), *near, *far])}  # fmt: skip
+    found = {(d.first, d.second): d.beyond_chance for d in
+             seed_differences([*seeds("a", (0.6, 0.7, 0.8)), *near, *far])}  # fmt: skip
     assert found == {("a", "b"): False, ("a", "c"): True, ("b", "c"): True}
     (line,) = seed_sentences([*seeds("a", (0.6, 0.7, 0.8)), *far])
     assert line.startswith("shelf image AUROC: a less c is +59.0 points [")
     assert line.endswith("larger than what seeds make of it (95 %, Welch).")
     assert seed_sentences(WON) == []
+
+
+def drawn(label, value, wobble, **changes):
+    """A dot with replicates: luck that both share, and its own."""
+    luck = np.linspace(-0.2, 0.2, 200)
+    own = wobble * np.where(np.arange(200) % 2, 1, -1)
+    return dot(label, value, replicates=value + luck + own, **changes)
+
+
+def test_a_claim_says_what_is_beyond_chance():
+    sure = [drawn("K = 1", 0.7, 0.0), drawn("K = 2", 0.71, 0.0)]
+    unsure = [drawn("K = 1", 0.7, 0.0, metric="PRO"), drawn("K = 2", 0.71, 0.05, metric="PRO")]
+    lost = [drawn("K = 1", 0.8, 0, metric="AP"), drawn("K = 2", 0.7, 0, metric="AP")]
+    verdict = judge(CLAIM, [*sure, *unsure, *lost], "ours")
+    assert (verdict.held, verdict.beyond, verdict.places) == (2, 1, 3)
+    assert verdict.against == ("shelf AP: K = 1 is 10.0 points above, beyond chance",)
+    lines = paragraph(toys.config(), [*sure, *unsure], ["x"])
+    assert "it holds in 2 of 2 comparisons, 1 of them beyond chance." in lines[2]
+    assert lines[3].startswith("Beyond chance: the 95 % interval of the difference")
+    assert "shelf PRO K = 2 (71.0, 1.0 points above the worst, K = 1, within chance)" in lines[1]
+    assert "shelf image AUROC K = 2 (71.0, 1.0 points above the worst, K = 1)" in lines[1]
+
+
+def test_differences_over_pictures_are_paired():
+    (found,) = picture_differences([drawn("a", 0.7, 0.0), drawn("b", 0.69, 0.0)])
+    assert (found.first, found.second, found.over) == ("a", "b", "pictures")
+    assert (found.value, found.low, found.high) == pytest.approx((0.01, 0.01, 0.01))
+    assert found.beyond_chance
+    assert picture_differences([dot("a", 0.7), drawn("b", 0.6, 0.0)]) == ()

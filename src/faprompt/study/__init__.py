@@ -4,12 +4,16 @@ from faprompt.study.complexity import MethodCost, measure_costs
 from faprompt.study.config import StudyConfig, list_studies, parse_study, read_study
 from faprompt.study.costs import write_costs
 from faprompt.study.figure import read_figure, redraw
+from faprompt.study.galleries import GalleryResult, run_galleries
 from faprompt.study.plan import Changes, StudyPlan, build_study
+from faprompt.study.prompt_spread import SpreadResult, redraw_study, run_spread
 from faprompt.study.run import StudyResult, run_study
 
 __all__ = [
     "Changes",
+    "GalleryResult",
     "MethodCost",
+    "SpreadResult",
     "StudyConfig",
     "StudyPlan",
     "StudyResult",
@@ -20,6 +24,9 @@ __all__ = [
     "read_figure",
     "read_study",
     "redraw",
+    "redraw_study",
+    "run_galleries",
+    "run_spread",
     "run_study",
     "write_costs",
 ]

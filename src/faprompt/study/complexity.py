@@ -57,8 +57,9 @@ class MethodCost:
 
 
 def chosen_methods(options: CostOptions) -> tuple[str, ...]:
-    """Those asked for, or all."""
-    return options.methods or tuple(list_methods())
+    """Those asked for, or all that see more than one kind of thing."""
+    every = tuple(name for name in list_methods() if not method_class(name).full_shot)
+    return options.methods or every
 
 
 def pick_backbone(name: str, *, drawn: bool, device: str = "cpu", precision: Any = "fp32") -> Any:

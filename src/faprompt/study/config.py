@@ -9,7 +9,8 @@ name = "K"                           text = "ten prompts are better than one"
 title = "Number of prompts K"        better = "K = 10"
 points = [{label = "K = 1", x = 1, options = {prompts = 1}}]    than = ["K = 1"]
 
-A study of cost has one table `[complexity]` instead of all these tables.
+A study of cost has one table `[complexity]` instead of all these tables. A study of how far
+the prompts' maps spread has a table `[spread]` beside them, one that shows pictures `[gallery]`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any, Literal
 from faprompt.config import from_mapping, parse_toml
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import list_methods
+from faprompt.metrics.bootstrap import check_replicates
 
-Form = Literal["lines", "dots", "seeds", "costs"]
+Form = Literal["lines", "dots", "seeds", "costs", "spread", "gallery"]
 PREFIX = "study-"
 
 
@@ -96,6 +98,50 @@ class CostOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpreadOptions:
+    """Whose prompts' maps are compared, and on how many pictures."""
+
+    wide: str  # label of the point whose prompts are said to lie apart
+    narrow: str  # and of the one whose are said to cluster
+    per_label: int = 20  # normal pictures of a dataset that are mapped, and anomalous ones
+    embedded: int = 1  # models of each point, by seed, whose maps are drawn as a t-SNE
+    replicates: int = 1000  # of the bootstrap over pictures; 0 for no intervals of one model
+
+    def __post_init__(self) -> None:
+        check_replicates(self.replicates)
+        if self.wide == self.narrow:
+            raise ValueError(f"wide and narrow should differ, got {self.wide!r} twice")
+        if self.per_label < 2 or self.embedded < 1:
+            raise ValueError(
+                "per_label should be at least 2 and embedded at least 1, got "
+                f"{self.per_label} and {self.embedded}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GalleryOptions:
+    """Which pictures are shown side by side, and on how many sheets."""
+
+    anomalous: int = 3  # of each class, kinds of defect in turn
+    normal: int = 1  # of each class
+    several: int = 8  # of each dataset: several defects in one picture
+    rows: int = 8  # most pictures on a sheet; more go on the next
+    seed: int = 111  # of the draw; not that of a training
+    failures: int = 0  # most pictures per kind of mistake; 0 measures nothing and shows none
+    failures_of: tuple[str, ...] = ()  # labels of points
+
+    def __post_init__(self) -> None:
+        counts = (self.anomalous, self.normal, self.several, self.failures)
+        if min(counts) < 0 or self.rows < 1 or not any(counts[:3]):
+            raise ValueError(
+                "anomalous, normal, several and failures should be 0 or more, rows at least 1, and "
+                f"some pictures be shown; got {counts} and {self.rows}"
+            )
+        if bool(self.failures) != bool(self.failures_of):
+            raise ValueError("failures and failures_of belong together")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyConfig:
     """A whole study: settings of methods under one benchmark, or a study of cost."""
 
@@ -107,6 +153,8 @@ class StudyConfig:
     claims: tuple[Claim, ...] = ()
     benchmark: Mapping[str, Any] = field(default_factory=dict)
     complexity: CostOptions | None = None
+    spread: SpreadOptions | None = None
+    gallery: GalleryOptions | None = None
     base: Path = Path(".")  # the file's folder; what relative paths start from
 
     def __post_init__(self) -> None:
@@ -124,6 +172,26 @@ class StudyConfig:
         wrong = [n for claim in self.claims for n in (claim.better, *claim.than) if n not in labels]
         if wrong:
             raise ValueError(f"claims about points that are not there: {', '.join(wrong)}")
+        self._check_spread(labels)
+        self._check_gallery(labels)
+
+    def _check_spread(self, labels: Sequence[str]) -> None:
+        if (self.figure == "spread") != (self.spread is not None):
+            raise ValueError("figure = 'spread' and [spread] belong together")
+        named = (self.spread.wide, self.spread.narrow) if self.spread else ()
+        wrong = [label for label in named if label not in labels]
+        if wrong:
+            raise ValueError(f"[spread] of points that are not there: {', '.join(wrong)}")
+
+    def _check_gallery(self, labels: Sequence[str]) -> None:
+        if (self.figure == "gallery") != (self.gallery is not None):
+            raise ValueError("figure = 'gallery' and [gallery] belong together")
+        if self.gallery is not None and self.claims:
+            raise ValueError("a gallery has no figures that could bear out claims")
+        named = self.gallery.failures_of if self.gallery else ()
+        wrong = [label for label in named if label not in labels]
+        if wrong:
+            raise ValueError(f"failures of points that are not there: {', '.join(wrong)}")
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -180,9 +248,12 @@ def parse_study(
         points = _records(axis.get("points", ()), Point, f"{what} points")
         axes.append(from_mapping(Axis, {**axis, "points": points}, what=f"{what} axes"))
     plain["claims"] = _records(plain.pop("claims", ()), Claim, f"{what} claims")
-    if "complexity" in plain:
-        given = _table(plain.pop("complexity"), f"{what} [complexity]")
-        plain["complexity"] = from_mapping(CostOptions, given, what=f"{what} [complexity]")
+    for name, record in (
+        ("complexity", CostOptions), ("spread", SpreadOptions), ("gallery", GalleryOptions),
+    ):  # fmt: skip
+        if name in plain:
+            given = _table(plain.pop(name), f"{what} [{name}]")
+            plain[name] = from_mapping(record, given, what=f"{what} [{name}]")
     plain["benchmark"] = _table(plain.pop("benchmark", {}), f"{what} [benchmark]")
     return from_mapping(StudyConfig, {**plain, "axes": tuple(axes), "base": base}, what=what)
 

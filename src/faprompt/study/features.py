@@ -49,6 +49,8 @@ class SharedFeatures:
         method = detector.method
         if type(method).encode_image is not Method.encode_image:
             return
+        if not detector.backbone.has_text:  # feature maps, many times the size of the picture
+            return
         encode = method.encode_image
         about = (
             detector.backbone.state_fingerprint(), detector.backbone.precision, method.layers,

@@ -10,27 +10,21 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from faprompt.errors import ConfigError
+from faprompt.explanation.style import COLOURS, MARKERS, STYLE, picture_bytes
 from faprompt.prediction.rows import write_atomically
 from faprompt.study.config import Form
 from faprompt.study.series import Dot, Source
 
 CSV_NAME = "figure.csv"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 9.0, "axes.linewidth": 0.6,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
-    "grid.linewidth": 0.5, "lines.linewidth": 1.3, "lines.markersize": 4.5,
-    "legend.frameon": False, "svg.hashsalt": "faprompt", "svg.fonttype": "none",
-}  # fmt: skip
-_COLUMNS = tuple(field.name for field in fields(Dot))
+_COLUMNS = tuple(field.name for field in fields(Dot) if field.name != "replicates")
 _PANEL = (2.5, 2.1)  # inches
 _ROW = 0.3  # inches of a setting's line among dots
+_LEAST_SPAN = 2.0  # percent points that an axis shows
 _SPLIT = 0.6  # of that line, over which its colours are spread
 _SMALL: dict[str, Any] = {"markersize": 2.5, "alpha": 0.45, "linestyle": "none"}  # one seed
 
@@ -62,7 +56,8 @@ def to_csv(dots: Iterable[Dot]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows(["" if v is None else v for v in astuple(dot)] for dot in dots)
+    rows = ([getattr(dot, name) for name in _COLUMNS] for dot in dots)
+    writer.writerows(["" if value is None else value for value in row] for row in rows)
     return out.getvalue()
 
 
@@ -105,18 +100,15 @@ def draw(dots: Sequence[Dot], form: str) -> bytes:
             for axes in line[1:] if dots[0].form != "lines" else ():
                 axes.tick_params(labelleft=False)
         _legend(figure, dots, colours)
-        file = io.BytesIO()
-        options: dict[str, Any] = {"metadata": {"Date": None}} if form == "svg" else {"dpi": 200}
-        figure.savefig(file, format=form, **options)
-    return file.getvalue()
+        return picture_bytes(figure, form)
 
 
 def _dot(row: dict[str, str]) -> Dot:
     if row["form"] not in get_args(Form) or row["source"] not in get_args(Source):
         raise ValueError(f"unknown form or source {row['form']!r}, {row['source']!r}")
     numbers = {"x": float(row["x"]), "value": float(row["value"])}
-    spread = float(row["spread"]) if row["spread"] else None
-    return Dot(**{**row, **numbers, "spread": spread})  # type: ignore[arg-type]
+    ends = {name: float(row[name]) if row[name] else None for name in ("spread", "low", "high")}
+    return Dot(**{**row, **numbers, **ends})  # type: ignore[arg-type]
 
 
 def _size(dots: Sequence[Dot], rows: list[str], metrics: list[str]) -> tuple[float, float]:
@@ -138,11 +130,11 @@ def _draw_lines(axes: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
     for series in dict.fromkeys(dot.series for dot in dots):
         for source in ("published", "ours"):
             line = [d for d in dots if (d.series, d.source) == (series, source)]
-            spreads = any(d.spread is not None for d in line)
+            bars = [_bar(d) for d in line]
             if line:
                 axes.errorbar(
                     [d.x for d in line], [_shown(d, d.value) for d in line],
-                    yerr=[_shown(d, d.spread or 0.0) for d in line] if spreads else None,
+                    yerr=list(zip(*bars, strict=True)) if any(map(any, bars)) else None,
                     **_look(colours.index(series), source), elinewidth=0.8, capsize=2,
                 )  # fmt: skip
     ticks = {dot.x: dot.title for dot in dots}
@@ -151,6 +143,7 @@ def _draw_lines(axes: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
     axes.set_xlabel(dots[0].axis if dots else "")
     axes.set_ylabel("%")
     axes.margins(0.08, 0.12)
+    axes.set_ylim(_widened(axes.get_ylim()))
 
 
 def _draw_dots(
@@ -164,12 +157,9 @@ def _draw_dots(
         look = {**_look(place, dot.source), "linestyle": "none"}
         if dot.source == "seed":
             look |= _SMALL
-        spread: Any = None
-        if dot.spread is not None:
-            reach = _shown(dot, dot.spread)
-            lower = min(reach, 0.9 * dot.value) if dot.form == "costs" else reach
-            spread = [[lower], [reach]]  # a logarithmic axis has no place for zero
-        axes.errorbar(_shown(dot, dot.value), y, xerr=spread, elinewidth=0.9, capsize=2, **look)
+        bar = _bar(dot)
+        arms = [[bar[0]], [bar[1]]] if any(bar) else None
+        axes.errorbar(_shown(dot, dot.value), y, xerr=arms, elinewidth=0.9, capsize=2, **look)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -179,6 +169,25 @@ def _draw_dots(
         _logarithmic(axes, [dot.value for dot in dots])
     else:
         axes.set_xlabel("%")
+        axes.set_xlim(_widened(axes.get_xlim()))
+
+
+def _widened(ends: tuple[float, float]) -> tuple[float, float]:
+    """Limits of an axis in percent, so that tenths of a point do not look like much."""
+    lack = max(0.0, _LEAST_SPAN - (ends[1] - ends[0])) / 2
+    return ends[0] - lack, ends[1] + lack
+
+
+def _bar(dot: Dot) -> tuple[float, float]:
+    """How far the bar of a value reaches down and up: over seeds or calls, else over pictures."""
+    if dot.spread is not None:
+        reach = _shown(dot, dot.spread)
+        down = min(reach, 0.9 * dot.value) if dot.form == "costs" else reach
+        return down, reach  # a logarithmic axis has no place for zero
+    if dot.low is None or dot.high is None:
+        return 0.0, 0.0
+    ends = dot.value - dot.low, dot.high - dot.value
+    return max(0.0, _shown(dot, ends[0])), max(0.0, _shown(dot, ends[1]))
 
 
 def _logarithmic(axes: Any, values: Sequence[float]) -> None:
@@ -234,10 +243,12 @@ def _legend(figure: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
             {"markerfacecolor": "none", "markersize": 6.5, "linestyle": "--"},
         ),
     )
+    bars = "bars: standard deviation" if any(dot.spread is not None for dot in dots) else ""
+    bars = bars or ("bars: 95 % over pictures" if any(dot.low is not None for dot in dots) else "")
     for source, name, more in kinds:
         if source in sources:
             lines.append(Line2D([], [], **{**grey, **more}))
-            names.append(name)
+            names.append(f"{name} ({bars})" if bars and source == "ours" else name)
     if dots[0].form != "lines":
         for line in lines:
             line.set_linestyle("none")

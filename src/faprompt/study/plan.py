@@ -13,7 +13,7 @@ from faprompt.benchmark.plan import Column
 from faprompt.benchmark.protocol import group_of
 from faprompt.config import from_mapping, to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.registry import list_methods, method_class, preset_config
+from faprompt.methods.registry import list_methods, method_class, preset_config, preset_recipe
 from faprompt.study.config import Point, StudyConfig
 
 OWN_GROUP = "all sets"  # whose mean counts the sets a user names
@@ -108,7 +108,7 @@ def _entry(points: Sequence[Point], train_on: str) -> dict[str, Any]:
         entry["model"] = first.model
     elif first.method in list_methods():
         entry |= {"preset": first.preset, "options": _needed_options(first)}
-        if train_on:
+        if train_on and not method_class(first.method).full_shot:
             entry["train_on"] = train_on
     printed = next((point for point in points if point.published_as), None)
     if printed is None:  # no such setting in the paper, so nothing stands beside it
@@ -123,7 +123,8 @@ def _run_key(point: Point) -> str:
     _needed_options(point)
     values = {**to_mapping(preset_config(point.method, point.preset)), **point.options}
     config = from_mapping(method_class(point.method).config_class, values, what=point.label)
-    return repr((point.method, sorted(to_mapping(config).items())))
+    recipe = preset_recipe(point.method, point.preset)
+    return repr((point.method, sorted(to_mapping(config).items()), sorted(recipe.items())))
 
 
 def _needed_options(point: Point) -> dict[str, Any]:

@@ -9,19 +9,21 @@ OUT/study.md               the paragraph, the figure, the tables and what it cos
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from faprompt.benchmark import CellResult, Plan, run_benchmark, write_tables
 from faprompt.benchmark.estimate import Rate, count_pictures
 from faprompt.benchmark.run import ProgressBar, silent_bar
+from faprompt.config import from_mapping
 from faprompt.prediction.rows import write_atomically
 from faprompt.study.features import CostBook, SharedFeatures
 from faprompt.study.figure import write_figure
 from faprompt.study.plan import StudyPlan
 from faprompt.study.series import Dot, study_dots
 from faprompt.study.words import paragraph, seed_sentences
+from faprompt.training.config import WORK_OPTIONS, TrainingConfig
 
 STUDY_FILE, COSTS_FILE, FEATURES = "study.md", "costs.csv", "features"
 
@@ -38,6 +40,12 @@ class StudyResult:
     def complete(self) -> bool:
         """Whether every run ended and read all its pictures."""
         return all(r.status == "done" and not (r.record or {})["unreadable"] for r in self.results)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Every dot as plain data, a bootstrap's replicates apart."""
+        rows = [{f.name: getattr(dot, f.name) for f in fields(dot)} for dot in self.dots]
+        return [{k: v for k, v in row.items() if k != "replicates"} for row in rows]
 
 
 def run_study(
@@ -118,7 +126,9 @@ def to_markdown(study: StudyPlan, dots: tuple[Dot, ...], tables: str, book: Cost
 
 def feature_limit(plan: Plan) -> float:
     """Bytes of tested pictures' tokens to keep, by the training's own switch and limit."""
-    training = plan.config.training
+    given = plan.config.training
+    told = {name: value for name, value in given.items() if name in WORK_OPTIONS}
+    training = from_mapping(TrainingConfig, told, what="[training]")  # no recipe says these
     return 0.0 if training.cache == "off" else 1e9 * training.cache_limit_gb
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
+
+import numpy as np
 
 from faprompt.benchmark import CellResult, build_tables
 from faprompt.benchmark.grid import Figure, Row, Table
@@ -21,7 +23,11 @@ _MOST_SERIES = 6  # lines of one panel that can be told apart
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One value of a figure. Fractions for metrics; milliseconds and counts for costs."""
+    """One value of a figure. Fractions for metrics; milliseconds and counts for costs.
+
+    spread: standard deviation over seeds or calls. low, high: 95 % interval over pictures.
+    replicates: (replicates,) float64 of the value; not part of `figure.csv`.
+    """
 
     form: Form
     axis: str  # a row of panels, and its horizontal title
@@ -34,6 +40,9 @@ class Dot:
     value: float
     spread: float | None = None
     note: str = ""
+    low: float | None = None
+    high: float | None = None
+    replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def where(self) -> tuple[str, str, str]:
@@ -156,7 +165,11 @@ def _line(
             figure = _figure(tables, row, column, metric)
             if figure is not None and figure.value is not None:
                 spread = stdev(seeds.values()) if len(seeds) > 1 else figure.spread
-                yield Dot(*place, x, "ours", figure.value, spread, point.note)
+                low, high = figure.interval or (None, None)
+                yield Dot(
+                    *place, x, "ours", figure.value, spread, point.note, low, high,
+                    figure.replicates,
+                )  # fmt: skip
             printed = published_point(study, row, point, metric)
             if printed:
                 yield Dot(*place, x, "published", printed[0], note=printed[1])

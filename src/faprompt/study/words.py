@@ -6,13 +6,17 @@ Everything said is counted from the figure's dots; nothing is left out because i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from faprompt.study.config import Claim, StudyConfig
-from faprompt.study.seeds import Difference, differences
+from faprompt.study.differences import Difference, picture_differences, seed_differences
 from faprompt.study.series import Dot, Source
 
 _LISTED = 4
+_BEYOND = (
+    "Beyond chance: the 95 % interval of the difference over pictures, by a bootstrap that draws "
+    "the same pictures for both, leaves zero out."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Verdict:
     held: int  # comparisons that bear it out
     places: int  # comparisons there are
     against: tuple[str, ...]  # those that do not, worst first
+    beyond: int = 0  # of those held, by more than other pictures would change
+    tested: bool = False  # whether that could be told
 
     @property
     def word(self) -> str:
@@ -35,21 +41,25 @@ class Verdict:
 
 def judge(claim: Claim, dots: Sequence[Dot], source: Source) -> Verdict:
     """Count the comparisons, one per other setting, panel and colour, that a claim wins."""
-    values = {(d.label, d.where[1:], d.backbone): d.value for d in dots if d.source == source}
+    values = {(d.label, d.where[1:], d.backbone): d for d in dots if d.source == source}
     lost: list[tuple[float, str]] = []
-    count = 0
+    count = beyond = 0
+    tested = False
     for where, backbone in dict.fromkeys(key[1:] for key in values):
         better = values.get((claim.better, where, backbone))
-        metric, series = where
         for label in claim.than:
             other = values.get((label, where, backbone))
             if better is None or other is None:
                 continue
             count += 1
-            if not better > other:
-                told = f"{series} {metric}: {label} is {100 * (other - better):.1f} points above"
-                lost.append((better - other, told))
-    return Verdict(count - len(lost), count, tuple(told for _, told in sorted(lost)))
+            chance = _is_chance(better, other)
+            tested |= chance is not None
+            if better.value > other.value:
+                beyond += chance is False
+            else:
+                lost.append((better.value - other.value, _lost(other, better, chance)))
+    against = tuple(told for _, told in sorted(lost))
+    return Verdict(count - len(lost), count, against, beyond, tested)
 
 
 def paragraph(config: StudyConfig, dots: Sequence[Dot], backbones: Sequence[str]) -> list[str]:
@@ -58,9 +68,10 @@ def paragraph(config: StudyConfig, dots: Sequence[Dot], backbones: Sequence[str]
     if not any(dot.source == "ours" for dot in dots):
         return [*lines, "Seen: nothing yet, no run has ended."]
     lines += [f"Seen, on {', '.join(backbones)}: {line}" for line in _seen(config, dots)]
-    for claim in config.claims:
-        ours, theirs = judge(claim, dots, "ours"), judge(claim, dots, "published")
-        lines.append(_judged(claim, ours, theirs))
+    judged = [(c, judge(c, dots, "ours"), judge(c, dots, "published")) for c in config.claims]
+    lines += [_judged(*row) for row in judged]
+    if any(ours.tested for _, ours, _ in judged):
+        lines.append(_BEYOND)
     if config.claims and not any(dot.source == "seed" for dot in dots):
         lines.append("Of one seed; the study `seeds` tells what another would make of it.")
     lines += _notes(config, dots)
@@ -69,7 +80,20 @@ def paragraph(config: StudyConfig, dots: Sequence[Dot], backbones: Sequence[str]
 
 def seed_sentences(dots: Sequence[Dot]) -> list[str]:
     """A sentence per pair of settings whose seeds were compared."""
-    return [_compared(difference) for difference in differences(dots)]
+    return [_compared(difference) for difference in seed_differences(dots)]
+
+
+def _is_chance(first: Dot, second: Dot) -> bool | None:
+    """Whether other pictures could turn the difference round; None where that is not known."""
+    same_panel = [replace(dot, axis="") for dot in (first, second)]  # axes may differ
+    found = picture_differences(same_panel)
+    return not found[0].beyond_chance if found else None
+
+
+def _lost(other: Dot, better: Dot, chance: bool | None) -> str:
+    points = 100 * (other.value - better.value)
+    told = f"{other.series} {other.metric}: {other.label} is {points:.1f} points above"
+    return f"{told}, beyond chance" if chance is False else told
 
 
 def _seen(config: StudyConfig, dots: Sequence[Dot]) -> Iterator[str]:
@@ -82,9 +106,10 @@ def _seen(config: StudyConfig, dots: Sequence[Dot]) -> Iterator[str]:
             best, worst = max(line, key=lambda d: d.value), min(line, key=lambda d: d.value)
             if len(line) > 1 and best.value > worst.value:
                 span = 100 * (best.value - worst.value)
+                chance = ", within chance" if _is_chance(best, worst) else ""
                 told.append(
                     f"{where[2]} {where[1]} {best.title} ({100 * best.value:.1f}, {span:.1f} points"
-                    f" above the worst, {worst.title})"
+                    f" above the worst, {worst.title}{chance})"
                 )
             elif len(line) > 1:
                 told.append(f"{where[2]} {where[1]} is {100 * best.value:.1f} for all settings")
@@ -96,6 +121,7 @@ def _judged(claim: Claim, ours: Verdict, theirs: Verdict) -> str:
     text = f"Claim: {claim.text}. This run {ours.word}"
     if ours.places:
         text += f": it holds in {ours.held} of {ours.places} comparisons"
+        text += f", {ours.beyond} of them beyond chance" if ours.tested and ours.held else ""
     if ours.against:
         more = len(ours.against) - _LISTED
         text += f"; not in {'; '.join(ours.against[:_LISTED])}"
@@ -114,7 +140,7 @@ def _notes(config: StudyConfig, dots: Sequence[Dot]) -> Iterator[str]:
 
 def _compared(found: Difference) -> str:
     span = f"{100 * found.value:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    word = "larger than" if found.beyond_seeds else "within"
+    word = "larger than" if found.beyond_chance else "within"
     return (
         f"{found.series} {found.metric}: {found.first} less {found.second} is {span}, "
         f"{word} what seeds make of it (95 %, Welch)."

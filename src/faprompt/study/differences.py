@@ -1,4 +1,8 @@
-"""Whether a difference between two methods is larger than what other seeds make of it."""
+"""Whether a difference between two settings is larger than chance would make it.
+
+Two kinds of chance: other pictures (paired bootstrap, see `metrics.bootstrap`) and other
+seeds (Welch's interval), the latter where a study has several.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, variance
+from typing import Literal
 
 from scipy import stats
 
+from faprompt.metrics import paired_interval
 from faprompt.study.series import Dot
 
 _CONFIDENCE = 0.95
@@ -17,7 +23,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean of `first` less mean of `second` over their seeds, with Welch's interval."""
+    """`first` less `second` in one panel and colour, with its 95 % interval."""
 
     axis: str
     metric: str
@@ -27,9 +33,10 @@ class Difference:
     value: float
     low: float
     high: float
+    over: Literal["seeds", "pictures"] = "seeds"
 
     @property
-    def beyond_seeds(self) -> bool:
+    def beyond_chance(self) -> bool:
         """Whether the interval leaves zero out."""
         return not self.low <= 0 <= self.high
 
@@ -65,12 +72,17 @@ def welch_interval(
     return value, value - reach, value + reach
 
 
-def differences(dots: Iterable[Dot]) -> tuple[Difference, ...]:
+def seed_differences(dots: Iterable[Dot]) -> tuple[Difference, ...]:
     """Every pair of settings in every panel and colour that has several seeds."""
-    return tuple(_differences([dot for dot in dots if dot.source == "seed"]))
+    return tuple(_over_seeds([dot for dot in dots if dot.source == "seed"]))
 
 
-def _differences(dots: list[Dot]) -> Iterator[Difference]:
+def picture_differences(dots: Iterable[Dot]) -> tuple[Difference, ...]:
+    """Every pair of settings of ours in every panel and colour whose replicates are there."""
+    return tuple(_over_pictures([dot for dot in dots if dot.replicates is not None]))
+
+
+def _over_seeds(dots: list[Dot]) -> Iterator[Difference]:
     for where in dict.fromkeys(dot.where for dot in dots):
         values: dict[str, list[float]] = {}
         for dot in dots:
@@ -79,3 +91,14 @@ def _differences(dots: list[Dot]) -> Iterator[Difference]:
         several = [label for label, found in values.items() if len(found) > 1]
         for first, second in combinations(several, 2):
             yield Difference(*where, first, second, *welch_interval(values[first], values[second]))
+
+
+def _over_pictures(dots: list[Dot]) -> Iterator[Difference]:
+    for where in dict.fromkeys(dot.where for dot in dots):
+        mine = [dot for dot in dots if dot.where == where]
+        for first, second in combinations(mine, 2):
+            assert first.replicates is not None and second.replicates is not None
+            span = paired_interval(first.replicates, second.replicates)
+            if span is not None:
+                value = first.value - second.value
+                yield Difference(*where, first.title, second.title, value, *span, over="pictures")
