@@ -5,12 +5,16 @@
 
 One strip a method on the backbone `tiny`, with the prompts that the benchmark has trained, and
 `docs/methods/pictures.jpg`, the pictures as they are. The scale is the one of all our overlays.
+RD4AD and BLIP have none: their networks cannot be drawn, only downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,14 +22,20 @@ from PIL import Image, ImageDraw
 from faprompt.benchmark import build_plan, read_benchmark
 from faprompt.benchmark.detectors import detector_source
 from faprompt.benchmark.plan import slug
+from faprompt.data import read_dataset
+from faprompt.detector import Detector
 from faprompt.evaluation.drawing import INK, PAPER, font
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
+from faprompt.model_folder import build_detector, load_detector
 from faprompt.prediction.rows import write_atomically
+from faprompt.training.recipes import recipe_config
+from faprompt.training.session import train_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "methods-on-tiny.toml"
 SHOWN = ("gear-tear-2", "tile-floor-tear-1", "wood-hole-2", "pill-burn-1", "basket-hole-1",
          "wood-good-1", "pill-good-1")  # fmt: skip
+THINGS = [name.rsplit("-", 2)[0].replace("-", "_") for name in SHOWN]  # as the drawn sets say it
 SIDE, GAP, LINE = 116, 4, 18  # pixels of a picture, between two, and of the line below
 
 
@@ -41,26 +51,45 @@ def strip(pictures: list[np.ndarray], words: list[str]) -> np.ndarray:
     return np.asarray(sheet)
 
 
+def detectors(results: Path, data_root: Path) -> Iterator[tuple[str, Detector]]:
+    """Name and detector: those of the benchmark, then what it has no column of."""
+    plan = build_plan(read_benchmark(CONFIG), data_root=data_root)
+    pick = detector_source(plan, results, notify=print)
+    for column in plan.columns:
+        yield column.title, pick(next(cell for cell in plan.cells if cell.column is column))
+    yield "clip-ac", build_detector("clip-ac", "tiny")
+    yield "patchcore", patchcore(data_root / "drawn" / "test")
+
+
+def patchcore(folder: Path) -> Detector:
+    """PatchCore on `tiny`, of the normal pictures of the things shown in the drawn test set."""
+    dataset = read_dataset(folder)
+    shown = tuple(sample for sample in dataset.samples if sample.class_name in THINGS)
+    with TemporaryDirectory() as out:
+        train_model(
+            replace(dataset, samples=shown), method="patchcore", preset="common", backbone="tiny",
+            options={}, config=recipe_config("patchcore", "common", {}), out=out, name="patchcore",
+        )  # fmt: skip
+        return load_detector(out)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", type=Path, help="OUT of the benchmark, with its models")
     parser.add_argument("--data-root", type=Path, required=True, help="as of the benchmark")
     options = parser.parse_args()
-    plan = build_plan(read_benchmark(CONFIG), data_root=options.data_root)
-    pick = detector_source(plan, options.results, notify=print)
     images = [read_image(ROOT / "examples" / "pictures" / f"{name}.jpg").array for name in SHOWN]
     folder = ROOT / "docs" / "methods"
     folder.mkdir(parents=True, exist_ok=True)
     words = [name.rpartition("-")[0].replace("-", " ") for name in SHOWN]
     write_atomically(folder / "pictures.jpg", encode_jpeg(strip(images, words)))
-    for column in plan.columns:
-        cell = next(cell for cell in plan.cells if cell.column is column)
-        results = pick(cell).predict_batch(images)
-        maps = [overlay(i, r.score_map) for i, r in zip(images, results, strict=True)]
-        drawn = strip(maps, [f"{result.score:.2f}" for result in results])
-        write_atomically(folder / f"{slug(column.title)}.jpg", encode_jpeg(drawn))
-        print(column.title, *(f"{result.score:.2f}" for result in results))
+    for name, detector in detectors(options.results, options.data_root):
+        scored = detector.predict_batch(images, class_names=THINGS)
+        maps = [overlay(i, r.score_map) for i, r in zip(images, scored, strict=True)]
+        drawn = strip(maps, [f"{result.score:.2f}" for result in scored])
+        write_atomically(folder / f"{slug(name)}.jpg", encode_jpeg(drawn))
+        print(name, *(f"{result.score:.2f}" for result in scored))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 from faprompt.errors import FapromptError
 
 EXTRAS = {
+    "baselines": ("anomalib", "PatchCore, RD4AD, BLIP and FiLo's grounding"),
     "parquet": ("pyarrow", "predict --table parquet"),
     "tiff": ("tifffile", "TIFF files Pillow cannot read"),
     "tensorboard": ("tensorboard", "loss curves in TensorBoard"),

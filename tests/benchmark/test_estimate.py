@@ -97,3 +97,12 @@ def test_what_is_measured_is_what_the_preset_builds():
     detector = _untrained(plan.columns[0], "cpu", "fp32")
     side = detector.backbone.spec.vision.image_size
     assert detector.transform.image_size == (side, side) and side < 518
+
+
+def test_methods_with_an_image_pass_of_their_own_are_measured_by_it():
+    """WinCLIP wants windows beside the tokens, and FiLo's layers are named for a deeper tower."""
+    filo = {"name": "filo", "options": {"image_size": 56}, "train_on": "shelf"}
+    winclip = {"name": "winclip", "options": {"image_size": 56}}
+    plan = toys.plan(backbones=["test-tiny"], methods=[filo, winclip])
+    rates = measure(plan, device="cpu", precision="fp32", notify=pytest.fail)
+    assert rates["filo"].step_seconds > 0 == rates["winclip"].step_seconds

@@ -217,10 +217,8 @@ def _rate(detector: Detector, *, learns: bool) -> Rate:
         with torch.inference_mode():
             detector(pixels)[0].tolist()  # waits for the device
 
-    features = detector.backbone.encode_image(
-        pixels, layers=detector.method.layers, value_path=detector.method.value_path,
-        class_ln_post=detector.method.class_ln_post,
-    )  # fmt: skip
+    with torch.no_grad():
+        features = detector.method.encode_image(detector.backbone, pixels)
     label = torch.arange(_BATCH, device=pixels.device) % 2
     mask = torch.zeros(_BATCH, height, width, dtype=torch.bool, device=pixels.device)
     mask[1:, : height // 4] = True

@@ -6,7 +6,6 @@ OUT/cells/<method>__<backbone>__<dataset>[__seedN]     what `evaluate` writes, a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import traceback
@@ -18,9 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from faprompt.benchmark.identity import backbone_stamp, content_digest, digest, model_digest
 from faprompt.benchmark.plan import Cell, Plan, Source, resolve, slug
 from faprompt.data import Dataset
-from faprompt.data.files import relative_name
 from faprompt.data.published_counts import compare_counts
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
@@ -149,7 +148,7 @@ class BenchmarkRun:
         began, fingerprint = time.perf_counter(), ""
         try:
             identity = self.identity(cell)
-            fingerprint = _digest(identity)
+            fingerprint = digest(identity)
             kept = read_finished(cell, folder, fingerprint)
             if kept:
                 return kept
@@ -186,10 +185,10 @@ class BenchmarkRun:
         method = cell.column.method
         common: dict[str, Any] = {"method": method.name, "precision": self.precision}
         if method.model:
-            return common | {"model": _model_digest(self._model(cell))}
+            return common | {"model": model_digest(self._model(cell))}
         common |= {
             "options": dict(sorted(method.all_options.items())),
-            "backbone": _stamp(cell.column.backbone),
+            "backbone": backbone_stamp(cell.column.backbone),
         }
         if cell.trained_on is None:
             return common | {"preset": method.preset}
@@ -220,7 +219,7 @@ class BenchmarkRun:
 
     def pick_detector(self, cell: Cell) -> Detector:
         """A cell's detector, trained where no finished model lies in `models`."""
-        key = _digest(self._detector_identity(cell))
+        key = digest(self._detector_identity(cell))
         if self.detector is None or self.detector[0] != key:
             self.detector = None  # let go of the last one before the next is loaded
             self.detector = (key, self._build_detector(cell, key))
@@ -296,47 +295,6 @@ def read_finished(cell: Cell, folder: Path, fingerprint: str) -> CellResult | No
     except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
         return None
     return CellResult(cell, "done", "", record, metrics, kept=True, replicates=replicates)
-
-
-def content_digest(dataset: Dataset) -> str:
-    """SHA-256 over names, labels, groups, masks, regions and file sizes of all samples.
-
-    Where the folder lies does not count, so a moved dataset is the same.
-    """
-    digest = hashlib.sha256(f"{dataset.name}/{dataset.split}".encode())
-    for sample in dataset.samples:
-        files = (sample.image_path, *sample.mask_paths)
-        row = [
-            sample.label, sample.class_name, sample.defect_type, sample.region,
-            sample.has_pixel_label,
-            *((relative_name(file, dataset.root), _size(file)) for file in files),
-        ]  # fmt: skip
-        digest.update(repr(row).encode("utf-8", errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return -1
-
-
-def _stamp(backbone: str) -> str:
-    """A backbone's name, with the size of its file where it is one: that tells most mix-ups."""
-    place = Path(backbone)
-    return f"{place.name} ({_size(place)} bytes)" if place.is_file() else backbone
-
-
-def _model_digest(folder: Path) -> str:
-    config = read_config(folder)
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return _digest({"config": config, "weights": weights})
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _describe_cell(cell: Cell) -> dict[str, Any]:
