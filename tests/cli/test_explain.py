@@ -88,3 +88,18 @@ def test_refusals(faprompt, pictures, tmp_path, arguments, code, told):
 def test_inputs_that_name_nothing(faprompt, tmp_path):
     outcome = faprompt("explain", tmp_path / "nowhere.png", *CLIP)
     assert outcome.code == 1 and "no such file or folder" in outcome.err
+
+
+def test_what_pictures_show_is_told_to_methods_that_ask(faprompt, pictures, tmp_path):
+    def scores(verb, *more):
+        out, chosen = (
+            tmp_path / f"{verb}{len(more)}",
+            ["--method", "winclip", *CLIP[2:], "--set", "tiles=false"],
+        )
+        told = faprompt(verb, pictures, *chosen, *more, "--out", out, "--json")
+        assert told.code == 0, told.err
+        return [json.loads(line)["score"] for line in told.lines]
+
+    named = scores("explain", "--class-name", "bottle")
+    assert named == pytest.approx(scores("predict", "--class-name", "bottle"), abs=1e-6)
+    assert named != scores("explain")

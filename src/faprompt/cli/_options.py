@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.")]
 Model = Annotated[
     Optional[str],  # noqa: UP045 - typer reads it at run time on 3.10 too
     typer.Option(help="A bundled name (tiny), a model folder, or a Hugging Face id."),
@@ -33,6 +34,17 @@ Assignments = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="NAME=VALUE", help="Any hyper-parameter; repeatable."),
 ]
+ClassName = Annotated[
+    str, typer.Option(help="What the pictures show, for methods that ask; as in training.")
+]
+Threshold = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(min=0, max=1, help="Score from which a picture is NG; also marks regions."),
+]
+BitDepth = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, max=32, help="Bits that 16-bit files really use."),
+]
 DatasetName = Annotated[
     str, typer.Option(help="Which reader: auto, or a name of `faprompt datasets list`.")
 ]
@@ -42,5 +54,12 @@ Subset = Annotated[
         help="paper: the paper's test split; all: every normal picture, where the paper took a "
         "quarter (SDD, AITEX, ELPV, LAG)."
     ),
+]
+DataRoot = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Where datasets lie, each in a folder of its id."),
+]
+Measure = Annotated[
+    bool, typer.Option("--measure", help="With --dry-run: time this machine for the estimate.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]

@@ -16,21 +16,16 @@ if TYPE_CHECKING:
 
 def benchmark(
     config: Annotated[Path, typer.Argument(help="What to compare; see configs/paper.")],
-    data_root: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
-        typer.Option(help="Where datasets lie, each in a folder of its id."),
-    ] = None,
+    data_root: o.DataRoot = None,
     out: o.Out = Path("faprompt-benchmark"),
     work: Annotated[
-        Optional[Path],  # noqa: UP045
+        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
         typer.Option(help="Where cells and models lie; default OUT. Configs may share one."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run and what is missing.")
     ] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="With --dry-run: time this machine for the estimate.")
-    ] = False,
+    measure: o.Measure = False,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     as_json: o.Json = False,

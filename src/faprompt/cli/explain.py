@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Any
 
 import typer
 
@@ -12,21 +12,16 @@ from faprompt.cli import _options as o
 
 
 def explain(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    inputs: o.Inputs,
     model: o.Model = None,
     method: o.Method = None,
     backbone: o.Backbone = None,
     preset: o.Preset = "paper",
     assignments: o.Assignments = None,
+    class_name: o.ClassName = "",
     out: o.Out = Path("faprompt-explanations"),
-    threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(min=0, max=1, help="Score from which a picture is NG; also marks regions."),
-    ] = None,
-    bit_depth: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, max=32, help="Bits that 16-bit files really use."),
-    ] = None,
+    threshold: o.Threshold = None,
+    bit_depth: o.BitDepth = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     as_json: o.Json = False,
@@ -48,6 +43,7 @@ def explain(
         model=model, method=method, backbone=backbone, preset=preset, options=options,
         device=device, precision=precision,
     )  # fmt: skip
+    detector.class_name = class_name or None
     unreadable = 0
     with progress_bar("explain") as advance:
         found = explain_files(

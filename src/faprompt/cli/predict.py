@@ -12,20 +12,15 @@ from faprompt.cli import _options as o
 
 
 def predict(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    inputs: o.Inputs,
     model: o.Model = None,
     method: o.Method = None,
     backbone: o.Backbone = None,
     preset: o.Preset = "paper",
     assignments: o.Assignments = None,
-    class_name: Annotated[
-        str, typer.Option(help="What the pictures show, for methods that ask; as in training.")
-    ] = "",
+    class_name: o.ClassName = "",
     out: o.Out = Path("faprompt-results"),
-    threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(min=0, max=1, help="Score from which a picture is NG; also marks regions."),
-    ] = None,
+    threshold: o.Threshold = None,
     table: Annotated[
         Optional[Literal["csv", "parquet"]],  # noqa: UP045
         typer.Option(help="Also write all results as one table."),
@@ -37,10 +32,7 @@ def predict(
     overlays: Annotated[bool, typer.Option(help="Write pictures with their map on top.")] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     batch_size: o.BatchSize = 8,
-    bit_depth: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, max=32, help="Bits that 16-bit files really use."),
-    ] = None,
+    bit_depth: o.BitDepth = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     resume: Annotated[bool, typer.Option(help="Skip what OUT already holds.")] = False,

@@ -26,10 +26,7 @@ def study(
         Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
         typer.Argument(help="Of redraw: the OUT of a study."),
     ] = None,
-    data_root: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Where datasets lie, each in a folder of its id."),
-    ] = None,
+    data_root: o.DataRoot = None,
     dataset: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Instead of the study's: an id, or a folder below the data root."),
@@ -67,9 +64,7 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run, and its time and disk.")
     ] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="With --dry-run: time this machine for the estimate.")
-    ] = False,
+    measure: o.Measure = False,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     as_json: o.Json = False,
