@@ -217,7 +217,7 @@ def test_level_figures_carry_their_sign_and_its_meaning(plan, results, tmp_path)
     ]
     text = write_tables(plan, given, tmp_path)
     assert "| (<u>65.0</u>≈, **55.0**)<br>" in text
-    meaning = "≈: these pictures do not tell it from the best of its row (95 %, paired bootstrap)."
+    meaning = "≈: these pictures do not tell it from the best on them (95 %, paired bootstrap)."
     assert f"- {meaning}" in text.splitlines()
     assert "<u>65.0</u>≈" in (tmp_path / "table.html").read_text()
     assert r"(\underline{65.0}$\approx$, \textbf{55.0})" in (tmp_path / "table.tex").read_text()

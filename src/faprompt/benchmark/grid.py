@@ -38,7 +38,7 @@ class Figure:
     published: float | None = None
     reason: str = ""
     rank: int = 0  # 1 best and 2 second best of its row, 0 neither
-    level: bool = False  # the pictures do not tell it from the best of its row
+    level: bool = False  # the pictures do not tell it from the best on them
     replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -82,7 +82,7 @@ def _legend(plan: Plan, tables: list[Table]) -> Iterator[str]:
     if any(figure.interval for figure in figures):
         yield "Brackets: 95 % bootstrap interval over the pictures."
     if any(figure.level for figure in figures):
-        told = "these pictures do not tell it from the best of its row (95 %, paired bootstrap)."
+        told = "these pictures do not tell it from the best on them (95 %, paired bootstrap)."
         yield f"{LEVEL}: {told}"
     if any(figure.spread is not None for figure in figures):
         seeds = ", ".join(map(str, plan.config.seeds))

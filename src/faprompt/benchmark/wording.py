@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from faprompt.benchmark.grid import DECIMALS, Figure
 
-LEVEL = "≈"  # the pictures do not tell it from the best of its row
+LEVEL = "≈"  # the pictures do not tell it from the best on them
 
 
 def published_line(figures: Sequence[Figure]) -> list[str]:

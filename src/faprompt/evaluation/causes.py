@@ -172,7 +172,9 @@ def _holding(numbers: Mapping[str, float], *, apart: bool, label: int) -> dict[C
         found["artefact"] = told
     confident = bool(label) or n.get("margin", -1) >= 0
     if apart and confident and _striking_spot(n):
-        found["label doubtful"] = f"unmarked spot of contrast {n['response_contrast']:.1f}"
+        found["label doubtful"] = (
+            f"unmarked spot of contrast {n['response_contrast']:.1f}, if it is no part of the thing"
+        )
     if n.get("reached", 1) < 1:
         found["overshadowed"] = f"reaches {_percent(n['reached'])} of the peak elsewhere"
     elif n.get("parts", 1) > 1 and n.get("weakest_part", 1) < HALF:
