@@ -9,6 +9,9 @@ DEMO   := demo-report
 test test-all check tiny: export MALLOC_MMAP_MAX_ = 0
 test test-all check tiny: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
+# Two test workers share the cores; a thread each is enough.
+test test-all check: export OMP_NUM_THREADS = 1
+
 .PHONY: demo test test-all check format bench golden tables map tiny clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
