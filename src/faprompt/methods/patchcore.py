@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, unpack_stages
-from faprompt.methods.base import MethodOutput, at_least_one
+from faprompt.methods.base import MethodOutput, at_least_one, within_depth
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
 from faprompt.scoring import grid_map, render_map
 
@@ -100,8 +100,7 @@ class PatchCore(FullShotMethod):
             )
         vision = backbone.spec.vision
         depth = len(STAGES) if self._stages else vision.layers
-        if any(not 1 <= layer <= depth for layer in config.map_layers):
-            raise ValueError(f"map_layers should lie in 1..{depth}, got {config.map_layers}")
+        within_depth(config.map_layers, depth)
         middle = {2, 3} if self._stages else {math.ceil(depth / 2), math.ceil(3 * depth / 4)}
         self._layers = tuple(sorted(set(config.map_layers) or middle))
         self._patch_size = vision.patch_size
