@@ -94,6 +94,51 @@ class TestDualPath:
         assert list(backbone.encode_image(draw_pixels(1, 56, 56)).patch_tokens) == [6]
 
 
+class TestBothPathsAtOnce:
+    def test_equal_two_passes(self, backbone):
+        pixels = draw_pixels(2, 56, 42)
+        both = backbone.encode_image(pixels, layers=[4, 6], plain_layers=[1, 4, 6])
+        value = backbone.encode_image(pixels, layers=[4, 6])
+        plain = backbone.encode_image(pixels, layers=[1, 4, 6], value_path=False)
+        assert list(both.patch_tokens) == [1, 4, 6, 6 + 4, 6 + 6]
+        for layer in (1, 4, 6):
+            close(both.patch_tokens[layer], plain.patch_tokens[layer], 1e-5)
+        for layer in (4, 6):
+            close(both.patch_tokens[6 + layer], value.patch_tokens[layer], 1e-5)
+        close(both.class_token, value.class_token, 1e-5)
+
+    def test_the_plain_one_alone(self, backbone):
+        pixels = draw_pixels(1, 56, 42)
+        plain = backbone.encode_image(pixels, layers=[], plain_layers=[2])
+        wanted = backbone.encode_image(pixels, layers=[2], value_path=False)
+        assert list(plain.patch_tokens) == [2]
+        close(plain.patch_tokens[2], wanted.patch_tokens[2], 1e-6)
+
+    def test_the_next_attention_equals_the_equations(self, backbone, slow_state):
+        pixels = draw_pixels(1, 42, 56)
+        ours = backbone.encode_image(
+            pixels, layers=[6], plain_layers=[2, 5, 6], next_attention=True, raw_tokens=True
+        )
+        stream, states = naive.embed_pixels(slow_state, pixels[0].double().numpy()), {}
+        for layer in range(1, 7):
+            block = f"visual.transformer.resblocks.{layer - 1}"
+            q, k, v = naive.queries_keys_values(slow_state, block, stream)
+            stream = stream + naive.attend(slow_state, block, q, k, v, 2)
+            states[layer - 1] = stream  # block and a half
+            stream = stream + naive.mlp(slow_state, block, stream)
+        states[6] = stream
+        assert list(ours.patch_tokens) == [2, 5, 6, 12]
+        for layer in (2, 5, 6):
+            close(ours.patch_tokens[layer][0], states[layer][1:], 1e-4)
+        usual = backbone.encode_image(pixels, layers=[6], raw_tokens=True)
+        close(ours.patch_tokens[12], usual.patch_tokens[6], 1e-5)
+
+    @pytest.mark.parametrize("asked", [([], []), ([6], [7]), ([], [0])])
+    def test_layers_outside_the_tower_are_refused(self, asked, backbone):
+        with pytest.raises(ValueError, match=r"layers should lie in 1\.\.6"):
+            backbone.encode_image(draw_pixels(1, 28, 28), layers=asked[0], plain_layers=asked[1])
+
+
 class TestValueBlocks:
     """The V-V path over another number of blocks than the paper's share."""
 

@@ -26,13 +26,16 @@ from tests.helpers import small
 from tests.methods.suite import LearnedSuite
 from tests.methods.test_class_prompts import plain_text
 
-SHORT = {"phrases": ("a flaw",), "context_tokens": 3}
+SHORT = {"phrases": ("a flaw",), "context_tokens": 3, "adapter_epochs": 1}
 
 
 class TestSelfGroundedSuite(LearnedSuite):
     name = "filo"
+    parameters = (225_693_792, 225_693_792)
     options = {**SHORT, "grounding": "self"}
     official = False
+    more_presets = ("common", "clean")
+    stages = ((0, 2), (1, 2))
     pixel_map = True
     out_of_range = {"temperature": 0, "grounding_side": 0}
 
@@ -50,6 +53,7 @@ def options(folder):
 
 @torch.no_grad()
 def look(method, pixels=None, **keywords):
+    method.eval()
     features = method.encode_image(small.backbone(), small.pixels() if pixels is None else pixels)
     return features, method(features, small.backbone().text, **keywords)
 
@@ -58,10 +62,10 @@ def texts_at(method, class_token, position):
     """The pair of one image by its sentences alone."""
     rows = []
     learners = (method.normal_prompts, method.abnormal_prompts)
-    for learner, lines in zip(learners, method.describe("object"), strict=True):
+    for learner, lines in zip(learners, method.words.describe("object"), strict=True):
         if position is not None and learner is method.abnormal_prompts:
             lines = [line for line in lines if line.endswith(f" at {POSITIONS[position]}.")]
-        context = learner(class_token[None])[0]
+        context = learner(method.adapter(class_token[None]))[0]
         each = torch.stack([unit(plain_text(context, line)) for line in lines])
         rows.append(unit(each.mean(dim=0)))
     return torch.stack(rows)
@@ -112,7 +116,7 @@ class TestSelf:
         pictures = Pictures([sample], Transform(image_size=(small.SIDE, small.SIDE)))
         encoder = Encoder(method, small.backbone(), pictures, TrainingConfig())
         ((_, features),) = encoder.encode([0])
-        assert features.pixels is None and list(features.patch_tokens) == [1, 2, 4]
+        assert features.pixels is None and list(features.patch_tokens) == [2, 4]
 
 
 class TestDino:

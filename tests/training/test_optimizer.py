@@ -1,6 +1,7 @@
 """The learning rate of every epoch, the groups, and resumption whatever moves the parameters."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -131,6 +132,58 @@ def test_the_memory_of_sgd_matters_to_that(samples, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.SGD, "load_state_dict", lambda *_: None)
     toys.run(resumed, samples, tmp_path, options=options, resume=True)
     assert not torch.equal(whole.normal_context, resumed.normal_context)
+
+
+class TestStages:
+    """A method that freezes some of its parameters in some epochs."""
+
+    options: ClassVar = {**KINDS["adamw"], "weight_decay": 0.1, "epochs": 3}
+
+    @staticmethod
+    def staged(seed=1):
+        built = toys.anomalyclip(seed)
+        built.staged, built.asked = True, []
+
+        def begin_epoch(epoch, epochs):
+            built.asked.append((epoch, epochs))
+            for name, parameter in built.named_parameters():
+                parameter.requires_grad_((name == "normal_context") == (epoch == epochs - 1))
+
+        built.begin_epoch = begin_epoch
+        return built
+
+    def test_what_rests_does_not_move_be_it_by_decay(self, samples, tmp_path):
+        start, one, whole = toys.anomalyclip(), self.staged(), self.staged()
+        with pytest.raises(KeyboardInterrupt):
+            toys.run(
+                one, samples, tmp_path, options=self.options, progress=interrupt_at("steps", 6)
+            )
+        toys.run(whole, samples, tmp_path, options=self.options, out="whole")
+        assert whole.asked == [(0, 3), (0, 3), (1, 3), (2, 3)]  # once to hear a refusal
+        assert torch.equal(one.normal_context, start.normal_context)
+        assert not torch.equal(whole.normal_context, start.normal_context)
+        assert torch.equal(whole.abnormal_context, one.abnormal_context)
+        assert not torch.equal(one.abnormal_context, start.abnormal_context)
+
+    @pytest.mark.parametrize("step", [2, 6, 8])  # of 9, three an epoch
+    def test_interrupted_and_resumed_is_uninterrupted(self, step, samples, tmp_path):
+        whole, resumed = self.staged(), self.staged(seed=2)
+        toys.run(whole, samples, tmp_path, options=self.options, out="whole")
+        with pytest.raises(KeyboardInterrupt):
+            toys.run(
+                self.staged(), samples, tmp_path, options=self.options,
+                progress=interrupt_at("steps", step),
+            )  # fmt: skip
+        toys.run(resumed, samples, tmp_path, options=self.options, resume=True)
+        toys.assert_same(whole, resumed)
+
+    def test_their_epochs_are_fixed_once_it_began(self, samples, tmp_path):
+        toys.run(self.staged(), samples, tmp_path, options=self.options)
+        with pytest.raises(ConfigError, match="epochs was 3, is now 4"):
+            toys.run(
+                self.staged(), samples, tmp_path, resume=True,
+                options={**self.options, "epochs": 4},
+            )  # fmt: skip
 
 
 class TestEpochsOfACosine:

@@ -27,6 +27,9 @@ ANOMALYCLIP = {
     "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0, "batch_size": 8,
     "epochs": 15,
 }  # fmt: skip
+FILO = {  # 15 epochs and 5
+    **ANOMALYCLIP, "optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs": 20,
+}  # fmt: skip
 WANTED = {  # specs/methods-learnable.md 2.2, 3.1, 3.2, 4.4, 5, 6.1, 7.6, methods-handcrafted.md 4.2
     ("coop", "paper"): {**SGD, "batch_size": 8, "epochs": 50},
     ("cocoop", "paper"): ANOMALYCLIP,
@@ -41,9 +44,7 @@ WANTED = {  # specs/methods-learnable.md 2.2, 3.1, 3.2, 4.4, 5, 6.1, 7.6, method
     ("tcp-v2", "image-only"): TCP,
     ("april-gan", "paper"): ANOMALYCLIP,
     ("april-gan", "common"): ANOMALYCLIP,
-    ("filo", "paper"): {
-        **ANOMALYCLIP, "optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1
-    },
+    **dict.fromkeys([("filo", "paper"), ("filo", "common"), ("filo", "clean")], FILO),
 }  # fmt: skip
 NAMED = {key: recipe_config(*key, {}) for key in WANTED if key[1] in ("paper", "original")}
 NAMED["faprompt", "paper"] = TrainingConfig()

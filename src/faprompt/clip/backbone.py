@@ -92,6 +92,8 @@ class Backbone(nn.Module):
         value_blocks: int | None = None,
         windows: Sequence[int] = (),
         position_filter: PositionFilter = "bilinear",
+        plain_layers: Sequence[int] = (),
+        next_attention: bool = False,
     ) -> ImageFeatures:
         """One image pass; see `VisionTower.forward`."""
         return self.vision(
@@ -103,6 +105,8 @@ class Backbone(nn.Module):
             value_blocks=value_blocks,
             windows=windows,
             position_filter=position_filter,
+            plain_layers=plain_layers,
+            next_attention=next_attention,
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

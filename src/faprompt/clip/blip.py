@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.spec import TextSpec, VisionSpec
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower, overwrite
+from faprompt.clip.token_tree import TokenTree
 from faprompt.clip.vision import PositionFilter, VisionTower
 
 
@@ -112,3 +113,9 @@ class BlipTextTower(TextTower):
             stream = overwrite(stream, 0, deep, number)
             stream = layer(stream, attention_mask=mask[:, None, None])
         return self.text_projection(stream[:, 0])
+
+    def encode_tree(self, prefix: EncodedPrefix, tree: TokenTree) -> Tensor:
+        """See `TextTower.encode_tree`; every sentence is run whole."""
+        rows = [torch.tensor(row, device=prefix.vectors.device) for row in tree.sentences]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return self.encode(prefix, self.embed_tokens(ids), self.find_end(ids))

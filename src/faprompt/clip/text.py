@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faprompt.clip.spec import TextSpec
+from faprompt.clip.token_tree import TokenTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,15 @@ class EncodedPrefix:
     def length(self) -> int:
         """P, the number of positions it takes."""
         return len(self.vectors)
+
+    def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The suffixes' keys and values (N, heads, S, head width) of a layer, its own in front."""
+        own = (self.keys[layer - 1], self.values[layer - 1])
+        k, v = (
+            torch.cat([shared.expand(len(theirs), -1, -1, -1), theirs], dim=2)
+            for shared, theirs in zip(own, (keys, values), strict=True)
+        )
+        return k, v
 
 
 class TextTower(nn.Module):
@@ -173,10 +183,7 @@ class TextTower(nn.Module):
         for number, block in enumerate(blocks, start=1):
             stream = overwrite(stream, first, deep, number)
             q, k, v = _project(block, stream)
-            k, v = (
-                torch.cat([shared.expand(count, -1, -1, -1), own], dim=2)
-                for shared, own in ((prefix.keys[number - 1], k), (prefix.values[number - 1], v))
-            )
+            k, v = prefix.before(number, k, v)
             layer_mask = mask
             if number == len(blocks):  # only the end token is read
                 q = q[rows, :, end][:, :, None]
@@ -185,6 +192,37 @@ class TextTower(nn.Module):
             seen = F.scaled_dot_product_attention(q, k, v, attn_mask=layer_mask)
             stream = _finish(block, stream, seen)
         return self.ln_final(stream[:, 0]) @ self.text_projection
+
+    def encode_tree(self, prefix: EncodedPrefix, tree: TokenTree) -> Tensor:
+        """Text features of sentences after a common prefix; what several share is run once.
+
+        Args:
+            prefix: their beginning, from `encode_prefix` without deep prompts.
+            tree: what follows it, with the end tokens.
+
+        Returns:
+            (N, D) in the order of the sentences, as `encode` gives them.
+
+        Raises:
+            ValueError: the prompts are longer than the context.
+        """
+        device = self.positional_embedding.device
+        ids, depth, sees, ends = (
+            values.to(device) for values in (tree.ids, tree.depth, tree.sees, tree.ends)
+        )
+        self._check_length(prefix.length + int(tree.depth.max()) + 1)
+        vectors = self.embed_tokens(ids) + self.positional_embedding[prefix.length + depth]
+        mask = torch.cat([sees.new_ones(len(ids), prefix.length), sees], dim=1)
+        stream = vectors[None]
+        blocks = self.transformer.resblocks
+        for number, block in enumerate(blocks, start=1):
+            q, k, v = _project(block, stream)
+            k, v = prefix.before(number, k, v)
+            if number == len(blocks):  # only the end tokens are read
+                q, mask, stream = q[:, :, ends], mask[ends], stream[:, ends]
+            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            stream = _finish(block, stream, seen)
+        return self.ln_final(stream[0]) @ self.text_projection
 
     def _check_length(self, length: int) -> None:
         if length > self.spec.context_length:

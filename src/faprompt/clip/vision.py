@@ -35,8 +35,9 @@ WINDOWS_AT_ONCE = 512  # sequences of a few tokens each, all pictures of a batch
 class ImageFeatures:
     """What the image tower says of a batch. Nothing is normalised yet.
 
-    class_token: (B, D). patch_tokens: chosen layer (from 1) -> (B, N, D), row-major over
-    `grid` = (rows, columns); (B, N, width) where they were asked for as they are. windows:
+    class_token: (B, D). patch_tokens: chosen layer (from 1; those of the V-V path come beyond
+    the depth where both paths were asked for) -> (B, N, D), row-major over `grid` =
+    (rows, columns); (B, N, width) where they were asked for as they are. windows:
     side in patches -> class tokens (B, W, D) of every window of that side, row-major.
     views: (B, V, D), class tokens of V altered copies of each picture, or None. pixels: the
     batch itself, for methods that look at it again; training keeps tokens only. All float32.
@@ -113,6 +114,8 @@ class VisionTower(nn.Module):
         value_blocks: int | None = None,
         windows: Sequence[int] = (),
         position_filter: PositionFilter = "bilinear",
+        plain_layers: Sequence[int] = (),
+        next_attention: bool = False,
     ) -> ImageFeatures:
         """Encode a batch once.
 
@@ -126,31 +129,43 @@ class VisionTower(nn.Module):
                 share. 0 is the plain path.
             windows: sides, in patches, of the windows that are encoded one by one as well.
             position_filter: how the position table is brought to another grid.
+            plain_layers: blocks whose tokens of the plain path are wanted beside those of
+                `layers`. They come under their number, those of `layers` under depth + number.
+            next_attention: add to these what the next block's attention adds to them.
 
         Raises:
             ValueError: pixels of another shape, a layer outside 1..depth, more V-V blocks
                 than there are, or a window larger than the grid.
         """
         depth = self.spec.layers
-        wanted = sorted({depth} if layers is None else set(layers))
-        if not wanted or wanted[0] < 1 or wanted[-1] > depth:
-            raise ValueError(f"layers should lie in 1..{depth}, got {list(layers or ())}.")
+        wanted, beside = {depth} if layers is None else set(layers), set(plain_layers)
+        if not (wanted | beside) or min(wanted | beside) < 1 or max(wanted | beside) > depth:
+            asked = [*(layers or ()), *plain_layers]
+            raise ValueError(f"layers should lie in 1..{depth}, got {asked}.")
+        shift = depth if beside else 0  # of the keys of `layers`
         start = self._value_start(value_path, value_blocks)
         stream, grid = self.embed(pixels, position_filter)
         crops = {side: self._encode_windows(stream, grid, side, class_ln_post) for side in windows}
         value: Tensor | None = None
         collected: dict[int, Tensor] = {}
         for number, block in enumerate(self.visual.transformer.resblocks, start=1):
-            class_only = number == depth and (start < depth or depth not in wanted)
-            stream, value = _step(
+            class_only = number == depth and (start < depth or depth not in wanted) and not beside
+            attended, stream, value = _step(
                 block, stream, value, with_value=number > start, class_only=class_only,
                 dtype=self.compute_dtype,
             )  # fmt: skip
+            if next_attention and number - 1 in beside:
+                collected[number - 1] = attended[:, 1:]
+            if number in beside and (number == depth or not next_attention):
+                collected[number] = stream[:, 1:]
             if number in wanted:
-                patches = stream[:, 1:] if value is None else value
-                collected[number] = patches.float() if raw_tokens else self.project(patches)
+                collected[shift + number] = stream[:, 1:] if value is None else value
         class_token = self._project_class(stream[:, 0], class_ln_post)
-        return ImageFeatures(class_token, collected, grid, crops)
+        tokens = {
+            key: patches.float() if raw_tokens else self.project(patches)
+            for key, patches in sorted(collected.items())
+        }
+        return ImageFeatures(class_token, tokens, grid, crops)
 
     def embed(
         self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
@@ -204,7 +219,7 @@ class VisionTower(nn.Module):
             first = stream[:, None, :1].expand(-1, len(part), -1, -1)
             tokens = torch.cat([first, patches], dim=2).flatten(0, 1)
             for number, block in enumerate(blocks, start=1):
-                tokens, _ = _step(
+                _, tokens, _ = _step(
                     block, tokens, None, with_value=False, class_only=number == len(blocks),
                     dtype=self.compute_dtype,
                 )  # fmt: skip
@@ -277,8 +292,11 @@ def _step(
     with_value: bool,
     class_only: bool,
     dtype: torch.dtype,
-) -> tuple[Tensor, Tensor | None]:
-    """One block of both paths. `stream` (B, 1+N, W); `value` (B, N, W) or None before it starts."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One block of both paths. `stream` (B, 1+N, W); `value` (B, N, W) or None before it starts.
+
+    Returns the stream between attention and MLP, then stream and value after the block.
+    """
     attention = block.attn
     normed = block.ln_1(stream).to(dtype)
     keys_values = F.linear(normed, *_part(attention, 1, 3))
@@ -290,9 +308,9 @@ def _step(
         value = (stream[:, 1:] if value is None else value) + residual
     seen = attend(_split_heads(queries, attention.num_heads), k, v)
     stream = stream[:, :1] if class_only else stream
-    stream = stream + attention.out_proj(_join_heads(seen))
-    stream = stream + block.mlp(block.ln_2(stream).to(dtype))
-    return stream, value
+    attended = stream + attention.out_proj(_join_heads(seen))
+    stream = attended + block.mlp(block.ln_2(attended).to(dtype))
+    return attended, stream, value
 
 
 def _part(attention: Any, first: int, last: int) -> tuple[Tensor, Tensor]:

@@ -148,6 +148,7 @@ class Method(nn.Module):
     # preset -> options of training by name, where its authors do not train as FAPrompt's do
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     rate_factors: ClassVar[Mapping[str, float]] = {}  # start of a parameter's name -> its share
+    staged: ClassVar[bool] = False  # what learns when depends on how many epochs there are
     full_shot: ClassVar[bool] = False  # a model for each class, of its normal pictures; no words
 
     parameters_at_full_size: ClassVar[ParameterCount] = ParameterCount()  # on ViT-L/14@336
@@ -199,6 +200,15 @@ class Method(nn.Module):
         """SHA-256 of files that decide a score besides options and weights."""
         return ()
 
+    @classmethod
+    def option_sources(cls, config: Any) -> tuple[str, ...]:
+        """Those of `sources` that options alone name; known before any weights are loaded.
+
+        Args:
+            config: of `config_class`.
+        """
+        return ()
+
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
         """The image pass with this method's options; (B, 3, H, W) normalised pixels."""
         return backbone.encode_image(
@@ -243,6 +253,23 @@ class Method(nn.Module):
             TypeError: the method does not learn.
         """
         raise TypeError(f"{self.name!r} has nothing to train.")
+
+    def begin_training(self, class_names: Sequence[str]) -> None:
+        """Training says once, before the first step, what its pictures show.
+
+        Args:
+            class_names: as the dataset has them, each once, sorted; "" where nobody says.
+        """
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Training asks before the first step of an epoch, and where it goes on within one.
+
+        A method that learns in stages says here, by `requires_grad`, which parameters move.
+
+        Args:
+            epoch: counted from 0.
+            epochs: of the whole training.
+        """
 
     def explain(self, features: ImageFeatures, output: Any) -> MethodParts:
         """What the output of `forward` on these features was made of; nothing is scored anew."""

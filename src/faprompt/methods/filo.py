@@ -5,6 +5,7 @@
               states: "abnormal {class} with {phrase}" and five general ones; 9 positions
     maps      softmax(up(100 p . [F_n, F_a] / sqrt 2)),   p from a linear layer on blocks
               6, 12, 18, 24, and from a sum of six convolutions on V-V tokens of 12, 18, 24
+              (`taps="clean"`; what their code reads instead is "aliased", see `Taps`)
     map       their mean, blurred by 3x3
     score     (cos(adapter(g), F_a) / sqrt 2 + max of the map) / 2
 
@@ -14,10 +15,10 @@ here, so `grounding` is "none", all positions and nothing dimmed; published figu
 expect less. "self" (ours) takes the position of the map's own peak and looks once more. "dino"
 does as they do, with the checkpoint `grounding_model`; see `grounding`. Training uses neither.
 
-Other differences: the authors' layer taps overwrite each other in place and ours are the layers
-they name; their image adapter is trained in 5 epochs after the rest, ours beside it at the same
-rate, with the text held still, and the meta-nets always see the image before it; Dice is of
-whole masks, where their batches of one make it of rows.
+It learns in two stages: the prompts see the raw class token and learn with the heads, on the
+maps; then, for `adapter_epochs`, the image adapter alone, on the label, with prompts that see
+what it makes. The authors' mosaics of four pictures (MVTec AD, one item in five) are left out:
+tokens are encoded once.
 
 Paper: Gu et al., FiLo: Zero-Shot Anomaly Detection by Fine-Grained Description and
 High-Quality Localization, ACM MM 2024. Facts from CASIA-IVA-Lab/FiLo, through a written
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
-from faprompt.clip.text import EncodedPrefix, TextTower
+from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, PositionFilter
 from faprompt.errors import ConfigError
 from faprompt.methods.base import (
@@ -49,16 +50,31 @@ from faprompt.methods.base import (
     at_least_one,
 )
 from faprompt.methods.class_names import ClassNameMethod
+from faprompt.methods.filo_heads import Adapter, ManyShapes
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
-from faprompt.prompts.descriptions import phrases, state_sentences
+from faprompt.prompts.descriptions import Descriptions
 from faprompt.prompts.meta import ImageContext
-from faprompt.prompts.words import encode_prompts, start_vector, word_vectors
+from faprompt.prompts.words import start_vector
 from faprompt.scoring import CLIP_AD_TEMPERATURE, pixel_probability, unit
 
-KERNELS = ((1, 1), (3, 3), (5, 5), (7, 7), (1, 5), (5, 1))  # models/FiLo.py
+# "aliased": their layers add in place to tensors that others still hold. So block 6 and the
+# V-V blocks 12, 18, 24 all read the last V-V tokens, and blocks 12 and 18 have what the next
+# block's attention adds. "clean": each reads the layer it names, a different model.
+Taps = Literal["aliased", "clean"]
+
 BLUR_SIDE, BLUR_SIGMA_PX = 3, 4.0  # test.py
 PAIR_LENGTH = 1 / math.sqrt(2)  # of both texts: their code divides by the length of the pair
+TOGETHER = {  # folders of one product share its name, and macaroni2's phrases (models/FiLo.py)
+    **dict.fromkeys(("macaroni1", "macaroni2"), "macaroni"),
+    **dict.fromkeys(("pcb1", "pcb2", "pcb3", "pcb4"), "pcb"),
+}
+PRESETS: dict[str, dict[str, object]] = {
+    "paper": {},
+    "common": {"position_filter": "bilinear"},
+    "clean": {"taps": "clean", "row_dice": False},
+}
+RECIPE = {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs": 20}  # train.sh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +82,9 @@ class FiLoConfig(MethodConfig):
     """All constants of FiLo, from its public code."""
 
     sigma_px: float = 0.0  # besides the 3x3 blur, which belongs to the score too
+    taps: Taps = "aliased"
+    row_dice: bool = True  # the rows of a mask each have a Dice: their batches are of one
+    adapter_epochs: int = 5  # the last of all, in which only the adapter learns
     context_tokens: int = 12
     class_word: str = "object"  # where nobody says what is shown
     use_class_names: bool = True
@@ -76,12 +95,12 @@ class FiLoConfig(MethodConfig):
     grounding_side: int = SIDE_PX  # shorter side in pixels that "dino" sees
     temperature: float = 0.01  # of the maps
     adapter_temperature: float = CLIP_AD_TEMPERATURE
-    position_filter: PositionFilter = "bicubic"
+    position_filter: PositionFilter = "plain-bicubic"
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
         found = MethodConfig.faults(self)
-        found += at_least_one(self, "context_tokens", "grounding_side")
+        found += at_least_one(self, "adapter_epochs", "context_tokens", "grounding_side")
         found += above_zero(self, "temperature", "adapter_temperature")
         if self.grounding == "dino" and not self.grounding_model:
             found.append(
@@ -106,72 +125,51 @@ class FiLoOutput(MethodOutput):
     boxes: tuple[Tensor, ...] = ()
 
 
-class ManyShapes(nn.Module):
-    """MMCI: the sum of six parallel convolutions, zeros around the grid."""
-
-    def __init__(self, width: int, embed_dim: int) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(width, embed_dim, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
-            for kernel in KERNELS
-        )
-
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, N, width) -> (B, N, D)."""
-        planes = tokens.mT.unflatten(-1, grid)
-        return torch.stack([branch(planes) for branch in self.branches]).sum(dim=0).flatten(2).mT
-
-
-class Adapter(nn.Module):
-    """x + silu(W_b relu(W_a x)), half as wide inside, without biases."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(dim, dim // 2, bias=False)
-        self.up = nn.Linear(dim // 2, dim, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D) -> (B, D)."""
-        return features + F.silu(self.up(self.down(features).relu()))
-
-
 class FiLo(ClassNameMethod):
     """Descriptions, adaptive prompts and seven maps; see the file's head."""
 
     name = "filo"
     config_class = FiLoConfig
     parameters_at_full_size = ParameterCount(225_693_792, 225_693_792)  # spec 7.9
-    backbones: ClassVar = {"paper": "ViT-L-14-336:gelu"}
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs": 15}
-    }
+    presets = PRESETS
+    backbones = dict.fromkeys(("paper", "clean"), "ViT-L-14-336:gelu")
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(PRESETS, RECIPE)
+    staged = True
     rate_factors: ClassVar[Mapping[str, float]] = {  # of 1e-3: the adapter has 1e-5
         "linears.": 0.1, "shapes.": 0.1, "adapter.": 0.01,
     }  # fmt: skip
     config: FiLoConfig
     start_word: Tensor
+    heads_move: bool = False  # in training: the stage of all but the adapter; see `begin_epoch`
 
     def __init__(self, config: FiLoConfig, backbone: Backbone) -> None:
         super().__init__()
         self.config = config
-        self._tokenizer = backbone.tokenizer
         spec, vision = backbone.spec, backbone.spec.vision
+        self.words = Descriptions(
+            backbone.tokenizer, phrases=config.phrases, refuse=config.unknown_words == "refuse"
+        )
         self._patch_size, self._depth = vision.patch_size, vision.layers
         self._dino: GroundingDino | None = None  # no part of the module
         if config.grounding == "dino":
             self._dino = GroundingDino(
                 config.grounding_model, side_px=config.grounding_side, mean=spec.mean, std=spec.std
             )
-        self._plain_layers = vision.quarter_layers
-        self._value_layers = vision.quarter_layers[1:]
+        quarters, last = vision.quarter_layers, self._depth + self._depth
+        aliased = config.taps == "aliased"
+        beyond = tuple(self._depth + layer for layer in quarters[1:])
+        # what each head reads, by the keys of `encode_image`
+        self._linear_taps = (last, *quarters[1:]) if aliased else quarters
+        self._shape_taps = (last,) * len(beyond) if aliased else beyond
+        self._value_start = quarters[0]
         self.normal_prompts, self.abnormal_prompts = (
             ImageContext(config.context_tokens, spec.embed_dim, spec.text.width) for _ in range(2)
         )
         self.linears = nn.ModuleList(
-            nn.Linear(vision.width, spec.embed_dim) for _ in self._plain_layers
+            nn.Linear(vision.width, spec.embed_dim) for _ in self._linear_taps
         )
         self.shapes = nn.ModuleList(
-            ManyShapes(vision.width, spec.embed_dim) for _ in self._value_layers
+            ManyShapes(vision.width, spec.embed_dim) for _ in self._shape_taps
         )
         self.adapter = Adapter(spec.embed_dim)
         start = start_vector(backbone.text, backbone.tokenizer)
@@ -180,7 +178,7 @@ class FiLo(ClassNameMethod):
     @property
     def layers(self) -> tuple[int, ...]:
         """Blocks of the plain path; beyond the depth, those of the V-V path, depth added."""
-        return (*self._plain_layers, *(self._depth + layer for layer in self._value_layers))
+        return tuple(sorted({*self._linear_taps, *self._shape_taps}))
 
     @property
     def class_ln_post(self) -> bool:
@@ -189,11 +187,13 @@ class FiLo(ClassNameMethod):
 
     @property
     def image_options(self) -> dict[str, Any]:
-        """Raw tokens; the V-V path begins after the first quarter."""
+        """Raw tokens of both paths; the V-V path begins after the first quarter."""
         return {
             "raw_tokens": True,
             "position_filter": self.config.position_filter,
-            "value_blocks": self._depth - self._plain_layers[0],
+            "value_blocks": self._depth - self._value_start,
+            "plain_layers": [layer for layer in self.layers if layer <= self._depth],
+            "next_attention": self.config.taps == "aliased",
         }
 
     @property
@@ -202,44 +202,58 @@ class FiLo(ClassNameMethod):
         return () if self._dino is None else (self._dino.fingerprint,)
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Both paths, each in a pass of its own; keys as in `layers`. Pixels for a grounding."""
-        options = {"class_ln_post": True, **self.image_options}
-        plain = backbone.encode_image(
-            pixels, layers=self._plain_layers, **{**options, "value_blocks": 0}
+        """Both paths in one pass; keys as in `layers`. Pixels too, for a grounding."""
+        value = [layer - self._depth for layer in self.layers if layer > self._depth]
+        features = backbone.encode_image(
+            pixels, layers=value, class_ln_post=True, **self.image_options
         )
-        found = dict(plain.patch_tokens)
-        if self._value_layers:
-            value = backbone.encode_image(pixels, layers=self._value_layers, **options)
-            found |= {self._depth + layer: tokens for layer, tokens in value.patch_tokens.items()}
-        grounded = self.config.grounding != "none"
-        return replace(plain, patch_tokens=found, pixels=pixels if grounded else None)
+        return replace(features, pixels=pixels if self.config.grounding != "none" else None)
 
-    def static_text(self, text: TextTower) -> EncodedPrefix:
-        """The start token, all that no image changes."""
-        return text.encode_prefix(self.start_word)
+    def static_text(self, text: TextTower) -> None:
+        """Nothing: every prompt depends on its image."""
+
+    def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
+        """See `ClassNameMethod.name_classes`; folders of one product share its name."""
+        return [TOGETHER.get(name, name) for name in super().name_classes(class_names, count)]
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """See `Method.begin_epoch`.
+
+        Raises:
+            ConfigError: `adapter_epochs` leave none for the rest.
+        """
+        first = epochs - self.config.adapter_epochs
+        if first < 1:
+            raise ConfigError(
+                f"{self.name} learns its adapter in the last adapter_epochs="
+                f"{self.config.adapter_epochs} epochs and the rest before them, so epochs="
+                f"{epochs} are too few; train longer, or set fewer adapter_epochs."
+            )
+        self.heads_move = epoch < first
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith("adapter.") != self.heads_move)
 
     def forward(
         self,
         features: ImageFeatures,
         text: TextTower,
         *,
-        static: EncodedPrefix | None = None,
+        static: None = None,
         with_prompt_scores: bool = False,
         class_names: Sequence[str] | None = None,
     ) -> FiLoOutput:
         """See `Method.forward`. Features without pixels, as in training, are not grounded."""
-        config = self.config
-        start = self.static_text(text) if static is None else static
-        names = self.name_classes(class_names, len(features.class_token))
-        look = partial(self._look, features, self._project(features), text, start)
+        config, adapted = self.config, self.adapter(features.class_token)
+        names = self.name_classes(class_names, len(adapted))
+        seen = self._seen(features.class_token, adapted)
+        look = partial(self._look, features, self._project(features), text, seen)
         boxes = self._find_boxes(features, names)
         positions = [box_position(each) for each in boxes] or [None] * len(names)
-        pair, layer_maps, patch_map = look(list(map(self.describe, names, positions)))
+        pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
         if config.grounding == "self" and features.pixels is not None:
             positions = [peak_cell(each) for each in patch_map]
-            pair, layer_maps, patch_map = look(list(map(self.describe, names, positions)))
-        image = unit(self.adapter(features.class_token))
-        cosines = (image[:, None] * pair.detach()).sum(dim=-1) * PAIR_LENGTH
+            pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
+        cosines = (unit(adapted)[:, None] * pair.detach()).sum(dim=-1) * PAIR_LENGTH
         score = ((cosines[:, 1] + patch_map.amax(dim=(1, 2))) / 2).clamp(0, 1)
         return FiLoOutput(
             score=score,
@@ -253,53 +267,36 @@ class FiLo(ClassNameMethod):
         )
 
     def loss(self, output: FiLoOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """The local loss of every map, summed, and the adapter's cross entropy."""
-        return {
-            "local": losses.over_layers(losses.local_loss, output.layer_maps, mask),
-            "image": F.cross_entropy(output.image_logits, label),
-        }
-
-    def describe(self, class_name: str, position: int | None = None) -> tuple[list[str], list[str]]:
-        """The sentences of `state_sentences` that this backbone has tokens for.
-
-        Where it has none for any of a position's, those of all positions.
-
-        Raises:
-            ConfigError: this backbone has no tokens for any of them, or, with
-                `unknown_words="refuse"`, for one.
-        """
-        sides = state_sentences(class_name, self._phrases(class_name), position)
-        kept = tuple([line for line in lines if self._tokenizer.knows(line)] for lines in sides)
-        skipped = [line for lines in sides for line in lines if not self._tokenizer.knows(line)]
-        refused = self.config.unknown_words == "refuse"
-        if position is not None and not kept[1] and not refused:
-            return self.describe(class_name)
-        if skipped and (refused or not all(kept)):
-            raise ConfigError(
-                f"{self.name}: this backbone's vocabulary lacks words of {skipped[0]!r} and "
-                f"{len(skipped) - 1} more; set unknown_words=skip, use_class_names=false, or "
-                "use a backbone with CLIP's whole vocabulary."
-            )
-        return kept[0], kept[1]
-
-    def _phrases(self, class_name: str) -> tuple[str, ...]:
-        return self.config.phrases or phrases(class_name)
+        """The local loss of every map, summed, or the adapter's cross entropy, by the stage."""
+        resting = output.score.new_zeros(())
+        if not self.heads_move:
+            return {"local": resting, "image": F.cross_entropy(output.image_logits, label)}
+        maps = output.layer_maps
+        if self.config.row_dice:  # each row of a map is then a map
+            maps, mask = maps.flatten(1, 2)[:, :, None], mask.flatten(0, 1)[:, None]
+        return {"local": losses.over_layers(losses.local_loss, maps, mask), "image": resting}
 
     def _find_boxes(self, features: ImageFeatures, names: Sequence[str]) -> list[Tensor]:
         """Of each image (K, 4), best first; nothing without Grounding DINO or pixels."""
         if self._dino is None or features.pixels is None:
             return []
         seen = zip(features.pixels.to(features.class_token.device), names, strict=True)
-        return [self._dino.find(pixels, self._phrases(name)) for pixels, name in seen]
+        return [self._dino.find(pixels, self.words.phrases(name)) for pixels, name in seen]
+
+    def _seen(self, class_token: Tensor, adapted: Tensor) -> Tensor:
+        """What the meta-nets see: what the adapter makes, but not while they learn."""
+        if not self.training:
+            return adapted
+        return class_token if self.heads_move else adapted.detach()
 
     def _project(self, features: ImageFeatures) -> list[Tensor]:
         """What each head makes of its tokens, (B, N, D)."""
         tokens = features.patch_tokens
-        plain = zip(self._plain_layers, self.linears, strict=True)
-        value = zip(self._value_layers, self.shapes, strict=True)
+        plain = zip(self._linear_taps, self.linears, strict=True)
+        value = zip(self._shape_taps, self.shapes, strict=True)
         return [
-            *(linear(tokens[layer]) for layer, linear in plain),
-            *(shape(tokens[self._depth + layer], features.grid) for layer, shape in value),
+            *(linear(tokens[tap]) for tap, linear in plain),
+            *(shape(tokens[tap], features.grid) for tap, shape in value),
         ]
 
     def _look(
@@ -307,11 +304,11 @@ class FiLo(ClassNameMethod):
         features: ImageFeatures,
         heads: Sequence[Tensor],
         text: TextTower,
-        start: EncodedPrefix,
-        described: Sequence[tuple[list[str], list[str]]],
+        class_token: Tensor,
+        told: Sequence[tuple[str, int | None]],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The text pair of these sentences, every head's map with it, and their blurred mean."""
-        pair = self._text_pair(features.class_token, text, start, described)
+        """The text pair of these words, every head's map with it, and their blurred mean."""
+        pair = self._text_pair(text, class_token, told)
         maps = [
             pixel_probability(
                 tokens, pair, features.grid, patch_size=self._patch_size,
@@ -324,21 +321,19 @@ class FiLo(ClassNameMethod):
 
     def _text_pair(
         self,
-        class_token: Tensor,
         text: TextTower,
-        start: EncodedPrefix,
-        described: Sequence[tuple[list[str], list[str]]],
+        class_token: Tensor,
+        told: Sequence[tuple[str, int | None]],
     ) -> Tensor:
         """(B, 2, D), unit length: the mean of an image's own sentences on either side."""
         learners = (self.normal_prompts, self.abnormal_prompts)
-        contexts = [learner(class_token) for learner in learners]
+        contexts = torch.stack([learner(class_token) for learner in learners], dim=1)
         pairs = []
-        for row, both in enumerate(described):
+        for both, about in zip(contexts, told, strict=True):
             sides = []
-            for context, lines in zip(contexts, both, strict=True):
-                words, end = word_vectors(text, self._tokenizer, lines)
-                encoded = encode_prompts(text, start, context[row], words, end)
-                sides.append(templates.mean_direction(encoded))
+            for context, tree in zip(both, self.words.trees(*about), strict=True):
+                prefix = text.encode_prefix(torch.cat([self.start_word, context]))
+                sides.append(templates.mean_direction(text.encode_tree(prefix, tree)))
             pairs.append(torch.stack(sides))
         return torch.stack(pairs)
 

@@ -65,10 +65,12 @@ def train(
     """
     notify, progress = notify or log_note, progress or silent
     _check_parts(method, backbone)
+    method.begin_epoch(0, config.epochs)  # a method that wants more epochs says so now
     out_dir = Path(out_dir)
     chosen, blank = choose_samples(samples, config.unmasked)
     if blank:
         notify(f"{blank} anomalous picture(s) without a mask: {config.unmasked}.")
+    method.begin_training(sorted({sample.class_name for sample in chosen}))
     out_dir.mkdir(parents=True, exist_ok=True)
     backbone.to(config.device)
     method.to(config.device)
@@ -98,9 +100,12 @@ def run_identity(
     masks: PackedMasks,
 ) -> dict[str, Any]:
     """All that a resumed run must have in common with its first session, as plain data."""
-    features = recipe.about()
+    features, data = recipe.about(), {}
+    if method.uses_class_names:
+        data["class_names"] = _digest([sample.class_name for sample in samples])
     return {
         **run_options(config),
+        **({"epochs": config.epochs} if method.staged else {}),
         "method": {"name": method.name, **to_mapping(method.config)},
         "features": features,
         "data": {
@@ -108,6 +113,7 @@ def run_identity(
             "picture_files": _digest(recipe.pictures),
             "labels": _digest([sample.label for sample in samples]),
             "masks": masks.fingerprint(),
+            **data,
         },
     }
 

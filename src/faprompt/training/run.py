@@ -95,7 +95,7 @@ class TrainingRun:
         self.started = self.done = self.resumed_at = 0  # steps
         self.seconds = {"images": 0.0, "steps": 0.0}
         self.order: list[int] = []
-        self.order_epoch = -1
+        self.order_epoch = self.begun_epoch = -1
         self.origin: Origin | None = None
         self.encoded = 0
 
@@ -148,6 +148,9 @@ class TrainingRun:
     def take_step(self, features: FeatureSource) -> None:
         """One batch: forward, loss, gradients, update."""
         epoch, place = divmod(self.done, self.steps_per_epoch)
+        if epoch != self.begun_epoch:
+            self.method.begin_epoch(epoch, self.config.epochs)
+            self.begun_epoch = epoch
         began, encoding = time.perf_counter(), features.encoder.seconds
         indices = self._order(epoch)[place * self.config.batch_size :][: self.config.batch_size]
         device = self.backbone.device
