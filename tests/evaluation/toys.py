@@ -51,4 +51,4 @@ def dataset(folder: Path, *, classes=("mug", "nut"), masked: bool = True) -> Dat
 
 
 def detector(*, sigma_px=1.0):
-    return small.detector("clip", sigma_px=sigma_px)
+    return small.detector("clip", sigma_px=sigma_px, use_class_names=False)

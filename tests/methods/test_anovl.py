@@ -1,5 +1,7 @@
 """AnoVL: the suite, its tokens, views and map, and an adapter that leaves nothing behind."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.imaging.views import altered_views
 from faprompt.methods import anovl
-from faprompt.methods.registry import build_method, describe_methods, preset_config
+from faprompt.methods.registry import build_method, preset_config
 from faprompt.prompts import templates
 from tests.helpers import small
 from tests.methods.suite import TrainingFreeSuite
@@ -44,14 +46,14 @@ def test_the_codes_constants_and_presets():
         "average": "mean-norm", "temperature": 1.0, "interpolation": "bilinear",
         "value_blocks": 12, "views": True, "textures": templates.ANOVL_TEXTURES,
         "adapt_steps": 0, "adapter": "prompts", "learning_rate": 1e-3, "carry_moments": False,
-        "seed": 111,
+        "seed": 111, "raw_class_names": True,
     }  # fmt: skip
     assert to_mapping(preset_config("anovl", "paper")) == paper
     adapted, common = (to_mapping(preset_config("anovl", n)) for n in ("adapted", "common"))
     assert adapted == {**paper, "adapt_steps": 5}
-    assert common == {**paper, "image_size": 518, "interpolation": "bicubic"}
-    row = next(row for row in describe_methods() if row["name"] == "anovl")
-    assert row["parameters"] == row["reported_parameters"] == 0
+    assert common == {
+        **paper, "image_size": 518, "interpolation": "bicubic", "raw_class_names": False,
+    }  # fmt: skip
     assert small.detector("anovl").transform.interpolation == "bilinear"
 
 
@@ -113,8 +115,9 @@ def test_the_map_is_the_mean_of_nine_stretched_to_the_corners():
     torch.testing.assert_close(out.patch_map, wanted, rtol=0, atol=1e-6)
 
 
-def test_textures_are_told_with_other_words():
-    method = small.method("anovl", textures=("carpet", "woven_cloth"))
+@pytest.mark.parametrize("raw", [True, False])
+def test_textures_are_told_with_other_words(raw):
+    method = small.method("anovl", textures=("carpet", "woven_cloth"), raw_class_names=raw)
     for name, domain in (
         ("woven_cloth", "texture"), ("woven cloth", "texture"), ("carpet", "texture"),
         ("tile", "object"),
@@ -122,7 +125,7 @@ def test_textures_are_told_with_other_words():
         lines = templates.anovl_templates(domain)
         rows = []
         for states in templates.ANOVL_STATES:
-            said = name.replace("_", " ")
+            said = name if raw else name.replace("_", " ")
             texts = [line.format(state.format(said)) for state in states for line in lines]
             assert len(texts) == 462
             mean = small.backbone().encode_texts(texts).mean(dim=0)
@@ -203,12 +206,21 @@ class TestAdaptation:
             found.append(loss.item())
         assert found[-1] < 0.9 * found[0]
 
-    def test_gradients_reach_the_adapter_and_nothing_else(self):
-        method = small.method("anovl", adapt_steps=1)
-        out = method(see(method), small.backbone().text)
-        assert not out.patch_map.requires_grad
-        assert all(p.grad is None for p in small.backbone().parameters())
-        assert method.text_pair.grad is None and not method.text_pair.requires_grad
+    @pytest.mark.parametrize("adapter", ["prompts", "linear"])
+    def test_gradients_reach_the_adapter_and_nothing_else(self, adapter, monkeypatch):
+        """Though tokens, pair and the whole text tower would take one."""
+        method = small.method("anovl", adapt_steps=1, adapter=adapter, views=False)
+        text = deepcopy(small.backbone().text).requires_grad_()
+        tokens = see(method).patch_tokens[2][0].requires_grad_()
+        pair = method.class_pair(text, "pill").requires_grad_()
+        drawn, draw = [], anovl.draw_adapter
+        monkeypatch.setattr(method, "class_pair", lambda *_: pair)
+        monkeypatch.setattr(anovl, "draw_adapter", lambda *a: drawn.extend(draw(*a)) or drawn)
+        out = method.adapt(tokens, text, "pill")
+        assert not out.requires_grad and len(drawn) == 2
+        assert all(weight.grad.any() for weight in drawn)
+        for leaf in (tokens, pair, *text.parameters()):
+            assert leaf.is_leaf and leaf.grad is None
 
     def test_nothing_is_left_behind(self):
         method = small.method("anovl", adapt_steps=2, views=False)

@@ -1,27 +1,25 @@
 """APRIL-GAN: the suite, its linear layers, its map and its loss against the formulas."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from faprompt.clip.backbone import build_backbone
-from faprompt.clip.spec import spec_from_open_clip
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.april_gan import AprilGAN, AprilGANConfig, count_parameters
-from faprompt.methods.registry import build_method, describe_methods, preset_config
+from faprompt.methods.april_gan import AprilGAN, count_parameters
+from faprompt.methods.registry import build_method, preset_config
 from faprompt.prompts import templates
-from tests.helpers import small
+from tests.helpers import large, small
 from tests.methods.suite import LearnedSuite
 
 
 class AprilGANSuite(LearnedSuite):
     name = "april-gan"
+    parameters = (3_148_800, 3_148_800)
     official = False
-    more_presets = ("common",)
     pixel_map = True
 
 
@@ -45,25 +43,17 @@ def run(method, features):
 def test_the_codes_constants_and_the_common_preset():
     paper = {
         "image_size": 518, "sigma_px": 0.0, "class_word": "object", "use_class_names": True,
-        "average": "norm-mean-norm", "temperature": 0.01, "map_layers": (),
+        "raw_class_names": True, "average": "norm-mean-norm", "temperature": 0.01, "map_layers": (),
         "position_filter": "bicubic",
     }  # fmt: skip
     assert to_mapping(preset_config("april-gan", "paper")) == paper
     common = to_mapping(preset_config("april-gan", "common"))
-    assert common == {**paper, "position_filter": "bilinear"}
+    assert common == {**paper, "position_filter": "bilinear", "raw_class_names": False}
     assert AprilGAN.backbones["paper"].endswith(":gelu")
 
 
-def test_the_parameters_of_the_paper(monkeypatch):
-    assert count_parameters() == 3_148_800
-    row = next(row for row in describe_methods() if row["name"] == "april-gan")
-    assert row["parameters"] == row["reported_parameters"] == 3_148_800
-    monkeypatch.setattr(AprilGAN, "class_pair", lambda *_: torch.zeros(2, 768))
-    spec = spec_from_open_clip("ViT-L-14-336")
-    wordless = SimpleNamespace(spec=spec, tokenizer=None, text=None)
-    method = AprilGAN(AprilGANConfig(), wordless)
-    assert method.layers == (6, 12, 18, 24)
-    assert sum(p.numel() for p in method.parameters()) == 3_148_800
+def test_the_layers_of_the_paper():
+    assert large.method("april-gan").layers == (6, 12, 18, 24)
 
 
 def test_a_backbone_of_another_depth_has_the_same_shares():

@@ -1,11 +1,18 @@
 """Class names on their way from a labelled set to the prompts, through both workshops."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+
+from faprompt.config import to_mapping
 from faprompt.data import Dataset
+from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig, evaluate
 from faprompt.imaging.transform import Transform
 from faprompt.methods.class_prompts import ClassPromptMethod
+from faprompt.methods.tcp import TCPV1
+from faprompt.prompts.words import display_name
 from faprompt.training.config import TrainingConfig
 from faprompt.training.loop import train
 from faprompt.training.run import epoch_order
@@ -13,18 +20,38 @@ from tests.evaluation import toys
 from tests.helpers import small
 
 
+def overhear(monkeypatch, cls, name, place):
+    """The names that a method of `cls` is given, as an argument at this place, call by call."""
+    calls, plain = [], getattr(cls, name)
+
+    def spy(self, *given):
+        calls.append(list(given[place]))
+        return plain(self, *given)
+
+    monkeypatch.setattr(cls, name, spy)
+    return calls
+
+
 @pytest.fixture
 def told(monkeypatch):
     """The names of every batch, as the prompts get them."""
-    batches = []
-    plain = ClassPromptMethod.name_classes
+    return overhear(monkeypatch, ClassPromptMethod, "name_classes", 0)
 
-    def spy(self, class_names, count):
-        batches.append(list(class_names))
-        return plain(self, class_names, count)
 
-    monkeypatch.setattr(ClassPromptMethod, "name_classes", spy)
-    return batches
+@pytest.fixture
+def encoded(monkeypatch):
+    """The classes whose texts TCP encodes."""
+    return overhear(monkeypatch, TCPV1, "encode_pairs", 1)
+
+
+def learn(method, samples, tmp_path, *, resume=False, **options):
+    """One epoch."""
+    config = TrainingConfig(
+        epochs=1, cache_dir=str(tmp_path / "cache"), tensorboard=False, **options
+    )
+    transform = Transform(image_size=(small.SIDE, small.SIDE))
+    out = tmp_path / "out"
+    train(method, small.backbone(), samples, transform, config, out_dir=out, resume=resume)
 
 
 @pytest.fixture
@@ -42,20 +69,63 @@ def test_evaluation_passes_them_on(dataset, told, resolution):
 
 
 def test_training_passes_them_on_in_the_order_of_the_epoch(dataset, told, tmp_path):
-    config = TrainingConfig(
-        epochs=1, batch_size=5, seed=3, cache_dir=str(tmp_path / "cache"), tensorboard=False
-    )
     samples = dataset.samples
-    train(
-        small.method("coop"),
-        small.backbone(),
-        samples,
-        Transform(image_size=(small.SIDE, small.SIDE)),
-        config,
-        out_dir=tmp_path / "out",
-    )
+    learn(small.method("coop"), samples, tmp_path, batch_size=5, seed=3)
     order = epoch_order(len(samples), seed=3, epoch=0)
     assert [name for batch in told for name in batch] == [samples[i].class_name for i in order]
+
+
+@pytest.mark.parametrize("given", [(), ("pill", "sdd")])
+def test_tcp_learns_from_the_texts_of_all_classes_at_every_step(dataset, encoded, tmp_path, given):
+    method = small.method("tcp-v1", knowledge_classes=given)
+    before = to_mapping(method.config), set(method.state_dict())
+    learn(method, dataset.samples, tmp_path, batch_size=1)
+    wanted = set(map(display_name, given or ("mug", "nut")))
+    assert len(encoded) == len(dataset.samples)
+    for names in encoded:
+        assert len(names) == len(set(names)) and wanted <= set(names)
+        assert set(names) - wanted < {"mug", "nut"}  # given others, the batch's own class
+    assert {names[0] for names in encoded} == {"mug", "nut"}
+    assert (to_mapping(method.config), set(method.state_dict())) == before
+
+
+def test_what_tcp_was_told_in_training_is_of_no_use_to_inference(dataset, encoded):
+    method = small.method("tcp-v1")
+    method.begin_training(["mug", "nut", "pill"])
+    method.eval()
+    with torch.no_grad():
+        features = method.encode_image(small.backbone(), small.pixels())
+        method(features, small.backbone().text, class_names=["cup"] * 3)
+    assert encoded == [["cup"]]
+
+
+def test_without_class_names_tcp_learns_from_its_word_alone(dataset, encoded, tmp_path):
+    method = small.method("tcp-v1", use_class_names=False)
+    learn(method, dataset.samples, tmp_path, batch_size=6)
+    assert encoded and all(names == ["object"] for names in encoded)
+
+
+@pytest.mark.parametrize("name", ["tcp-v1", "faprompt"])
+def test_training_says_its_classes_once_and_sorted(dataset, tmp_path, monkeypatch, name):
+    method = small.method(name, **({} if name == "tcp-v1" else {"prompts": 2}))
+    calls = []
+    monkeypatch.setattr(type(method), "begin_training", lambda self, names: calls.append(names))
+    learn(method, [*reversed(dataset.samples)], tmp_path, batch_size=6)
+    assert calls == [["mug", "nut"]]
+
+
+def test_a_run_is_not_resumed_with_other_names(dataset, tmp_path):
+    renamed = [replace(sample, class_name="cup") for sample in dataset.samples]
+    learn(small.method("coop"), dataset.samples, tmp_path, batch_size=6)
+    learn(small.method("coop"), dataset.samples, tmp_path, batch_size=6, resume=True)
+    with pytest.raises(ConfigError, match="another run: data.class_names was"):
+        learn(small.method("coop"), renamed, tmp_path, batch_size=6, resume=True)
+
+
+def test_names_nobody_asks_for_may_change(dataset, tmp_path):
+    renamed = [replace(sample, class_name="cup") for sample in dataset.samples]
+    learn(small.method("anomalyclip"), dataset.samples, tmp_path, batch_size=6)
+    learn(small.method("anomalyclip"), renamed, tmp_path, batch_size=6, resume=True)
 
 
 def test_methods_that_do_not_ask_are_not_told(dataset):

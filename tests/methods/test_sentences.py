@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from faprompt.errors import ConfigError
+from faprompt.methods.registry import build_method
+from faprompt.prompts.words import Speaker
 from tests.helpers import small
 
 NAMES = ["metal_nut", "pill", "metal_nut"]
+NAMES_IN_WORDS = ["metal nut", "industrial part", "textured surface"]
 
 
-@pytest.fixture(params=["winclip", "april-gan", "anovl"])
+@pytest.fixture(params=["clip", "clip-ac", "winclip", "april-gan", "anovl"])
 def method(request):
     return small.method(request.param)
 
@@ -35,6 +38,45 @@ def test_nobody_knowing_is_the_class_word(method):
     word, unnamed = run(method), run(method, ["", " ", "object"])
     torch.testing.assert_close(word.score, unnamed.score)
     torch.testing.assert_close(word.patch_map, unnamed.patch_map)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "raw"),
+    [("clip", "paper", True), ("clip-ac", "paper", True), ("clip", "common", False),
+     ("clip-ac", "common", False), ("winclip", "paper", False), ("winclip", "common", False),
+     ("winclip", "code", True), ("april-gan", "paper", True), ("april-gan", "common", False),
+     ("anovl", "paper", True), ("anovl", "adapted", True), ("anovl", "common", False)],
+)  # fmt: skip
+def test_what_public_code_says_of_a_class(name, preset, raw, monkeypatch):
+    """It inserts the names of folders as they are; a preset that copies it does too."""
+    method = build_method(name, small.backbone(), {"image_size": 112}, preset=preset)
+    said = []
+    speak = Speaker.encode_texts
+    monkeypatch.setattr(
+        Speaker, "encode_texts", lambda self, texts: said.append(texts) or speak(self, texts)
+    )
+    method.text_pairs(small.backbone().text, ["metal_nut", "01", "Class1", "macaroni2"])
+    words = ["metal_nut", "01", "Class1"] if raw else NAMES_IN_WORDS
+    words = [*words, "macaroni" if name == "anovl" else "macaroni2"]
+    assert len(said) == 2 * len(words)
+    for sentences, word in zip(said[::2], words, strict=True):
+        assert all(word in sentence for sentence in sentences), word
+    if name == "clip":
+        assert said[0] == [f"a photo of a normal {words[0]}."]
+        assert said[1] == [f"a photo of an anomalous {words[0]}."]
+    if name == "april-gan":
+        assert f"a photo of the {words[0]} with flaw." in said[1]
+
+
+def test_raw_names_are_other_sentences():
+    method, readable = (
+        small.method("clip-ac", raw_class_names=raw, class_word="metal_nut")
+        for raw in (True, False)
+    )
+    assert (method.text_pair - readable.text_pair).abs().max() > 1e-4
+    assert torch.equal(
+        readable.text_pair, small.method("clip-ac", class_word="metal nut").text_pair
+    )
 
 
 def test_class_names_can_be_switched_off(method):

@@ -6,6 +6,8 @@ import torch
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.weights import load_backbone
 from faprompt.prompts import templates
+from faprompt.prompts.states import StateTexts
+from faprompt.prompts.words import Speaker
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_an_ensemble_is_the_mean_of_unit_features_made_unit(backbone):
     texts = templates.sentences(templates.WINCLIP_TEMPLATES[:3], ("{}", "damaged {}"), "nut")
     rows = [backbone.encode_texts([text])[0] for text in texts]
     mean = sum(row / row.norm() for row in rows) / len(rows)
-    ours = templates.ensemble(backbone, texts)
+    ours = templates.mean_direction(backbone.encode_texts(texts))
     torch.testing.assert_close(ours, mean / mean.norm(), rtol=0, atol=1e-5)
     plain = sum(rows) / len(rows)
     assert (ours - plain / plain.norm()).abs().max() > 1e-4  # lengths differ, so this is another
@@ -64,7 +66,7 @@ def test_an_ensemble_is_the_mean_of_unit_features_made_unit(backbone):
 def test_the_mean_of_raw_features_is_the_other_average(backbone):
     texts = templates.sentences(templates.WINCLIP_TEMPLATES[:3], ("{}", "damaged {}"), "nut")
     mean = sum(backbone.encode_texts([text])[0] for text in texts)
-    ours = templates.ensemble(backbone, texts, average="mean-norm")
+    ours = templates.mean_direction(backbone.encode_texts(texts), "mean-norm")
     torch.testing.assert_close(ours, mean / mean.norm(), rtol=0, atol=1e-5)
 
 
@@ -90,9 +92,8 @@ def test_an_ensemble_is_open_clips_zero_shot_classifier(backbone):
     theirs = build_zero_shot_classifier(
         Model(), backbone.tokenizer, states, lines, num_classes_per_batch=1, device="cpu"
     )
-    ours = templates.state_pair(
-        backbone, templates.WINCLIP_TEMPLATES, (("flawless {}",), ("damaged {}",)), "nut"
-    )
+    states = StateTexts((("flawless {}",), ("damaged {}",)), lambda _: templates.WINCLIP_TEMPLATES)
+    ours = states.pair(Speaker(backbone.text, backbone.tokenizer), "nut")
     torch.testing.assert_close(ours, theirs.T, rtol=0, atol=1e-5)
 
 

@@ -35,7 +35,7 @@ from faprompt.imaging.views import altered_views
 from faprompt.methods.base import MethodOutput, above_zero
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.prompts.words import readable
+from faprompt.prompts.words import display_name
 from faprompt.scoring import grid_map, in_pixels, pair_logits, unit
 
 NOISE_STD = 0.05 * 1.1  # of the tokens that should look abnormal (vl_test.py)
@@ -51,6 +51,7 @@ class AnoVLConfig(SentenceConfig):
     """All constants of AnoVL, from its public code."""
 
     image_size: int = 240
+    raw_class_names: bool = True
     average: templates.Average = "mean-norm"
     temperature: float = 1.0
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
@@ -77,7 +78,7 @@ class AnoVLConfig(SentenceConfig):
 
 PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
-    "common": {"image_size": 518, "interpolation": "bicubic"},
+    "common": {"image_size": 518, "interpolation": "bicubic", "raw_class_names": False},
     "adapted": {"adapt_steps": 5},
 }
 
@@ -118,7 +119,7 @@ class AnoVL(SentenceMethod):
 
     def templates(self, class_name: str) -> Sequence[str]:
         """Those of textures or of objects."""
-        texture = readable(class_name) in map(readable, self.config.textures)
+        texture = display_name(class_name) in map(display_name, self.config.textures)
         return templates.anovl_templates("texture" if texture else "object")
 
     def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:

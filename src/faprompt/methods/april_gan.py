@@ -37,6 +37,7 @@ from faprompt.scoring import pixel_probability
 class AprilGANConfig(SentenceConfig):
     """All constants of APRIL-GAN, from its public code."""
 
+    raw_class_names: bool = True
     map_layers: tuple[int, ...] = ()  # blocks from 1; () ends each quarter: 6, 12, 18, 24 of 24
     position_filter: PositionFilter = "bicubic"
 
@@ -59,7 +60,10 @@ class AprilGAN(SentenceMethod):
     name = "april-gan"
     config_class = AprilGANConfig
     parameters_at_full_size = ParameterCount(count_parameters(), count_parameters())
-    presets = {"paper": {}, "common": {"position_filter": "bilinear"}}
+    presets = {
+        "paper": {},
+        "common": {"position_filter": "bilinear", "raw_class_names": False},
+    }
     backbones = {"paper": "ViT-L-14-336:gelu"}
     # train.sh: 15 epochs on VisA, 3 on MVTec AD; otherwise as FAPrompt
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(presets, {"epochs": 15})

@@ -14,6 +14,8 @@ from faprompt.errors import ConfigError
 from faprompt.methods.base import Method
 from faprompt.prompts.words import name_pictures
 
+_SHOWN = 12  # class names in an error
+
 
 class ClassNameMethod(Method):
     """Asks for class names. Its config has `class_word` and `use_class_names`."""
@@ -25,10 +27,16 @@ class ClassNameMethod(Method):
         """As configured."""
         return bool(self.config.use_class_names)
 
+    @property
+    def raw_class_names(self) -> bool:
+        """Whether names go into the sentences as a dataset has them, "metal_nut" or "01"."""
+        return False
+
     def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
         """What each of `count` pictures shows, in words."""
         asked = class_names if self.config.use_class_names else None
-        return name_pictures(asked, count, otherwise=self.config.class_word)
+        word, raw = self.config.class_word, self.raw_class_names
+        return name_pictures(asked, count, otherwise=word, raw=raw)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -44,3 +52,40 @@ class ClassNameMethod(Method):
                 f"{self.name}: {error} Choose another class_word; or set use_class_names=false, "
                 f"and every picture shows {self.config.class_word!r}."
             ) from error
+
+
+def number_classes(
+    known: Sequence[str],
+    class_names: Sequence[str] | None,
+    count: int,
+    *,
+    each: str,
+    nothing: str,
+    advice: str,
+) -> list[int]:
+    """Which of the known classes each of `count` pictures shows; the only one, where untold.
+
+    Args:
+        known: classes; at least one.
+        class_names: one a picture, or None.
+        each: what there is, such as "patchcore has a model for each".
+        nothing: what is lacking of others, such as "patchcore has learned nothing".
+        advice: what to do about it.
+
+    Raises:
+        ConfigError: a class is not known, or is not told where there are several.
+    """
+    shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
+    if class_names is None and len(known) > 1:
+        raise ConfigError(
+            f"{each} of {len(known)} classes and was not told "
+            f"which these pictures show; say it by --class-name. Known: {shown}."
+        )
+    names = [known[0]] * count if class_names is None else list(class_names)
+    strange = sorted(set(names) - set(known))
+    if strange:
+        raise ConfigError(
+            f"{nothing} of {', '.join(strange)}; known: {shown}. {advice}, "
+            "or say by --class-name which of these they are."
+        )
+    return [known.index(name) for name in names]

@@ -1,77 +1,91 @@
 """CLIP with handcrafted prompts: nothing is learned.
 
-`clip` compares with "a photo of a normal object." and "a photo of an anomalous object.";
+`clip` compares with "a photo of a normal {class}." and "a photo of an anomalous {class}.";
 `clip-ac` with the 80 ImageNet templates around both states. As the AnomalyCLIP paper runs
 them: unmodified image tower, class token without ln_post, temperature 0.07, map from the
 last layer's patches. Pixel AUROC far below chance is expected of them on the paper's
 backbone; the sign is right. `value_path=true` reads the V-V patch tokens instead (ours).
 
-Source: Radford et al., CLIP (ICML 2021); Zhou et al., AnomalyCLIP (ICLR 2024), baselines.
+Nobody says which templates CLIP-AC had, nor of which layers the map is: `prompt_set=april-gan`
+and `map_layers=6,12,18,24` are the other candidates. A third party got the published image
+figures of CLIP without `ln_post`; `common` has it, as CLIP itself does.
+
+Source: Radford et al., CLIP (ICML 2021); Zhou et al., AnomalyCLIP (ICLR 2024), baselines, and
+issues 25 and 76 of zqhang/AnomalyCLIP, through a written specification.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.methods.base import (
-    Method,
     MethodConfig,
     MethodOutput,
     MethodParts,
-    above_zero,
     class_token_terms,
+    within_depth,
 )
+from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.scoring import CLIP_AD_TEMPERATURE, abnormal_probability, grid_map
+from faprompt.scoring import CLIP_AD_TEMPERATURE, grid_map
 
-PROMPT_SETS = {
+PromptSet = Literal["clip", "clip-ac", "winclip", "april-gan"]
+
+PROMPT_SETS = {  # templates, states
     "clip": (templates.CLIP_TEMPLATES, templates.CLIP_STATES),
     "clip-ac": (templates.IMAGENET_TEMPLATES, templates.CLIP_AC_STATES),
     "winclip": (templates.WINCLIP_TEMPLATES, templates.WINCLIP_STATES),
+    "april-gan": (templates.APRIL_TEMPLATES, templates.CLIP_AC_STATES),  # its templates alone
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlainCLIPConfig(MethodConfig):
+class PlainCLIPConfig(SentenceConfig):
     """Which sentences, and which tokens they are compared with."""
 
-    prompt_set: Literal["clip", "clip-ac", "winclip"] = "clip"
-    class_word: str = "object"
+    prompt_set: PromptSet = "clip"
+    sigma_px: float = 4.0
+    raw_class_names: bool = True
     temperature: float = CLIP_AD_TEMPERATURE
     value_path: bool = False
     class_ln_post: bool = False  # True is CLIP proper; False gives the published figures
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        return MethodConfig.faults(self) + above_zero(self, "temperature")
+    map_layers: tuple[int, ...] = ()  # blocks from 1, whose maps are averaged; () is the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CLIPACConfig(PlainCLIPConfig):
     """`clip-ac`: the same with 80 templates."""
 
-    prompt_set: Literal["clip", "clip-ac", "winclip"] = "clip-ac"
+    prompt_set: PromptSet = "clip-ac"
 
 
-class PlainCLIP(Method):
-    """Two fixed text directions on a frozen CLIP."""
+class PlainCLIP(SentenceMethod):
+    """Two fixed text directions a class on a frozen CLIP."""
 
     name = "clip"
     config_class: ClassVar[type[MethodConfig]] = PlainCLIPConfig
-    text_pair: Tensor
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "common": {"class_ln_post": True, "raw_class_names": False},
+    }
+    config: PlainCLIPConfig
 
     def __init__(self, config: PlainCLIPConfig, backbone: Backbone) -> None:
-        super().__init__()
-        self.config: PlainCLIPConfig = config
-        lines, states = PROMPT_SETS[config.prompt_set]
-        pair = templates.state_pair(backbone, lines, states, config.class_word)
-        self.register_buffer("text_pair", pair, persistent=False)
+        within_depth(config.map_layers, backbone.spec.vision.layers)
+        super().__init__(config, backbone)
+
+    @property
+    def layers(self) -> Sequence[int] | None:
+        """As configured."""
+        return sorted(set(self.config.map_layers)) or None
 
     @property
     def value_path(self) -> bool:
@@ -83,9 +97,14 @@ class PlainCLIP(Method):
         """As configured."""
         return self.config.class_ln_post
 
-    def static_text(self, text: TextTower) -> Tensor:
-        """(2, D), unit length: normal, abnormal."""
-        return self.text_pair
+    @property
+    def states(self) -> Sequence[Sequence[str]]:
+        """See `SentenceMethod.states`."""
+        return PROMPT_SETS[self.config.prompt_set][1]
+
+    def templates(self, class_name: str) -> Sequence[str]:
+        """The same for every class."""
+        return PROMPT_SETS[self.config.prompt_set][0]
 
     def forward(
         self,
@@ -94,16 +113,16 @@ class PlainCLIP(Method):
         *,
         static: Tensor | None = None,
         with_prompt_scores: bool = False,
+        class_names: Sequence[str] | None = None,
     ) -> MethodOutput:
         """See `Method.forward`."""
-        temperature, pair = self.config.temperature, self.text_pair
-        tokens = features.patch_tokens[max(features.patch_tokens)]
-        image = features.class_token[:, None]
-        score = abnormal_probability(image, pair, temperature=temperature)[:, 0]
-        patches = abnormal_probability(tokens, pair, temperature=temperature)
+        pair = self.text_pairs(text, class_names)
+        score = self.chance(features.class_token[:, None], pair)[:, 0]
+        layers = self.layers or [max(features.patch_tokens)]
+        patches = torch.stack([self.chance(features.patch_tokens[at], pair) for at in layers])
         return MethodOutput(
             score=score,
-            patch_map=grid_map(patches, features.grid),
+            patch_map=grid_map(patches.mean(dim=0), features.grid),
             prompt_scores=score[:, None] if with_prompt_scores else None,
         )
 

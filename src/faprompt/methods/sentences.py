@@ -1,4 +1,4 @@
-"""What WinCLIP, APRIL-GAN and AnoVL share: handcrafted sentences about what is shown.
+"""What CLIP, WinCLIP, APRIL-GAN and AnoVL share: handcrafted sentences about what is shown.
 
 Every template is filled with every state of a class, normal and abnormal, and each side
 becomes one direction. A picture's class comes with it where a dataset says so; elsewhere,
@@ -28,9 +28,10 @@ from faprompt.scoring import abnormal_probability
 class SentenceConfig(MethodConfig):
     """Options of handcrafted sentences."""
 
-    sigma_px: float = 0.0  # none of the three smooths its map
+    sigma_px: float = 0.0  # none but CLIP smooths its map
     class_word: str = "object"  # where nobody says what is shown
     use_class_names: bool = True
+    raw_class_names: bool = False  # as folders are called, "metal_nut" and "01", not in words
     average: Average = "norm-mean-norm"
     temperature: float = 0.01
 
@@ -44,14 +45,13 @@ class SentenceMethod(ClassNameMethod):
     """Two text directions a class, from sentences. Children say which templates and states."""
 
     config: SentenceConfig
-    states: Sequence[Sequence[str]]  # normal, abnormal
     text_pair: Tensor
 
     def __init__(self, config: SentenceConfig, backbone: Backbone) -> None:
         super().__init__()
         self.config = config
         self._tokenizer = backbone.tokenizer
-        self._texts = StateTexts(self.states, self.templates)
+        self._texts = StateTexts(self.states, self.templates, raw=config.raw_class_names)
         pair = self.class_pair(backbone.text, config.class_word)
         self.register_buffer("text_pair", pair, persistent=False)
 
@@ -64,6 +64,16 @@ class SentenceMethod(ClassNameMethod):
     def class_ln_post(self) -> bool:
         """As in CLIP."""
         return True
+
+    @property
+    def raw_class_names(self) -> bool:
+        """As configured."""
+        return self.config.raw_class_names
+
+    @property
+    def states(self) -> Sequence[Sequence[str]]:
+        """Phrases of the normal states, then of the abnormal ones."""
+        raise NotImplementedError
 
     def templates(self, class_name: str) -> Sequence[str]:
         """The sentences around a class's states."""

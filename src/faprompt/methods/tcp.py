@@ -4,7 +4,8 @@
     Z_c       = W2 quickgelu(W1 F_c), four vectors, hidden width D/4
     prompt    [SOT] V1..V4 {class}. and [SOT] V1..V4 damaged {class}.
               positions 1..4 become Z_c before layer 9, so V acts through layers 1..8 only
-    loss      cross entropy + 4 (focal + 2 Dice) + 8 (1 - mean cos(T_c, F_c))
+    loss      cross entropy + 4 (focal + 2 Dice) + 8 (1 - mean cos(T_c, F_c)), the mean over
+              both states of all classes of the training set, whatever a batch shows
 
 `tcp-v1` takes "This is a photo of {class}." and "... damaged {class}." for F, `tcp-v2` the
 mean of all WinCLIP sentences: the two forms of the FAPrompt paper's section C.2, which keeps
@@ -65,7 +66,7 @@ class TCPConfig(ClassPromptConfig):
     abnormal_word: str = "damaged"
     knowledge: Literal["plain", "winclip"] = "plain"
     knowledge_weight: float = 8.0  # hard-coded in trainers/tcp.py
-    knowledge_classes: tuple[str, ...] = ()  # also in its loss, besides those of the batch
+    knowledge_classes: tuple[str, ...] = ()  # in its loss with the batch's; () all of the set
     injection_layer: int = 9  # from 1; the last one of a shallower tower
 
     def faults(self) -> list[str]:
@@ -95,6 +96,7 @@ class TCPV1(ClassPromptMethod):
     }
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(presets, RECIPE)
     config: TCPConfig
+    training_classes: tuple[str, ...] = ()  # those of the set, while it learns
 
     def __init__(self, config: TCPConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
@@ -109,6 +111,10 @@ class TCPV1(ClassPromptMethod):
         )
         lines, states = KNOWLEDGE_FORMS[config.knowledge]
         self._known = StateTexts(states, lambda _: lines)
+
+    def begin_training(self, class_names: Sequence[str]) -> None:
+        """See `Method.begin_training`; they are in the knowledge term of every step."""
+        self.training_classes = tuple(class_names)
 
     def static_text(self, text: TextTower) -> Tensor:
         """(2, D): the pair of `class_word`, un-normalised."""
@@ -129,11 +135,15 @@ class TCPV1(ClassPromptMethod):
         if class_names is not None:
             names, places = distinct(self.name_classes(class_names, len(class_names)))
         if static is None:  # learning
-            more = self.name_classes(self.config.knowledge_classes, 0)
-            names = list(dict.fromkeys([*names, *more]))
+            names = list(dict.fromkeys([*names, *self._knowledge_names()]))
         pairs, known = self.encode_pairs(text, names)
         distance = 1 - F.cosine_similarity(pairs, known, dim=-1).mean()
         return TextPair(pairs[places], terms={"knowledge": self.config.knowledge_weight * distance})
+
+    def _knowledge_names(self) -> list[str]:
+        """Classes in words, besides those of the batch; of the training set only in training."""
+        whole = self.training_classes if self.training else ()
+        return self.name_classes(self.config.knowledge_classes or whole, 0)
 
     def encode_pairs(self, text: TextTower, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """T (C, 2, D), un-normalised, and what frozen CLIP says, F (C, 2, D), unit length."""

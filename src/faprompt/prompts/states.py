@@ -17,12 +17,17 @@ class StateTexts:
     Args:
         states: phrases of the normal states, then of the abnormal ones.
         templates: class name -> the sentences around them.
+        raw: class names keep their underscores.
     """
 
     def __init__(
-        self, states: Sequence[Sequence[str]], templates: Callable[[str], Sequence[str]]
+        self,
+        states: Sequence[Sequence[str]],
+        templates: Callable[[str], Sequence[str]],
+        *,
+        raw: bool = False,
     ) -> None:
-        self._states, self._templates = states, templates
+        self._states, self._templates, self._raw = states, templates, raw
         self._encoded: dict[tuple[str, str], list[Tensor]] = {}
 
     def features(self, speaker: Speaker, class_name: str) -> list[Tensor]:
@@ -36,7 +41,7 @@ class StateTexts:
             lines = self._templates(class_name)
             with torch.inference_mode(False), torch.no_grad():  # kept, and training may follow
                 self._encoded[key] = [
-                    speaker.encode_texts(sentences(lines, words, class_name))
+                    speaker.encode_texts(sentences(lines, words, class_name, raw=self._raw))
                     for words in self._states
                 ]
         return self._encoded[key]

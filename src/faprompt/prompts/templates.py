@@ -11,9 +11,8 @@ AnomalyCLIP paper (ICLR 2024) uses it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -47,14 +46,6 @@ ANOVL_NOUNS = {  # article and noun of each domain
     "texture": (("an", "industrial photo"), ("a", "textural photo"), ("a", "surface picture")),
 }  # fmt: skip
 Average = Literal["norm-mean-norm", "mean-norm"]
-
-
-class EncodesTexts(Protocol):
-    """A backbone, or anything else that speaks for its text tower."""
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """(N, D) features of plain sentences, not normalised."""
-        ...
 
 
 def _photos(kinds: Sequence[str], articles: Sequence[str] = ("a", "the")) -> tuple[str, ...]:
@@ -146,48 +137,34 @@ def anovl_templates(domain: Literal["object", "texture"]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def sentences(templates: Sequence[str], states: Sequence[str], class_name: str) -> list[str]:
-    """Every template filled with every state of one class; underscores become blanks."""
-    name = class_name.replace("_", " ")
+def sentences(
+    templates: Sequence[str], states: Sequence[str], class_name: str, *, raw: bool = False
+) -> list[str]:
+    """Every template filled with every state of one class.
+
+    Underscores become blanks, unless the class should be left `raw`.
+
+    Example:
+        >>> sentences(["a photo of a {}."], ["damaged {}"], "metal_nut")
+        ['a photo of a damaged metal nut.']
+        >>> sentences(["a photo of a {}."], ["damaged {}"], "metal_nut", raw=True)
+        ['a photo of a damaged metal_nut.']
+    """
+    name = class_name if raw else class_name.replace("_", " ")
     return [template.format(state.format(name)) for state in states for template in templates]
 
 
-def ensemble(
-    backbone: EncodesTexts, texts: Sequence[str], *, average: Average = "norm-mean-norm"
-) -> Tensor:
+def mean_direction(features: Tensor, average: Average = "norm-mean-norm") -> Tensor:
     """One direction for many sentences.
 
     Args:
-        backbone: its text tower is used.
-        texts: the sentences.
+        features: (m, D), of the text tower, not normalised.
         average: "norm-mean-norm" is the mean of unit features, "mean-norm" that of the
             features as they are; the result is unit again.
 
     Returns:
         (D,), unit length.
     """
-    with torch.no_grad():
-        return mean_direction(backbone.encode_texts(texts), average)
-
-
-def mean_direction(features: Tensor, average: Average = "norm-mean-norm") -> Tensor:
-    """(m, D) text features -> (D,), unit length; see `ensemble`."""
     if average == "norm-mean-norm":
         features = F.normalize(features, dim=-1)
     return F.normalize(features.mean(dim=0), dim=0)
-
-
-def state_pair(
-    backbone: EncodesTexts,
-    templates: Sequence[str],
-    states: Sequence[Sequence[str]],
-    class_name: str,
-    *,
-    average: Average = "norm-mean-norm",
-) -> Tensor:
-    """(2, D), unit length: the ensemble of the normal states, then of the abnormal ones."""
-    rows = [
-        ensemble(backbone, sentences(templates, words, class_name), average=average)
-        for words in states
-    ]
-    return torch.stack(rows)
