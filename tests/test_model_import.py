@@ -10,7 +10,7 @@ import torch
 
 from faprompt.errors import ConfigError, ModelError
 from faprompt.model_folder import load_detector, read_config
-from faprompt.model_import import import_reference, read_prompt_learner
+from faprompt.model_import import import_reference, read_checkpoint
 from tests.golden import recipe
 from tests.helpers import golden
 from tests.test_model_folder import Planted
@@ -24,6 +24,17 @@ DEAD = {
 }
 FAPROMPT = {"image_size": "70"}
 ANOMALYCLIP = {"image_size": "70", "map_layers": "6,12,18,24"}
+WIDTH, EMBED = golden.backbone().spec.vision.width, golden.backbone().spec.embed_dim
+
+
+def april_layers(count: int = 4, *, width: int = WIDTH, seed: int = 7) -> dict[str, torch.Tensor]:
+    """Linear layers as APRIL-GAN's train.py names them, drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for number in range(count):
+        state[f"fc.{number}.weight"] = torch.randn(EMBED, width, generator=generator) / 8
+        state[f"fc.{number}.bias"] = torch.randn(EMBED, generator=generator) / 8
+    return state
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +48,7 @@ def files(tmp_path_factory) -> Path:
     ):
         learner = golden.tensors(draw(golden.SEED, width=128)) | DEAD
         torch.save({"prompt_learner": learner}, folder / f"{name}.pth")
+    torch.save({"trainable_linearlayer": april_layers()}, folder / "april-gan.pth")
     return folder
 
 
@@ -83,6 +95,73 @@ class TestNumbers:
         close(4 * maps, file["eval/anomaly_map_smoothed"])  # they sum the layers, we average
 
 
+class TestAprilGAN:
+    def test_maps_are_those_of_the_drawn_layers(self, files, tmp_path):
+        """Slowly: each layer of the file on its quarter's tokens, a softmax of upsampled logits."""
+        left = convert(files, tmp_path / "model", method="april-gan", image_size="70")
+        detector, drawn = load_detector(tmp_path / "model"), april_layers()
+        assert left == () and detector.method.layers == (6, 12, 18, 24)
+        assert read_config(tmp_path / "model")["options"]["position_filter"] == "bicubic"
+        with torch.no_grad():
+            tokens = golden.backbone().encode_image(
+                golden.pixels(), layers=[6, 12, 18, 24], value_path=False, class_ln_post=True,
+                raw_tokens=True, position_filter="bicubic",
+            ).patch_tokens  # fmt: skip
+            found = detector.encode(golden.pixels())
+        pair = detector.method.text_pair
+        for number, layer in enumerate((6, 12, 18, 24)):
+            weight, bias = drawn[f"fc.{number}.weight"], drawn[f"fc.{number}.bias"]
+            words = torch.stack([weight @ t + bias for t in tokens[layer].reshape(-1, WIDTH)])
+            cosines = torch.cosine_similarity(words[:, None], pair[None], dim=-1)
+            planes = 100 * cosines.reshape(len(golden.pixels()), 5, 5, 2).permute(0, 3, 1, 2)
+            up = torch.nn.functional.interpolate(
+                planes, size=70, mode="bilinear", align_corners=True
+            )
+            close(found.layer_maps[number], up.softmax(dim=1)[:, 1].numpy())
+
+    def test_its_backbone_is_known(self, files, tmp_path, monkeypatch):
+        asked = []
+
+        def load(name):
+            asked.append(name)
+            return golden.backbone()
+
+        monkeypatch.setattr("faprompt.clip.weights.load_backbone", load)
+        path, out = files / "april-gan.pth", tmp_path / "out"
+        import_reference(path, method="april-gan", out=out, options={"image_size": 70})
+        assert asked == ["ViT-L-14-336:gelu"]
+        assert read_config(out)["backbone"]["source"] == "ViT-L-14-336:gelu"
+
+    def test_the_others_want_theirs(self, files, tmp_path):
+        with pytest.raises(ConfigError, match="Checkpoints of faprompt want --backbone"):
+            import_reference(files / "faprompt.pth", method="faprompt", out=tmp_path / "out")
+
+    def test_another_depth(self, files, tmp_path):
+        torch.save({"trainable_linearlayer": april_layers(3)}, tmp_path / "three.pth")
+        given = {"method": "april-gan", "checkpoint": tmp_path / "three.pth", "image_size": "70"}
+        told = "has 3 linear layers, april-gan wants 4 here, of the blocks 6, 12, 18, 24; .*map_l"
+        with pytest.raises(ModelError, match=told):
+            convert(files, tmp_path / "out", **given)
+        assert not (tmp_path / "out").exists()
+        convert(files, tmp_path / "out", **given, map_layers="6,12,18")
+        loaded = load_detector(tmp_path / "out").method
+        assert torch.equal(loaded.linears[2].weight, april_layers(3)["fc.2.weight"])
+
+    def test_another_width(self, files, tmp_path):
+        torch.save({"trainable_linearlayer": april_layers(width=48)}, tmp_path / "narrow.pth")
+        told = (
+            rf"another backbone: linears.0.weight is \({EMBED}, 48\), .* wants \({EMBED}, {WIDTH}"
+        )
+        with pytest.raises(ModelError, match=told):
+            convert(files, tmp_path / "out", method="april-gan", checkpoint=tmp_path / "narrow.pth")
+
+    def test_nothing_in_the_file_is_run(self, files, tmp_path):
+        torch.save({"trainable_linearlayer": Planted(tmp_path / "ran")}, tmp_path / "evil.pth")
+        with pytest.raises(ModelError, match="Nothing in it was run"):
+            convert(files, tmp_path / "out", method="april-gan", checkpoint=tmp_path / "evil.pth")
+        assert not (tmp_path / "ran").exists()
+
+
 class TestRefusals:
     def test_a_checkpoint_that_holds_code_is_not_run(self, files, tmp_path):
         torch.save({"prompt_learner": Planted(tmp_path / "ran")}, tmp_path / "evil.pth")
@@ -125,7 +204,7 @@ class TestRefusals:
             convert(files, tmp_path / "out", image_size="60")
 
     def test_methods_without_reference_checkpoints(self, files, tmp_path):
-        with pytest.raises(ConfigError, match="faprompt, anomalyclip can be read, not 'clip'"):
+        with pytest.raises(ConfigError, match="anomalyclip, april-gan can be read, not 'clip'"):
             convert(files, tmp_path / "out", method="clip")
 
     def test_nothing_is_written_where_anything_is_refused(self, files, tmp_path):
@@ -137,13 +216,20 @@ class TestRefusals:
 class TestReading:
     def test_missing_and_broken_files(self, tmp_path):
         with pytest.raises(ModelError, match="nowhere.pth does not exist"):
-            read_prompt_learner(tmp_path / "nowhere.pth")
+            read_checkpoint(tmp_path / "nowhere.pth", "prompt_learner")
         (tmp_path / "text.pth").write_text("no checkpoint")
         with pytest.raises(ModelError, match="text.pth could not be read as plain tensors"):
-            read_prompt_learner(tmp_path / "text.pth")
+            read_checkpoint(tmp_path / "text.pth", "prompt_learner")
 
     @pytest.mark.parametrize("content", [{"state_dict": {}}, [1], {"prompt_learner": 3}])
     def test_files_without_a_prompt_learner(self, tmp_path, content):
         torch.save(content, tmp_path / "other.pth")
         with pytest.raises(ModelError, match='has no "prompt_learner"'):
-            read_prompt_learner(tmp_path / "other.pth")
+            read_checkpoint(tmp_path / "other.pth", "prompt_learner")
+
+    def test_another_projects_file_is_named(self, files, tmp_path):
+        with pytest.raises(ModelError, match='no "prompt_l.*It has "trainable_l.*as april-gan: ch'):
+            convert(files, tmp_path / "out", checkpoint=files / "april-gan.pth")
+        told = 'no "trainable_l.*It has "prompt_learner", as faprompt and anomalyclip'
+        with pytest.raises(ModelError, match=told):
+            convert(files, tmp_path / "out", method="april-gan", checkpoint=files / "faprompt.pth")

@@ -8,27 +8,27 @@ from typing import Any
 
 from faprompt.errors import ConfigError, ModelError
 
-CONVERTIBLE = ("faprompt", "anomalyclip")
-
 
 def import_reference(
     checkpoint: str | Path,
     *,
     method: str,
-    backbone: str,
     out: str | Path,
+    backbone: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Write the model folder of a reference checkpoint.
 
-    The method runs as the public code does (preset `official`), unless `options` say
-    otherwise: which patches feed FAPrompt's prior, the image size, and so on.
+    The method runs as the public code does (preset `official`; of APRIL-GAN `paper`), unless
+    `options` say otherwise: which patches feed FAPrompt's prior, the image size, and so on.
 
     Args:
-        checkpoint: `{"prompt_learner": state dict}` as train.py of either project saves it.
-        method: "faprompt" or "anomalyclip".
-        backbone: where the CLIP lies that it was trained on; see `load_backbone`.
+        checkpoint: as train.py of the project saves it, `{"prompt_learner": state dict}`, or of
+            APRIL-GAN `{"trainable_linearlayer": state dict}`.
+        method: "faprompt", "anomalyclip" or "april-gan".
         out: the folder to write.
+        backbone: where the CLIP lies that it was trained on; see `load_backbone`. None is the
+            one the preset is meant for, where it names one: of APRIL-GAN `ViT-L-14-336:gelu`.
         options: fields of the method's config.
 
     Returns:
@@ -36,43 +36,44 @@ def import_reference(
 
     Raises:
         ModelError: not such a checkpoint, or of another backbone's size.
-        ConfigError: another method, or options that contradict the checkpoint's shapes.
+        ConfigError: another method, no backbone, or options that contradict the checkpoint's
+            shapes.
     """
     from faprompt.clip.weights import load_backbone
     from faprompt.detector import Detector
-    from faprompt.methods.reference import read_anomalyclip, read_faprompt
+    from faprompt.methods.reference import REFERENCES
     from faprompt.methods.registry import build_method
     from faprompt.model_folder import save_model
 
-    if method not in CONVERTIBLE:
-        raise ConfigError(f"Checkpoints of {', '.join(CONVERTIBLE)} can be read, not {method!r}.")
-    frozen = load_backbone(backbone)
-    learner = read_prompt_learner(Path(checkpoint))
-    if method == "faprompt":
-        reference = read_faprompt(learner, embed_dim=frozen.spec.embed_dim)
-    else:
-        reference = read_anomalyclip(learner)
+    if method not in REFERENCES:
+        raise ConfigError(f"Checkpoints of {', '.join(REFERENCES)} can be read, not {method!r}.")
+    form = REFERENCES[method]
+    source = str(backbone or _meant_backbone(method, form.preset))
+    frozen = load_backbone(source)
+    state = read_checkpoint(Path(checkpoint), form.key)
+    reference = form.read(state, embed_dim=frozen.spec.embed_dim)
     chosen = {**reference.options, **(options or {})}
     clash = [k for k, value in reference.options.items() if str(chosen[k]) != str(value)]
     if clash:
         told = ", ".join(f"{name}={reference.options[name]}" for name in clash)
         raise ConfigError(f"The checkpoint itself says {told}; leave these options out.")
-    built = build_method(method, frozen, chosen, preset="official")
+    built = build_method(method, frozen, chosen, preset=form.preset)
+    _check_depth(reference.state, built)
     _check_width(reference.state, built, frozen.name)
     built.load_state_dict(reference.state)
     description = {
-        "backbone": {"source": str(backbone)},
+        "backbone": {"source": source},
         "training": {"imported_from": Path(checkpoint).name},
     }
     save_model(Detector(frozen, built, name=Path(out).name, description=description), Path(out))
     return reference.left_behind
 
 
-def read_prompt_learner(path: Path) -> dict[str, Any]:
-    """The state dict inside a reference checkpoint; nothing in the file is executed.
+def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
+    """The state dict under a key of a reference checkpoint; nothing in the file is executed.
 
     Raises:
-        ModelError: missing, unreadable, or without `prompt_learner`.
+        ModelError: missing, unreadable, or without the key.
     """
     import torch
 
@@ -85,10 +86,48 @@ def read_prompt_learner(path: Path) -> dict[str, Any]:
             f"{path} could not be read as plain tensors: it is broken, or holds more than "
             "tensors. Nothing in it was run."
         ) from error
-    learner = content.get("prompt_learner") if isinstance(content, dict) else None
-    if not isinstance(learner, dict):
-        raise ModelError(f'{path} has no "prompt_learner"; wanted a checkpoint of train.py.')
-    return learner
+    state = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ModelError(
+            f'{path} has no "{key}"; wanted a checkpoint of train.py.{_other_project(content)}'
+        )
+    return state
+
+
+def _other_project(content: Any) -> str:
+    """Whose checkpoint it is instead, where that can be told."""
+    from faprompt.methods.reference import REFERENCES
+
+    held = content if isinstance(content, dict) else {}
+    for key in dict.fromkeys(form.key for form in REFERENCES.values()):
+        if isinstance(held.get(key), dict):
+            methods = [name for name, form in REFERENCES.items() if form.key == key]
+            return f' It has "{key}", as {" and ".join(methods)}: choose it with --method.'
+    return ""
+
+
+def _meant_backbone(method: str, preset: str) -> str:
+    from faprompt.methods.registry import method_class
+
+    meant = method_class(method).backbones.get(preset, "")
+    if not meant:
+        raise ConfigError(
+            f"Checkpoints of {method} want --backbone, the CLIP they were trained on."
+        )
+    return meant
+
+
+def _check_depth(state: Mapping[str, Any], method: Any) -> None:
+    """Linear layers of APRIL-GAN: as many as the method reads blocks."""
+    wanted = method.state_dict()
+    if state.keys() == wanted.keys():
+        return
+    held = sum(key.endswith(".weight") for key in state)
+    blocks = ", ".join(map(str, method.layers))
+    raise ModelError(
+        f"The checkpoint has {held} linear layers, {method.name} wants {len(method.layers)} "
+        f"here, of the blocks {blocks}; say which it was trained on: --set map_layers=..."
+    )
 
 
 def _check_width(state: Mapping[str, Any], method: Any, backbone: str) -> None:

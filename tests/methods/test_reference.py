@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faprompt.errors import ModelError
-from faprompt.methods.reference import read_anomalyclip, read_faprompt
+from faprompt.methods.reference import read_anomalyclip, read_april_gan, read_faprompt
 from tests.golden import recipe
 from tests.helpers import golden
 
@@ -124,3 +124,43 @@ def test_the_other_methods_checkpoint_is_refused():
 def test_what_is_no_tensor_is_refused():
     with pytest.raises(ModelError, match="ctx_pos should be tensors"):
         read_faprompt({**faprompt_state(), "ctx_pos": [1.0]}, embed_dim=WIDTH)
+
+
+class TestAprilGAN:
+    def layers(self, **changes):
+        drawn = {
+            f"fc.{number}.{kind}": torch.full(shape, float(number))
+            for number in range(3)
+            for kind, shape in (("weight", (8, WIDTH)), ("bias", (8,)))
+        }
+        return {key: tensor for key, tensor in {**drawn, **changes}.items() if tensor is not None}
+
+    def test_layers_arrive_unchanged_in_their_order(self):
+        theirs = {key: tensor.half() for key, tensor in self.layers().items()}
+        ours = read_april_gan(theirs)
+        assert ours.options == {} and ours.left_behind == ()
+        assert set(ours.state) == {key.replace("fc", "linears") for key in theirs}
+        for key, tensor in theirs.items():
+            found = ours.state[key.replace("fc", "linears")]
+            assert found.dtype == torch.float32 and torch.equal(found, tensor.float())
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"fc.1.bias": None}, "lacks 'fc.1.bias'. Besides what was read it holds fc.2.bias"),
+            ({"fc.1.weight": None}, "lacks 'fc.1.weight'"),
+            ({"fc.0.weight": None}, "lacks 'fc.0.weight'"),
+            ({"fc.2.weight": torch.zeros(8, 7)}, r"'fc.2.weight' should be \(8, 32\), got .*7\)"),
+            ({"fc.0.weight": torch.zeros(8)}, r"'fc.0.weight' should be \(any, any\)"),
+            ({"fc.0.bias": torch.zeros(9)}, r"'fc.0.bias' should be \(8\), got shape \(9,\)"),
+            ({"fc.3.bias": torch.zeros(8)}, "does not know: fc.3.bias"),
+            ({"fc.0.bias": 1.0}, "fc.0.bias should be tensors"),
+        ],
+    )
+    def test_what_is_not_theirs_is_refused(self, changes, told):
+        with pytest.raises(ModelError, match=told):
+            read_april_gan(self.layers(**changes))
+
+    def test_other_tensors_are_refused(self):
+        with pytest.raises(ModelError, match="lacks the linear layers"):
+            read_april_gan(anomalyclip_state())

@@ -98,12 +98,14 @@ def test_presets():
     paper = {
         "image_size": 240, "sigma_px": 0.0, "windows": (2, 3), "class_word": "object",
         "prompt_set": "paper", "average": "norm-mean-norm", "temperature": 0.01, "tiles": True,
-        "references": (), "use_class_names": True,
+        "references": (), "shots": 0, "seed": 111, "use_class_names": True,
+        "raw_class_names": False,
     }  # fmt: skip
     assert to_mapping(preset_config("winclip", "paper")) == paper
     assert to_mapping(preset_config("winclip", "common")) == {**paper, "image_size": 518}
     code = to_mapping(preset_config("winclip", "code"))
     assert (code["temperature"], code["average"], code["tiles"]) == (0.07, "mean-norm", False)
+    assert code["raw_class_names"]
 
 
 def test_pictures_that_are_not_square_are_tiled():
@@ -191,7 +193,8 @@ class TestReferences:
         path = small.picture_file(tmp_path / "long.png", height=56, width=112)
         tiled = small.method("winclip", references=[str(path)])
         squashed = small.method("winclip", references=[str(path)], tiles=False)
-        assert tiled.memory_2.shape == (3 * 9, 64) and squashed.memory_2.shape == (9, 64)
+        assert tiled.memory.tokens(0, 2).shape == (3 * 9, 64)
+        assert squashed.memory.tokens(0, 2).shape == (9, 64)
 
     def test_the_fingerprint_knows_the_pictures_and_not_only_their_names(self, tmp_path):
         def fingerprint(seed):

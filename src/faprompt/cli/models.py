@@ -31,8 +31,16 @@ def list_(as_json: o.Json = False) -> None:
     for heading, rows in found.items():
         print(heading)
         for row in rows:
-            rest = ", ".join(f"{key} {value}" for key, value in row.items() if key != "name")
+            rest = ", ".join(f"{key} {_words(row[key])}" for key in row if key != "name")
             print(f"  {row['name']:<28} {rest}")
+
+
+def _words(value: Any) -> Any:
+    """The presets of each backbone in words; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    keys = {name: [key for key in value if value[key] == name] for name in value.values()}
+    return "; ".join(f"{name} ({', '.join(keys[name])})" for name in keys)
 
 
 @app.command()
@@ -41,7 +49,8 @@ def info(
     as_json: o.Json = False,
 ) -> None:
     """What a model is made of and was trained on."""
-    from faprompt.model_folder import find_model, model_card, read_config
+    from faprompt.model_card import model_card
+    from faprompt.model_folder import find_model, read_config
 
     config = read_config(find_model(model))
     print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else model_card(config))
@@ -61,9 +70,14 @@ def fetch(
 @app.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The authors' .pth.")],
-    method: Annotated[Literal["faprompt", "anomalyclip"], typer.Option(help="Whose it is.")],
-    backbone: Annotated[str, typer.Option(help="The CLIP it was trained on.")],
+    method: Annotated[
+        Literal["faprompt", "anomalyclip", "april-gan"], typer.Option(help="Whose it is.")
+    ],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    backbone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The CLIP it was trained on; april-gan: ViT-L-14-336:gelu if not told."),
+    ] = None,
     selection: Annotated[
         Optional[Literal["topk", "first"]],  # noqa: UP045
         typer.Option(help="FAPrompt: which patches feed the prior; the released code: first."),

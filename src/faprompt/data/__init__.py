@@ -12,7 +12,7 @@ from faprompt.data.coco import CocoReader
 from faprompt.data.facts import DatasetFacts, dataset_facts
 from faprompt.data.files import IMAGE_EXTENSIONS, is_image_name, list_images, natural_key
 from faprompt.data.folders import read_folders
-from faprompt.data.masks import MaskPolicy, picture_size, read_mask, resize_mask
+from faprompt.data.masks import MaskPolicy, cut_region, picture_size, read_mask, resize_mask
 from faprompt.data.meta_export import write_meta_json
 from faprompt.data.published_counts import compare_counts, published_counts
 from faprompt.data.registry import (
@@ -36,6 +36,7 @@ __all__ = [
     "by_defect_type",
     "check_dataset",
     "compare_counts",
+    "cut_region",
     "dataset_facts",
     "dataset_info",
     "describe",

@@ -74,7 +74,7 @@ def read_mask(
         truth |= _drawn(sample, sample.drawn_mask, size)
     elif sample.label:
         truth |= _union(sample, size, policy)
-    return truth if sample.region is None else _crop(truth, sample)
+    return cut_region(truth, sample)
 
 
 def resize_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -100,6 +100,27 @@ def resize_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     height, width = image_size
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR)) > 127
+
+
+def cut_region(image: np.ndarray, sample: Sample) -> np.ndarray:
+    """The part of a picture, or of its mask, that a sample means: all, where it has no region.
+
+    Args:
+        image: (H, W, ...), the whole picture.
+
+    Raises:
+        DatasetError: the region leaves the picture.
+    """
+    if sample.region is None:
+        return image
+    x0, y0, x1, y1 = sample.region
+    height, width = image.shape[:2]
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise DatasetError(
+            f"region {sample.region} (x0, y0, x1, y1) does not lie within {sample.image_path}, "
+            f"which is {height}x{width} (height x width)."
+        )
+    return image[y0:y1, x0:x1]
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -182,18 +203,6 @@ def _binarise(grey: np.ndarray, policy: MaskPolicy) -> np.ndarray:
     if policy == "reference" or grey.max(initial=0) <= 127:
         return grey > 0
     return grey > 127
-
-
-def _crop(truth: np.ndarray, sample: Sample) -> np.ndarray:
-    assert sample.region is not None
-    x0, y0, x1, y1 = sample.region
-    height, width = truth.shape
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise DatasetError(
-            f"region {sample.region} (x0, y0, x1, y1) does not lie within {sample.image_path}, "
-            f"which is {height}x{width} (height x width)."
-        )
-    return truth[y0:y1, x0:x1]
 
 
 def _read_grey(path: Path) -> np.ndarray:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faprompt.data.masks import MaskPolicy, read_mask
-from faprompt.errors import DatasetError, ImageReadError
+from faprompt.data.masks import MaskPolicy, cut_region, read_mask
+from faprompt.errors import ImageReadError
 from faprompt.imaging.read import read_image
 from faprompt.records import Sample
 
@@ -49,17 +49,4 @@ def read_sample(sample: Sample, *, policy: MaskPolicy) -> ReadSample:
     mask = None
     if sample.has_pixel_label and (sample.mask_paths or not sample.label):
         mask = read_mask(sample, image_size=image.shape[:2], policy=policy)
-    return ReadSample(sample, _crop(image, sample), mask)
-
-
-def _crop(image: np.ndarray, sample: Sample) -> np.ndarray:
-    if sample.region is None:
-        return image
-    x0, y0, x1, y1 = sample.region
-    height, width = image.shape[:2]
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise DatasetError(
-            f"region {sample.region} (x0, y0, x1, y1) does not lie within {sample.image_path}, "
-            f"which is {height}x{width} (height x width)."
-        )
-    return image[y0:y1, x0:x1]
+    return ReadSample(sample, cut_region(image, sample), mask)

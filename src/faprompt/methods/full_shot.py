@@ -21,8 +21,7 @@ from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError, MissingExtraError
 from faprompt.methods.base import Method, MethodConfig, MethodOutput
-
-_SHOWN = 12  # class names in an error
+from faprompt.methods.class_names import number_classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,22 +126,13 @@ class FullShotMethod(Method):
     def choose(self, class_names: Sequence[str] | None, count: int) -> list[int]:
         """The number of the model of each of `count` pictures; errors as in `forward`."""
         known = self.config.classes
-        shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
         if not known:
             raise ConfigError(f"{self.name} has learned no class yet; train it first.")
-        if class_names is None and len(known) > 1:
-            raise ConfigError(
-                f"{self.name} has a model for each of {len(known)} classes and was not told "
-                f"which these pictures show; say it by --class-name. Known: {shown}."
-            )
-        names = [known[0]] * count if class_names is None else list(class_names)
-        strange = sorted(set(names) - set(known))
-        if strange:
-            raise ConfigError(
-                f"{self.name} has learned nothing of {', '.join(strange)}; known: {shown}. Train "
-                "on their normal pictures, or say by --class-name which of these they are."
-            )
-        return [known.index(name) for name in names]
+        return number_classes(
+            known, class_names, count,
+            each=f"{self.name} has a model for each", nothing=f"{self.name} has learned nothing",
+            advice="Train on their normal pictures",
+        )  # fmt: skip
 
     def _join(self, features: ImageFeatures, groups: dict[int, torch.Tensor]) -> MethodOutput:
         """Outputs of several models, in the order of the pictures."""

@@ -1,15 +1,15 @@
-"""The authors' checkpoints: `{"prompt_learner": state dict}` into our parameter names.
+"""The authors' checkpoints: `{key: state dict}` into our parameter names.
 
-Both files carry tensors that no forward pass reads: eight `compound_prompt_projections`
-layers left over from MaPLe, and token buffers (prefix, suffix, tokenised prompts) that
-follow from the backbone. They are recognised and left behind; anything else unknown is
-an error, and so is anything missing.
+Those of FAPrompt and AnomalyCLIP carry tensors that no forward pass reads: eight
+`compound_prompt_projections` layers left over from MaPLe, and token buffers (prefix, suffix,
+tokenised prompts) that follow from the backbone. They are recognised and left behind; anything
+else unknown is an error, and so is anything missing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,15 @@ class ReferenceState:
     state: dict[str, Tensor]
     options: dict[str, int]
     left_behind: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """How a project's `.pth` is read, and the preset that runs as its public code does."""
+
+    key: str  # of the state dict within the file
+    preset: str
+    read: Callable[..., ReferenceState]  # of the state dict and `embed_dim`
 
 
 def read_faprompt(reference: Mapping[str, Tensor], *, embed_dim: int) -> ReferenceState:
@@ -69,8 +78,10 @@ def read_faprompt(reference: Mapping[str, Tensor], *, embed_dim: int) -> Referen
     return ReferenceState(state, options, dead)
 
 
-def read_anomalyclip(reference: Mapping[str, Tensor]) -> ReferenceState:
-    """AnomalyCLIP's prompt learner (prompt_ensemble.py) under our names.
+def read_anomalyclip(
+    reference: Mapping[str, Tensor], *, embed_dim: int | None = None
+) -> ReferenceState:
+    """AnomalyCLIP's prompt learner (prompt_ensemble.py) under our names; any `embed_dim` will do.
 
     Raises:
         ModelError: missing, unknown or misshapen tensors, all named.
@@ -90,6 +101,31 @@ def read_anomalyclip(reference: Mapping[str, Tensor]) -> ReferenceState:
         "deep_length": deep.shape[1],
     }
     return ReferenceState(state, options, dead)
+
+
+def read_april_gan(
+    reference: Mapping[str, Tensor], *, embed_dim: int | None = None
+) -> ReferenceState:
+    """APRIL-GAN's linear layers (model.py: `fc`) under our names; any `embed_dim` will do.
+
+    They are numbered by depth. Which blocks they read is not in the file.
+
+    Raises:
+        ModelError: missing, unknown or misshapen tensors, all named.
+    """
+    live, dead = _split(reference)
+    count = sum(key.startswith("fc.") and key.endswith(".weight") for key in live)
+    if not count:
+        raise ModelError("The checkpoint lacks the linear layers, fc.0.weight and on.")
+    first = _take(live, "fc.0.weight", (None, None))
+    state = {"linears.0.weight": first}
+    for layer in range(count):
+        if layer:
+            name = f"fc.{layer}.weight"
+            state[f"linears.{layer}.weight"] = _take(live, name, tuple(first.shape))
+        state[f"linears.{layer}.bias"] = _take(live, f"fc.{layer}.bias", (len(first),))
+    _refuse_rest(live)
+    return ReferenceState(state, {}, dead)
 
 
 def _split(reference: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -130,3 +166,10 @@ def _refuse_rest(live: Mapping[str, Tensor]) -> None:
             f"The checkpoint holds tensors this method does not know: {', '.join(sorted(live))}. "
             "Is it another method's? Choose it with --method."
         )
+
+
+REFERENCES: Mapping[str, Reference] = {
+    "faprompt": Reference("prompt_learner", "official", read_faprompt),
+    "anomalyclip": Reference("prompt_learner", "official", read_anomalyclip),
+    "april-gan": Reference("trainable_linearlayer", "paper", read_april_gan),
+}

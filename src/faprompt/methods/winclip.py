@@ -7,7 +7,7 @@
 
 p is the chance of "abnormal" under 154 normal and 88 abnormal sentences. With normal
 pictures to refer to (WinCLIP+), half the cosine distance to the nearest token of theirs is
-added, for patches and for windows.
+added, for patches and for windows; where they come by class, of those of the picture's class.
 
 Paper: Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation,
 CVPR 2023. There is no official code; facts from mala-lab/WinCLIP (sentences, temperature,
@@ -17,33 +17,26 @@ specification.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.imaging.read import read_image
-from faprompt.imaging.tiles import square_tiles
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import MethodOutput
+from faprompt.methods.references import find_references, fingerprints, remember
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.scoring import (
-    grid_map,
-    harmonic_mean,
-    nearest_distance,
-    window_map,
-)
+from faprompt.records import Sample
+from faprompt.scoring import harmonic_mean, window_map
 
 TEMPLATES = {"paper": templates.WINCLIP_TEMPLATES, "code": templates.WINCLIP_TEMPLATES_OF_CODE}
-PATCHES = 0  # the scale of single patches; the others are named by their windows' sides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +47,19 @@ class WinCLIPConfig(SentenceConfig):
     windows: tuple[int, ...] = (2, 3)  # sides in patches
     prompt_set: Literal["paper", "code"] = "paper"  # 22 templates, or the code's 21
     tiles: bool = True  # pictures that are not square as overlapping squares
-    references: tuple[str, ...] = ()  # files of normal pictures; with any it is WinCLIP+
+    references: tuple[str, ...] = ()  # files of normal pictures, or folders; it is WinCLIP+
+    shots: int = 0  # normal pictures drawn of each class of the folders; 0 for all
+    seed: int = 111  # of that draw
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
         found = SentenceConfig.faults(self)
         if not self.windows or min(self.windows) < 1 or len(set(self.windows)) < len(self.windows):
             found.append(f"windows should be different sides of at least 1, got {self.windows}")
+        if self.shots < 0:
+            found.append(f"shots should not be negative, got {self.shots}")
+        if self.shots and not self.references:
+            found.append(f"shots={self.shots} wants references, a folder with normal pictures")
         return found
 
 
@@ -69,6 +68,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "common": {"image_size": 518},
     "code": {
         "prompt_set": "code", "average": "mean-norm", "temperature": 0.07, "tiles": False,
+        "raw_class_names": True,
     },
 }  # fmt: skip
 
@@ -94,13 +94,16 @@ class WinCLIP(SentenceMethod):
                 f"image_size={config.image_size}; use smaller ones or a larger image size"
             )
         super().__init__(config, backbone)
-        self._sources = tuple(
-            hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in map(Path, config.references)
-            if path.is_file()  # the others are refused below
-        )
-        for scale, tokens in self._remember(backbone).items():
-            self.register_buffer(f"memory_{scale}", tokens, persistent=False)
+        found = _references_of(config)
+        self._sources = fingerprints(found)
+        spec, size = backbone.spec, (config.image_size, config.image_size)
+        transform = Transform(image_size=size, mean=spec.mean, std=spec.std)
+
+        @torch.no_grad()
+        def encode(image: np.ndarray) -> ImageFeatures:
+            return self.encode_image(backbone, transform.to_pixels(image)[None])
+
+        self.memory = remember(found, encode, tiled=self.tiled)
 
     @property
     def image_options(self) -> dict[str, Any]:
@@ -113,9 +116,19 @@ class WinCLIP(SentenceMethod):
         return self.config.tiles
 
     @property
+    def uses_class_names(self) -> bool:
+        """As configured; references by class are chosen by them as well."""
+        return super().uses_class_names or self.memory.by_class
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Of the normal pictures, as they were when they were read."""
         return self._sources
+
+    @classmethod
+    def option_sources(cls, config: WinCLIPConfig) -> tuple[str, ...]:
+        """Of the normal pictures, as they are now."""
+        return fingerprints(_references_of(config))
 
     def templates(self, class_name: str) -> Sequence[str]:
         """The same for every class."""
@@ -140,7 +153,7 @@ class WinCLIP(SentenceMethod):
         whole = score[:, None, None].expand_as(scales[0])
         patch_map = harmonic_mean(torch.stack([*scales, whole]))
         if self.config.references:
-            distance = self._distance_map(features)
+            distance = self.memory.distance_map(features, class_names, method=self.name)
             score = (score + distance.amax(dim=(1, 2))) / 2
             patch_map = (patch_map + distance) / 2
         return MethodOutput(
@@ -149,34 +162,6 @@ class WinCLIP(SentenceMethod):
             prompt_scores=score[:, None] if with_prompt_scores else None,
         )
 
-    def _distance_map(self, features: ImageFeatures) -> Tensor:
-        """(B, rows, columns): distances to the normal pictures, the mean over all scales."""
-        maps = []
-        for side, tokens in _by_scale(features).items():
-            distance = nearest_distance(tokens, self.get_buffer(f"memory_{side}"))
-            if side == PATCHES:
-                maps.append(grid_map(distance, features.grid))
-            else:
-                maps.append(window_map(distance, features.grid, side))
-        return torch.stack(maps).mean(dim=0)
 
-    @torch.no_grad()
-    def _remember(self, backbone: Backbone) -> dict[int, Tensor]:
-        """Scale -> tokens (R, channels) of all normal pictures; nothing without any."""
-        spec, found = backbone.spec, []
-        size = (self.config.image_size, self.config.image_size)
-        transform = Transform(image_size=size, mean=spec.mean, std=spec.std)
-        for path in self.config.references:
-            image = read_image(path).array
-            height, width = image.shape[:2]
-            boxes = square_tiles(height, width) if self.tiled else [(0, 0, width, height)]
-            for x0, y0, x1, y1 in boxes:
-                pixels = transform.to_pixels(image[y0:y1, x0:x1])
-                found.append(_by_scale(self.encode_image(backbone, pixels[None])))
-        scales = found[0] if found else {}
-        return {scale: torch.cat([tokens[scale][0] for tokens in found]) for scale in scales}
-
-
-def _by_scale(features: ImageFeatures) -> dict[int, Tensor]:
-    """Side of the window -> (B, W, D); under `PATCHES` the patches (B, N, width)."""
-    return {PATCHES: features.patch_tokens[max(features.patch_tokens)], **features.windows}
+def _references_of(config: WinCLIPConfig) -> dict[str, tuple[Sample, ...]]:
+    return find_references(config.references, shots=config.shots, seed=config.seed)

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from faprompt.errors import DatasetError, ImageReadError
+from faprompt.data.masks import cut_region
+from faprompt.errors import ImageReadError
 from faprompt.imaging.read import read_image
 from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
@@ -51,16 +52,7 @@ class Pictures:
         """
         sample = self.samples[index]
         image = read_image(sample.image_path, bit_depth=self.bit_depth).array
-        if sample.region is not None:
-            x0, y0, x1, y1 = sample.region
-            height, width = image.shape[:2]
-            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-                raise DatasetError(
-                    f"region {sample.region} (x0, y0, x1, y1) does not lie within "
-                    f"{sample.image_path}, which is {height}x{width} (height x width)."
-                )
-            image = image[y0:y1, x0:x1]
-        return self.transform.to_pixels(image)
+        return self.transform.to_pixels(cut_region(image, sample))
 
     def read(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """The pixels of some samples in that order, read ahead by threads."""
