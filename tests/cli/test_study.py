@@ -125,11 +125,11 @@ def test_a_gallery_says_what_it_scores_and_writes_its_sheets(faprompt, file, tmp
 
 def test_costs_need_no_data(faprompt, tmp_path, monkeypatch):
     from faprompt.study import MethodCost
-    from faprompt.study.complexity import Timing
+    from faprompt.study.cost_records import Timing
 
     monkeypatch.setattr(
         "faprompt.study.complexity.measure_method",
-        lambda name, *_: MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56),
+        lambda name, *_, **__: MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56),
     )
     out = tmp_path / "out"
     told = faprompt("study", "complexity", "--backbone", "test-tiny", "--device", "cpu",

@@ -47,6 +47,18 @@ def test_the_maps_are_torchvisions(backbone, weights):
     assert features.patch_tokens[1].shape == (2, 6, 28672) and features.grid == (2, 3)
 
 
+def test_weights_may_be_drawn():
+    before = torch.get_rng_state()
+    drawn = room.draw_wide_resnet()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert drawn.name == "wide_resnet50_2" and not drawn.training
+    assert sum(p.numel() for p in drawn.parameters()) == room.WIDE_RESNET_PARAMETERS
+    assert not any(p.requires_grad for p in drawn.parameters())
+    with torch.no_grad():
+        tokens = drawn.encode_image(small.pixels(1, 32, 32)).patch_tokens[1]
+    assert tokens.isfinite().all() and tokens.std() > 0
+
+
 def test_packing_and_unpacking_change_nothing(backbone):
     with torch.no_grad():
         maps = backbone.vision(small.pixels(2, 64, 96))

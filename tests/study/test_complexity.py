@@ -9,15 +9,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from faprompt.clip.weights import load_backbone
-from faprompt.errors import ConfigError
-from faprompt.evaluation.published import published_table
-from faprompt.methods.registry import build_method, list_methods
-from faprompt.study import MethodCost, measure_costs, read_figure, write_costs
+from faprompt.clip import wide_resnet
+from faprompt.clip.weights import TEST_TINY, load_backbone
+from faprompt.errors import ConfigError, ModelError
+from faprompt.methods import full_shot, rd4ad
+from faprompt.methods.registry import METHODS, build_method, list_methods
+from faprompt.study import MethodCost, cost_models, measure_costs, write_costs
 from faprompt.study import complexity as room
-from faprompt.study.complexity import Timing, chosen_methods, pick_backbone
 from faprompt.study.config import CostOptions
-from faprompt.study.costs import cost_dots, dry_run_lines
+from faprompt.study.cost_records import CostFile, Timing
 from tests.study import toys
 
 OPTIONS = CostOptions(
@@ -37,13 +37,13 @@ def measured(tmp_path_factory):
         return out, measure_costs(OPTIONS, out)
 
 
-def small(patch):
-    fit = room.fit_to_backbone
+def small(patch, side=56):
+    fit = cost_models.fit_to_backbone
 
     def smaller(*arguments, **options):
-        return {**fit(*arguments, **options), "image_size": 56}
+        return {**fit(*arguments, **options), "image_size": side}
 
-    patch.setattr(room, "fit_to_backbone", smaller)
+    patch.setattr(cost_models, "fit_to_backbone", smaller)
 
 
 def test_parameters_are_the_methods_own(measured):
@@ -71,11 +71,13 @@ def test_median_and_spread_leave_the_warm_up_out(monkeypatch):
 def test_the_same_call_goes_on(measured, tmp_path, monkeypatch):
     out, costs = measured
     told = []
-    monkeypatch.setattr(room, "measure_method", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(room, "measure_method", lambda *_, **__: pytest.fail("measured again"))
     assert measure_costs(OPTIONS, out, notify=told.append) == costs
     assert all(line.endswith("(kept)") for line in told) and len(told) == 2
     again = []
-    monkeypatch.setattr(room, "measure_method", lambda n, *_: again.append(n) or MethodCost(n, 0))
+    monkeypatch.setattr(
+        room, "measure_method", lambda n, *_, **__: again.append(n) or MethodCost(n, 0)
+    )
     measure_costs(replace(OPTIONS, repeats=3), tmp_path)
     assert again == ["clip", "faprompt"], "with other options nothing is kept"
     (tmp_path / "costs" / "clip.json").write_text("{")
@@ -84,7 +86,7 @@ def test_the_same_call_goes_on(measured, tmp_path, monkeypatch):
 
 
 def test_a_method_that_cannot_be_is_told_and_tried_again(tmp_path, monkeypatch):
-    def refuse(name, *_):
+    def refuse(name, *_, **__):
         if name == "clip":
             raise ConfigError("no room for it.")
         return MethodCost(name, 3, 3, inference=Timing(1.0, 0.1))
@@ -95,71 +97,223 @@ def test_a_method_that_cannot_be_is_told_and_tried_again(tmp_path, monkeypatch):
     page = write_costs(CONFIG, costs, tmp_path, **WHERE)
     assert "clip was not measured: no room for it." in page
     monkeypatch.undo()
-    monkeypatch.setattr(room, "measure_method", lambda n, *_: MethodCost(n, 7))
+    monkeypatch.setattr(room, "measure_method", lambda n, *_, **__: MethodCost(n, 7))
     assert [c.live for c in measure_costs(OPTIONS, tmp_path)] == [7, 3]
 
 
-def test_weights_are_drawn_alike_and_only_for_open_clip(monkeypatch):
-    from faprompt.clip.weights import TEST_TINY
-
-    monkeypatch.setattr(room, "pretrained_spec", lambda *_: TEST_TINY)
-    first, second = (pick_backbone("ViT-B-32", drawn=True) for _ in range(2))
-    assert first.state_fingerprint() == second.state_fingerprint()
-    assert first.name == "ViT-B-32, drawn weights"
-    assert not any(p.requires_grad for p in first.parameters())
-    with pytest.raises(ConfigError, match="open_clip's names only, not for 'no/such'"):
-        pick_backbone("no/such", drawn=True)
+FULL_SHOT = replace(OPTIONS, methods=("patchcore", "rd4ad"), normal_pictures=5)
+FILO = {"phrases": ("a flaw",), "context_tokens": 3, "grounding": "self"}
 
 
-COSTS = tuple(
-    MethodCost(
-        name, 10 * n, 20 * n, Timing(100.0 * n, 1.0), Timing(9.0, 0.5), Timing(n + 0.25, 0.125), 518
+def stop_after(count, patch, error):
+    """The measuring, which goes well `count` times; returns what was taken to be measured."""
+    times = iter([Timing(float(n), 0.5) for n in range(1, count + 1)])
+
+    def timing(work, options, notify):
+        try:
+            return next(times)
+        except StopIteration:
+            raise error from None
+
+    patch.setattr(room, "_timing", timing)
+
+
+def test_a_killed_run_goes_on_within_a_method(tmp_path, monkeypatch):
+    small(monkeypatch)
+    options = replace(OPTIONS, methods=("faprompt",))
+    stop_after(2, monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        measure_costs(options, tmp_path)
+    told = []
+    stop_after(1, monkeypatch, AssertionError("measured again"))
+    (cost,) = measure_costs(options, tmp_path, notify=told.append)
+    assert (cost.inference, cost.step) == (Timing(1.0, 0.5), Timing(2.0, 0.5))
+    assert cost.cached_step == Timing(1.0, 0.5)
+    assert told[:3] == [
+        "faprompt: inference (kept)",
+        "faprompt: training step (kept)",
+        "faprompt: step on cached tokens ...",
+    ]
+    monkeypatch.setattr(room, "measure_method", lambda *_, **__: pytest.fail("measured again"))
+    assert measure_costs(options, tmp_path) == (cost,)
+
+
+def test_what_was_measured_before_a_failure_is_shown_and_kept(tmp_path, monkeypatch):
+    small(monkeypatch)
+    options, told = replace(OPTIONS, methods=("faprompt",)), []
+    stop_after(1, monkeypatch, MemoryError("no room."))
+    (cost,) = measure_costs(options, tmp_path, notify=told.append)
+    assert (cost.inference, cost.step, cost.reason) == (Timing(1.0, 0.5), None, "no room")
+    assert (
+        told[-1] == f"faprompt: {cost.live:,} parameters, 1.0 ± 0.5 ms a picture, no more (no room)"
     )
-    for n, name in enumerate(chosen_methods(CostOptions()), start=1)
-)
+    page = write_costs(CONFIG, [cost], tmp_path, **WHERE)
+    assert "faprompt was not measured in full: no room." in page
+    stop_after(2, monkeypatch, AssertionError("measured again"))
+    (whole,) = measure_costs(options, tmp_path)
+    assert whole == replace(cost, reason="", step=Timing(1.0, 0.5), cached_step=Timing(2.0, 0.5))
 
 
-def test_every_published_number_stands_beside_ours(tmp_path):
-    write_costs(CONFIG, COSTS, tmp_path, **WHERE)
-    rows = {r["method"]: r for r in csv.DictReader((tmp_path / "table.csv").open())}
-    for cell in published_table(3):
-        assert float(rows[cell.method][f"published_{cell.metric}"]) == cell.value
-    for n, row in enumerate(rows.values(), start=1):
-        assert (row["live"], row["reported"]) == (str(10 * n), str(20 * n))
-        assert float(row["inference_ms"]) == n + 0.25 and row["step_ms"] == f"{100 * n}"
-    page = (tmp_path / "study.md").read_text()
-    assert "| 9,612,256 |" in page and "| 1354.1 ± 1.7 |" in page and "The paper: it is" in page
-    latex = (tmp_path / "table.tex").read_text()
-    assert latex.count(r"\\") == 1 + len(COSTS) and r"214.7 $\pm$ 0.8 \\" in latex
-    assert read_figure(tmp_path / "figure.csv") == cost_dots(COSTS)
+def test_a_record_of_an_older_run_is_kept_where_it_is_complete(tmp_path):
+    identity = {"method": "clip"}
+    file = CostFile(tmp_path / "costs" / "clip.json", identity)
+    assert file.read() == (None, False)
+    cost = MethodCost("clip", 3, 3, inference=Timing(1.0, 0.5))
+    for complete in (False, True):
+        file.write(cost, complete=complete)
+        assert file.read() == (cost, complete)
+    record = json.loads(file.path.read_text())
+    for name in ("network", "memory"):
+        del record["cost"][name]
+    del record["complete"]
+    file.path.write_text(json.dumps(record))
+    assert file.read() == (cost, True)
+    assert CostFile(file.path, {"method": "coop"}).read() == (None, False)
+    file.write(replace(cost, reason="no room"), complete=True)
+    assert file.read() == (cost, False), "it is tried again, with what there is"
 
 
-def test_shares_of_faprompts_time(tmp_path):
-    ours = {c.method: c.inference.median for c in COSTS}
-    page = write_costs(CONFIG, COSTS, tmp_path, **WHERE)
-    share = f"anomalyclip {ours['anomalyclip'] / ours['faprompt']:.2f} (paper {124.2 / 214.7:.2f})"
-    assert share in page
+def test_what_only_patchcore_asks_for_leaves_the_others_figures_alone():
+    fewer = replace(OPTIONS, normal_pictures=5)
+    for name in list_methods():
+        ours, theirs = (room._identity(o, name, True, "cpu", "fp32") for o in (OPTIONS, fewer))
+        assert (ours != theirs) == (name == "patchcore")
 
 
-def test_dots_have_both_sides_and_no_zero_time():
-    dots = cost_dots(COSTS)
-    places = {(d.metric, d.label, d.source): d.value for d in dots}
-    assert places["parameters", "faprompt", "published"] == 9612256
-    assert places["inference, ms a picture", "coop", "published"] == 89.9
-    assert places["training, ms a batch", "coop", "ours"] == COSTS[list_methods().index(
-        "coop")].step.median  # fmt: skip
-    assert ("training, ms a batch", "winclip", "published") not in places, "0 is no time"
-    assert {d.x for d in dots if d.label == "faprompt"} == {float(len(COSTS) - 1)}
+def test_long_calls_are_announced(monkeypatch):
+    """Calls of 9, 1, 6 and 6 seconds: after the first and the third."""
+    ticks = iter([0.0, 9.0, 10.0, 11.0, 20.0, 26.0, 30.0, 36.0])
+    monkeypatch.setattr(room.time, "perf_counter", lambda: next(ticks))
+    told = []
+    room._timing(lambda: None, CostOptions(warmup=1, repeats=3), told.append)
+    assert told == ["call 2 of 4 ...", "call 4 of 4 ..."]
 
 
-def test_the_dry_run_lists_every_method():
-    lines = list(dry_run_lines(CostOptions(warmup=1, repeats=4)))
-    shown = [line.split()[2] for line in lines[:-2]]
-    assert shown == [name for name in list_methods() if name not in ("patchcore", "rd4ad")]
-    seconds = sum(
-        (2 if "training" in c.metric else 1) * c.value for c in published_table(3) if c.unit == "ms"
+def test_each_measurement_is_announced_under_its_methods_name(monkeypatch):
+    small(monkeypatch)
+    monkeypatch.setattr(room, "LONG_MS", 0.0)
+    told = []
+    cost = room.measure_method("coop", load_backbone("test-tiny"), OPTIONS, notify=told.append)
+    assert cost.cached_step is not None
+    labels = ("inference", "training step", "step on cached tokens")
+    assert told == [
+        f"coop: {text}{end}" for text in labels for end in (" ...", ", call 2 of 2 ...")
+    ]
+    assert all(cls.name == name for name, cls in METHODS.items())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_training_looks_at_tokens_alone_and_at_the_first_stage(monkeypatch, cached):
+    fit = cost_models.fit_to_backbone
+    options = {**FILO, "image_size": 56}
+    monkeypatch.setattr(cost_models, "fit_to_backbone", lambda *a, **o: {**fit(*a, **o), **options})
+    backbone = load_backbone("test-tiny")
+    detector = cost_models.build_measured("filo", backbone, preset="common", normal_pictures=1)
+    room._score(detector)()  # as in a study; what it leaves behind is no hindrance
+    seen, before = [], {n: p.detach().clone() for n, p in detector.method.named_parameters()}
+    detector.method.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    room._step(detector, 2, cached=cached)()
+    assert [features.pixels for features in seen] == [None]
+    moved = {n for n, p in detector.method.named_parameters() if not torch.equal(p, before[n])}
+    assert moved and not any(name.startswith("adapter.") for name in moved)
+    assert detector.method.training
+
+
+def test_patchcore_has_no_step_and_says_its_memory(tmp_path, monkeypatch):
+    pytest.importorskip("anomalib")
+    small(monkeypatch)
+    options = replace(FULL_SHOT, methods=("patchcore",))
+    (cost,) = measure_costs(options, tmp_path)
+    assert (cost.live, cost.reported, cost.memory) == (0, 0, 8), "a tenth of 5 x 16 patches"
+    assert (cost.step, cost.cached_step, cost.network) == (None, None, "")
+    assert cost.inference.median > 0 and not cost.reason
+    page = write_costs(replace(CONFIG, complexity=options), [cost], tmp_path, **WHERE)
+    assert (
+        "patchcore compares each patch with a memory of 8, as many as it keeps of 5 normal" in page
     )
-    assert f"about {5 * seconds / 1000:.0f} s on the paper's RTX 3090" in lines[-2]
+    assert "| patchcore | 0 | 0 | - | - | - | - |" in page
+    (row,) = csv.DictReader((tmp_path / "table.csv").open())
+    assert (row["memory"], row["network"], row["step_ms"]) == ("8", "", "")
+
+
+class Halves(torch.nn.Module):
+    """In place of a student: one parameter, and half of what the teacher sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.share = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, maps):
+        return tuple(self.share * planes.roll(1, dims=-1) for planes in maps)
+
+
+def test_rd4ad_stands_on_its_own_network(tmp_path, monkeypatch):
+    pytest.importorskip("anomalib")
+    monkeypatch.setattr(wide_resnet, "_SHAPE", wide_resnet._TEST_SHAPE)
+    monkeypatch.setattr(cost_models, "pretrained_spec", lambda *_: TEST_TINY)
+    monkeypatch.setattr(rd4ad, "Student", Halves)
+    small(monkeypatch, 64)
+    options = replace(FULL_SHOT, methods=("rd4ad",), backbone="ViT-B-32")
+    (cost,) = measure_costs(options, tmp_path, drawn=True)
+    assert (cost.live, cost.reported, cost.image_size) == (1, None, 64)
+    assert min(t.median for t in (cost.inference, cost.step, cost.cached_step)) > 0
+    assert (cost.network, cost.memory) == ("wide_resnet50_2", 0)
+    others = MethodCost("clip", 0, 0, inference=Timing(1.0, 0.5), image_size=518)
+    page = write_costs(
+        replace(CONFIG, complexity=options), [others, cost], tmp_path, **{**WHERE, "drawn": True}
+    )
+    assert "pictures of 518x518; training" in page
+    assert (
+        "rd4ad is bound to wide_resnet50_2 and was measured on it, with pictures of 64x64" in page
+    )
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert [(row["network"], row["image_size"]) for row in rows] == [
+        ("", "518"), ("wide_resnet50_2", "64"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_rd4ads_student_is_counted_as_published(monkeypatch):
+    pytest.importorskip("anomalib")
+    small(monkeypatch, 64)
+    stop_after(3, monkeypatch, AssertionError)
+    cost = room.measure_method("rd4ad", load_backbone("test-wide-resnet"), FULL_SHOT)
+    assert (cost.live, cost.reported, cost.network) == (83_802_624, 83_802_624, "")
+
+
+def test_without_its_networks_weights_rd4ad_is_a_reason(tmp_path, monkeypatch):
+    def load(name, **options):
+        if name == "wide_resnet50_2":
+            raise ModelError("The weights of wide_resnet50_2 are not on this machine.")
+        return load_backbone(name, **options)
+
+    small(monkeypatch)
+    monkeypatch.setattr(cost_models, "load_backbone", load)
+    costs = measure_costs(replace(OPTIONS, methods=("rd4ad", "clip")), tmp_path)
+    assert costs[0] == MethodCost(
+        "rd4ad", reason="The weights of wide_resnet50_2 are not on this machine"
+    )
+    assert costs[1].inference is not None
+
+
+def test_without_the_extra_full_shot_methods_are_reasons(tmp_path, monkeypatch):
+    real = full_shot.importlib.import_module
+
+    def refuse(name):
+        if name.startswith("anomalib"):
+            raise ImportError("No module named 'anomalib'")
+        return real(name)
+
+    small(monkeypatch)
+    monkeypatch.setattr(wide_resnet, "_SHAPE", wide_resnet._TEST_SHAPE)
+    monkeypatch.setattr(cost_models, "pretrained_spec", lambda *_: TEST_TINY)
+    monkeypatch.setattr(full_shot.importlib, "import_module", refuse)
+    full_shot.anomalib_module.cache_clear()
+    options = replace(FULL_SHOT, methods=(*FULL_SHOT.methods, "clip"), backbone="ViT-B-32")
+    costs = measure_costs(options, tmp_path, drawn=True)
+    advice = "pip install 'faprompt[baselines]'"
+    assert [advice in cost.reason for cost in costs] == [True, True, False]
+    assert costs[2].inference is not None
 
 
 def test_the_record_tells_the_machine(measured):

@@ -187,6 +187,10 @@ class TestRefusals:
             ({"complexity": {}}, "belong together"),
             ({"figure": "costs", "complexity": {"repeats": 1}}, "repeats at least 2"),
             ({"figure": "costs", "complexity": {"methods": ["clips"]}}, "no methods clips"),
+            (
+                {"figure": "costs", "complexity": {"normal_pictures": 0}},
+                "normal_pictures should be at least 1, got 0",
+            ),
             ({"figure": "costs", "complexity": {}}, "has no axes, claims"),
             ({"benchmark": {"methods": ["clip"]}}, "points of the axes are them"),
             ({"benchmark": []}, "should be a table of options"),

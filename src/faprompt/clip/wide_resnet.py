@@ -218,9 +218,18 @@ def _address() -> str:
 
 def draw_test_weights() -> dict[str, Tensor]:
     """A narrow network of the same channels, for tests; no global generator is touched."""
+    return _draw_weights(_TEST_SHAPE)
+
+
+def draw_wide_resnet() -> WideResNet:
+    """The network with drawn weights: as dear as the trained one, and knows nothing."""
+    return build_wide_resnet(_draw_weights(_SHAPE), name=WIDE_RESNET)
+
+
+def _draw_weights(shape: tuple[tuple[int, ...], int]) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return _build_network(_TEST_SHAPE).state_dict()
+        return _build_network(shape).state_dict()
 
 
 def _build_network(shape: tuple[tuple[int, ...], int]) -> nn.Module:

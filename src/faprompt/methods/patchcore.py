@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, unpack_stages
-from faprompt.methods.base import MethodOutput, at_least_one, within_depth
+from faprompt.methods.base import MethodOutput, at_least_one, within_depth, zero_or_above
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
 from faprompt.scoring import grid_map, render_map
 
@@ -52,13 +52,14 @@ class PatchCoreConfig(FullShotConfig):
     value_path: bool = True  # of a transformer: the V-V tokens that all methods here read
     unit_tokens: bool = False  # the tokens of each layer to unit length, so that none outweighs
     coreset: float = 0.1  # share of the patches that is kept
-    memory_limit: int = 50_000  # patches a class keeps at most
+    memory_limit: int = 0  # patches a class keeps at most; 0 for any number
     neighbours: int = 9  # that weigh the score; 1 for the largest distance itself
     memory: tuple[int, ...] = ()
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = [*FullShotConfig.faults(self), *at_least_one(self, "memory_limit", "neighbours")]
+        found = [*FullShotConfig.faults(self), *at_least_one(self, "neighbours")]
+        found += zero_or_above(self, "memory_limit")
         if not 0 < self.coreset <= 1:
             found.append(f"coreset should be above 0 and at most 1, got {self.coreset}")
         margin = self.image_size - self.centre_crop
@@ -69,8 +70,9 @@ class PatchCoreConfig(FullShotConfig):
             )
         if len(self.memory) != len(self.classes):
             found.append(f"memory should be one number a class, got {len(self.memory)}")
-        if any(not 1 <= kept <= self.memory_limit for kept in self.memory):
-            found.append(f"memory should be in 1..{self.memory_limit} a class, got {self.memory}")
+        if any(kept < 1 or kept > (self.memory_limit or kept) for kept in self.memory):
+            most = f" and at most memory_limit={self.memory_limit}" if self.memory_limit else ""
+            found.append(f"memory should be at least 1{most} a class, got {self.memory}")
         return found
 
 
@@ -84,8 +86,10 @@ class PatchCore(FullShotMethod):
     presets = {
         "paper": {},
         "code": {"neighbours": 1},
-        "common": {"image_size": 518, "centre_crop": 0, "unit_tokens": True},
-    }
+        "common": {
+            "image_size": 518, "centre_crop": 0, "unit_tokens": True, "memory_limit": 50_000,
+        },
+    }  # fmt: skip
     backbones = {"paper": WIDE_RESNET, "code": WIDE_RESNET}
     config: PatchCoreConfig
 
@@ -193,7 +197,7 @@ class PatchCore(FullShotMethod):
         """See `FullShotMethod.remember`; the seed is of the coreset's start and projection."""
         scorer = self._scorer(torch.empty(0))
         seen = torch.cat([scorer.reshape_embedding(self.embed(batch)) for batch in batches])
-        kept = seen[choose_coreset(seen, self._memory_size(len(seen)), seed=seed)]
+        kept = seen[choose_coreset(seen, self.memory_size(len(seen)), seed=seed)]
         model = _Memory(*kept.shape).to(kept.device)
         model.patches.copy_(kept)
         model.spread.copy_(_spread(seen))
@@ -201,8 +205,10 @@ class PatchCore(FullShotMethod):
         self.config = replace(self.config, classes=(class_name,), memory=(len(kept),))
         return f"{class_name}: {len(kept):,} of {len(seen):,} patches kept."
 
-    def _memory_size(self, patches: int) -> int:
-        return min(max(1, int(self.config.coreset * patches)), self.config.memory_limit)
+    def memory_size(self, patches: int) -> int:
+        """How many of a class's patches are kept."""
+        share = max(1, int(self.config.coreset * patches))
+        return min(share, self.config.memory_limit or share)
 
     def _scorer(self, memory: Tensor) -> Any:
         """anomalib's model without its network, in place of which there is the backbone."""

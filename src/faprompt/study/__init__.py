@@ -1,7 +1,8 @@
 """Workshop: the paper's studies, each a benchmark with settings varied, and a figure."""
 
-from faprompt.study.complexity import MethodCost, measure_costs
+from faprompt.study.complexity import measure_costs
 from faprompt.study.config import StudyConfig, list_studies, parse_study, read_study
+from faprompt.study.cost_records import MethodCost
 from faprompt.study.costs import write_costs
 from faprompt.study.figure import read_figure, redraw
 from faprompt.study.galleries import GalleryResult, run_galleries

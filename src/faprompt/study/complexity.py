@@ -2,17 +2,17 @@
 
 As Table 3 of FAPrompt's appendix: batches of 8 in training, one picture at inference. A
 training step is timed twice, with the image pass in it as the paper has it, and on cached
-tokens as `faprompt train` works. Speed does not depend on what weights hold, so they may be
-drawn. Several calls are not counted, then the median and the standard deviation of the rest.
+tokens as `faprompt train` works. Several calls are not counted, then the median and the
+standard deviation of the rest. See `cost_models` for what is measured where nothing is trained.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,69 +20,31 @@ import torch
 from torch import Tensor
 
 from faprompt.benchmark.plan import slug
-from faprompt.clip.backbone import Backbone, build_backbone
-from faprompt.clip.catalog import pretrained_spec, split_name
-from faprompt.clip.weights import load_backbone
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.detector import Detector
-from faprompt.errors import ConfigError, FapromptError
-from faprompt.methods.registry import build_method, describe_methods, list_methods, method_class
-from faprompt.model_folder import fit_to_backbone
-from faprompt.prediction.rows import write_atomically
+from faprompt.errors import FapromptError
+from faprompt.methods.registry import describe_methods, list_methods, method_class
 from faprompt.study.config import CostOptions
+from faprompt.study.cost_models import (
+    CLASS_NAME,
+    build_measured,
+    draw_pixels,
+    fit_network,
+    pick_backbone,
+)
+from faprompt.study.cost_records import TIMED, CostFile, MethodCost, Timing, describe
 
-CLASS_NAME = "bottle"  # what drawn pictures are said to show, for methods that ask
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Milliseconds."""
-
-    median: float
-    spread: float  # standard deviation
-
-
-@dataclass(frozen=True, slots=True)
-class MethodCost:
-    """One method's line. What it has not is None; `reason` says why there is nothing at all."""
-
-    method: str
-    live: int | None = None  # parameters that move
-    reported: int | None = None  # as the authors count, where that is known for this backbone
-    step: Timing | None = None  # one training batch, its image pass included
-    cached_step: Timing | None = None  # the same on cached tokens
-    inference: Timing | None = None  # one picture
-    image_size: int = 0
-    reason: str = ""
+Notify = Callable[[str], None]
+LONG_MS = 5000.0  # after a call that took longer, the next one is announced
+EPOCHS = 100  # that a staged method is told of: enough for all its stages, and the first is timed
+LABELS = dict(zip(TIMED, ("inference", "training step", "step on cached tokens"), strict=True))
 
 
 def chosen_methods(options: CostOptions) -> tuple[str, ...]:
-    """Those asked for, or all that see more than one kind of thing."""
-    every = tuple(name for name in list_methods() if not method_class(name).full_shot)
-    return options.methods or every
-
-
-def pick_backbone(name: str, *, drawn: bool, device: str = "cpu", precision: Any = "fp32") -> Any:
-    """The backbone of a study of cost.
-
-    Args:
-        name: as for `load_backbone`; with `drawn`, an open_clip name.
-        drawn: seeded weights of that architecture instead of the trained ones.
-        device: where it goes.
-        precision: of the image tower.
-
-    Raises:
-        ConfigError: weights can be drawn for open_clip's architectures only.
-    """
-    if not drawn:
-        return load_backbone(name, precision=precision, device=device)
-    found = split_name(name)
-    if found is None:
-        raise ConfigError(f"Weights can be drawn for open_clip's names only, not for {name!r}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(111)
-        backbone = build_backbone(pretrained_spec(*found), name=f"{name}, drawn weights")
-    return backbone.set_precision(precision).to(device)
+    """Those asked for, or all."""
+    return options.methods or tuple(list_methods())
 
 
 def measure_costs(
@@ -92,68 +54,80 @@ def measure_costs(
     drawn: bool = False,
     device: str = "cpu",
     precision: str = "fp32",
-    notify: Callable[[str], None] = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> tuple[MethodCost, ...]:
     """Measure what is not measured yet; a method that cannot be is a line with its reason.
 
     Args:
         options: what to measure.
-        out: gets `costs/<method>.json`; the same call goes on from those.
+        out: gets `costs/<method>.json`; the same call goes on from those, be it in the midst
+            of a method.
         drawn, device, precision: see `pick_backbone`.
-        notify: takes a line per method.
+        notify: takes a line before each measurement, and one per method.
     """
-    backbone: Backbone | None = None
+
+    @cache
+    def backbone() -> Backbone:
+        return pick_backbone(options.backbone, drawn=drawn, device=device, precision=precision)
+
     found = []
     for name in chosen_methods(options):
-        place = out / "costs" / f"{slug(name)}.json"
         identity = _identity(options, name, drawn, device, precision)
-        cost = _read(place, identity)
-        kept = cost is not None
-        if cost is None:
-            if backbone is None:
-                backbone = pick_backbone(
-                    options.backbone, drawn=drawn, device=device, precision=precision
-                )
-            cost = _measured(name, backbone, options)
-            _write(place, identity, cost)
+        file = CostFile(out / "costs" / f"{slug(name)}.json", identity)
+        cost, complete = file.read()
+        if cost is None or not complete:
+            cost = _measured(name, backbone(), options, file, cost, drawn=drawn, notify=notify)
         found.append(cost)
-        notify(f"{describe(cost)}{' (kept)' if kept else ''}")
+        notify(f"{describe(cost)}{' (kept)' if complete else ''}")
     return tuple(found)
 
 
-def measure_method(name: str, backbone: Backbone, options: CostOptions) -> MethodCost:
-    """One method on a backbone; errors as in `build_method`."""
+def measure_method(
+    name: str,
+    backbone: Backbone,
+    options: CostOptions,
+    *,
+    drawn: bool = False,
+    known: MethodCost | None = None,
+    keep: Callable[[MethodCost], None] = lambda cost: None,
+    notify: Notify = lambda line: None,
+) -> MethodCost:
+    """One method on a backbone, or on the network it is bound to.
+
+    Args:
+        name: of the method.
+        backbone: the study's.
+        options: what to measure, and how often.
+        drawn: whether weights of another network may be drawn.
+        known: times that were measured before; they are taken over.
+        keep: takes what is known after each measurement.
+        notify: takes a line before each.
+
+    Raises:
+        ConfigError, ModelError, MissingExtraError: as in `fit_network` and `build_measured`.
+    """
     preset = options.preset if options.preset in method_class(name).presets else "paper"
-    chosen = fit_to_backbone(name, backbone, {}, preset=preset)
-    detector = Detector(backbone, build_method(name, backbone, chosen, preset=preset), name=name)
-    live = sum(parameter.numel() for parameter in detector.method.parameters())
-    cost = MethodCost(
-        name, live, _reported(name, live), image_size=detector.transform.image_size[0]
-    )
-    inference = _timing(_score(detector), options)
-    if not detector.method.learns:
-        return replace(cost, inference=inference)
-    whole, cached = _steps(detector, options.batch_size)
-    return replace(
-        cost,
-        inference=inference,
-        step=_timing(whole, options),
-        cached_step=_timing(cached, options),
-    )
+    network = fit_network(name, backbone, preset=preset, drawn=drawn)
+    detector = build_measured(name, network, preset=preset, normal_pictures=options.normal_pictures)
+    cost = _counted(detector, other_network=network is not backbone)
+    for part in TIMED if cost.live else TIMED[:1]:
+        told: dict[str, Any] = {part: _part(part, detector, options, known, notify)}
+        cost = replace(cost, **told)
+        keep(cost)
+    return cost
 
 
-def describe(cost: MethodCost) -> str:
-    """One line for a person."""
-    if cost.reason:
-        return f"{cost.method}: - ({cost.reason})"
-    told = [f"{cost.live:,} parameters", f"{tell(cost.inference)} ms a picture"]
-    told += [f"{tell(cost.step)} ms a training batch"] if cost.step else []
-    return f"{cost.method}: {', '.join(told)}"
-
-
-def tell(timing: Timing | None) -> str:
-    """`12.3 ± 0.4`, or a dash."""
-    return "-" if timing is None else f"{timing.median:.1f} ± {timing.spread:.1f}"
+def _part(
+    part: str, detector: Detector, options: CostOptions, known: MethodCost | None, notify: Notify
+) -> Timing:
+    """The time of one of `TIMED`, measured or known."""
+    timing: Timing | None = getattr(known, part, None)
+    label = f"{detector.method.name}: {LABELS[part]}"
+    notify(f"{label} {'...' if timing is None else '(kept)'}")
+    if timing is not None:
+        return timing
+    work = _works(part, detector, options.batch_size)
+    return _timing(work, options, lambda line: notify(f"{label}, {line}"))
 
 
 def machine(device: str) -> str:
@@ -167,11 +141,46 @@ def machine(device: str) -> str:
     return f"{models[0] if models else device}, {threads}, torch {torch.__version__}"
 
 
-def _measured(name: str, backbone: Backbone, options: CostOptions) -> MethodCost:
+def _measured(
+    name: str,
+    backbone: Backbone,
+    options: CostOptions,
+    file: CostFile,
+    known: MethodCost | None,
+    *,
+    drawn: bool,
+    notify: Notify,
+) -> MethodCost:
+    """What could be measured, written down; the rest is a reason."""
+    parts = known or MethodCost(name)
+
+    def keep(cost: MethodCost) -> None:
+        nonlocal parts
+        parts = cost
+        file.write(cost, complete=False)
+
     try:
-        return measure_method(name, backbone, options)
+        cost = measure_method(
+            name, backbone, options, drawn=drawn, known=known, keep=keep, notify=notify
+        )
     except (FapromptError, torch.cuda.OutOfMemoryError, MemoryError) as error:
-        return MethodCost(name, reason=str(error).rstrip("."))
+        cost = replace(parts, reason=str(error).rstrip("."))
+    file.write(cost, complete=not cost.reason)
+    return cost
+
+
+def _counted(detector: Detector, *, other_network: bool) -> MethodCost:
+    """What is told without any measuring."""
+    method = detector.method
+    live = sum(parameter.numel() for parameter in method.parameters())
+    return MethodCost(
+        method.name,
+        live,
+        _reported(method.name, live),
+        image_size=detector.transform.image_size[0],
+        network=detector.backbone.name if other_network else "",
+        memory=sum(getattr(method.config, "memory", ())),
+    )
 
 
 def _reported(name: str, live: int) -> int | None:
@@ -180,15 +189,17 @@ def _reported(name: str, live: int) -> int | None:
     return int(row["reported_parameters"]) if row["parameters"] == live else None
 
 
-def _pixels(detector: Detector, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(111)
-    pixels = torch.randn(count, 3, *detector.transform.image_size, generator=generator)
-    return pixels.to(detector.backbone.device)
+def _works(part: str, detector: Detector, batch_size: int) -> Callable[[], None]:
+    """A function that does once what `part` of `TIMED` is about."""
+    if part == "inference":
+        return _score(detector)
+    return _step(detector, batch_size, cached=part == "cached_step")
 
 
 def _score(detector: Detector) -> Callable[[], None]:
     """A function that scores one picture."""
-    pixels = _pixels(detector, 1)
+    detector.eval()
+    pixels = draw_pixels(detector.method, 1, detector.backbone.device)
 
     def score() -> None:
         with torch.inference_mode():
@@ -197,46 +208,62 @@ def _score(detector: Detector) -> Callable[[], None]:
     return score
 
 
-def _steps(detector: Detector, batch_size: int) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Two functions that take one training step: from pixels, and from tokens."""
+def _step(detector: Detector, batch_size: int, *, cached: bool) -> Callable[[], None]:
+    """A function that takes one training step, from pixels or from tokens."""
     method, backbone = detector.method, detector.backbone
     method.train()
-    pixels = _pixels(detector, batch_size)
-    optimizer = torch.optim.Adam(method.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    label = torch.arange(batch_size, device=pixels.device) % 2
-    mask = torch.zeros(batch_size, *detector.transform.image_size, device=pixels.device)
-    mask[label == 1, : mask.shape[-1] // 4] = 1
-    names = {"class_names": [CLASS_NAME] * batch_size} if method.uses_class_names else {}
+    method.begin_epoch(0, EPOCHS)
+    pixels = draw_pixels(method, batch_size, backbone.device)
+    learn = _learner(detector, batch_size)
 
-    def learn(features: Any) -> None:
-        output = method(features, backbone.text, **names)
+    @torch.no_grad()
+    def encode() -> ImageFeatures:  # training keeps tokens only
+        return replace(method.encode_image(backbone, pixels), pixels=None)
+
+    if not cached:
+        return lambda: learn(encode())
+    kept = encode()
+    return lambda: learn(kept)
+
+
+def _learner(detector: Detector, batch_size: int) -> Callable[[ImageFeatures], None]:
+    """A function that takes one step of Adam on the features of a batch."""
+    method, text = detector.method, detector.backbone.text
+    device = detector.backbone.device
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    label = torch.arange(batch_size, device=device) % 2
+    mask: Tensor = torch.zeros(batch_size, *detector.transform.image_size, device=device)
+    mask[label == 1, : mask.shape[-1] // 4] = 1
+    names: dict[str, Any] = {}
+    if method.uses_class_names:
+        names = {"class_names": [CLASS_NAME] * batch_size}
+
+    def learn(features: ImageFeatures) -> None:
+        output = method(features, text, **names)
         total = torch.stack(list(method.loss(output, label, mask).values())).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         total.item()  # waits for the device
 
-    with torch.no_grad():
-        kept = method.encode_image(backbone, pixels)
-
-    def from_pixels() -> None:
-        with torch.no_grad():
-            features = method.encode_image(backbone, pixels)
-        learn(features)
-
-    return from_pixels, lambda: learn(kept)
+    return learn
 
 
-def _timing(work: Callable[[], None], options: CostOptions) -> Timing:
-    times = list(_milliseconds(work, options.warmup + options.repeats))[options.warmup :]
+def _timing(
+    work: Callable[[], None], options: CostOptions, notify: Notify = lambda line: None
+) -> Timing:
+    times = list(_milliseconds(work, options.warmup + options.repeats, notify))[options.warmup :]
     return Timing(round(statistics.median(times), 4), round(statistics.stdev(times), 4))
 
 
-def _milliseconds(work: Callable[[], None], count: int) -> Iterator[float]:
-    for _ in range(count):
+def _milliseconds(work: Callable[[], None], count: int, notify: Notify) -> Iterator[float]:
+    for number in range(1, count + 1):
         began = time.perf_counter()
         work()
-        yield 1000 * (time.perf_counter() - began)
+        spent = 1000 * (time.perf_counter() - began)
+        if spent > LONG_MS and number < count:
+            notify(f"call {number + 1} of {count} ...")
+        yield spent
 
 
 def _identity(
@@ -244,26 +271,7 @@ def _identity(
 ) -> dict[str, Any]:
     """All that decides a method's figures here."""
     chosen = {k: v for k, v in to_mapping(options).items() if k != "methods"}
+    if not getattr(method_class(name), "remembers", False):
+        del chosen["normal_pictures"]
     about = {"drawn": drawn, "device": device, "precision": precision, "machine": machine(device)}
     return {"method": name, **chosen, **about}
-
-
-def _read(place: Path, identity: dict[str, Any]) -> MethodCost | None:
-    try:
-        told = json.loads(place.read_text(encoding="utf-8"))
-        if told["identity"] != identity or told["cost"]["reason"]:
-            return None
-        values = told["cost"]
-        timings = {
-            key: Timing(**values[key]) if values[key] else None
-            for key in ("step", "cached_step", "inference")
-        }
-        return MethodCost(**{**values, **timings})
-    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
-        return None
-
-
-def _write(place: Path, identity: dict[str, Any], cost: MethodCost) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"identity": identity, "cost": asdict(cost)}, indent=2) + "\n"
-    write_atomically(place, text.encode())

@@ -85,6 +85,7 @@ class CostOptions:
     batch_size: int = 8  # of a training step; 1 picture at inference [Table 3]
     warmup: int = 2  # calls that are not counted
     repeats: int = 10  # calls that are
+    normal_pictures: int = 200  # that PatchCore remembers; MVTec AD has 60 to 391 a class
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.methods if name not in list_methods()]
@@ -95,6 +96,8 @@ class CostOptions:
                 "batch_size should be at least 1, repeats at least 2 and warmup at least 0, got "
                 f"{self.batch_size}, {self.repeats} and {self.warmup}"
             )
+        if self.normal_pictures < 1:
+            raise ValueError(f"normal_pictures should be at least 1, got {self.normal_pictures}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

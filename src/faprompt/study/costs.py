@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from faprompt.evaluation.published import PublishedCell, published_table
+from faprompt.methods.registry import method_class
 from faprompt.prediction.rows import write_atomically
-from faprompt.study.complexity import MethodCost, Timing, chosen_methods, machine, tell
+from faprompt.study.complexity import chosen_methods, machine
 from faprompt.study.config import CostOptions, StudyConfig
+from faprompt.study.cost_records import MethodCost, Timing, tell
 from faprompt.study.figure import write_figure
 from faprompt.study.series import Dot
 
@@ -138,7 +140,7 @@ def _csv(costs: Sequence[MethodCost]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     timed = ("step", "cached_step", "inference")
     writer.writerow(
-        ["method", "image_size", "live", "reported"]
+        ["method", "network", "image_size", "memory", "live", "reported"]
         + [f"{name}_{part}" for name in timed for part in ("ms", "spread")]
         + [f"published_{metric}" for metric in _PANELS]
         + ["reason"]
@@ -149,7 +151,8 @@ def _csv(costs: Sequence[MethodCost]) -> str:
         values = [cost.live, cost.reported, *(v for pair in pairs for v in pair)]
         values += [cell.value if cell else None for cell in cells]
         plain = ["" if value is None else f"{value:.10g}" for value in values]
-        writer.writerow([cost.method, cost.image_size, *plain, cost.reason])
+        about = [cost.method, cost.network, cost.image_size, cost.memory or ""]
+        writer.writerow([*about, *plain, cost.reason])
     return out.getvalue()
 
 
@@ -157,19 +160,61 @@ def _said(config: StudyConfig, costs: Sequence[MethodCost], where: str, drawn: b
     options = config.complexity
     assert options is not None
     weights = "drawn weights, which cost what trained ones do" if drawn else "its trained weights"
-    sides = sorted({cost.image_size for cost in costs if cost.image_size})
+    sides = sorted({cost.image_size for cost in costs if cost.image_size and not cost.network})
     pictures = " or ".join(f"{side}x{side}" for side in sides)
+    seen = f", pictures of {pictures}" if sides else ""
     lines = [f"The paper: {config.paper}"] if config.paper else []
     lines.append(
-        f"Measured on {where}: {options.backbone} with {weights}, pictures of {pictures}; training "
+        f"Measured on {where}: {options.backbone} with {weights}{seen}; training "
         f"batches of {options.batch_size}, one picture at inference; the median and standard "
         f"deviation of {options.repeats} calls after {options.warmup} that are not counted. A "
         "training step has its image pass in it, as in the paper; `faprompt train` keeps tokens "
         "and pays the step on cached tokens. The paper's times are of an RTX 3090."
     )
+    lines += _apart(costs, options)
+    lines += _published_otherwise(costs, options)
     lines += _orders(costs)
-    lines += [f"{cost.method} was not measured: {cost.reason}." for cost in costs if cost.reason]
+    for cost in costs:
+        if cost.reason:
+            share = " in full" if cost.inference else ""
+            lines.append(f"{cost.method} was not measured{share}: {cost.reason}.")
     return lines
+
+
+def _apart(costs: Sequence[MethodCost], options: CostOptions) -> Iterator[str]:
+    """Which rows stand on another network, learn in stages, or were given a memory."""
+    for cost in costs:
+        if cost.network:
+            side = cost.image_size
+            yield (
+                f"{cost.method} is bound to {cost.network} and was measured on it, with pictures "
+                f"of {side}x{side}: its times are of another network and size than the others'."
+            )
+        if cost.step and method_class(cost.method).staged:
+            yield f"{cost.method} learns in stages; its step is one of the first stage."
+        if cost.memory:
+            yield (
+                f"{cost.method} compares each patch with a memory of {cost.memory:,}, as many as "
+                f"it keeps of {options.normal_pictures:,} normal pictures; what the memory holds "
+                "is drawn. Nothing moves in it, so it has no training step; choosing what is "
+                "kept is not timed."
+            )
+
+
+def _published_otherwise(costs: Sequence[MethodCost], options: CostOptions) -> Iterator[str]:
+    """What is not known of the published times of two methods, where ours stand beside them."""
+    names = {cost.method for cost in costs if cost.inference}
+    if not names & {"winclip", "anovl"}:
+        return
+    yield (
+        f"Our rows are of the preset `{options.preset}`, where a method has it, and on one "
+        "backbone, where nothing else is said. "
+        "The paper resizes the pictures of its baselines to 518x518 too, but keeps their own "
+        "preprocessing where they have one (B.1); on which backbone and at which size WinCLIP and "
+        "AnoVL were timed it does not say (C.1). What makes them dear here: WinCLIP encodes "
+        "every window of 2x2 and 3x3 patches, 2,521 of them at 518x518 in patches of 14, and AnoVL "
+        "22 views of a picture."
+    )
 
 
 def _orders(costs: Sequence[MethodCost]) -> Iterator[str]:
