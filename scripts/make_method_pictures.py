@@ -5,7 +5,7 @@
 
 One strip a method on the backbone `tiny`, with the prompts that the benchmark has trained, and
 `docs/methods/pictures.jpg`, the pictures as they are. The scale is the one of all our overlays.
-RD4AD and BLIP have none: their networks cannot be drawn, only downloaded.
+RD4AD and BLIP have pictures of their own, by `make_rd4ad_picture.py` and `make_blip_picture.py`.
 """
 
 from __future__ import annotations

@@ -116,6 +116,11 @@ class TestPredict:
         detector.predict(small.picture(seed=2), threshold=0.1, with_prompt_scores=True)
         same(detector.predict(small.picture(seed=1)), first)
 
+    def test_what_pictures_show_cannot_be_changed_between_calls(self, detector):
+        with pytest.raises(AttributeError, match="class_name"):
+            detector.class_name = "mug"
+        assert detector.class_name is None
+
     def test_many_threads_may_share_one_detector(self, detector):
         images = [small.picture(seed=seed) for seed in range(6)]
         alone = [detector.predict(image) for image in images]

@@ -18,13 +18,14 @@ from faprompt.clip.backbone import build_backbone
 from faprompt.clip.weights import save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError, ModelError
+from faprompt.model_card import model_card, recorded_note
 from faprompt.model_folder import (
     build_detector,
     find_model,
     fit_to_backbone,
+    fitting_note,
     list_models,
     load_detector,
-    model_card,
     read_config,
 )
 from tests.helpers import small
@@ -93,6 +94,21 @@ class TestSaving:
         for part in ("license: apache-2.0", "# small-faprompt", "`test-tiny`", "- dataset: toy"):
             assert part in card
 
+    def test_the_card_of_a_full_shot_model_names_what_it_knows(self, folder):
+        config = read_config(folder)
+        assert "tags: [anomaly-detection, zero-shot]" in model_card(config)
+        assert "Full-shot" not in model_card(config)
+        for method in ("patchcore", "rd4ad"):
+            options = {"classes": ["mug", "steel nut"]}
+            card = model_card({**config, "method": method, "options": options})
+            assert "tags: [anomaly-detection, full-shot]" in card and "zero-shot" not in card
+            assert "knows no others: `mug`, `steel nut`. `class_name`, or" in card
+            assert "another name is refused" in card
+            assert "load_detector(FOLDER, class_name='mug')" in card
+            one = model_card({**config, "method": method, "options": {"classes": ["mug"]}})
+            assert "`mug`. Pictures are taken to show it; another" in one
+            assert "load_detector(FOLDER)" in one
+
     def test_loading_and_saving_again_changes_nothing(self, folder, tmp_path):
         load_detector(folder).save_pretrained(tmp_path / "again")
         for name in ("config.json", "model.safetensors", "README.md"):
@@ -129,6 +145,14 @@ class TestLoading:
         )
         moved.save_pretrained(tmp_path / "again")
         assert read_config(tmp_path / "again")["backbone"]["source"] == "test-tiny"
+
+    def test_what_pictures_show_is_told_at_loading_and_not_kept(self, folder, tmp_path):
+        assert load_detector(folder).class_name is None
+        told = load_detector(folder, class_name="mug")
+        told.save_pretrained(tmp_path / "again")
+        assert told.class_name == "mug" and load_detector(tmp_path / "again").class_name is None
+        built = build_detector("clip", "test-tiny", options={"image_size": 56}, class_name="nut")
+        assert built.class_name == "nut"
 
     def test_a_method_without_parameters_has_a_folder_too(self, tmp_path):
         build_detector("clip", "test-tiny", options={"image_size": 56}).save_pretrained(tmp_path)
@@ -363,6 +387,30 @@ class TestFitToBackbone:
 
     def test_a_size_that_is_none_is_left_for_the_config_to_refuse(self):
         assert self.fit(options={"image_size": "large"}) == {"image_size": "large"}
+
+
+class TestFittingNote:
+    def test_a_size_that_was_fitted_is_told_and_one_that_was_asked_for_is_not(self):
+        backbone = small.backbone()  # patches of 14
+        assert fitting_note("faprompt", backbone, None) == ""
+        assert fitting_note("winclip", backbone, None) == (
+            "preset paper is of ViT-B-16-plus-240:laion400m_e31, so on test-tiny it is a hybrid; "
+            "it is of 240 pixels, and sees 238 on test-tiny"
+        )
+        asked = fitting_note("winclip", backbone, {"image_size": 56}, preset="code")
+        assert asked.endswith("on test-tiny it is a hybrid")
+        assert fitting_note("winclip", backbone, {"image_size": 56}, preset="common") == ""
+
+    def test_a_detector_carries_it_through_its_folder(self, tmp_path):
+        options = {"image_size": 56}
+        detector = build_detector("winclip", "test-tiny", options=options)
+        note = recorded_note(detector.description)
+        assert note == fitting_note("winclip", small.backbone(), options) != ""
+        detector.save_pretrained(tmp_path / "model")
+        assert recorded_note(load_detector(tmp_path / "model").description) == note
+        assert f"- note: {note}" in (tmp_path / "model" / "README.md").read_text()
+        plain = build_detector("winclip", "test-tiny", options=options, preset="common")
+        assert plain.description == {}
 
 
 def test_only_models_that_are_there_are_listed(folder, monkeypatch):

@@ -28,8 +28,8 @@ from faprompt.imaging.read import read_image
 from faprompt.imaging.tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method, MethodOutput, MethodParts
-from faprompt.records import AnomalyResult, Region
-from faprompt.regions import find_regions, verdict
+from faprompt.records import AnomalyResult
+from faprompt.regions import marked_regions, verdict
 from faprompt.scoring import render_map
 
 
@@ -45,6 +45,16 @@ class Detector(nn.Module):
 
     The text features that depend on no image are computed when the detector is built;
     after changing parameters call `refresh()`.
+
+    Args:
+        backbone, method, name: what it is made of, and what results call it.
+        threshold: verdict and regions at this score, unless a call names another.
+        class_name: what pictures show whose class a call does not tell, for methods that
+            ask; a model folder does not hold it.
+        description: what a model folder records besides.
+
+    Raises:
+        ConfigError: the method's image size or its prompts do not fit the backbone.
     """
 
     def __init__(
@@ -54,6 +64,7 @@ class Detector(nn.Module):
         *,
         name: str,
         threshold: float | None = None,
+        class_name: str | None = None,
         description: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -61,7 +72,7 @@ class Detector(nn.Module):
         self.method = method
         self.name = name
         self.threshold = threshold
-        self.class_name: str | None = None  # what pictures show whose class is not told
+        self._class_name = class_name
         self.description = dict(description or {})
         size, patch = method.config.image_size, backbone.spec.vision.patch_size
         if size % patch:
@@ -77,6 +88,11 @@ class Detector(nn.Module):
             interpolation=method.interpolation,
         )
         self.refresh()
+
+    @property
+    def class_name(self) -> str | None:
+        """What pictures show whose class is not told; fixed when the detector is built."""
+        return self._class_name
 
     def refresh(self) -> None:
         """Compute the image-independent text features anew.
@@ -329,7 +345,7 @@ class Detector(nn.Module):
             model=self.name,
             verdict=verdict(scored.score, threshold),
             threshold=threshold,
-            regions=_regions(scored.score_map, scored.score, threshold),
+            regions=marked_regions(scored.score_map, scored.score, threshold),
             prompt_scores=None if scored.prompts is None else tuple(scored.prompts.tolist()),
         )
 
@@ -351,21 +367,3 @@ def _join(tiles: Sequence[_Scored], boxes: Sequence[Box], image_size: tuple[int,
         join_maps([tile.score_map for tile in tiles], boxes, image_size),
         np.mean(prompts, axis=0) if prompts else None,
     )
-
-
-STRONGEST_SHARE = 0.8  # of the map's peak, where a picture is NG and its map stays below
-
-
-def _regions(score_map: np.ndarray, score: float, threshold: float | None) -> tuple[Region, ...]:
-    """Areas at or above the threshold.
-
-    Score and map share a range but not a scale: a smoothed map can stay below the threshold
-    on a picture whose score is above it. Its strongest area is shown then, so that no
-    picture is NG for nothing to be seen.
-    """
-    if threshold is None:
-        return ()
-    regions = find_regions(score_map, threshold)
-    if regions or score < threshold:
-        return regions
-    return find_regions(score_map, STRONGEST_SHARE * float(score_map.max()))

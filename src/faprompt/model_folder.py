@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faprompt.errors import ConfigError, ModelError
+from faprompt.model_card import model_card
 
 if TYPE_CHECKING:
     from faprompt.clip.backbone import Backbone, Precision
@@ -55,6 +56,7 @@ def load_detector(
     device: str = "cpu",
     precision: Precision = "fp32",
     backbone: str | Path | None = None,
+    class_name: str | None = None,
 ) -> Detector:
     """A detector from a bundled name, a model folder or a Hugging Face id.
 
@@ -64,6 +66,7 @@ def load_detector(
         precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
         backbone: where the frozen backbone lies on this machine, if its recorded name
             cannot be found; its weights must be the recorded ones.
+        class_name: what pictures show whose class is not told, see `Detector`.
 
     Raises:
         ModelError: nothing of that name, an incomplete folder, or another backbone's weights.
@@ -93,6 +96,7 @@ def load_detector(
         method,
         name=config["name"],
         threshold=config["threshold"],
+        class_name=class_name,
         description=config,
     )
     if config["transform"] != detector.transform.to_dict():
@@ -111,8 +115,11 @@ def build_detector(
     preset: str = "paper",
     device: str = "cpu",
     precision: Precision = "fp32",
+    class_name: str | None = None,
 ) -> Detector:
-    """A detector of a training-free method on any backbone.
+    """A detector of a training-free method on any backbone; `class_name` as in `Detector`.
+
+    Its description holds what `fitting_note` says.
 
     Raises:
         ConfigError: unknown method or option.
@@ -131,7 +138,14 @@ def build_detector(
             "then --model with the folder it writes."
         )
     frozen.to(device).set_precision(precision)
-    return Detector(frozen, built.to(device), name=f"{method}@{frozen.name}")
+    note = fitting_note(method, frozen, options, preset=preset)
+    return Detector(
+        frozen,
+        built.to(device),
+        name=f"{method}@{frozen.name}",
+        class_name=class_name,
+        description={"training": {"note": note}} if note else None,
+    )
 
 
 def fit_to_backbone(
@@ -164,6 +178,21 @@ def fit_to_backbone(
     return chosen
 
 
+def fitting_note(
+    method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
+) -> str:
+    """What `fit_to_backbone` made of a preset, or a backbone that is not the preset's; see there.
+
+    "" where the preset runs as it is. What the caller sets is his to say.
+    """
+    from faprompt.methods.registry import preset_note
+
+    asked = options or {}
+    chosen = fit_to_backbone(method, backbone, asked, preset=preset)
+    fitted = {key: value for key, value in chosen.items() if key not in asked}
+    return preset_note(method, preset, backbone, fitted)
+
+
 def save_model(detector: Detector, folder: Path) -> None:
     """Write a model folder, each file whole or not at all."""
     from safetensors.torch import save as to_bytes
@@ -192,20 +221,6 @@ def save_model(detector: Detector, folder: Path) -> None:
     _write(folder / WEIGHTS, to_bytes(tensors))
     _write(folder / CARD, model_card(config).encode())
     _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-
-
-def model_card(config: Mapping[str, Any]) -> str:
-    """The folder's README.md: what it is, how to use it, what it was trained on."""
-    training = "\n".join(f"- {key}: {value}" for key, value in config["training"].items())
-    return (
-        f"---\nlibrary_name: faprompt\ntags: [anomaly-detection, zero-shot]\n"
-        f"license: {config['license']}\n---\n\n# {config['name']}\n\n"
-        f"`{config['method']}` on the frozen backbone `{config['backbone']['name']}` "
-        f"(weights {config['backbone']['fingerprint'][:12]}).\n\n"
-        "```python\nimport faprompt\n\ndetector = faprompt.load_detector(FOLDER)\n"
-        'result = detector.predict("part.png")\n```\n\n'
-        f"## Training\n\n{training or 'Not recorded.'}\n"
-    )
 
 
 def push_model(detector: Detector, repo_id: str, **options: Any) -> str:

@@ -7,6 +7,8 @@ from scipy import ndimage
 
 from faprompt.records import Region, Verdict
 
+STRONGEST_SHARE = 0.8  # of the map's peak, where a picture is NG and its map stays below
+
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
@@ -48,6 +50,28 @@ def find_regions(
         if areas[i] >= min_area_px
     ]
     return tuple(sorted(regions, key=_order))
+
+
+def marked_regions(
+    score_map: np.ndarray, score: float, threshold: float | None
+) -> tuple[Region, ...]:
+    """Areas to show for a picture of this score: at or above the threshold; none without one.
+
+    Score and map share a range but not a scale: a smoothed map can stay below the threshold
+    on a picture whose score is above it. Its strongest area is shown then, so that no
+    picture is NG for nothing to be seen.
+
+    Example:
+        >>> score_map = np.array([[0.25, 0.0]])
+        >>> [len(marked_regions(score_map, score, 0.5)) for score in (0.4, 0.6)]
+        [0, 1]
+    """
+    if threshold is None:
+        return ()
+    regions = find_regions(score_map, threshold)
+    if regions or score < threshold:
+        return regions
+    return find_regions(score_map, STRONGEST_SHARE * float(score_map.max()))
 
 
 def verdict(score: float, threshold: float | None, review_band: float = 0.0) -> Verdict | None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from faprompt.benchmark import build_plan, build_tables, published_places, read_benchmark
+from faprompt.benchmark.notes import statements
 from faprompt.benchmark.protocol import PRO, training_set
+from faprompt.clip.catalog import pretrained_spec, split_name
+from faprompt.clip.weights import load_backbone
 from faprompt.evaluation.published import published_table
+from faprompt.methods.registry import preset_backbone
+from faprompt.model_folder import fitting_note
+from faprompt.study.config import read_study
+from faprompt.study.plan import build_study
+from tests.benchmark import toys
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
+CONFIGS = sorted(FOLDER.parent.rglob("*.toml"))
 NUMBERS = range(4, 17)
 
 
@@ -65,3 +75,70 @@ def test_one_command_with_a_data_root_is_enough(number, tmp_path):
     assert all(any(words in reason for words in allowed) for reason in lacking), lacking
     assert config.backbones == ("ViT-L-14-336",) and config.evaluation.pro_200
     assert config.seeds == (111,) and config.training == {}, "every method by its own recipe"
+
+
+def shipped_plan(path):
+    """The benchmark behind a file, or None for a study of cost."""
+    if not path.name.startswith("study-"):
+        return build_plan(read_benchmark(path))
+    study = read_study(str(path))
+    return None if study.complexity is not None else build_study(study).plan
+
+
+def note_of(column):
+    """What a run says of a column's preset; nothing is downloaded for it."""
+    name = column.backbone
+    if name == "tiny":
+        backbone = load_backbone(name)
+    else:
+        spec = pretrained_spec(*split_name(name))
+        backbone = SimpleNamespace(name=name, spec=spec, has_text=True)
+    method = column.method
+    return fitting_note(method.name, backbone, method.options, preset=method.preset)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_config_runs_a_preset_otherwise_without_saying_so(path):
+    """The paper's backbone runs every preset as it is; on another, the table says what was not."""
+    plan = shipped_plan(path)
+    if plan is None:
+        return
+    columns = [c for c in plan.columns if c.method.available and not c.method.model]
+    for column in columns:
+        if column.method.full_shot and preset_backbone(column.method.name, column.method.preset):
+            assert column.backbone == "wide_resnet50_2", column.title
+            continue
+        note = note_of(column)
+        if path.parent == FOLDER:
+            assert "hybrid" not in note, column.title
+        if column.backbone == "ViT-L-14-336":
+            assert not note, column.title
+        results = [
+            toys.done(cell, {}, environment={"note": note} if note else {})
+            for cell in plan.cells
+            if cell.column is column
+        ][:1]
+        said = [line for line in statements(plan, [], results) if ": preset " in line]
+        assert said == ([f"{column.title}: {note}."] if note else [])
+
+
+def test_on_other_backbones_there_is_something_to_say():
+    """Or the test above could not fail."""
+    told = {}
+    for name in ("methods-on-tiny", "paper/study-backbones"):
+        plan = shipped_plan(FOLDER.parent / f"{name}.toml")
+        told |= {column.title: note_of(column) for column in plan.columns}
+    assert told["winclip"].startswith("preset paper is of ViT-B-16-plus-240:laion400m_e31, so on")
+    assert told["clip"] == "preset paper is of 518 pixels, and sees 256 on tiny"
+    assert told["FAPrompt (ViT-B-16)"] == "preset paper is of 518 pixels, and sees 512 on ViT-B-16"
+    assert told["FAPrompt (ViT-L-14)"] == ""
+
+
+@pytest.mark.parametrize("number", range(7, 15))
+def test_april_gan_trains_as_long_as_its_authors_do(number):
+    """Tables 7 to 10 are of MVTec AD, learned from VisA; 11 to 14 the other way round."""
+    config = read_benchmark(FOLDER / f"table{number:02d}.toml")
+    (method,) = (method for method in config.methods if method.name == "april-gan")
+    (tested,) = config.datasets
+    epochs = {"visa": 15, "mvtec": 3}[training_set(tested.id)]
+    assert config.training_of(method).epochs == epochs

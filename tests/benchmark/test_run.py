@@ -96,6 +96,18 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(shelves, tmp_path, cou
     assert [r.metrics for r in pieces] == [r.metrics for r in whole]
 
 
+def test_a_hybrid_is_told_once_a_column_and_beneath_the_table(shelves, tmp_path):
+    options = {"image_size": 56, "windows": [2]}
+    methods = [{"name": "winclip", "preset": p, "options": options} for p in ("code", "common")]
+    for method in methods:
+        method["label"] = method["preset"]
+    told: list[str] = []
+    run(toys.plan(shelves, methods=methods), tmp_path, notify=told.append)
+    note = "preset code is of ViT-B-16-plus-240:laion400m_e31, so on test-tiny it is a hybrid"
+    assert [line for line in told if "preset" in line] == [f"code: {note}"]
+    assert files(tmp_path)["table.md"].count(f"- code: {note}.") == 1
+
+
 def test_what_is_finished_is_kept_and_what_changed_is_not(shelves, tmp_path, counted):
     out = tmp_path / "out"
     first = run(toys.plan(shelves), out)
@@ -234,6 +246,23 @@ def test_a_preset_fits_the_backbone_as_elsewhere(shelves, tmp_path):
     detector = described.pick_detector(plan.cells[0])
     side = detector.backbone.spec.vision.image_size
     assert detector.transform.image_size == (side, side) and side < 518
+
+
+def test_winclip_plus_is_measured_anew_where_its_references_changed(shelves, tmp_path):
+    root, out = shelves / "shelf", tmp_path / "out"
+    plain = {"name": "winclip", "options": {"image_size": 56}}
+    options = {"image_size": 56, "references": [str(root)], "shots": 1}
+    few = {"name": "winclip", "label": "1-shot", "options": options}
+    plan = toys.plan(shelves, methods=[plain, few])
+    first = run(plan, out)
+    assert [result.status for result in first] == ["done", "done", "done", "failed"]
+    assert "no references of cup; known: mug, nut" in first[3].reason
+    assert [result.kept for result in run(plan, out)] == [True, True, True, False]
+    reference = root / "mug" / "train" / "good" / "0.png"
+    folders.picture(tmp_path / "another.png").replace(reference)
+    again = run(plan, out)
+    assert [result.kept for result in again] == [True, True, False, False]
+    assert again[2].status == "done"
 
 
 def test_full_shot_columns_learn_from_each_set_and_miss_where_they_cannot(shelves, tmp_path):

@@ -52,6 +52,22 @@ def test_markdown_pairs_marks_and_differences(plan, results, tmp_path):
     assert "/tmp" not in text
 
 
+def test_presets_that_did_not_run_as_they_are_stand_beneath(tmp_path):
+    plan = toys.plan(
+        methods=["winclip", "anovl", "faprompt"], datasets=["visa", "mvtec"], backbones=["tiny"]
+    )
+    notes = {"winclip": "is one thing", "anovl": "is another", "faprompt": "is one thing"}
+    results = [
+        toys.done(c, {"image_auroc": 0.5}, environment={"note": notes[c.column.method.name]})
+        for c in plan.cells
+    ]
+    lines = write_tables(plan, results, tmp_path).splitlines()
+    assert [line for line in lines if "is one thing" in line or "is another" in line] == [
+        "- winclip, faprompt: is one thing.",
+        "- anovl: is another.",
+    ]
+
+
 def test_csv_has_all_digits(plan, results):
     rows = list(csv.DictReader(io.StringIO(to_csv(build_tables(plan, results)))))
     assert len(rows) == 6

@@ -75,7 +75,7 @@ def test_a_broken_picture_is_a_line_and_exit_3(faprompt, pictures, tmp_path):
         (["--model", "nowhere"], 1, "No model 'nowhere'"),
         (["--method", "faprompt", "--backbone", "test-tiny"], 1, "has to be trained first"),
         (["--method", "winclip", "--backbone", "test-tiny", "--set", "image_size=56", "--set",
-          "windows=2"], 2, "as several squares"),
+          "windows=2", "--preset", "common"], 2, "as several squares"),
     ],
 )  # fmt: skip
 def test_refusals(faprompt, pictures, tmp_path, arguments, code, told):

@@ -35,7 +35,21 @@ def test_training_free_ones_are_measured_at_once(method, preset, faprompt, shelf
     assert told.code == 0, told.err
     found = json.loads(told.out)
     assert found["method"] == method
+    hybrid = preset == "code"
+    assert (f"{method}: preset {preset} is of ViT-B-16-plus-240:laion" in told.err) == hybrid
+    assert ("note" in found["environment"]) == hybrid
+    page = (tmp_path / "figures" / "metrics.md").read_text()
+    assert ("so on test-tiny it is a hybrid." in page) == hybrid
     assert {"image_auroc", "pixel_auroc"} <= set(found["mean"])
+
+
+def test_winclip_plus_by_class_is_measured_as_any_other(faprompt, shelf, tmp_path):
+    command = ["evaluate", shelf, "--method", "winclip", *ON_TINY, "--set", f"references={shelf}"]
+    told = faprompt(*command, "--set", "shots=1", "--out", tmp_path / "figures", "--json")
+    assert told.code == 0, told.err
+    assert {"image_auroc", "pixel_auroc"} <= set(json.loads(told.out)["mean"])
+    few = faprompt(*command, "--set", "shots=2", "--out", tmp_path / "more")
+    assert few.code == 2 and "shots=2 wants as many normal pictures" in few.err
 
 
 def test_april_gan_is_trained_then_measured(faprompt, shelf, tmp_path):
@@ -44,12 +58,26 @@ def test_april_gan_is_trained_then_measured(faprompt, shelf, tmp_path):
         "--set", "batch_size=2", "--out", tmp_path / "model",
     )  # fmt: skip
     assert told.code == 0, told.err
-    assert load_detector(tmp_path / "model").method.name == "april-gan"
+    note = "preset paper is of ViT-L-14-336:gelu, so on test-tiny it is a hybrid"
+    assert f"april-gan: {note}" in told.err
+    trained = load_detector(tmp_path / "model")
+    assert trained.method.name == "april-gan" and trained.description["training"]["note"] == note
     told = faprompt(
         "evaluate", shelf, "--model", tmp_path / "model", "--device", "cpu", "--out",
         tmp_path / "figures", "--json",
     )  # fmt: skip
     assert told.code == 0 and json.loads(told.out)["method"] == "april-gan"
+    assert json.loads(told.out)["environment"]["note"] == note
+
+
+def test_a_size_that_is_fitted_is_told(faprompt, tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "one.png")
+    told = faprompt(
+        "predict", tmp_path / "one.png", "--method", "clip", "--device", "cpu", "--json",
+        "--out", tmp_path / "out", "--no-report",
+    )  # fmt: skip
+    assert told.code == 0 and len(told.lines) == 1 and json.loads(told.out)["status"] == "ok"
+    assert "clip: preset paper is of 518 pixels, and sees 256 on tiny\n" in told.err
 
 
 def test_a_long_picture_is_tiled(faprompt, tmp_path):

@@ -29,11 +29,17 @@ def test_the_list_has_methods_backbones_and_models(faprompt):
     methods = {row["name"]: row for row in found["methods"]}
     assert methods["faprompt"]["parameters"] == 4_100_064
     assert methods["faprompt"]["reported_parameters"] == 9_612_256
-    assert methods["anomalyclip"]["presets"] == ["paper", "official"]
+    assert methods["anomalyclip"]["presets"] == ["paper", "official", "common"]
     assert methods["clip"] == {
-        "name": "clip", "kind": "training-free", "presets": ["paper"], "parameters": 0,
+        "name": "clip", "kind": "training-free", "presets": ["paper", "common"],
+        "backbones": dict.fromkeys(["paper", "common"], "ViT-L-14-336"), "parameters": 0,
         "reported_parameters": 0,
     }  # fmt: skip
+    assert methods["winclip"]["backbones"] == {
+        "paper": "ViT-B-16-plus-240:laion400m_e31", "common": "ViT-L-14-336",
+        "code": "ViT-B-16-plus-240:laion400m_e31",
+    }  # fmt: skip
+    assert methods["rd4ad"]["backbones"] == {"paper": "wide_resnet50_2"}
     assert "ViT-L-14-336" in {row["name"] for row in found["backbones"]}
 
 
@@ -43,6 +49,8 @@ def test_the_list_for_people(faprompt):
     headings = [line for line in told.lines if not line.startswith(" ")]
     assert headings == ["methods", "backbones", "models"]
     assert any(line.split()[0] == "faprompt" for line in told.lines)
+    (patchcore,) = (line for line in told.lines if line.split()[0] == "patchcore")
+    assert "backbones wide_resnet50_2 (paper, code); ViT-L-14-336 (common)," in patchcore
 
 
 class TestConvert:
@@ -76,6 +84,7 @@ class TestConvert:
             (["--method", "anomalyclip"], 1, "ctx_neg"),
             (["--method", "faprompt", "--set", "prompts=5"], 2, "says prompts=3"),
             (["--method", "faprompt", "--backbone", "nowhere.pt"], 1, "No backbone"),
+            (["--method", "april-gan"], 1, 'no "trainable_linearlayer"'),
         ],
     )
     def test_refusals(self, faprompt, checkpoint, tmp_path, arguments, code, told):

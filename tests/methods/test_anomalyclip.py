@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from faprompt import losses
+from faprompt.clip.text import TextTower
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.anomalyclip import AnomalyCLIPConfig
@@ -14,12 +15,16 @@ from tests.helpers import small
 from tests.methods.suite import LearnedSuite
 
 
-class TestSuite(LearnedSuite):
+class AnomalyCLIPSuite(LearnedSuite):
     name = "anomalyclip"
+    parameters = (43_008, 5_555_200)
 
 
-class TestSuiteOfTwoLayers(LearnedSuite):
-    name = "anomalyclip"
+class TestSuite(AnomalyCLIPSuite):
+    pass
+
+
+class TestSuiteOfTwoLayers(AnomalyCLIPSuite):
     options = {"map_layers": (1, 2), "round_deep_to_half": True}
 
 
@@ -44,6 +49,21 @@ def test_the_codes_constants():
 def test_official_rounds_the_deep_prompts_and_nothing_else():
     official = build_method("anomalyclip", small.backbone(), preset="official").config
     assert to_mapping(official) == {**to_mapping(AnomalyCLIPConfig()), "round_deep_to_half": True}
+
+
+def test_end_tokens_stand_at_15_and_16(monkeypatch):
+    """Counted from 0: after the start, twelve learned vectors, and the words."""
+    places, plain, backbone = [], TextTower.encode, small.backbone()
+    ending = backbone.text.embed_tokens(torch.tensor(backbone.tokenizer.end))
+
+    def spy(text, prefix, suffixes, end, deep=None):
+        assert all(torch.equal(row[end], ending) for row in suffixes)
+        places.append(prefix.length + end)
+        return plain(text, prefix, suffixes, end, deep)
+
+    monkeypatch.setattr(TextTower, "encode", spy)
+    small.method("anomalyclip").static_text(backbone.text)
+    assert places == [15, 16]
 
 
 def test_both_prompts_have_a_context_of_their_own():

@@ -10,8 +10,11 @@ pytest.importorskip("transformers")
 from faprompt.errors import ModelError  # noqa: E402
 from faprompt.methods.faprompt import FAPromptConfig, count_parameters  # noqa: E402
 from faprompt.model_folder import load_detector, read_config  # noqa: E402
+from faprompt.prompts.words import sentence_tree, start_vector  # noqa: E402
 from tests.helpers import blip_files, small  # noqa: E402
 from tests.methods.suite import LearnedSuite, TrainingFreeSuite  # noqa: E402
+from tests.methods.test_anomalyclip import AnomalyCLIPSuite  # noqa: E402
+from tests.methods.test_class_prompts import TCPSuite  # noqa: E402
 from tests.methods.test_faprompt import FAPromptSuite  # noqa: E402
 
 
@@ -52,16 +55,26 @@ class TestFAPrompt(FAPromptSuite):
             load_detector(tmp_path / "model", backbone="test-tiny")
 
 
-class TestAnomalyCLIP(LearnedSuite):
-    name = "anomalyclip"
+class TestAnomalyCLIP(AnomalyCLIPSuite):
+    pass
 
 
 class TestTCP(LearnedSuite):
     """Writes each class's own vectors over its prompts."""
 
     name = "tcp-v1"
+    parameters = TCPSuite.parameters
     official = False
-    more_presets = ("image-only",)
+    more_presets = TCPSuite.more_presets
+
+
+def test_a_tree_of_sentences_says_what_they_say():
+    """FiLo's; each is run whole here."""
+    blip = small.backbone()
+    lines = ["damaged object at top.", "object.", "damaged object at left."]
+    prefix = blip.text.encode_prefix(start_vector(blip.text, blip.tokenizer))
+    found = blip.text.encode_tree(prefix, sentence_tree(blip.tokenizer, lines))
+    torch.testing.assert_close(found, blip.encode_texts(lines), rtol=0, atol=1e-5)
 
 
 class TestPlain(TrainingFreeSuite):

@@ -5,21 +5,19 @@ import torch
 import torch.nn.functional as F
 
 from faprompt import losses
-from faprompt.clip.backbone import build_backbone
-from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods import faprompt as module
-from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
-from faprompt.methods.faprompt import FAPrompt, FAPromptConfig, count_parameters
-from faprompt.methods.registry import build_method, describe_methods
+from faprompt.methods.faprompt import FAPromptConfig, count_parameters
+from faprompt.methods.registry import build_method
 from faprompt.scoring import abnormal_probability, unit, upsample
-from tests.helpers import small
+from tests.helpers import large, small
 from tests.methods.suite import LearnedSuite
 
 
 class FAPromptSuite(LearnedSuite):
     name = "faprompt"
+    parameters = (4_100_064, 9_612_256)
     more_presets = ("cap", "cap-without-oc", "dap", "dap-without-prior")
 
 
@@ -49,18 +47,6 @@ def features():
         return small.backbone().encode_image(small.pixels())
 
 
-@pytest.fixture(scope="module")
-def wide():
-    spec = BackboneSpec(
-        embed_dim=768,
-        quick_gelu=True,
-        vision=VisionSpec(image_size=336, patch_size=14, width=64, layers=1, heads=1),
-        text=TextSpec(width=768, layers=12, heads=12),
-    )
-    with torch.device("meta"):
-        return build_backbone(spec, name="wide")
-
-
 def run(method, features, **keywords):
     return method(features, small.backbone().text, **keywords)
 
@@ -79,10 +65,8 @@ class TestParameterCounts:
         one_token = count_parameters(FAPromptConfig(abnormal_tokens=1))
         assert one_token.reported == 9_604_576  # the first upload's E'
 
-    def test_the_module_has_as_many(self, wide):
-        with torch.device("meta"):
-            method = FAPrompt(FAPromptConfig(), wide)
-        assert sizes(method) == {
+    def test_the_module_has_as_many(self):
+        assert sizes(large.method("faprompt")) == {
             "prompts.normal_context": 3_840,
             "prompts.abnormal_tokens": 15_360,
             "prompts.deep_prompts": 24_576,
@@ -91,28 +75,15 @@ class TestParameterCounts:
             "prior.linear2.weight": 480 * 768,
             "prior.linear2.bias": 768,
         }
-        assert sum(sizes(method).values()) == 4_100_064
 
     @pytest.mark.parametrize(
         "options",
         [{"prompts": 1}, {"patches": 5}, {"deep_depth": 5}, {"deep_length": 2},
          {"normal_tokens": 10, "abnormal_tokens": 4}, {"deep_depth": 1}, {"refine": False}],
     )  # fmt: skip
-    def test_the_module_has_as_many_with_other_options(self, wide, options):
-        config = FAPromptConfig(**options)
-        with torch.device("meta"):
-            method = FAPrompt(config, wide)
-        assert sum(sizes(method).values()) == count_parameters(config).live
-
-    def test_anomalyclip_has_43008(self, wide):
-        with torch.device("meta"):
-            method = AnomalyCLIP(AnomalyCLIPConfig(), wide)
-        assert sum(sizes(method).values()) == 43_008
-        rows = {row["name"]: row for row in describe_methods()}
-        assert rows["anomalyclip"]["parameters"] == 43_008
-        assert rows["anomalyclip"]["reported_parameters"] == 43_008 + 5_512_192
-        assert rows["faprompt"]["parameters"] == 4_100_064
-        assert rows["faprompt"]["reported_parameters"] == 9_612_256
+    def test_the_module_has_as_many_with_other_options(self, options):
+        found = sum(sizes(large.method("faprompt", **options)).values())
+        assert found == count_parameters(FAPromptConfig(**options)).live
 
 
 def test_the_papers_constants():

@@ -1,7 +1,6 @@
 """PatchCore: the suite, and embedding, coreset, neighbours and maps against plain loops."""
 
 import json
-from functools import cache
 
 import numpy as np
 import pytest
@@ -16,9 +15,9 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError, MissingExtraError, ModelError
 from faprompt.methods import full_shot
 from faprompt.methods.patchcore import choose_coreset
-from faprompt.methods.registry import build_method, describe_methods, preset_config
+from faprompt.methods.registry import build_method, preset_config
 from faprompt.model_folder import build_detector, load_detector
-from tests.helpers import small
+from tests.helpers import large, small
 from tests.methods.suite import MethodSuite
 
 pytest.importorskip("anomalib")
@@ -47,24 +46,22 @@ def score(method, features, **options):
 
 class TestSuite(MethodSuite):
     name = "patchcore"
+    kind = "full-shot"
     options = {"centre_crop": 0}
+    class_name = "part"
     learns = False  # by steps
+    official = False
+    more_presets = ("code", "common")
     pixel_map = True
-    out_of_range = {"coreset": 0, "neighbours": 0, "memory_limit": 0, "centre_crop": -1}
+    out_of_range = {"coreset": 0, "neighbours": 0, "memory_limit": -1, "centre_crop": -1}
 
     @classmethod
-    @cache
-    def shared(cls):
-        method = learned()
-        return Detector(small.backbone(), method, name="small"), see(method, small.pixels())
-
-    def build(self, **options):
+    def build(cls, **options):
         return learned(**options)
 
-    def test_it_is_in_the_list(self):
-        row = next(row for row in describe_methods() if row["name"] == self.name)
-        assert (row["kind"], row["parameters"]) == ("full-shot", 0)
-        assert row["presets"] == ["paper", "code", "common"]
+    @classmethod
+    def build_large(cls):
+        return large.method(cls.name, large.wide_resnet(), classes=("part",), memory=(16_385,))
 
     def test_no_part_of_the_backbone_is_the_methods_own(self):
         state = self.build().state_dict()
@@ -178,11 +175,17 @@ def test_pictures_without_any_structure_are_learned_too():
     assert out.score.isfinite().all() and out.score.min() > 0 and out.score.max() < 1
 
 
-def test_the_memory_is_bounded():
+def test_the_memory_may_be_bounded():
     assert learned(coreset=1.0, memory_limit=7).config.memory == (7,)
-    options = {**PLAIN, "classes": ("part",), "memory": (9,), "memory_limit": 8}
-    with pytest.raises(ConfigError, match=r"memory should be in 1\.\.8 a class, got \(9,\)"):
-        build_method("patchcore", small.backbone(), options)
+    assert learned(coreset=1.0, memory_limit=0).config.memory == (48,), "all of 3 x 16"
+    options = {**PLAIN, "classes": ("part",), "memory": (9,)}
+    for limit in (9, 0):
+        build_method("patchcore", small.backbone(), {**options, "memory_limit": limit})
+    told = r"at least 1 and at most memory_limit=8 a class, got \(9,\)"
+    with pytest.raises(ConfigError, match=told):
+        build_method("patchcore", small.backbone(), {**options, "memory_limit": 8})
+    with pytest.raises(ConfigError, match=r"memory should be at least 1 a class, got \(0,\)"):
+        build_method("patchcore", small.backbone(), {**options, "memory": (0,)})
     with pytest.raises(ConfigError, match="memory should be one number a class, got 0"):
         build_method("patchcore", small.backbone(), {**PLAIN, "classes": ("part",)})
 
@@ -227,11 +230,20 @@ class TestClasses:
             detector.predict(small.picture())
         with pytest.raises(ConfigError, match="learned nothing of bolt; known: mug, nut"):
             detector.predict_batch([small.picture()], class_names=["bolt"])
-        plain = detector.fingerprint()
-        detector.class_name = "mug"
-        told = detector.predict_batch([small.picture()], class_names=["mug"])[0].score
-        assert detector.predict(small.picture()).score == told
-        assert detector.fingerprint() != plain
+
+    def test_a_class_told_beforehand_is_that_of_pictures_of_which_nothing_is_said(self, method):
+        plain, mug, nut = (
+            Detector(small.backbone(), method, name="two", class_name=name)
+            for name in (None, "mug", "nut.v2/ä")
+        )
+        scores = [
+            plain.predict_batch([small.picture()], class_names=[name])[0].score
+            for name in ("mug", "nut.v2/ä")
+        ]
+        assert scores[0] != scores[1]
+        assert [one.predict(small.picture()).score for one in (mug, nut)] == scores
+        assert mug.predict_batch([small.picture()], class_names=["nut.v2/ä"])[0].score == scores[1]
+        assert len({one.fingerprint() for one in (plain, mug, nut)}) == 3
 
     def test_before_training_nothing_is_known(self):
         method = build_method("patchcore", small.backbone(), PLAIN)
@@ -282,18 +294,29 @@ class TestOnWideResNet:
     def test_the_papers_memory_at_224_pixels(self):
         """Spec 11.8: 209 pictures of a bottle leave 16,385 patches of 1,536 channels."""
         method = build_method("patchcore", load_backbone("test-wide-resnet"))
-        assert method._memory_size(209 * 28 * 28) == 16_385
+        assert method.memory_size(209 * 28 * 28) == 16_385
+
+    @pytest.mark.parametrize(("preset", "kept"), [("paper", 70_560), ("code", 70_560)])
+    def test_the_largest_class_of_visa_is_not_cut(self, preset, kept):
+        method = build_method("patchcore", load_backbone("test-wide-resnet"), preset=preset)
+        assert method.memory_size(900 * 28 * 28) == kept
+
+    def test_the_common_memory_is(self):
+        method = build_method("patchcore", small.backbone(), preset="common")
+        assert method.memory_size(900 * 37 * 37) == 50_000
 
 
 def test_presets():
     paper = {
         "image_size": 256, "sigma_px": 4.0, "classes": (), "centre_crop": 224, "map_layers": (),
-        "value_path": True, "unit_tokens": False, "coreset": 0.1, "memory_limit": 50_000,
+        "value_path": True, "unit_tokens": False, "coreset": 0.1, "memory_limit": 0,
         "neighbours": 9, "memory": (),
     }  # fmt: skip
     assert to_mapping(preset_config("patchcore", "paper")) == paper
     assert to_mapping(preset_config("patchcore", "code")) == {**paper, "neighbours": 1}
-    common = {"image_size": 518, "centre_crop": 0, "unit_tokens": True}
+    common = {
+        "image_size": 518, "centre_crop": 0, "unit_tokens": True, "memory_limit": 50_000,
+    }  # fmt: skip
     assert to_mapping(preset_config("patchcore", "common")) == {**paper, **common}
 
 

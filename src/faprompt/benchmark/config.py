@@ -32,7 +32,12 @@ from faprompt.config import from_mapping, parse_toml
 from faprompt.data import list_datasets
 from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig
-from faprompt.methods.registry import describe_methods, list_methods, method_class
+from faprompt.methods.registry import (
+    describe_methods,
+    list_methods,
+    method_class,
+    preset_options,
+)
 from faprompt.metrics import METRIC_NAMES
 from faprompt.training.config import TrainingConfig
 from faprompt.training.recipes import recipe_config
@@ -98,7 +103,7 @@ class MethodEntry:
     @property
     def all_options(self) -> dict[str, Any]:
         """The preset's options, then its own."""
-        return {**method_class(self.name).presets[self.preset], **self.options}
+        return {**preset_options(self.name, self.preset), **self.options}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,11 +298,8 @@ def _check_training(given: Mapping[str, Any], methods: Sequence[MethodEntry], wh
 
 
 def _check_options(method: MethodEntry) -> None:
-    cls = method_class(method.name)
-    if method.preset not in cls.presets:
-        known = ", ".join(cls.presets)
-        raise ValueError(f"{method.name} has no preset {method.preset!r}; known: {known}")
+    record = method_class(method.name).config_class
     try:
-        from_mapping(cls.config_class, method.all_options, what=f"{method.name} options")
+        from_mapping(record, method.all_options, what=f"{method.name} options")
     except ConfigError as error:
         raise ValueError(str(error).rstrip(".")) from error

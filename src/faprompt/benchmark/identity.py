@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from faprompt.config import from_mapping
 from faprompt.data import Dataset
 from faprompt.data.files import relative_name
+from faprompt.methods.registry import method_class
 from faprompt.model_folder import read_config
 
 
@@ -41,6 +43,17 @@ def backbone_stamp(backbone: str) -> str:
     """A backbone's name, with the size of its file where it is one: that tells most mix-ups."""
     place = Path(backbone)
     return f"{place.name} ({_size(place)} bytes)" if place.is_file() else backbone
+
+
+def sources_stamp(method: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of the files that a method's options name and read, such as normal pictures.
+
+    Empty where there are none. Errors as in `Method.option_sources`.
+    """
+    cls = method_class(method)
+    config = from_mapping(cls.config_class, options, what=f"{method} options")
+    told = cls.option_sources(config)
+    return {"sources": digest({"files": told})} if told else {}
 
 
 def model_digest(folder: Path) -> str:

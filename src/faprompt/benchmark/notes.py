@@ -22,11 +22,10 @@ def statements(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult
     ]
     lines += _measuring(plan, metrics)
     lines += _legend(plan, tables)
-    trainings: dict[str, list[str]] = {}
-    for column in plan.columns:
-        for told in _training(plan, column):
-            trainings.setdefault(told, []).append(column.title)
-    lines += [f"{', '.join(titles)}: {told}" for told, titles in trainings.items()]
+    lines += _together(
+        (column.title, t) for column in plan.columns for t in _training(plan, column)
+    )
+    lines += _together(_presets(done))
     lines += _pictures(plan, done)
     return lines
 
@@ -113,6 +112,21 @@ def _training(plan: Plan, column: Column) -> Iterator[str]:
         yield f"trained on {source}'s test split for {_some(names)}."
         if source in names:
             yield f"on {source} tested on the very pictures it was trained on."
+
+
+def _presets(done: list[CellResult]) -> Iterator[tuple[str, str]]:
+    """Columns whose preset did not run as it is."""
+    for result in done:
+        if note := (result.metrics or {}).get("environment", {}).get("note"):
+            yield result.cell.column.title, f"{note}."
+
+
+def _together(told: Iterable[tuple[str, str]]) -> list[str]:
+    """Columns of which the same is said, on one line."""
+    titles: dict[str, dict[str, None]] = {}
+    for title, words in told:
+        titles.setdefault(words, {})[title] = None
+    return [f"{', '.join(columns)}: {words}" for words, columns in titles.items()]
 
 
 def _pictures(plan: Plan, done: list[CellResult]) -> Iterator[str]:

@@ -17,13 +17,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from faprompt.benchmark.identity import backbone_stamp, content_digest, digest, model_digest
+from faprompt.benchmark.identity import (
+    backbone_stamp,
+    content_digest,
+    digest,
+    model_digest,
+    sources_stamp,
+)
 from faprompt.benchmark.plan import Cell, Plan, Source, resolve, slug
 from faprompt.data import Dataset
 from faprompt.data.published_counts import compare_counts
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
 from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation
+from faprompt.model_card import recorded_note
 from faprompt.model_folder import CONFIG, build_detector, find_model, load_detector, read_config
 from faprompt.prediction.rows import write_atomically
 from faprompt.training.checkpoint import CHECKPOINT_NAME
@@ -136,6 +143,7 @@ class BenchmarkRun:
         self.notify, self.progress_bar = notify, progress_bar
         self.datasets: dict[tuple[Path | None, str, str], tuple[Dataset, str]] = {}
         self.failed_trainings: dict[str, str] = {}
+        self.told: set[str] = set()
         self.detector: tuple[str, Detector] | None = None  # one at a time: they are large
         self.prepare: Callable[[Cell, Detector], None] = lambda cell, detector: None
         self.trained: Callable[[Cell, TrainingReport], None] = lambda cell, report: None
@@ -191,7 +199,8 @@ class BenchmarkRun:
             "backbone": backbone_stamp(cell.column.backbone),
         }
         if cell.trained_on is None:
-            return common | {"preset": method.preset}
+            named = sources_stamp(method.name, method.all_options)
+            return common | {"preset": method.preset} | named
         config = self.plan.config.training_of(method, seed=cell.seed)
         return common | {
             "training": run_options(config) | {"epochs": config.epochs},
@@ -232,11 +241,20 @@ class BenchmarkRun:
         if method.model:
             return load_detector(self._model(cell), **where)
         if cell.trained_on is None:
-            return build_detector(
+            built = build_detector(
                 method.name, cell.column.backbone, options=method.options, preset=method.preset,
                 **where,
             )  # fmt: skip
+            self._tell(cell, recorded_note(built.description))
+            return built
         return load_detector(self._trained_model(cell, key), backbone=cell.column.backbone, **where)
+
+    def _tell(self, cell: Cell, note: str) -> None:
+        """A note on a column's preset, once."""
+        line = f"{cell.column.title}: {note}"
+        if note and line not in self.told:
+            self.told.add(line)
+            self.notify(line)
 
     def _model(self, cell: Cell) -> Path:
         return find_model(resolve(cell.column.method.model, self.plan.config.base))

@@ -71,25 +71,34 @@ def pick_detector(
     device: str,
     precision: str,
     preset: str = "paper",
+    class_name: str = "",
 ) -> Detector:
-    """`--model`, or a training-free `--method` on a `--backbone`.
+    """`--model`, or a training-free `--method` on a `--backbone`; "" is no class name.
+
+    Says where a preset does not run as it is.
 
     Raises:
         ConfigError: both or parts of both were given.
     """
+    from faprompt.model_card import recorded_note
     from faprompt.model_folder import build_detector, load_detector
 
     device = pick_device(device)
-    exactness: Any = pick_precision(precision, device)
+    common: dict[str, Any] = {
+        "device": device,
+        "precision": pick_precision(precision, device),
+        "class_name": class_name or None,
+    }
     if method is None:
         if options:
             raise ConfigError("--set belongs to --method; a --model has its options fixed.")
         if preset != "paper":
             raise ConfigError("--preset belongs to --method; a --model has its options fixed.")
-        return load_detector(model or "tiny", device=device, precision=exactness, backbone=backbone)
+        return load_detector(model or "tiny", backbone=backbone, **common)
     if model is not None:
         raise ConfigError("Give --model, or --method with --backbone, not both.")
-    return build_detector(
-        method, backbone or "tiny", options=options, preset=preset, device=device,
-        precision=exactness,
-    )  # fmt: skip
+    source = backbone or "tiny"
+    detector = build_detector(method, source, options=options, preset=preset, **common)
+    if told := recorded_note(detector.description):
+        note(f"{method}: {told}")
+    return detector

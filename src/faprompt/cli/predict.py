@@ -54,9 +54,8 @@ def predict(
     options = parse_assignments(assignments or [])
     detector = pick_detector(
         model=model, method=method, backbone=backbone, preset=preset, options=options,
-        device=device, precision=precision,
+        device=device, precision=precision, class_name=class_name,
     )  # fmt: skip
-    detector.class_name = class_name or None
     done = 0
     with progress_bar("predict") as advance:
 

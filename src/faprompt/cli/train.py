@@ -16,10 +16,14 @@ def train(
     dataset: o.DatasetName = "auto",
     method: Annotated[str, typer.Option(help="A method that learns.")] = "faprompt",
     preset: Annotated[
-        str, typer.Option(help="paper (as described) or official (as the public code computes).")
+        str,
+        typer.Option(
+            help="paper (as described), official (as the public code computes), common (like for "
+            "like) and more; see `faprompt models list`."
+        ),
     ] = "paper",
     backbone: Annotated[
-        str, typer.Option(help="As in predict; default: tiny, or the preset's own.")
+        str, typer.Option(help="As in predict; default: tiny, or a full-shot preset's own.")
     ] = "",
     out: o.Out = Path("faprompt-model"),
     assignments: o.Assignments = None,
@@ -46,7 +50,7 @@ def train(
     anomalyclip           adam 0.001, batch 8, 15 epochs
     anomalyclip-ensemble  adam 0.001, batch 8, 15 epochs
     tcp-v1, tcp-v2        adam 0.002, batch 8, 50 epochs, cosine
-    filo                  adamw 0.001, batch 1, 15 epochs
+    filo                  adamw 0.001, batch 1, 20 epochs
     faprompt              adam 0.001, batch 8, 7 epochs
     rd4ad                 adam 0.005, batch 16, 200 epochs
 

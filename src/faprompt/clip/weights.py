@@ -65,7 +65,7 @@ from faprompt.clip.wide_resnet import (
 )
 from faprompt.errors import ConfigError, ModelError
 
-__all__ = ["fetch_backbone", "list_backbones", "load_backbone", "save_backbone"]
+__all__ = ["fetch_backbone", "list_backbones", "load_backbone", "may_be", "save_backbone"]
 
 Weights = tuple[BackboneSpec, dict[str, Tensor]]
 
@@ -158,6 +158,29 @@ def save_backbone(
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / WEIGHTS_FILE, to_bytes(rounded))
     _write(folder / SPEC_FILE, spec.encode())
+
+
+def may_be(backbone: Backbone, name: str) -> bool:
+    """Whether a backbone is the one of that name, or weights of one's own that may be.
+
+    Files and folders do not tell whose weights they hold: those of the architecture and the
+    activation are taken at their word.
+
+    Args:
+        backbone: any.
+        name: open_clip's, as for `load_backbone`, or "wide_resnet50_2".
+    """
+    if name == WIDE_RESNET or not backbone.has_text:
+        return name == WIDE_RESNET and not backbone.has_text
+    place, gelu = _split_activation(backbone.name, None)
+    if place in NAMES:
+        return backbone.name == name
+    wanted, activation = _split_activation(name, None)
+    known, asked = split_name(str(place)), split_name(str(wanted))
+    if known or not asked:
+        return (known, gelu) == (asked, activation)
+    spec, own = backbone.spec, pretrained_spec(*asked, quick_gelu=activation)
+    return (spec.vision, spec.text, spec.quick_gelu) == (own.vision, own.text, own.quick_gelu)
 
 
 def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:

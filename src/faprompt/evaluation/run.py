@@ -154,9 +154,11 @@ def evaluate(
 
 
 def environment(detector: Detector) -> dict[str, str]:
-    """What the figures were measured with."""
+    """What the figures were measured with; "note" where there is one to make of the preset."""
     import faprompt
+    from faprompt.model_card import recorded_note
 
+    note = recorded_note(detector.description)
     return {
         "faprompt": faprompt.__version__,
         "python": platform.python_version(),
@@ -165,6 +167,7 @@ def environment(detector: Detector) -> dict[str, str]:
         "precision": detector.backbone.precision,
         "backbone_fingerprint": detector.backbone.state_fingerprint(),
         "image_size": "x".join(map(str, detector.transform.image_size)),
+        **({"note": note} if note else {}),
     }
 
 

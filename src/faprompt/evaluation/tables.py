@@ -89,6 +89,8 @@ def _remarks(evaluation: Evaluation) -> list[str]:
             " In brackets: 95 % intervals over pictures, from "
             f"{config.replicates} bootstrap replicates."
         )
+    if "note" in evaluation.environment:
+        lines += ["", f"{evaluation.method}: {evaluation.environment['note']}."]
     if evaluation.unreadable:
         lines += ["", f"{len(evaluation.unreadable)} pictures could not be read."]
     return lines

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from faprompt.clip.backbone import Backbone
+from faprompt.clip.weights import may_be
 from faprompt.config import from_mapping, to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.anomalyclip import AnomalyCLIP
@@ -46,6 +47,8 @@ KINDS = {
     **dict.fromkeys(("clip", "clip-ac", "winclip", "anovl"), "training-free"),
     **dict.fromkeys(("patchcore", "rd4ad"), "full-shot"),
 }
+PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that are bound to no other; they run on any
+PAPER, COMMON = "paper", "common"
 
 
 def list_methods() -> list[str]:
@@ -54,12 +57,19 @@ def list_methods() -> list[str]:
 
 
 def describe_methods() -> list[dict[str, Any]]:
-    """A row a method: name, kind, presets, live and reported parameters at the paper's size."""
+    """A row a method: name, kind, presets, live and reported parameters at the paper's size.
+
+    "backbones" tells of each preset the backbone it is of.
+    """
     return [
         {
             "name": name,
             "kind": KINDS.get(name, "learned"),
-            "presets": list(cls.presets),
+            "presets": list(presets_of(name)),
+            "backbones": {
+                preset: preset_backbone(name, preset) or PAPERS_BACKBONE
+                for preset in presets_of(name)
+            },
             "parameters": cls.parameters_at_full_size.live,
             "reported_parameters": cls.parameters_at_full_size.reported,
         }
@@ -78,16 +88,47 @@ def method_class(name: str) -> type[Method]:
     return METHODS[name]
 
 
+def presets_of(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """A method's presets, with the options in which each differs from the defaults.
+
+    `common` is ViT-L/14@336 at 518 pixels, like for like. A method whose `paper` is that
+    already has it by this name too; one that stands on its own network has none.
+
+    Raises:
+        ConfigError: no such method; the known ones are listed.
+
+    Example:
+        >>> list(presets_of("anomalyclip")), list(presets_of("rd4ad"))
+        (['paper', 'official', 'common'], ['paper'])
+    """
+    cls = method_class(name)
+    if COMMON in cls.presets or PAPER in cls.backbones:
+        return cls.presets
+    return {**cls.presets, COMMON: cls.presets[PAPER]}
+
+
+def preset_options(name: str, preset: str) -> Mapping[str, Any]:
+    """What a preset sets otherwise than the method's defaults.
+
+    Raises:
+        ConfigError: no such method or preset; the known ones are listed.
+    """
+    presets = presets_of(name)
+    if preset not in presets:
+        only = method_class(name).backbones.get(PAPER, "")
+        why = f": it stands on {only} alone" if preset == COMMON else ""
+        raise ConfigError(f"{name} has no preset {preset!r}{why}; known: {', '.join(presets)}.")
+    return presets[preset]
+
+
 def preset_config(name: str, preset: str) -> MethodConfig:
     """A method's config as a preset has it.
 
     Raises:
         ConfigError: no such method or preset; the known ones are listed.
     """
-    cls = method_class(name)
-    if preset not in cls.presets:
-        raise ConfigError(f"{name} has no preset {preset!r}; known: {', '.join(cls.presets)}.")
-    return from_mapping(cls.config_class, cls.presets[preset], what=f"{name} options")
+    options = preset_options(name, preset)
+    return from_mapping(method_class(name).config_class, options, what=f"{name} options")
 
 
 def preset_recipe(name: str, preset: str) -> Mapping[str, Any]:
@@ -96,22 +137,60 @@ def preset_recipe(name: str, preset: str) -> Mapping[str, Any]:
     Raises:
         ConfigError: no such method or preset; the known ones are listed.
     """
-    preset_config(name, preset)
-    return method_class(name).recipes.get(preset, {})
+    preset_options(name, preset)
+    cls = method_class(name)
+    return cls.recipes.get(preset if preset in cls.presets else PAPER, {})
+
+
+def preset_backbone(name: str, preset: str) -> str:
+    """The backbone a preset is of, or "" for the one of all papers here, `PAPERS_BACKBONE`.
+
+    On another than it names, a preset is a hybrid; see `preset_note`.
+
+    Raises:
+        ConfigError: no such method or preset; the known ones are listed.
+
+    Example:
+        >>> preset_backbone("april-gan", "paper"), preset_backbone("april-gan", "common")
+        ('ViT-L-14-336:gelu', '')
+    """
+    preset_options(name, preset)
+    return method_class(name).backbones.get(preset, "")
 
 
 def own_backbone(name: str, preset: str) -> str:
-    """The backbone that a full-shot method's preset is bound to, or "" where it takes any.
+    """The backbone that a full-shot method's preset cannot do without, or "" where it takes any.
 
     Raises:
-        ConfigError: no such method; the known ones are listed.
+        ConfigError: no such method or preset; the known ones are listed.
 
     Example:
         >>> own_backbone("patchcore", "paper"), own_backbone("patchcore", "common")
         ('wide_resnet50_2', '')
     """
-    cls = method_class(name)
-    return cls.backbones.get(preset, "") if cls.full_shot else ""
+    return preset_backbone(name, preset) if method_class(name).full_shot else ""
+
+
+def preset_note(name: str, preset: str, backbone: Backbone, fitted: Mapping[str, Any]) -> str:
+    """What has to be said where a preset does not run as it is, else "".
+
+    Args:
+        name: one of `list_methods()`.
+        preset: one of its presets.
+        backbone: what it runs on.
+        fitted: options that were set to suit the backbone; see `model_folder.fit_to_backbone`.
+
+    Raises:
+        ConfigError: no such method or preset; the known ones are listed.
+    """
+    own, wanted = preset_backbone(name, preset), preset_config(name, preset).image_size
+    side = fitted.get("image_size", wanted)
+    told = []
+    if own and not may_be(backbone, own):
+        told.append(f"is of {own}, so on {backbone.name} it is a hybrid")
+    if side != wanted:
+        told.append(f"is of {wanted} pixels, and sees {side} on {backbone.name}")
+    return f"preset {preset} {'; it '.join(told)}" if told else ""
 
 
 def build_method(

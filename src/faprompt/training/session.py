@@ -12,7 +12,7 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.methods.full_shot import FullShotMethod
 from faprompt.methods.registry import build_method
-from faprompt.model_folder import fit_to_backbone, save_model
+from faprompt.model_folder import fit_to_backbone, fitting_note, save_model
 from faprompt.training.config import TrainingConfig
 from faprompt.training.full_shot import train_classes
 from faprompt.training.loop import train
@@ -55,6 +55,9 @@ def train_model(
         frozen, built, name=name, description={"backbone": {"source": str(backbone)}}
     )
     usable, transform = dataset.require_usable(), detector.transform
+    note = fitting_note(method, frozen, options, preset=preset)
+    if note and notify:
+        notify(f"{method}: {note}")
     where: dict[str, Any] = {"out_dir": out, "resume": resume}
     where |= {"progress": progress, "notify": notify}
     if isinstance(built, FullShotMethod):
@@ -66,6 +69,7 @@ def train_model(
         "license": model_license,
         "training": {
             **_training_record(dataset, preset, config, report, precision),
+            **({"note": note} if note else {}),
             **(remarks or {}),
         },
     }
