@@ -26,7 +26,7 @@ from faprompt.data import read_dataset
 from faprompt.detector import Detector
 from faprompt.evaluation.drawing import INK, PAPER, font
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
-from faprompt.model_folder import build_detector, load_detector
+from faprompt.model_folder import load_detector
 from faprompt.prediction.rows import write_atomically
 from faprompt.training.recipes import recipe_config
 from faprompt.training.session import train_model
@@ -57,7 +57,6 @@ def detectors(results: Path, data_root: Path) -> Iterator[tuple[str, Detector]]:
     pick = detector_source(plan, results, notify=print)
     for column in plan.columns:
         yield column.title, pick(next(cell for cell in plan.cells if cell.column is column))
-    yield "clip-ac", build_detector("clip-ac", "tiny")
     yield "patchcore", patchcore(data_root / "drawn" / "test")
 
 
