@@ -107,9 +107,9 @@ def _other_project(content: Any) -> str:
 
 
 def _meant_backbone(method: str, preset: str) -> str:
-    from faprompt.methods.registry import method_class
+    from faprompt.methods.registry import preset_backbone
 
-    meant = method_class(method).backbones.get(preset, "")
+    meant = preset_backbone(method, preset)
     if not meant:
         raise ConfigError(
             f"Checkpoints of {method} want --backbone, the CLIP they were trained on."

@@ -7,16 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from faprompt import losses
-from faprompt.clip.backbone import build_backbone
-from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids
 from faprompt.errors import ConfigError
-from faprompt.methods.filo import FiLo, FiLoConfig, ManyShapes
-from faprompt.methods.registry import build_method, describe_methods, preset_config
+from faprompt.methods.filo import ManyShapes
+from faprompt.methods.registry import build_method, preset_config
 from faprompt.prompts.descriptions import POSITIONS, phrases
 from faprompt.prompts.templates import APRIL_STATES
 from faprompt.scoring import unit
-from tests.helpers import small
+from tests.helpers import large, small
 from tests.methods.suite import LearnedSuite
 from tests.methods.test_class_prompts import plain_text
 
@@ -60,14 +58,7 @@ def run(method, features, **keywords):
 
 
 def test_it_has_as_many_parameters_as_the_code():
-    spec = BackboneSpec(
-        embed_dim=768,
-        quick_gelu=False,
-        vision=VisionSpec(image_size=336, patch_size=14, width=1024, layers=24, heads=16),
-        text=TextSpec(width=768, layers=12, heads=12),
-    )
-    with torch.device("meta"):
-        method = FiLo(FiLoConfig(), build_backbone(spec, name="large"))
+    method = large.method("filo")
     sizes = {
         name: sum(p.numel() for p in part.parameters()) for name, part in method.named_children()
     }
@@ -75,15 +66,12 @@ def test_it_has_as_many_parameters_as_the_code():
         "normal_prompts": 83_760, "abnormal_prompts": 83_760, "linears": 3_148_800,
         "shapes": 221_787_648, "adapter": 589_824,
     }  # fmt: skip
-    row = next(row for row in describe_methods() if row["name"] == "filo")
-    assert sum(sizes.values()) == row["parameters"] == 225_693_792
     assert method.layers == (12, 18, 24, 48)
     assert method._linear_taps == (48, 12, 18, 24) and method._shape_taps == (48, 48, 48)
     told = method.image_options
     assert (told["value_blocks"], told["plain_layers"]) == (18, [12, 18, 24])
     assert told["next_attention"] and told["raw_tokens"]
-    with torch.device("meta"):
-        clean = FiLo(FiLoConfig(taps="clean"), build_backbone(spec, name="large"))
+    clean = large.method("filo", taps="clean")
     assert clean.layers == (6, 12, 18, 24, 36, 42, 48) and clean._shape_taps == (36, 42, 48)
     assert clean._linear_taps == (6, 12, 18, 24) and not clean.image_options["next_attention"]
 

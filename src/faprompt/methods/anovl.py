@@ -40,7 +40,6 @@ from faprompt.scoring import grid_map, in_pixels, pair_logits, unit
 
 NOISE_STD = 0.05 * 1.1  # of the tokens that should look abnormal (vl_test.py)
 NOISE_WEIGHT = 0.5
-TOGETHER = {"macaroni1": "macaroni", "macaroni2": "macaroni"}  # VisA's folders of one product
 PROMPTS = sum(len(words) for words in templates.ANOVL_STATES) * 66  # 924 rows of T
 
 Adapter = Literal["prompts", "linear"]
@@ -87,6 +86,7 @@ class AnoVL(SentenceMethod):
     """V-V tokens against domain sentences; nothing is kept of what an adapter learns."""
 
     name = "anovl"
+    shared_names = {"macaroni1": "macaroni", "macaroni2": "macaroni"}  # VisA
     config_class = AnoVLConfig
     presets = PRESETS
     backbones = {
@@ -121,10 +121,6 @@ class AnoVL(SentenceMethod):
         """Those of textures or of objects."""
         texture = display_name(class_name) in map(display_name, self.config.textures)
         return templates.anovl_templates("texture" if texture else "object")
-
-    def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
-        """See `ClassNameMethod.name_classes`; folders of one product share its name."""
-        return [TOGETHER.get(name, name) for name in super().name_classes(class_names, count)]
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
         """See `Method.encode_image`; with the class tokens of 22 views, if they are wanted."""

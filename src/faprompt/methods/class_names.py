@@ -6,9 +6,9 @@ elsewhere, and with `use_class_names=false`, it is `class_word`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from faprompt.errors import ConfigError
 from faprompt.methods.base import Method
@@ -21,6 +21,7 @@ class ClassNameMethod(Method):
     """Asks for class names. Its config has `class_word` and `use_class_names`."""
 
     config: Any  # of two families, which share these two options and no base
+    shared_names: ClassVar[Mapping[str, str]] = {}  # of a dataset's folders of one product
 
     @property
     def uses_class_names(self) -> bool:
@@ -36,7 +37,8 @@ class ClassNameMethod(Method):
         """What each of `count` pictures shows, in words."""
         asked = class_names if self.config.use_class_names else None
         word, raw = self.config.class_word, self.raw_class_names
-        return name_pictures(asked, count, otherwise=word, raw=raw)
+        names = name_pictures(asked, count, otherwise=word, raw=raw)
+        return [self.shared_names.get(name, name) for name in names]
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

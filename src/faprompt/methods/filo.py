@@ -65,7 +65,7 @@ Taps = Literal["aliased", "clean"]
 
 BLUR_SIDE, BLUR_SIGMA_PX = 3, 4.0  # test.py
 PAIR_LENGTH = 1 / math.sqrt(2)  # of both texts: their code divides by the length of the pair
-TOGETHER = {  # folders of one product share its name, and macaroni2's phrases (models/FiLo.py)
+TOGETHER = {  # VisA's, and with the name macaroni2's phrases (models/FiLo.py)
     **dict.fromkeys(("macaroni1", "macaroni2"), "macaroni"),
     **dict.fromkeys(("pcb1", "pcb2", "pcb3", "pcb4"), "pcb"),
 }
@@ -74,7 +74,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "common": {"position_filter": "bilinear"},
     "clean": {"taps": "clean", "row_dice": False},
 }
-RECIPE = {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs": 20}  # train.sh
+RECIPE = {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs": 20}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,7 @@ class FiLo(ClassNameMethod):
     """Descriptions, adaptive prompts and seven maps; see the file's head."""
 
     name = "filo"
+    shared_names = TOGETHER
     config_class = FiLoConfig
     parameters_at_full_size = ParameterCount(225_693_792, 225_693_792)  # spec 7.9
     presets = PRESETS
@@ -211,10 +212,6 @@ class FiLo(ClassNameMethod):
 
     def static_text(self, text: TextTower) -> None:
         """Nothing: every prompt depends on its image."""
-
-    def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
-        """See `ClassNameMethod.name_classes`; folders of one product share its name."""
-        return [TOGETHER.get(name, name) for name in super().name_classes(class_names, count)]
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """See `Method.begin_epoch`.

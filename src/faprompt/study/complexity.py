@@ -25,7 +25,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError
-from faprompt.methods.registry import describe_methods, list_methods, method_class
+from faprompt.methods.registry import describe_methods, list_methods, method_class, presets_of
 from faprompt.study.config import CostOptions
 from faprompt.study.cost_models import (
     CLASS_NAME,
@@ -106,7 +106,7 @@ def measure_method(
     Raises:
         ConfigError, ModelError, MissingExtraError: as in `fit_network` and `build_measured`.
     """
-    preset = options.preset if options.preset in method_class(name).presets else "paper"
+    preset = options.preset if options.preset in presets_of(name) else "paper"
     network = fit_network(name, backbone, preset=preset, drawn=drawn)
     detector = build_measured(name, network, preset=preset, normal_pictures=options.normal_pictures)
     cost = _counted(detector, other_network=network is not backbone)

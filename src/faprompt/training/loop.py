@@ -100,9 +100,8 @@ def run_identity(
     masks: PackedMasks,
 ) -> dict[str, Any]:
     """All that a resumed run must have in common with its first session, as plain data."""
-    features, data = recipe.about(), {}
-    if method.uses_class_names:
-        data["class_names"] = _digest([sample.class_name for sample in samples])
+    features = recipe.about()
+    named = [sample.class_name for sample in samples] if method.uses_class_names else []
     return {
         **run_options(config),
         **({"epochs": config.epochs} if method.staged else {}),
@@ -113,7 +112,7 @@ def run_identity(
             "picture_files": _digest(recipe.pictures),
             "labels": _digest([sample.label for sample in samples]),
             "masks": masks.fingerprint(),
-            **data,
+            **({"class_names": _digest(named)} if named else {}),
         },
     }
 
