@@ -13,7 +13,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "faprompt"
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "records", "config"),
+    ("errors", "records", "config", "files"),
     ("imaging", "clip", "metrics", "losses", "scoring", "regions"),
     ("data", "prompts", "synthetic"),
     ("methods",),

@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 from faprompt.clip.catalog import BLIP_BASE
 from faprompt.clip.spec import BackboneSpec, spec_from_open_clip
 from faprompt.evaluation.drawing import FAINT, INK, PAPER, font
+from faprompt.files import write_atomically
 from faprompt.imaging import read_image
 from faprompt.methods.faprompt import FAPromptConfig, count_parameters
-from faprompt.prediction.rows import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "examples" / "pictures" / "pill-burn-1.jpg"

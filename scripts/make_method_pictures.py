@@ -25,9 +25,9 @@ from faprompt.benchmark.plan import slug
 from faprompt.data import read_dataset
 from faprompt.detector import Detector
 from faprompt.evaluation.drawing import INK, PAPER, font
+from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
 from faprompt.model_folder import load_detector
-from faprompt.prediction.rows import write_atomically
 from faprompt.training.recipes import recipe_config
 from faprompt.training.session import train_model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -126,8 +126,4 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         ValueError: the text is no TOML.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     return tomllib.loads(text)

@@ -16,7 +16,7 @@ from faprompt.benchmark.page import to_html
 from faprompt.benchmark.plan import Plan
 from faprompt.benchmark.run import CellResult
 from faprompt.benchmark.wording import LEVEL, published_line, surroundings, values
-from faprompt.prediction.rows import write_atomically
+from faprompt.files import write_atomically
 
 TABLE_FILES = ("table.md", "table.csv", "table.tex", "table.html")
 _LATEX = {

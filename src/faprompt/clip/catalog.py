@@ -6,7 +6,6 @@ the activation and the pixel mean the weights were trained with, so the record d
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import urllib.parse
 import urllib.request
@@ -32,6 +31,7 @@ from faprompt.clip.wide_resnet import (
     download_wide_resnet,
 )
 from faprompt.errors import ConfigError, ModelError
+from faprompt.files import file_digest
 
 BUNDLED = ("tiny",)
 DEFAULT_TAG = "openai"
@@ -163,7 +163,7 @@ def fetch_backbone(name: str, *, cache_dir: str | Path | None = None) -> Fetched
         if found is None:
             raise unknown_backbone(name)
         path = download(*found, cache_dir=cache_dir)
-    return FetchedBackbone(name, path, _sha256(path))
+    return FetchedBackbone(name, path, file_digest(path))
 
 
 def download(model: str, tag: str, *, cache_dir: str | Path | None = None) -> Path:
@@ -309,11 +309,3 @@ def _count_parameters(spec: BackboneSpec) -> int:
 
     with torch.device("meta"):  # shapes only
         return sum(parameter.numel() for parameter in build_clip(spec).parameters())
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 from faprompt.data.base import Dataset
 from faprompt.data.files import examples
 from faprompt.errors import DatasetError
+from faprompt.files import write_atomically
 from faprompt.records import Sample
 
 
@@ -43,7 +44,8 @@ def write_meta_json(dataset: Dataset, path: str | Path) -> Path:
         classes[sample.class_name].append(_record(sample, dataset.name, target.parent))
     splits: dict[str, object] = {"train": {}, "test": {}}
     splits[dataset.split] = classes
-    _write_atomically(target, json.dumps(splits, indent=4) + "\n")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, (json.dumps(splits, indent=4) + "\n").encode())
     return target
 
 
@@ -72,13 +74,3 @@ def _place(path: Path, folder: Path) -> str:
         if below.is_relative_to(base):
             return below.relative_to(base).as_posix()
     return full.as_posix()
-
-
-def _write_atomically(target: Path, text: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from faprompt.explanation.page import draw_page
 from faprompt.explanation.panels import draw_panels
 from faprompt.explanation.sheet import draw_sheet
 from faprompt.explanation.words import Vocabulary
+from faprompt.files import write_atomically
 from faprompt.imaging import read_image
 from faprompt.prediction.artifacts import Artifacts
-from faprompt.prediction.rows import write_atomically
 
 
 @dataclass(frozen=True, slots=True)

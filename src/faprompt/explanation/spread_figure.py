@@ -20,7 +20,7 @@ from faprompt.errors import ConfigError
 from faprompt.explanation.measures import MEASURES
 from faprompt.explanation.spread import MapPoint, PromptSpread, SpreadRow
 from faprompt.explanation.style import COLOURS, MARKERS, STYLE, picture_bytes
-from faprompt.prediction.rows import write_atomically
+from faprompt.files import write_atomically
 
 POINTS, SPREAD = "prompt-maps", "prompt-spread"
 KINDS = {

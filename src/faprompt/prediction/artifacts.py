@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, encode_map_png, overlay, shrink
-from faprompt.prediction.rows import ResultRow, write_atomically
+from faprompt.prediction.rows import ResultRow
 from faprompt.records import AnomalyResult, Region
 
 OVERLAY_MAX_SIDE = 4096

@@ -17,9 +17,10 @@ from urllib.parse import quote
 
 import numpy as np
 
+from faprompt.files import write_atomically
 from faprompt.imaging.overlay import RAMP
 from faprompt.prediction.artifacts import Artifacts
-from faprompt.prediction.rows import ResultRow, write_atomically
+from faprompt.prediction.rows import ResultRow
 
 GALLERY_SIZE = 500  # pictures shown; 10 to 40 kB each
 LIST_SIZE = 5_000  # rows in all, shown or listed

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from faprompt.files import temporary_name
 from faprompt.records import Region, Verdict
 
 
@@ -97,7 +98,7 @@ class ResultsFile:
         self.path = path
         self._offsets: dict[str, int] = {}
         self._end = 0
-        temporary = _temporary(path)
+        temporary = temporary_name(path)
         with temporary.open("wb", buffering=2**20) as stream:
             for row in kept:
                 stream.write(self._place(row))
@@ -132,7 +133,7 @@ class ResultsFile:
         if order == list(self._offsets):
             return
         offsets, self._offsets, self._end = self._offsets, {}, 0
-        temporary = _temporary(self.path)
+        temporary = temporary_name(self.path)
         with self.path.open("rb") as old, temporary.open("wb", buffering=2**20) as new:
             for path in order:
                 new.write(self._place(self._read_at(old, offsets[path])))
@@ -150,21 +151,6 @@ class ResultsFile:
     def _read_at(stream: Any, offset: int) -> ResultRow:
         stream.seek(offset)
         return ResultRow.from_dict(json.loads(stream.readline()))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file or nothing: a temporary neighbour is written and renamed."""
-    temporary = _temporary(path)
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _region_dict(region: Region) -> dict[str, Any]:

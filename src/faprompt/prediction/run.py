@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from faprompt.errors import ConfigError, ImageReadError
+from faprompt.files import write_atomically
 from faprompt.imaging import MAX_PIXELS
 from faprompt.prediction.artifacts import Artifacts
 from faprompt.prediction.reading import read_batches
 from faprompt.prediction.report import write_report
-from faprompt.prediction.rows import ResultRow, ResultsFile, read_rows, write_atomically
+from faprompt.prediction.rows import ResultRow, ResultsFile, read_rows
 from faprompt.prediction.scoring import ImageScorer, ScoringStage
 from faprompt.prediction.table import TableKind, check_table_kind, write_table
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from faprompt.errors import MissingExtraError
+from faprompt.files import temporary_name
 from faprompt.prediction.rows import ResultRow
 
 TableKind = Literal["csv", "parquet"]
@@ -42,7 +43,7 @@ def write_table(path: Path, rows: Iterable[ResultRow], kind: TableKind) -> None:
     are joined by "; "; in Parquet both are lists.
     """
     check_table_kind(kind)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         (_write_csv if kind == "csv" else _write_parquet)(temporary, rows)
         os.replace(temporary, path)

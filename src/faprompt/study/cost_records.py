@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from faprompt.prediction.rows import write_atomically
+from faprompt.files import write_atomically
 
 TIMED = ("inference", "step", "cached_step")  # in the order in which they are measured
 

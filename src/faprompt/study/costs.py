@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from faprompt.evaluation.published import PublishedCell, published_table
+from faprompt.files import write_atomically
 from faprompt.methods.registry import method_class
-from faprompt.prediction.rows import write_atomically
 from faprompt.study.complexity import chosen_methods, machine
 from faprompt.study.config import CostOptions, StudyConfig
 from faprompt.study.cost_records import MethodCost, Timing, tell

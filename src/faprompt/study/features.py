@@ -24,8 +24,8 @@ from faprompt.benchmark.plan import Cell, slug
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.detector import Detector
+from faprompt.files import write_atomically
 from faprompt.methods.base import Method
-from faprompt.prediction.rows import write_atomically
 from faprompt.training.run import TrainingReport
 
 

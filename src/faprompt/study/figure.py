@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from faprompt.errors import ConfigError
 from faprompt.explanation.style import COLOURS, MARKERS, STYLE, picture_bytes
-from faprompt.prediction.rows import write_atomically
+from faprompt.files import write_atomically
 from faprompt.study.config import Form
 from faprompt.study.series import Dot, Source
 

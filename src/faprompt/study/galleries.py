@@ -31,7 +31,7 @@ from faprompt.evaluation.drawing import fit, printable
 from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.progress import picture_key
 from faprompt.evaluation.reading import read_sample
-from faprompt.prediction.rows import write_atomically
+from faprompt.files import write_atomically
 from faprompt.study.choice import Chosen, choose_pictures
 from faprompt.study.config import GalleryOptions
 from faprompt.study.failures import write_failures

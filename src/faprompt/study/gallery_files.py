@@ -12,8 +12,8 @@ from typing import Any
 from faprompt.benchmark.plan import Source, slug
 from faprompt.data import Dataset
 from faprompt.evaluation.gallery import GALLERY_FOLDER
+from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg
-from faprompt.prediction.rows import write_atomically
 from faprompt.study.choice import Chosen
 from faprompt.study.config import GalleryOptions, StudyConfig
 from faprompt.study.failures import describe_failures

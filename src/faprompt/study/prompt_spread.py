@@ -35,7 +35,7 @@ from faprompt.explanation.spread import (
     spaced_samples,
 )
 from faprompt.explanation.spread_figure import POINTS
-from faprompt.prediction.rows import write_atomically
+from faprompt.files import write_atomically
 from faprompt.study.config import SpreadOptions
 from faprompt.study.features import SharedFeatures
 from faprompt.study.figure import CSV_NAME, redraw

@@ -17,7 +17,7 @@ from faprompt.benchmark import CellResult, Plan, run_benchmark, write_tables
 from faprompt.benchmark.estimate import Rate, count_pictures
 from faprompt.benchmark.run import ProgressBar, silent_bar
 from faprompt.config import from_mapping
-from faprompt.prediction.rows import write_atomically
+from faprompt.files import write_atomically
 from faprompt.study.features import CostBook, SharedFeatures
 from faprompt.study.figure import write_figure
 from faprompt.study.plan import StudyPlan

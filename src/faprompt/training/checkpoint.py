@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from faprompt.errors import ConfigError, ModelError
+from faprompt.files import write_atomically
 from faprompt.methods.base import Method
-from faprompt.training._files import write_atomic
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _HEADER = "faprompt_training"
@@ -56,7 +56,9 @@ def save_checkpoint(
             tensors[f"optimizer/{kind}/{names[index]}"] = torch.as_tensor(value)
     tensors["losses"] = losses
     ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    write_atomic(path, save(ready, metadata={_HEADER: json.dumps(asdict(header))}))
+    write_atomically(
+        path, save(ready, metadata={_HEADER: json.dumps(asdict(header))}), durable=True
+    )
 
 
 def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:

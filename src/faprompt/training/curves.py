@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from faprompt.errors import MissingExtraError
-from faprompt.training._files import write_atomic
+from faprompt.files import write_atomically
 
 _DRAW_EVERY_SECONDS = 60.0
 
@@ -65,12 +65,14 @@ class LossLog:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("epoch", "step", *self.names, "total", "seconds"))
         writer.writerows(self._line(step) for step in range(1, len(self.rows) + 1))
-        write_atomic(self.csv_path, text.getvalue().encode())
+        write_atomically(self.csv_path, text.getvalue().encode())
 
     def draw(self, *, now: bool = False) -> None:
         """Write loss.png, at most once a minute unless `now`."""
         if self.rows and (now or time.monotonic() - self._drawn > _DRAW_EVERY_SECONDS):
-            write_atomic(self.png_path, _draw_curves(self.names, self.rows, self.steps_per_epoch))
+            write_atomically(
+                self.png_path, _draw_curves(self.names, self.rows, self.steps_per_epoch)
+            )
             self._drawn = time.monotonic()
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from faprompt.errors import FapromptError
-from faprompt.training._files import write_atomic
+from faprompt.files import write_atomically
 
 FORMAT = 1  # part of every key: raise it when reading or encoding changes the tokens
 
@@ -208,7 +208,7 @@ def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
                     file.write(bytes(size))
                 else:
                     file.truncate(size)
-        write_atomic(draft / _INDEX, json.dumps(index, indent=2).encode())
+        write_atomically(draft / _INDEX, json.dumps(index, indent=2).encode())
         if folder.exists():
             folder.rmdir()  # it is empty
         os.replace(draft, folder)

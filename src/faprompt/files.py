@@ -1,0 +1,82 @@
+"""Write, identify and lock files: helpers that every package may import.
+
+Ours; the locks are those of the library `filelock`, which torch brings along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from faprompt.errors import ConfigError
+
+LOCK_NAME = ".faprompt.lock"  # stays in the folder; an empty file that locks nothing by itself
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file so that readers see the old content or the new one, never a part.
+
+    Args:
+        path: file to write; its folder exists.
+        content: whole content of the file.
+        durable: also wait until the disk has it, so that a power cut keeps it.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written. Nothing is left behind.
+    """
+    temporary = temporary_name(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a hidden neighbour of `path` that no other process writes."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content, 64 hex digits; the file is read in blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder for one run; it is created when missing.
+
+    The operating system releases the lock when the process ends, however it ends.
+
+    Raises:
+        ConfigError: another run is writing into the folder.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"{place} is being written by another run; "
+            "wait until it ends, or choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,65 @@
+"""Files are written whole, identified by content, and written by one run at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from faprompt.errors import ConfigError
+from faprompt.files import file_digest, lock_folder, temporary_name, write_atomically
+
+HOLD = """
+import sys, time
+from faprompt.files import lock_folder
+with lock_folder(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing(tmp_path, monkeypatch):
+    target = tmp_path / "results.csv"
+    write_atomically(target, b"old")
+
+    def full_disk(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["results.csv"]
+    assert temporary_name(target).parent == tmp_path
+
+
+def test_the_digest_is_that_of_the_content(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert file_digest(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_second_run_is_refused_while_the_first_one_holds_the_folder(tmp_path):
+    folder = tmp_path / "new" / "out"
+    refused = pytest.raises(ConfigError, match="being written by another run")
+    with lock_folder(folder), refused, lock_folder(folder):
+        pass
+    with lock_folder(folder):
+        pass  # free again
+
+
+def test_a_killed_process_frees_the_folder(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match="another run"), lock_folder(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with lock_folder(tmp_path):
+        pass
