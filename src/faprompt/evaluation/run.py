@@ -57,19 +57,22 @@ class Evaluation:
         """(replicates,) of every mean: other pictures, the same classes.
 
         A picture counts equally often in one replicate of any detector, so that replicates
-        of two detectors on the same pictures pair up.
+        of two detectors on the same pictures pair up. A mean has replicates only if each of
+        its classes has some.
         """
         drawn: dict[str, np.ndarray] = {}
         for name in self.mean:
-            rows = [row[name] for key, row in self.replicates.items() if self._has(key, name)]
-            if rows:
-                drawn[name] = mean_replicates(rows)
+            classes = [key for key, result in self.classes.items() if name in result.values]
+            rows = [self.replicates.get(key, {}).get(name) for key in classes]
+            known = [row for row in rows if row is not None and not np.isnan(row).all()]
+            if len(known) == len(classes):
+                drawn[name] = mean_replicates(known)
         return drawn
 
     @property
     def mean_intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals of the means."""
-        return percentile_intervals(self.mean_replicates)
+        """95 % intervals of the means, of those that `percentile_intervals` finds sound."""
+        return percentile_intervals(self.mean_replicates, self.mean)
 
     @property
     def undefined(self) -> dict[str, str]:
@@ -88,12 +91,6 @@ class Evaluation:
 
     def _column(self, name: str) -> list[float]:
         return [result.values[name] for result in self.classes.values() if name in result.values]
-
-    def _has(self, class_name: str, metric: str) -> bool:
-        result = self.classes.get(class_name)
-        return (
-            result is not None and metric in result.values and metric in self.replicates[class_name]
-        )
 
 
 def evaluate(
