@@ -17,6 +17,7 @@ import torch
 
 from faprompt.data.base import Dataset
 from faprompt.data.masks import resize_mask
+from faprompt.data.remarks import PictureFacts, dataset_remarks
 from faprompt.detector import Detector
 from faprompt.evaluation.config import EvaluationConfig, Resolution
 from faprompt.evaluation.groups import Groups, group_names
@@ -44,6 +45,7 @@ class Evaluation:
     images: tuple[ImageScore, ...]
     environment: Mapping[str, str]
     root: Path = Path()  # of the dataset
+    remarks: tuple[str, ...] = ()  # on the dataset, see `dataset_remarks`
     replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
@@ -85,6 +87,16 @@ class Evaluation:
         return reasons
 
     @property
+    def pixel_pictures(self) -> dict[str, tuple[int, int]]:
+        """Group -> number of normal and of anomalous pictures that pixel metrics rest on."""
+        counts = {name: [0, 0] for name in self.classes}
+        for image in self.images:
+            if image.marked is not None:
+                for name in counts.keys() & set(image.groups):
+                    counts[name][image.sample.label] += 1
+        return {name: (normal, anomalous) for name, (normal, anomalous) in counts.items()}
+
+    @property
     def unreadable(self) -> tuple[ImageScore, ...]:
         """Pictures without a score."""
         return tuple(image for image in self.images if image.score is None)
@@ -111,7 +123,8 @@ def evaluate(
         progress: called with (done, total) pictures.
         resume: a file to save the run in now and then. One that is there already is gone
             on from if model, pictures, options and versions are the same, with the result
-            of an uninterrupted run to the bit. It stays; `write_evaluation` removes it.
+            of an uninterrupted run to the bit. Pictures and masks are the same if their
+            content is. The file stays; `write_evaluation` removes it.
         note: called with a line for the person, on what was found in `resume`.
         save_every_s: seconds between two savings; 0 saves after every batch.
 
@@ -135,6 +148,7 @@ def evaluate(
         if progress:
             progress(len(images), len(dataset.samples))
     closed = groups.closed()
+    facts = [PictureFacts(i.sample, i.digests[0], i.marked, i.error) for i in images]
     return Evaluation(
         dataset=dataset.name,
         model=detector.name,
@@ -146,6 +160,7 @@ def evaluate(
         images=tuple(images),
         environment=about,
         root=dataset.root,
+        remarks=dataset_remarks(dataset, facts),
         replicates={name: group.replicates for name, group in closed.items()},
     )
 
@@ -188,7 +203,9 @@ def _measure(
             rows.append(_count(item, *scored[id(item)], groups, config, root, number=number))
         else:
             names = groups.names(number)
-            rows.append(ImageScore(item.sample, None, item.error, groups=names))
+            rows.append(
+                ImageScore(item.sample, None, item.error, groups=names, digests=item.digests)
+            )
         groups.passed(number)
     return rows
 
@@ -204,6 +221,7 @@ def _count(
     number: int,
 ) -> ImageScore:
     sample, mask = item.sample, item.mask
+    marked = None if mask is None else float(mask.mean())
     if mask is not None and config.resolution == "model":
         mask = resize_mask(mask, score_map.shape)
     groups.update(
@@ -211,7 +229,10 @@ def _count(
         key=picture_key(sample.image_path, root),
     )  # fmt: skip
     found = map_overlap(score_map, mask) if mask is not None and mask.any() else None
-    return ImageScore(sample, score, overlap=found, groups=groups.names(number))
+    return ImageScore(
+        sample, score, overlap=found, groups=groups.names(number), marked=marked,
+        digests=item.digests,
+    )  # fmt: skip
 
 
 def _score(
