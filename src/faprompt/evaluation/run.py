@@ -46,6 +46,7 @@ class Evaluation:
     environment: Mapping[str, str]
     root: Path = Path()  # of the dataset
     remarks: tuple[str, ...] = ()  # on the dataset, see `dataset_remarks`
+    left_out_classes: tuple[str, ...] = ()  # classes of the dataset that were not selected
     replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
@@ -161,6 +162,7 @@ def evaluate(
         environment=about,
         root=dataset.root,
         remarks=dataset_remarks(dataset, facts),
+        left_out_classes=dataset.left_out_classes,
         replicates={name: group.replicates for name, group in closed.items()},
     )
 
