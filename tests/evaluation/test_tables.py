@@ -115,7 +115,8 @@ class TestTables:
         assert table[2][:3] == ["nut", "4", "5"] and table[2][-4:] == ["-"] * 4
         assert table[3][0] == "**mean**"
         assert table[3][-1].startswith(f"{100 * evaluation.mean['aupro']:.1f} [")
-        assert "1 pictures cannot be read and are left out: mug/good/2.png." in lines
+        assert "1 pictures could not be read." in lines
+        assert "1 unreadable, left out: mug/good/2.png." in lines
 
     def test_one_class_needs_no_mean(self, evaluation):
         single = replace(evaluation, classes={"mug": evaluation.classes["mug"]})
@@ -315,14 +316,14 @@ class TestPixelPictures:
     def test_every_missing_metric_has_its_classes_and_its_own_reason(self, partly):
         alone = {
             name: replace(
-                result, undefined={"image_auroc": "one class only: all images are normal"}, values={}
+                result,
+                undefined={"image_auroc": "one class only: all images are normal"},
+                values={},
             )
             for name, result in partly.classes.items()
         }
         (line,) = module._reasons(replace(partly, classes=alone))
-        assert line == (
-            "Undefined: image_auroc of mug, nut: one class only: all images are normal"
-        )
+        assert line == ("Undefined: image_auroc of mug, nut: one class only: all images are normal")
 
 
 def test_remarks_on_the_dataset_are_in_the_table_and_in_json(tmp_path):

@@ -68,13 +68,16 @@ def _read_facts(sample: Sample, policy: MaskPolicy) -> PictureFacts:
         digest = file_digest(sample.image_path)
     except OSError as error:
         return PictureFacts(sample, error=str(error))
-    marked = None
-    if sample.has_pixel_label:
-        try:
-            marked = float(read_mask(sample, policy=policy).mean()) if sample.label else 0.0
-        except FapromptError:
-            pass
-    return PictureFacts(sample, digest, marked)
+    return PictureFacts(sample, digest, _marked_share(sample, policy))
+
+
+def _marked_share(sample: Sample, policy: MaskPolicy) -> float | None:
+    if not sample.has_pixel_label:
+        return None
+    try:
+        return float(read_mask(sample, policy=policy).mean()) if sample.label else 0.0
+    except FapromptError:
+        return None
 
 
 def class_remarks(dataset: Dataset) -> list[str]:
@@ -173,7 +176,7 @@ def _unreadable_remarks(root: Path, facts: Iterable[PictureFacts]) -> list[str]:
     )
     if not lost:
         return []
-    return [f"{len(lost)} pictures cannot be read and are left out: {examples(lost)}"]
+    return [f"{len(lost)} unreadable, left out: {examples(lost)}"]
 
 
 def _copies(facts: Iterable[PictureFacts]) -> list[tuple[tuple[Path, ...], set[int]]]:

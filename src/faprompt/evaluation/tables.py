@@ -115,6 +115,8 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         )
     if "note" in evaluation.environment:
         lines += ["", f"{evaluation.method}: {evaluation.environment['note']}."]
+    if evaluation.unreadable:
+        lines += ["", f"{len(evaluation.unreadable)} pictures could not be read."]
     for line in (*_reasons(evaluation), *evaluation.remarks):
         lines += ["", f"{_one_line(line).rstrip('.')}."]
     return lines
