@@ -84,7 +84,7 @@ def with_mean(
     drawn = {name: mean_replicates([replicates[g][name] for g in having[name]]) for name in names}
     first = next(iter(groups.values()))
     anomalous = sum(result.anomalous for result in groups.values())
-    mean = MetricResult(values, {}, first.normal, anomalous, percentile_intervals(drawn))
+    mean = MetricResult(values, {}, first.normal, anomalous, percentile_intervals(drawn, values))
     return {**groups, "mean": mean}
 
 

@@ -208,6 +208,44 @@ class TestSheet:
         )
 
 
+class TestRegions:
+    """Two bands of one file, both wrong."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bands(cls, evaluation):
+        def band(top, label):
+            whole = evaluation.images[4].sample
+            part = replace(whole, region=(0, top, 80, top + 30), label=label)
+            return ImageScore(part, 0.9 - label, overlap=0.1 if label else None, groups=("mug",))
+
+        return replace(evaluation, images=(band(0, 0), band(30, 0), band(0, 1), band(30, 1)))
+
+    def test_the_list_tells_them_apart(self, detector, bands, tmp_path):
+        write_gallery(detector, bands, tmp_path)
+        with (tmp_path / "gallery" / "gallery.csv").open(newline="") as file:
+            alarms = [row for row in csv.DictReader(file) if row["kind"] == "missed_areas"]
+        assert {row["region"] for row in alarms} == {"0 0 80 30", "0 30 80 60"}
+        assert len({row["path"] for row in alarms}) == 1
+
+    def test_the_sheet_tells_them_apart(self, detector, bands, tmp_path, monkeypatch):
+        from faprompt.evaluation import gallery
+
+        entries = []
+        monkeypatch.setattr(
+            gallery, "draw_sheet",
+            lambda title, about, found: entries.extend(found) or np.zeros((4, 4, 3), np.uint8),
+        )  # fmt: skip
+        write_gallery(detector, bands, tmp_path)
+        names = {entry.name for entry in entries}
+        assert names == {"mug/dent/0.png [0 0 80 30]", "mug/dent/0.png [0 30 80 60]"}
+
+    def test_a_whole_picture_has_no_region(self, detector, evaluation, tmp_path):
+        write_gallery(detector, evaluation, tmp_path)
+        with (tmp_path / "gallery" / "gallery.csv").open(newline="") as file:
+            assert {row["region"] for row in csv.DictReader(file)} == {""}
+
+
 def told(detector, mistake):
     """The cause of a mistake, measured anew."""
     sample = mistake.image.sample

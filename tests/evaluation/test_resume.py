@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from faprompt.evaluation import PROGRESS_NAME, EvaluationConfig, evaluate, write_evaluation
+from faprompt.records import DrawnMask
 from tests.evaluation import toys
 
 CONFIG = EvaluationConfig(batch_size=4, pro_200=True, replicates=40)
@@ -112,6 +115,81 @@ def test_another_run_starts_anew_and_says_so(detector, own, state, change, told)
     found, notes, _ = resumed(*others[:2], state, config=others[2])
     assert len(notes) == 1 and f"is of another run ({told})" in notes[0]
     assert_equal(found, evaluate(*others))
+
+
+def redraw(path):
+    """Other pixels in a file of the same size and the same times."""
+    before = path.stat()
+    pixels = np.array(Image.open(path))
+    pixels[:5, :5] = 255 - pixels[:5, :5]
+    Image.fromarray(pixels).save(path, format="BMP")
+    content = path.read_bytes()
+    assert len(content) == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.fixture
+def uncompressed(own):
+    """The toy set with BMP content, whose size does not depend on its pixels."""
+    for item in own.samples[:2] + own.samples[3:]:
+        for path in (item.image_path, *item.mask_paths):
+            Image.open(path).save(path, format="BMP")
+    return own
+
+
+@pytest.mark.parametrize(("number", "what"), [(0, "picture"), (5, "picture"), (5, "mask")])
+def test_a_file_replaced_with_equal_size_and_time_starts_anew(
+    detector, uncompressed, state, number, what
+):
+    """Sample 0 is normal, sample 5 is a dent with a mask."""
+    chosen = uncompressed.samples[number]
+    interrupted(detector, uncompressed, state, after=8)
+    redraw(chosen.image_path if what == "picture" else chosen.mask_paths[0])
+    found, notes, _ = resumed(detector, uncompressed, state)
+    assert len(notes) == 1 and "is of another run (pictures)" in notes[0]
+    assert_equal(found, evaluate(detector, uncompressed, CONFIG))
+
+
+def test_a_picture_that_was_not_measured_yet_may_change(detector, uncompressed, state):
+    interrupted(detector, uncompressed, state, after=8)
+    redraw(uncompressed.samples[12].image_path)
+    found, notes, _ = resumed(detector, uncompressed, state)
+    assert notes == ["going on after 8 of 18 pictures"]
+    assert_equal(found, evaluate(detector, uncompressed, CONFIG))
+
+
+def test_a_new_time_alone_changes_nothing(detector, own, state):
+    interrupted(detector, own, state, after=8)
+    for item in own.samples:
+        os.utime(item.image_path, (1, 1))
+    _, notes, _ = resumed(detector, own, state)
+    assert notes == ["going on after 8 of 18 pictures"]
+
+
+def test_an_unreadable_picture_that_was_mended_starts_anew(detector, own, state):
+    interrupted(detector, own, state, after=8)
+    Image.open(own.samples[1].image_path).save(own.samples[2].image_path)
+    found, notes, _ = resumed(detector, own, state)
+    assert "is of another run (pictures)" in notes[0] and found.unreadable == ()
+
+
+def test_outlines_decide_and_not_the_list_they_are_kept_in(detector, own, state):
+    """A list of annotations holds the outlines of many pictures."""
+    listed = own.root / "annotations.json"
+    listed.write_text("one")
+
+    def outlined(width):
+        drawn = DrawnMask((47, 90), polygons=((10, 10, width, 10, width, 30, 10, 30),))
+        moved = replace(own.samples[6], mask_paths=(listed,), drawn_mask=drawn)
+        return replace(own, samples=(*own.samples[:6], moved, *own.samples[7:]))
+
+    interrupted(detector, outlined(30), state, after=8)
+    listed.write_text("two")
+    _, notes, _ = resumed(detector, outlined(30), state)
+    assert notes == ["going on after 8 of 18 pictures"]
+    _, notes, _ = resumed(detector, outlined(31), state)
+    assert "is of another run (pictures)" in notes[0]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:-9], lambda b: b"x" * 64])

@@ -143,6 +143,23 @@ class TestIntervals:
             drawn = mean_replicates([row[name] for row in measured.replicates.values()])
             assert (low, high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
 
+    def test_a_mean_has_none_where_one_of_its_classes_has_no_replicates(self, measured):
+        hollow = dict(measured.replicates["mug"])
+        hollow["aupro"] = np.full_like(hollow["aupro"], np.nan)
+        found = replace(measured, replicates={**measured.replicates, "mug": hollow})
+        assert set(measured.mean_replicates) - set(found.mean_replicates) == {"aupro"}
+        assert set(found.mean_intervals) == set(METRIC_NAMES) - {"aupro"}
+
+    def test_they_contain_the_mean_or_are_left_out(self, measured):
+        moved = {
+            name: replace(result, values={**result.values, "aupro": 1.0})
+            for name, result in measured.classes.items()
+        }
+        found = replace(measured, classes=moved)
+        assert found.mean["aupro"] == 1.0 and "aupro" not in found.mean_intervals
+        for name, (low, high) in measured.mean_intervals.items():
+            assert low <= measured.mean[name] <= high
+
     def test_they_do_not_depend_on_where_the_dataset_lies(self, detector, measured, tmp_path):
         moved = evaluate(detector, toys.dataset(tmp_path))
         assert moved.classes == measured.classes

@@ -116,6 +116,7 @@ class TestTables:
         assert table[3][0] == "**mean**"
         assert table[3][-1].startswith(f"{100 * evaluation.mean['aupro']:.1f} [")
         assert "1 pictures could not be read." in lines
+        assert "1 unreadable, left out: mug/good/2.png." in lines
 
     def test_one_class_needs_no_mean(self, evaluation):
         single = replace(evaluation, classes={"mug": evaluation.classes["mug"]})
@@ -212,7 +213,7 @@ def test_a_write_that_fails_leaves_the_old_file(evaluation, folder, monkeypatch)
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "replace", fail)
+    monkeypatch.setattr("faprompt.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_evaluation(replace(evaluation, model="other"), folder)
     assert (folder / "metrics.md").read_text() == before
@@ -254,3 +255,129 @@ def test_without_replicates_a_former_file_goes(evaluation, tmp_path, undrawn):
     (tmp_path / "replicates.csv").write_text("image_auroc\nmuch\n")
     with pytest.raises(ValueError, match="could not convert"):
         read_replicates(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory):
+    """Three anomalous mugs of which two have a mask; nuts without any mask."""
+    dataset = toys.dataset(tmp_path_factory.mktemp("toy"))
+    bare = {(s.class_name, s.defect_type) for s in dataset.samples if s.class_name == "nut"}
+    samples = [
+        replace(s, mask_paths=(), has_pixel_label=False)
+        if (s.class_name, s.defect_type) in bare or s.image_path.name == "2.png" and s.label
+        else s
+        for s in dataset.samples
+        if not (s.label and s.image_path.name == "0.png")
+    ]
+    return evaluate(
+        toys.detector(), replace(dataset, samples=tuple(samples)), EvaluationConfig(gallery=0)
+    )
+
+
+class TestPixelPictures:
+    def test_metrics_json_counts_them_per_class(self, partly):
+        assert partly.classes["mug"].anomalous == 3
+        assert to_json(partly)["pixel_pictures"] == {
+            "mug": {"normal": 4, "anomalous": 2},
+            "nut": {"normal": 0, "anomalous": 0},
+        }
+
+    def test_the_table_says_how_many_have_a_mask(self, partly):
+        lines = to_markdown([partly]).splitlines()
+        assert [line for line in lines if line.startswith("| mug | 4 | 3 (2 with a mask) |")]
+        assert [line for line in lines if line.startswith("| nut | 4 | 3 |")]
+        assert (
+            "anomalous pictures with a mask, which alone count in pixel metrics: mug 2 of 3."
+            in lines
+        )
+
+    def test_csv_counts_them_and_gives_reasons(self, partly):
+        mug, nut, mean = csv.DictReader(module._metrics_csv(partly).splitlines())
+        assert (mug["pixel_normal"], mug["pixel_anomalous"], mug["undefined"]) == ("4", "2", "")
+        assert (nut["pixel_normal"], nut["pixel_anomalous"]) == ("0", "0")
+        assert "aupro: no image has both a score map and a mask" in nut["undefined"]
+        assert mean["undefined"] == ""
+
+    def test_the_reason_of_a_missing_figure_is_printed(self, partly):
+        assert (
+            "Undefined: pixel_auroc, pixel_ap, pixel_f1_max, aupro of nut: "
+            "no image has both a score map and a mask."
+        ) in to_markdown([partly]).splitlines()
+
+    def test_metrics_that_are_missing_everywhere_need_no_remark_on_their_size(self, partly):
+        nut = replace(
+            partly, classes={"nut": partly.classes["nut"]},
+            images=tuple(i for i in partly.images if i.groups == ("nut",)),
+        )  # fmt: skip
+        told = to_markdown([nut])
+        assert "Pixel metrics at" not in told and "aupro of nut: no image has both" in told
+        assert nut.undefined["aupro"] == "no image has both a score map and a mask"
+
+    def test_every_missing_metric_has_its_classes_and_its_own_reason(self, partly):
+        alone = {
+            name: replace(
+                result,
+                undefined={"image_auroc": "one class only: all images are normal"},
+                values={},
+            )
+            for name, result in partly.classes.items()
+        }
+        (line,) = module._reasons(replace(partly, classes=alone))
+        assert line == ("Undefined: image_auroc of mug, nut: one class only: all images are normal")
+
+
+def test_remarks_on_the_dataset_are_in_the_table_and_in_json(tmp_path):
+    dataset = toys.dataset(tmp_path)
+    copied = dataset.samples[1].image_path
+    copied.write_bytes(dataset.samples[0].image_path.read_bytes())
+    for item in dataset.samples:
+        for path in item.mask_paths if item.class_name == "mug" else ():
+            Image.fromarray(255 - np.array(Image.open(path))).save(path)
+    named = replace(dataset, warnings=("a remark of the reader",)).with_classes(["mug"])
+    found = evaluate(toys.detector(), named, EvaluationConfig(replicates=0))
+    told = to_json(found)["remarks"]
+    assert told[0] == "a remark of the reader"
+    assert told[1] == "1 of 2 classes are used: mug"
+    assert told[2] == "1 exact copies in 1 groups: mug/good/0.png = mug/good/1.png"
+    assert told[3].startswith("class mug: 5 of 5 masks mark most of their picture (")
+    assert len(told) == 4 and to_json(found)["left_out_classes"] == ["nut"]
+    lines = to_markdown([found]).splitlines()
+    assert all(f"{line}." in lines for line in told)
+
+
+def test_file_names_do_not_break_the_lines_of_a_table(evaluation):
+    odd = replace(evaluation, remarks=("a\nb\x1b[31m.png and \udcff.png",))
+    assert "a?b?[31m.png and ?.png." in to_markdown([odd]).splitlines()
+
+
+class TestAnotherSetInTheSameFolder:
+    def test_what_an_earlier_evaluation_left_goes(self, evaluation, tmp_path):
+        (tmp_path / "gallery").mkdir()
+        for name in ("false_alarms.png", "missed_areas.png", "gallery.csv"):
+            (tmp_path / "gallery" / name).write_text("old")
+        write_evaluation(evaluation, tmp_path)
+        other = replace(
+            evaluation, classes={"cup": evaluation.classes["mug"]}, replicates={},
+            curves={"cup": evaluation.curves["mug"]},
+        )  # fmt: skip
+        write_evaluation(other, tmp_path)
+        assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
+            "curves", "curves/cup.csv", "curves/cup.png",
+            "metrics.csv", "metrics.json", "metrics.md", "scores.csv",
+        ]  # fmt: skip
+
+    def test_files_of_other_origin_stay(self, evaluation, tmp_path, undrawn):
+        write_evaluation(evaluation, tmp_path)
+        own = ("curves/mine.csv", "curves/mine.png", "gallery/mine.png", "notes.txt")
+        for name in own:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("x,y\n1,2\n")
+        write_evaluation(replace(evaluation, curves={}), tmp_path)
+        assert not (tmp_path / "curves" / "mug.csv").exists()
+        assert all((tmp_path / name).is_file() for name in own)
+
+    def test_no_empty_folder_is_left(self, evaluation, tmp_path, undrawn):
+        write_evaluation(evaluation, tmp_path)
+        assert (tmp_path / "curves").is_dir()
+        write_evaluation(replace(evaluation, curves={}), tmp_path)
+        assert not (tmp_path / "curves").exists()

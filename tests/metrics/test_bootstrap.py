@@ -309,6 +309,55 @@ class TestIntervals:
         assert result.to_dict()["intervals"] == {"aupro": [0.4, 0.6]}
 
 
+class TestSoundness:
+    """An interval contains its own value, or there is none."""
+
+    @pytest.mark.parametrize("count", [1, 2, 3])
+    @pytest.mark.parametrize("keyed", [True, False])
+    def test_of_few_images(self, count, keyed):
+        """`count` normal and `count` anomalous images, ten times over."""
+        left_out = 0
+        for study in range(10):
+            maps = np.random.default_rng(study).random((2 * count, 24, 24))
+            masks = np.zeros((2 * count, 24, 24), int)
+            masks[:count, 5:12, 5:12] = 1
+            maps += 0.6 * masks
+            metrics = AnomalyMetrics(replicates=REPLICATES, seed=study)
+            metrics.update(
+                [m.max() for m in maps], [int(i < count) for i in range(2 * count)], maps, masks,
+                keys=range(2 * count) if keyed else None,
+            )  # fmt: skip
+            result = metrics.compute()
+            for name, (low, high) in result.intervals.items():
+                assert low - 1e-9 <= result[name] <= high + 1e-9, name
+                assert high - low > 1e-9 or result[name] == 1, name
+            drawn = percentile_intervals(metrics.replicate_values())
+            left_out += len(drawn.keys() - result.intervals.keys())
+        assert left_out > 0, "the case of this test occurred"
+
+    def test_one_image_alone_has_no_interval(self):
+        """All replicates repeat the one image, which says nothing of others."""
+        metrics = AnomalyMetrics(replicates=REPLICATES)
+        mask = np.array([[0, 1, 1, 0]])
+        metrics.update([1.0], [1], [np.array([[0.1, 0.9, 0.2, 0.5]])], [mask])
+        result = metrics.compute()
+        assert result["pixel_auroc"] == 0.75
+        assert "aupro" in result and result.intervals == {}
+
+    def test_a_value_outside_has_none(self):
+        drawn = {"pixel_ap": np.linspace(0.5, 0.9, 101), "aupro": np.linspace(0, 1, 101)}
+        around = {"pixel_ap": 0.95, "aupro": 0.5}
+        assert percentile_intervals(drawn, around) == {"aupro": pytest.approx((0.025, 0.975))}
+        assert percentile_intervals(drawn, {"pixel_ap": 0.6}).keys() == {"pixel_ap"}
+        assert percentile_intervals(drawn).keys() == drawn.keys()
+
+    def test_a_difference_outside_has_none(self):
+        first, second = np.linspace(0.5, 0.9, 101), np.full(101, 0.5)
+        assert paired_interval(first, second, difference=0.2) == pytest.approx((0.01, 0.39))
+        assert paired_interval(first, second, difference=0.4) is None
+        assert paired_interval(first, first, difference=0.0) == (0.0, 0.0)
+
+
 class TestMean:
     def test_replicates_are_averaged_one_by_one(self):
         groups = [np.array([0.1, 0.5, 0.9]), np.array([0.9, 0.5, 0.1])]

@@ -177,11 +177,22 @@ class TestParts:
         told = describe_choice(wanted.plan, wanted.config.gallery)
         assert "3 of each class and 2 of each of 2 datasets, and all pictures for ours" in told
 
-    def test_scores_of_other_pictures_are_refused(self, sets, tmp_path):
-        path = tmp_path / "scores.csv"
-        path.write_text("path,label,score,overlap,error\nother.png,0,0.5,,\n")
-        with pytest.raises(DatasetError, match="is of other pictures than"):
-            read_scores(path, read_dataset(sets / "drawer"))
+    @pytest.mark.parametrize("other", ["other.png,,0", "{name},0 0 1 1,{label}"])
+    def test_scores_of_other_pictures_are_refused(self, sets, tmp_path, other):
+        """Another region of the same picture is another sample."""
+        path, dataset = tmp_path / "scores.csv", read_dataset(sets / "drawer")
+        rows = [f"{s.image_path.name},,{s.label}" for s in dataset.samples]
+        first = dataset.samples[0]
+        changed = other.format(name=first.image_path.name, label=first.label)
+        for row, refused in ((rows[0], False), (changed, True)):
+            lines = ["path,region,label", row, *rows[1:]]
+            path.write_text("\n".join([lines[0] + ",score,overlap,error"]
+                                      + [f"{line},0.5,," for line in lines[1:]]))  # fmt: skip
+            if refused:
+                with pytest.raises(DatasetError, match="is of other pictures than"):
+                    read_scores(path, dataset)
+            else:
+                assert len(read_scores(path, dataset)) == len(rows)
 
 
 class TestConfig:

@@ -235,7 +235,9 @@ def _level(best: Figure, other: Figure) -> bool:
     """Whether the 95 % interval of the difference holds zero."""
     if best.replicates is None or other.replicates is None:
         return False
-    span = paired_interval(best.replicates, other.replicates)
+    assert best.value is not None and other.value is not None
+    difference = best.value - other.value
+    span = paired_interval(best.replicates, other.replicates, difference=difference)
     return span is not None and span[0] <= 0
 
 

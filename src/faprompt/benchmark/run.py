@@ -229,6 +229,8 @@ class BenchmarkRun:
                 resume=folder / PROGRESS_NAME, note=self.notify,
             )  # fmt: skip
         write_evaluation(result, folder)
+        for remark in result.remarks:
+            self._say_once(f"{cell.source.entry.title}: {remark}")
         counts = compare_counts(dataset.name, dataset.counts())
         return _describe_cell(cell) | {
             "status": "done",
@@ -264,8 +266,11 @@ class BenchmarkRun:
 
     def _tell(self, cell: Cell, note: str) -> None:
         """A note on a column's preset, once."""
-        line = f"{cell.column.title}: {note}"
-        if note and line not in self.told:
+        if note:
+            self._say_once(f"{cell.column.title}: {note}")
+
+    def _say_once(self, line: str) -> None:
+        if line not in self.told:
             self.told.add(line)
             self.notify(line)
 

@@ -55,6 +55,10 @@ Subset = Annotated[
         "quarter (SDD, AITEX, ELPV, LAG)."
     ),
 ]
+Classes = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--class", metavar="NAME", help="Use this class only; repeatable. Default: all."),
+]
 DataRoot = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="Where datasets lie, each in a folder of its id."),

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from faprompt.cli import _options as o
+
+if TYPE_CHECKING:
+    from faprompt.data import Dataset
 
 
 def evaluate(
     data: Annotated[list[Path], typer.Argument(help="Labelled folders.")],
     dataset: o.DatasetName = "auto",
     subset: o.Subset = "paper",
+    classes: o.Classes = None,
     model: o.Model = None,
     method: o.Method = None,
     backbone: o.Backbone = None,
@@ -70,6 +74,7 @@ def evaluate(
     }  # fmt: skip
     config = from_mapping(EvaluationConfig, chosen, what="evaluation options")
     sets = [read_dataset(folder, dataset, subset=subset) for folder in data]
+    sets = _with_classes(sets, classes or [])
     detector = pick_detector(
         model=model, method=method, backbone=backbone, preset=preset,
         options=parse_assignments(assignments or []), device=device, precision=precision,
@@ -93,3 +98,13 @@ def evaluate(
         print(to_markdown(results), end="")
     if any(result.unreadable for result in results):
         raise typer.Exit(3)
+
+
+def _with_classes(sets: list[Dataset], names: list[str]) -> list[Dataset]:
+    """Select classes; with several folders a name has to be a class of one of them at least."""
+    known = {name for found in sets for name in found.class_names()}
+    chosen = []
+    for found in sets:
+        own = [name for name in names if name not in known or name in found.class_names()]
+        chosen.append(found.with_classes(own or names))
+    return chosen

@@ -22,6 +22,7 @@ from faprompt.data.registry import (
     list_datasets,
     read_dataset,
 )
+from faprompt.data.remarks import PictureFacts, dataset_remarks, read_facts
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -32,12 +33,14 @@ __all__ = [
     "DatasetFacts",
     "DatasetInfo",
     "MaskPolicy",
+    "PictureFacts",
     "Reader",
     "by_defect_type",
     "check_dataset",
     "compare_counts",
     "cut_region",
     "dataset_facts",
+    "dataset_remarks",
     "dataset_info",
     "describe",
     "detect_dataset",
@@ -48,6 +51,7 @@ __all__ = [
     "picture_size",
     "published_counts",
     "read_dataset",
+    "read_facts",
     "read_folders",
     "read_mask",
     "rename_dataset",

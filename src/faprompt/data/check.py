@@ -15,6 +15,14 @@ from faprompt.data.inspection import FileFacts, inspect_picture
 from faprompt.data.masks import read_mask
 from faprompt.data.published_counts import MISPRINTS, compare_counts, published_counts
 from faprompt.data.registry import read_dataset
+from faprompt.data.remarks import (
+    PictureFacts,
+    blank_remarks,
+    contradiction_remarks,
+    copy_remarks,
+    find_copies,
+    inverted_remarks,
+)
 from faprompt.errors import FapromptError
 from faprompt.records import Sample
 
@@ -100,7 +108,7 @@ def check_dataset(
 
     Returns:
         Counts, the paper's beside ours, and what is wrong or odd: lost masks and pictures,
-        masks of another size, unreadable files, copies, empty masks.
+        masks of another size, unreadable files, copies, empty masks, masks that look inverted.
 
     Raises:
         ConfigError: `dataset` is no name we know.
@@ -194,9 +202,8 @@ class _Ledger:
 
     root: Path
     facts: dict[Path, FileFacts] = field(default_factory=dict)
-    labels: dict[Path, int] = field(default_factory=dict)
+    samples: list[PictureFacts] = field(default_factory=list)
     bad_masks: list[str] = field(default_factory=list)
-    empty_masks: list[Path] = field(default_factory=list)
     turned_with_mask: list[Path] = field(default_factory=list)
 
     def look_at(self, sample: Sample) -> None:
@@ -204,19 +211,21 @@ class _Ledger:
         path = sample.image_path
         if path not in self.facts:
             self.facts[path] = inspect_picture(path)
-        self.labels[path] = max(sample.label, self.labels.get(path, 0))
-        if (sample.mask_paths or sample.drawn_mask) and not self.facts[path].fault:
-            self._look_at_masks(sample)
+        facts, marked = self.facts[path], None
+        if (sample.mask_paths or sample.drawn_mask) and not facts.fault:
+            marked = self._look_at_masks(sample)
+        self.samples.append(PictureFacts(sample, facts.digest, marked, facts.fault or ""))
 
-    def _look_at_masks(self, sample: Sample) -> None:
+    def _look_at_masks(self, sample: Sample) -> float | None:
+        """Return the share of marked pixels; None where the mask cannot be used."""
         if self.facts[sample.image_path].turned:
             self.turned_with_mask.append(sample.image_path)
         try:
             truth = read_mask(sample, image_size=self.facts[sample.image_path].size)
-            if sample.label and not truth.any():
-                self.empty_masks.append(sample.image_path)
         except FapromptError as error:
             self.bad_masks.append(str(error).rstrip("."))
+            return None
+        return float(truth.mean())
 
     @property
     def unreadable(self) -> set[Path]:
@@ -230,28 +239,20 @@ class _Ledger:
         """Pictures to be mended that a run would leave out or count twice over."""
         ordered = sorted(self.unreadable, key=lambda path: natural_key(self._name(path)))
         lines = [f"{self._name(path)} cannot be read: {self.facts[path].fault}" for path in ordered]
-        torn = [group for group in self._copies() if self._is_torn(group)]
-        if torn:
-            told = examples(" = ".join(map(self._name, group)) for group in torn)
-            lines.append(f"{len(torn)} with equal content, normal and anomalous at once: {told}")
-        return tuple(lines)
+        return (*lines, *contradiction_remarks(self.root, self.samples))
 
     def warnings(self, dataset: str) -> tuple[str, ...]:
         """What does no harm, or none that is certain."""
-        lines = []
-        copies = [group for group in self._copies() if not self._is_torn(group)]
-        if copies:
-            surplus = sum(len(group) - 1 for group in copies)
-            told = examples((" = ".join(map(self._name, group)) for group in copies), limit=3)
-            lines.append(f"{surplus} exact copies in {len(copies)} groups: {told}")
+        lines = copy_remarks(self.root, self.samples)
         other = [path for path, facts in self.facts.items() if facts.other_format]
         if other:
             told = examples(f"{self._name(p)} ({self.facts[p].other_format})" for p in other)
             lines.append(f"{len(other)} hold another format than their name says: {told}")
-        if self.empty_masks:
-            lines.append(f"masks without a single marked pixel: {self._names(self.empty_masks)}")
+        if blank := blank_remarks(self.root, self.samples):
+            lines += blank
             if dataset == "visa":
                 lines.append("VisA's masks hold small class ids and look black; these hold only 0")
+        lines += inverted_remarks(self.samples)
         if self.turned_with_mask:
             told = self._names(self.turned_with_mask)
             lines.append(f"turned by EXIF, so the mask has to be drawn as shown: {told}")
@@ -259,17 +260,7 @@ class _Ledger:
 
     def copies(self) -> tuple[tuple[str, ...], ...]:
         """All groups of pictures with equal content."""
-        return tuple(tuple(map(self._name, group)) for group in self._copies())
-
-    def _is_torn(self, group: list[Path]) -> bool:
-        return len({self.labels[path] for path in group}) > 1
-
-    def _copies(self) -> list[list[Path]]:
-        groups: dict[str, list[Path]] = defaultdict(list)
-        for path, facts in self.facts.items():
-            if facts.digest and not facts.fault:
-                groups[facts.digest].append(path)
-        return [group for group in groups.values() if len(group) > 1]
+        return tuple(tuple(map(self._name, group)) for group in find_copies(self.samples))
 
     def _name(self, path: Path) -> str:
         return relative_name(path, self.root)

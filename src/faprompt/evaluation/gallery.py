@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,18 @@ import numpy as np
 
 from faprompt.detector import Detector
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
-from faprompt.evaluation.progress import ImageScore, picture_key
+from faprompt.evaluation.progress import ImageScore, region_text, sample_name
 from faprompt.evaluation.reading import read_sample
 from faprompt.evaluation.run import Evaluation
 from faprompt.evaluation.sheet import Entry, draw_sheet, make_panels
+from faprompt.files import write_atomically
 from faprompt.imaging import encode_png
 from faprompt.metrics import UndefinedMetricError, f1_max_threshold
 
 Kind = Literal["false_alarms", "missed_pictures", "missed_areas"]
 
 GALLERY_FOLDER = "gallery"
+_TABLE_NAME = "gallery.csv"
 MISSED = 0.5  # a map with less overlap has missed its defect
 
 # kind -> title, and what the pictures are and how they are ordered
@@ -137,15 +138,24 @@ def write_gallery(detector: Detector, evaluation: Evaluation, folder: Path) -> t
         entries = [_entry(m, looks[id(m.image.sample)], evaluation.root) for m in shown]
         about += f" Likely causes, by rule, one after another: {_count_causes(shown, looks)}."
         target.mkdir(parents=True, exist_ok=True)
-        _replace(path, encode_png(draw_sheet(title, about, entries)))
+        write_atomically(path, encode_png(draw_sheet(title, about, entries)))
         sheets.append(path)
-    table = target / "gallery.csv"
+    table = target / _TABLE_NAME
     if evaluation.config.gallery:
         target.mkdir(parents=True, exist_ok=True)
-        _replace(table, _table(mistakes, looks).encode(errors="surrogateescape"))
+        write_atomically(table, _table(mistakes, looks).encode(errors="surrogateescape"))
     else:
         table.unlink(missing_ok=True)
     return tuple(sheets)
+
+
+def remove_gallery(folder: Path) -> None:
+    """Remove what `write_gallery` wrote into a folder; files of other origin stay."""
+    target = folder / GALLERY_FOLDER
+    for name in (*(f"{kind}.png" for kind in TITLES), _TABLE_NAME):
+        (target / name).unlink(missing_ok=True)
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +203,7 @@ def _entry(mistake: Mistake, look: _Look, root: Path) -> Entry:
     told = f"likely cause: {look.cause.cause}, {look.cause.why}" if look.cause else ""
     if look.cause and look.cause.also:
         told += f" (also {', '.join(look.cause.also)})"
-    name = picture_key(mistake.image.sample.image_path, root)
+    name = sample_name(mistake.image.sample, root)
     return Entry(look.panels, mistake.rank, name, _facts(mistake), told)
 
 
@@ -213,14 +223,15 @@ def _table(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(
-        ["kind", "rank", "path", "group", "defect_type", "label", "score", "threshold", "overlap"]
-        + ["cause", "why", "also", "measures"]
+        ["kind", "rank", "path", "region", "group", "defect_type", "label", "score", "threshold"]
+        + ["overlap", "cause", "why", "also", "measures"]
     )
     for mistake in mistakes:
         image, sample = mistake.image, mistake.image.sample
         numbers = (image.score, mistake.threshold, image.overlap)
         told = ["" if number is None else f"{number:.6g}" for number in numbers]
-        named = [sample.image_path, mistake.group, sample.defect_type, sample.label]
+        place = [sample.image_path, region_text(sample)]
+        named = [*place, mistake.group, sample.defect_type, sample.label]
         cause = _cause_cells(looks[id(sample)].cause)
         rows.writerow([mistake.kind, mistake.rank, *named, *told, *cause])
     return out.getvalue()
@@ -231,9 +242,3 @@ def _cause_cells(found: LikelyCause | None) -> list[str]:
         return [""] * 4
     measures = " ".join(f"{name}={value:.4g}" for name, value in found.numbers.items())
     return [found.cause, found.why, ", ".join(found.also), measures]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)

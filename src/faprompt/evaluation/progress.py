@@ -2,9 +2,12 @@
 
     open/<n>/...      counts of the groups that are not complete
     closed/<n>/...    curves and replicates of those that are
-    scores, overlaps  of the pictures so far, NaN where there is none
+    scores, overlaps, marked  of the pictures so far, NaN where there is none
+    digests           (pictures, 2, 32) uint8: SHA-256 of picture and masks, zeros without a file
 
-The rest is JSON in the header. Nothing is pickled, and the file is replaced in one move.
+The rest is JSON in the header. Nothing is pickled, and the file is replaced in one move. A run
+goes on only if every picture and mask that it has measured still has the same content; the time
+and the size of a file decide nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,11 +26,13 @@ import numpy as np
 from faprompt.data.base import Dataset
 from faprompt.evaluation.config import EvaluationConfig
 from faprompt.evaluation.groups import Groups
+from faprompt.evaluation.reading import content_digests
+from faprompt.files import write_atomically
 from faprompt.records import Sample
 
 PROGRESS_NAME = "progress.safetensors"
 _HEADER = "faprompt_evaluation"
-_FORMAT = "1"
+_FORMAT = "2"
 _SHARE = 20  # writing takes at most this part of the time
 
 
@@ -41,6 +45,8 @@ class ImageScore:
     error: str = ""
     overlap: float | None = None  # of map and mask, 0..1, see `overlap.py`; None without a defect
     groups: tuple[str, ...] = ()  # the metric groups it counts in
+    marked: float | None = None  # share of the pixels that the mask marks; None without a mask
+    digests: tuple[str, str] = ("", "")  # SHA-256 of picture and masks, see `content_digests`
 
 
 class Progress:
@@ -77,6 +83,8 @@ class Progress:
         except (OSError, ValueError, KeyError) as error:
             return [], f"{self._path} is damaged ({error}); measuring from the start."
         other = [name for name, text in self._identity.items() if identity.get(name) != text]
+        if not other and not _same_content(samples, arrays["digests"]):
+            other = ["pictures"]
         if other:
             told_other = ", ".join(other)
             return [], f"{self._path} is of another run ({told_other}); measuring from the start."
@@ -88,7 +96,10 @@ class Progress:
 def run_identity(
     dataset: Dataset, config: EvaluationConfig, *, model: str, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Names of what a result depends on, each with a hash or in short."""
+    """Names of what a result depends on, each with a hash or in short.
+
+    The content of the files is not among them: `Progress` compares it picture by picture.
+    """
     return {
         "model": model,
         "pictures": _digest([_facts(sample, dataset.root) for sample in dataset.samples]),
@@ -98,22 +109,34 @@ def run_identity(
 
 
 def _facts(sample: Sample, root: Path) -> list[Any]:
-    files = [_file_facts(path, root) for path in (sample.image_path, *sample.mask_paths)]
+    files = [picture_key(path, root) for path in (sample.image_path, *sample.mask_paths)]
     named = [sample.label, sample.class_name, sample.defect_type, sample.has_pixel_label]
-    return [files, named, sample.region]
+    drawn = None if sample.drawn_mask is None else repr(sample.drawn_mask)
+    return [files, named, sample.region, drawn]
 
 
-def _file_facts(path: Path, root: Path) -> list[Any]:
-    try:
-        found = path.stat()
-    except OSError:
-        return [picture_key(path, root)]
-    return [picture_key(path, root), found.st_size, found.st_mtime_ns]
+def _same_content(samples: Sequence[Sample], digests: np.ndarray) -> bool:
+    """Whether the files of the first samples still have these digests."""
+    return all(
+        content_digests(sample) == _to_text(row)
+        for sample, row in zip(samples, digests, strict=False)
+    )
 
 
 def picture_key(path: Path, root: Path) -> str:
     """A picture's name that stays when its dataset moves."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def region_text(sample: Sample) -> str:
+    """Return the region of a sample as "x0 y0 x1 y1" in pixels; "" for a whole picture."""
+    return " ".join(map(str, sample.region or ()))
+
+
+def sample_name(sample: Sample, root: Path) -> str:
+    """Return the name of a sample for people: its picture, and its region if it has one."""
+    name, region = picture_key(sample.image_path, root), region_text(sample)
+    return f"{name} [{region}]" if region else name
 
 
 def _digest(value: Any) -> str:
@@ -129,13 +152,13 @@ def _save(
     arrays, told = groups.state()
     arrays["scores"] = np.array([_or_nan(image.score) for image in images])
     arrays["overlaps"] = np.array([_or_nan(image.overlap) for image in images])
+    arrays["marked"] = np.array([_or_nan(image.marked) for image in images])
+    arrays["digests"] = np.array([_to_bytes(image.digests) for image in images], dtype=np.uint8)
     errors = {str(i): image.error for i, image in enumerate(images) if image.error}
     header = json.dumps({"identity": identity, "groups": told, "errors": errors})
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(save(ready, metadata={_HEADER: header}))
-    os.replace(part, path)
+    write_atomically(path, save(ready, metadata={_HEADER: header}))
 
 
 def _load(path: Path) -> tuple[dict[str, str], dict[str, Any], dict[str, np.ndarray]]:
@@ -154,14 +177,24 @@ def _images(
     samples: Sequence[Sample], groups: Groups, told: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> list[ImageScore]:  # fmt: skip
-    pairs = zip(arrays["scores"].tolist(), arrays["overlaps"].tolist(), strict=True)
+    columns = (arrays[name].tolist() for name in ("scores", "overlaps", "marked"))
+    rows = zip(*columns, arrays["digests"], strict=True)
     return [
         ImageScore(
             samples[i], _or_none(score), told["errors"].get(str(i), ""), _or_none(overlap),
-            groups.names(i),
+            groups.names(i), _or_none(marked), _to_text(digests),
         )
-        for i, (score, overlap) in enumerate(pairs)
+        for i, (score, overlap, marked, digests) in enumerate(rows)
     ]  # fmt: skip
+
+
+def _to_bytes(digests: tuple[str, str]) -> list[list[int]]:
+    return [list(bytes.fromhex(text or "00" * 32)) for text in digests]
+
+
+def _to_text(row: np.ndarray) -> tuple[str, str]:
+    picture, masks = (part.tobytes().hex() if part.any() else "" for part in row)
+    return picture, masks
 
 
 def _or_nan(value: float | None) -> float:

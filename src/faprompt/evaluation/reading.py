@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from faprompt.data.masks import MaskPolicy, cut_region, read_mask
 from faprompt.errors import ImageReadError
+from faprompt.files import file_digest
 from faprompt.imaging.read import read_image
 from faprompt.records import Sample
 
@@ -22,6 +25,7 @@ class ReadSample:
     image: np.ndarray | None  # (H, W, 3) uint8
     mask: np.ndarray | None  # (H, W) bool; None where nobody drew one
     error: str = ""
+    digests: tuple[str, str] = ("", "")  # see `content_digests`
 
 
 def read_batches(
@@ -42,11 +46,31 @@ def read_sample(sample: Sample, *, policy: MaskPolicy) -> ReadSample:
     Raises:
         DatasetError: the mask or the region does not fit the picture.
     """
+    digests = content_digests(sample)
     try:
         image = read_image(sample.image_path).array
     except ImageReadError as error:
-        return ReadSample(sample, None, None, str(error))
+        return ReadSample(sample, None, None, str(error), digests)
     mask = None
     if sample.has_pixel_label and (sample.mask_paths or not sample.label):
         mask = read_mask(sample, image_size=image.shape[:2], policy=policy)
-    return ReadSample(sample, cut_region(image, sample), mask)
+    return ReadSample(sample, cut_region(image, sample), mask, digests=digests)
+
+
+def content_digests(sample: Sample) -> tuple[str, str]:
+    """Return the SHA-256 of a sample's picture file, and one of its mask files together.
+
+    Each is "" where there is no such file or it cannot be opened. Outlines that a list of
+    annotations holds are part of the sample, so the list itself is not hashed.
+    """
+    masks = () if sample.drawn_mask is not None else sample.mask_paths
+    each = [_digest_or_empty(path) for path in masks]
+    joined = hashlib.sha256(" ".join(each).encode()).hexdigest() if any(each) else ""
+    return _digest_or_empty(sample.image_path), joined
+
+
+def _digest_or_empty(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError:
+        return ""

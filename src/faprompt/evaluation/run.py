@@ -17,6 +17,7 @@ import torch
 
 from faprompt.data.base import Dataset
 from faprompt.data.masks import resize_mask
+from faprompt.data.remarks import PictureFacts, dataset_remarks
 from faprompt.detector import Detector
 from faprompt.evaluation.config import EvaluationConfig, Resolution
 from faprompt.evaluation.groups import Groups, group_names
@@ -44,6 +45,8 @@ class Evaluation:
     images: tuple[ImageScore, ...]
     environment: Mapping[str, str]
     root: Path = Path()  # of the dataset
+    remarks: tuple[str, ...] = ()  # on the dataset, see `dataset_remarks`
+    left_out_classes: tuple[str, ...] = ()  # classes of the dataset that were not selected
     replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @property
@@ -57,19 +60,22 @@ class Evaluation:
         """(replicates,) of every mean: other pictures, the same classes.
 
         A picture counts equally often in one replicate of any detector, so that replicates
-        of two detectors on the same pictures pair up.
+        of two detectors on the same pictures pair up. A mean has replicates only if each of
+        its classes has some.
         """
         drawn: dict[str, np.ndarray] = {}
         for name in self.mean:
-            rows = [row[name] for key, row in self.replicates.items() if self._has(key, name)]
-            if rows:
-                drawn[name] = mean_replicates(rows)
+            classes = [key for key, result in self.classes.items() if name in result.values]
+            rows = [self.replicates.get(key, {}).get(name) for key in classes]
+            known = [row for row in rows if row is not None and not np.isnan(row).all()]
+            if len(known) == len(classes):
+                drawn[name] = mean_replicates(known)
         return drawn
 
     @property
     def mean_intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals of the means."""
-        return percentile_intervals(self.mean_replicates)
+        """95 % intervals of the means, of those that `percentile_intervals` finds sound."""
+        return percentile_intervals(self.mean_replicates, self.mean)
 
     @property
     def undefined(self) -> dict[str, str]:
@@ -82,18 +88,22 @@ class Evaluation:
         return reasons
 
     @property
+    def pixel_pictures(self) -> dict[str, tuple[int, int]]:
+        """Group -> number of normal and of anomalous pictures that pixel metrics rest on."""
+        counts = {name: [0, 0] for name in self.classes}
+        for image in self.images:
+            if image.marked is not None:
+                for name in counts.keys() & set(image.groups):
+                    counts[name][image.sample.label] += 1
+        return {name: (normal, anomalous) for name, (normal, anomalous) in counts.items()}
+
+    @property
     def unreadable(self) -> tuple[ImageScore, ...]:
         """Pictures without a score."""
         return tuple(image for image in self.images if image.score is None)
 
     def _column(self, name: str) -> list[float]:
         return [result.values[name] for result in self.classes.values() if name in result.values]
-
-    def _has(self, class_name: str, metric: str) -> bool:
-        result = self.classes.get(class_name)
-        return (
-            result is not None and metric in result.values and metric in self.replicates[class_name]
-        )
 
 
 def evaluate(
@@ -114,7 +124,8 @@ def evaluate(
         progress: called with (done, total) pictures.
         resume: a file to save the run in now and then. One that is there already is gone
             on from if model, pictures, options and versions are the same, with the result
-            of an uninterrupted run to the bit. It stays; `write_evaluation` removes it.
+            of an uninterrupted run to the bit. Pictures and masks are the same if their
+            content is. The file stays; `write_evaluation` removes it.
         note: called with a line for the person, on what was found in `resume`.
         save_every_s: seconds between two savings; 0 saves after every batch.
 
@@ -138,6 +149,7 @@ def evaluate(
         if progress:
             progress(len(images), len(dataset.samples))
     closed = groups.closed()
+    facts = [PictureFacts(i.sample, i.digests[0], i.marked, i.error) for i in images]
     return Evaluation(
         dataset=dataset.name,
         model=detector.name,
@@ -149,6 +161,8 @@ def evaluate(
         images=tuple(images),
         environment=about,
         root=dataset.root,
+        remarks=dataset_remarks(dataset, facts),
+        left_out_classes=dataset.left_out_classes,
         replicates={name: group.replicates for name, group in closed.items()},
     )
 
@@ -191,7 +205,9 @@ def _measure(
             rows.append(_count(item, *scored[id(item)], groups, config, root, number=number))
         else:
             names = groups.names(number)
-            rows.append(ImageScore(item.sample, None, item.error, groups=names))
+            rows.append(
+                ImageScore(item.sample, None, item.error, groups=names, digests=item.digests)
+            )
         groups.passed(number)
     return rows
 
@@ -207,6 +223,7 @@ def _count(
     number: int,
 ) -> ImageScore:
     sample, mask = item.sample, item.mask
+    marked = None if mask is None else float(mask.mean())
     if mask is not None and config.resolution == "model":
         mask = resize_mask(mask, score_map.shape)
     groups.update(
@@ -214,7 +231,10 @@ def _count(
         key=picture_key(sample.image_path, root),
     )  # fmt: skip
     found = map_overlap(score_map, mask) if mask is not None and mask.any() else None
-    return ImageScore(sample, score, overlap=found, groups=groups.names(number))
+    return ImageScore(
+        sample, score, overlap=found, groups=groups.names(number), marked=marked,
+        digests=item.digests,
+    )  # fmt: skip
 
 
 def _score(

@@ -227,7 +227,10 @@ def measure_model(
             continue
         weights = poisson_weights(image_ids(keys[chosen], seed=seed), range(replicates))
         drawn = measure(found.maps[chosen], np.column_stack([np.ones(count), weights]))
-        intervals = percentile_intervals({name: values[1:] for name, values in drawn.items()})
+        intervals = percentile_intervals(
+            {name: values[1:] for name, values in drawn.items()},
+            {name: float(values[0]) for name, values in drawn.items()},
+        )
         for name in MEASURES:
             low, high = intervals.get(name, (None, None))
             value = float(drawn[name][0])

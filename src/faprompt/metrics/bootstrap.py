@@ -14,6 +14,13 @@ unless one cell holds 8,192 whole regions, and so exact in any order.
 Replicates in which a metric is undefined are left out of its interval. That is a share of
 about exp(-k) where k images are anomalous: 37 % for one, 5 % for three, 0.7 % for five.
 
+An interval is reported only if it can be one. From a few images the replicates may all lie
+above or below the value they were drawn for, because AP, F1-max and AUPRO depend on the mix of
+images, or they may repeat one number. Such percentiles do not say how far the value may be off.
+They are not stretched to the value either, since that would invent a width. So an interval that
+excludes its value, or that has no width although the value is neither 0 nor 1, is left out.
+An interval of no width at 0 or 1 means that no image was ranked wrong (or none right).
+
 Source: Oza and Russell, "Online Bagging and Boosting", AISTATS 2001; Chamandy et al.,
 "Estimating Uncertainty for Massive Data Streams", Google 2012; plain percentile interval.
 """
@@ -37,6 +44,7 @@ Key = str | int
 
 FEWEST_REPLICATES = 40  # of fewer the outer 2.5 % are not even one
 _ENDS = (2.5, 97.5)  # percent
+_ROUNDING = 1e-9  # fractions closer than this are equal: sums of other orders differ by less
 _UNIT = 2.0**40  # region weights are counted in whole parts of so many
 _AT_ONCE = 32  # images, and replicates
 _ROWS = 1024  # cells in one product of matrices: its result stays in the processor's cache
@@ -102,29 +110,77 @@ def replicate_values(tallies: Iterable[Tally], roads: Mapping[str, Road]) -> dic
     return dict(zip(roads, columns, strict=True))
 
 
-def percentile_intervals(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Metric name -> the 2.5 % and 97.5 % points of its replicates that are defined."""
+def percentile_intervals(
+    values: Mapping[str, np.ndarray], around: Mapping[str, float] | None = None
+) -> dict[str, tuple[float, float]]:
+    """Return the 2.5 % and 97.5 % points of the defined replicates of each metric.
+
+    Args:
+        values: metric name -> (replicates,), NaN where undefined.
+        around: metric name -> the value of the metric on the images themselves. When given,
+            metrics that it lacks have no interval, nor have those whose interval excludes the
+            value, or has no width although the value is neither 0 nor 1.
+
+    Returns:
+        Metric name -> (low, high). Metrics with fewer than 20 defined replicates are absent.
+
+    Example:
+        >>> drawn = {"pixel_ap": np.linspace(0.5, 0.9, 201)}
+        >>> percentile_intervals(drawn, {"pixel_ap": 0.95})
+        {}
+    """
     intervals = {}
     for name, drawn in values.items():
         known = drawn[~np.isnan(drawn)]
         if len(known) >= FEWEST_REPLICATES // 2:
             low, high = np.percentile(known, _ENDS)
             intervals[name] = (float(low), float(high))
-    return intervals
+    if around is None:
+        return intervals
+    return {
+        name: ends
+        for name, ends in intervals.items()
+        if name in around and _is_sound(ends, around[name])
+    }
 
 
-def paired_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of `first` less `second`, both (replicates,) drawn from the same images.
+def _is_sound(ends: tuple[float, float], value: float) -> bool:
+    """Whether an interval contains its value and has a width, or its value is 0 or 1."""
+    low, high = ends
+    wide = high - low > _ROUNDING or min(abs(value), abs(1 - value)) < _ROUNDING
+    return wide and _contains(ends, value)
 
-    A replicate that leaves either undefined is left out; None where too few remain. What the
-    two have in common, such as images hard for both, does not widen it.
+
+def _contains(ends: tuple[float, float], value: float) -> bool:
+    return ends[0] - _ROUNDING <= value <= ends[1] + _ROUNDING
+
+
+def paired_interval(
+    first: np.ndarray, second: np.ndarray, *, difference: float | None = None
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of `first` less `second`, drawn from the same images.
+
+    A replicate that leaves either undefined is left out. What the two have in common, such as
+    images hard for both, does not widen the interval.
+
+    Args:
+        first: (replicates,) float64.
+        second: (replicates,) float64.
+        difference: the difference of the two values on the images themselves.
+
+    Returns:
+        (low, high); None where fewer than 20 replicates remain, or where the interval would
+        exclude `difference`.
 
     Example:
         >>> drawn = np.linspace(0.5, 0.9, 200)
         >>> [round(end, 3) for end in paired_interval(drawn + 0.01, drawn)]
         [0.01, 0.01]
     """
-    return percentile_intervals({"": first - second}).get("")
+    ends = percentile_intervals({"": first - second}).get("")
+    if ends is None or difference is None or _contains(ends, difference):
+        return ends
+    return None
 
 
 def mean_replicates(groups: Sequence[np.ndarray]) -> np.ndarray:

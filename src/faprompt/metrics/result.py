@@ -22,8 +22,9 @@ ON_REQUEST = ("pro_200",)  # see `metrics/official.py`
 class MetricResult:
     """Every metric is either in `values` or, with its reason, in `undefined`.
 
-    `intervals` tells how far a value may be off: see `metrics/bootstrap.py`. Values that
-    have none (no replicates asked for, too few images) are absent there.
+    `intervals` tells how far a value may be off: see `metrics/bootstrap.py`. An interval
+    contains its value. Values without an interval (no replicates asked for, too few images)
+    are absent there.
 
     Reads like a mapping of the values and the two counts: `result["aupro"]`,
     `"aupro" in result`, `result.get("aupro")`, `dict(result)`.

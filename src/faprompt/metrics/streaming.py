@@ -206,8 +206,7 @@ class AnomalyMetrics:
             jobs.append(("pro_200", pixels, road))
         values, undefined = _attempt(jobs)
         normal, anomalous = int(images.normal.sum()), int(images.anomalous.sum())
-        ends = percentile_intervals(self.replicate_values())
-        intervals = {name: pair for name, pair in ends.items() if name in values}
+        intervals = percentile_intervals(self.replicate_values(), values)
         return MetricResult(values, undefined, normal, anomalous, intervals)
 
     def replicate_values(self) -> dict[str, np.ndarray]:

@@ -98,7 +98,7 @@ def _over_pictures(dots: list[Dot]) -> Iterator[Difference]:
         mine = [dot for dot in dots if dot.where == where]
         for first, second in combinations(mine, 2):
             assert first.replicates is not None and second.replicates is not None
-            span = paired_interval(first.replicates, second.replicates)
+            value = first.value - second.value
+            span = paired_interval(first.replicates, second.replicates, difference=value)
             if span is not None:
-                value = first.value - second.value
                 yield Difference(*where, first.title, second.title, value, *span, over="pictures")

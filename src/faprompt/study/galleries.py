@@ -29,7 +29,7 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.evaluation.drawing import fit, printable
 from faprompt.evaluation.overlap import map_overlap
-from faprompt.evaluation.progress import picture_key
+from faprompt.evaluation.progress import sample_name
 from faprompt.evaluation.reading import read_sample
 from faprompt.files import write_atomically
 from faprompt.study.choice import Chosen, choose_pictures
@@ -160,7 +160,7 @@ def _open(plan: Plan, options: GalleryOptions, lacking: list[str]) -> dict[str, 
 
 def _row(chosen: Chosen, dataset: Dataset, policy: MaskPolicy) -> Row:
     sample = chosen.sample
-    name = printable(picture_key(sample.image_path, dataset.root))
+    name = printable(sample_name(sample, dataset.root))
     row = Row(name, chosen.why, sample.label)
     try:
         read = read_sample(sample, policy=policy)

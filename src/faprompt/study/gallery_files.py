@@ -11,7 +11,9 @@ from typing import Any
 
 from faprompt.benchmark.plan import Source, slug
 from faprompt.data import Dataset
+from faprompt.evaluation.drawing import printable
 from faprompt.evaluation.gallery import GALLERY_FOLDER
+from faprompt.evaluation.progress import picture_key, region_text
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg
 from faprompt.study.choice import Chosen
@@ -73,7 +75,9 @@ def gallery_lines(gallery: Gallery) -> Iterator[dict[str, Any]]:
     for chosen, row in zip(gallery.chosen, gallery.rows, strict=True):
         sample = chosen.sample
         line: dict[str, Any] = {
-            "group": chosen.group, "path": row.name, "class": sample.class_name,
+            "group": chosen.group,
+            "path": printable(picture_key(sample.image_path, gallery.dataset.root)),
+            "region": region_text(sample), "class": sample.class_name,
             "defect_type": sample.defect_type, "label": sample.label, "parts": chosen.parts,
             "why": chosen.why, "error": row.error,
         }  # fmt: skip
@@ -87,7 +91,7 @@ def gallery_lines(gallery: Gallery) -> Iterator[dict[str, Any]]:
 def _csv(gallery: Gallery) -> str:
     out, lines = io.StringIO(), list(gallery_lines(gallery))
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(lines[0] if lines else ["group", "path"])
+    writer.writerow(lines[0] if lines else ["group", "path", "region"])
     for line in lines:
         writer.writerow([_cell(value) for value in line.values()])
     return out.getvalue()

@@ -8,6 +8,7 @@ from typing import Any
 
 from faprompt.clip.weights import load_backbone
 from faprompt.data.base import Dataset
+from faprompt.data.remarks import dataset_remarks, read_facts
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.methods.full_shot import FullShotMethod
@@ -16,7 +17,7 @@ from faprompt.model_folder import fit_to_backbone, fitting_note, save_model
 from faprompt.training.config import TrainingConfig
 from faprompt.training.full_shot import train_classes
 from faprompt.training.loop import train
-from faprompt.training.progress import Notify, ProgressCallback
+from faprompt.training.progress import Notify, ProgressCallback, log_note
 from faprompt.training.run import TrainingReport
 
 
@@ -55,6 +56,8 @@ def train_model(
         frozen, built, name=name, description={"backbone": {"source": str(backbone)}}
     )
     usable, transform = dataset.require_usable(), detector.transform
+    for line in dataset_remarks(usable, read_facts(usable, policy=config.mask_policy)):
+        (notify or log_note)(f"{usable.name}: {line}")
     note = fitting_note(method, frozen, options, preset=preset)
     if note and notify:
         notify(f"{method}: {note}")
