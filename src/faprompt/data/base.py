@@ -42,6 +42,7 @@ class Dataset:
     unmasked: tuple[Path, ...] = ()  # anomalous pictures of a class with masks, without theirs
     orphan_masks: tuple[Path, ...] = ()  # masks without a picture
     reason: str = ""  # what the folder was recognised by
+    left_out_classes: tuple[str, ...] = ()  # classes that `with_classes` removed
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -66,6 +67,45 @@ class Dataset:
     def counts(self) -> dict[str, ClassCount]:
         """Pictures per metric group."""
         return {name: _count(self.samples, name) for name in self.class_names()}
+
+    def with_classes(self, names: Iterable[str]) -> Dataset:
+        """Return this dataset with the samples of some classes only.
+
+        Args:
+            names: class names, spelled as `class_names()` gives them; their order and
+                repetitions do not matter. Without any name the dataset is returned as it is.
+
+        Returns:
+            A dataset whose `left_out_classes` lists the classes that were removed.
+
+        Raises:
+            DatasetError: a name is not a class of this dataset; the message lists the classes.
+            TypeError: `names` is one text instead of a list of names.
+        """
+        if isinstance(names, str):
+            raise TypeError(f"names should be a list of class names, got the text {names!r}.")
+        wanted, known = set(names), self.class_names()
+        if unknown := sorted(wanted.difference(known)):
+            raise DatasetError(
+                f"{self.root} has no class {', '.join(map(repr, unknown))}. Its classes: "
+                f"{', '.join(known)}."
+            )
+        if not wanted:
+            return self
+        samples = tuple(sample for sample in self.samples if sample.class_name in wanted)
+        kept = {sample.image_path for sample in samples}
+        unmasked = tuple(path for path in self.unmasked if path in kept)
+        others = [line for line in self.warnings if line not in self.orphan_lines()]
+        return replace(
+            self,
+            samples=samples,
+            unmasked=unmasked,
+            warnings=(*_orphan_lines(unmasked, self.orphan_masks, self.root), *others),
+            left_out_classes=(
+                *self.left_out_classes,
+                *(name for name in known if name not in wanted),
+            ),
+        )
 
     def orphan_lines(self) -> tuple[str, ...]:
         """One line for pictures without a mask and one for masks without a picture."""
