@@ -52,6 +52,7 @@ def train(
     tcp-v1, tcp-v2        adam 0.002, batch 8, 50 epochs, cosine
     filo                  adamw 0.001, batch 1, 20 epochs
     faprompt              adam 0.001, batch 8, 7 epochs
+    faprompt, first-upload  adam 0.001, batch 8, 15 epochs
     rd4ad                 adam 0.005, batch 16, 200 epochs
 
     patchcore and rd4ad are full-shot: they learn each class from its own normal pictures, by
