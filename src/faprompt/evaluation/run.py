@@ -25,6 +25,7 @@ from faprompt.evaluation.progress import ImageScore, Progress, picture_key, run_
 from faprompt.evaluation.reading import ReadSample, read_batches
 from faprompt.imaging.transform import resize_map
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
+from faprompt.model_card import recorded_note, recorded_preset
 from faprompt.records import AnomalyResult
 
 _SAVE_EVERY_S = 30.0
@@ -43,6 +44,7 @@ class Evaluation:
     curves: Mapping[str, Mapping[str, Curve]]
     images: tuple[ImageScore, ...]
     environment: Mapping[str, str]
+    preset: str | None = None  # of the method; None where the model does not record it
     root: Path = Path()  # of the dataset
     replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
@@ -148,6 +150,7 @@ def evaluate(
         curves={name: group.curves for name, group in closed.items()},
         images=tuple(images),
         environment=about,
+        preset=recorded_preset(detector.description),
         root=dataset.root,
         replicates={name: group.replicates for name, group in closed.items()},
     )
@@ -156,7 +159,6 @@ def evaluate(
 def environment(detector: Detector) -> dict[str, str]:
     """What the figures were measured with; "note" where there is one to make of the preset."""
     import faprompt
-    from faprompt.model_card import recorded_note
 
     note = recorded_note(detector.description)
     return {
