@@ -25,6 +25,7 @@ from faprompt.benchmark.identity import (
     sources_stamp,
 )
 from faprompt.benchmark.plan import Cell, Plan, Source, resolve, slug
+from faprompt.clip.backbone import pick_precision
 from faprompt.data import Dataset
 from faprompt.data.published_counts import compare_counts
 from faprompt.detector import Detector
@@ -72,7 +73,7 @@ def run_benchmark(
     out: Path,
     *,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str = "",
     notify: Callable[[str], None] | None = None,
     progress_bar: ProgressBar = silent_bar,
     results: dict[str, CellResult] | None = None,
@@ -85,7 +86,8 @@ def run_benchmark(
         plan: of `build_plan`.
         out: gets `cells` and `models`. A later run with the same folder goes on.
         device: any torch device.
-        precision: of the image tower: "fp32", "bf16" or "fp16"; part of a cell's fingerprint.
+        precision: of the image tower: "fp32", "bf16", "fp16", or "auto" (bf16 on a CUDA device,
+            fp32 elsewhere); part of a cell's fingerprint. Default: the benchmark's own.
         notify: takes a line per cell, and the notes of trainings.
         progress_bar: called with a title; gives a context of an `advance(done, total)`.
         results: filled as cells end, so that an interrupted caller has them too.
@@ -139,9 +141,10 @@ class BenchmarkRun:
         notify: Callable[[str], None],
         progress_bar: ProgressBar,
     ) -> None:
-        self.plan, self.out, self.device, self.precision = plan, out, device, precision
+        self.plan, self.out, self.device = plan, out, device
+        self.precision = pick_precision(precision or plan.config.precision, device)
         self.notify, self.progress_bar = notify, progress_bar
-        self.datasets: dict[tuple[Path | None, str, str], tuple[Dataset, str]] = {}
+        self.datasets: dict[tuple[Any, ...], tuple[Dataset, str]] = {}
         self.failed_trainings: dict[str, str] = {}
         self.told: set[str] = set()
         self.detector: tuple[str, Detector] | None = None  # one at a time: they are large
@@ -183,7 +186,8 @@ class BenchmarkRun:
 
     def _dataset(self, source: Source) -> tuple[Dataset, str]:
         """A dataset and the digest of its content, read once per run."""
-        key = source.folder, source.entry.id or source.entry.reader, source.split
+        entry = source.entry
+        key = source.folder, entry.id or entry.reader, source.split, entry.classes
         if key not in self.datasets:
             dataset = source.read()
             self.datasets[key] = dataset, content_digest(dataset)
@@ -216,7 +220,7 @@ class BenchmarkRun:
                 resume=folder / PROGRESS_NAME, note=self.notify,
             )  # fmt: skip
         write_evaluation(result, folder)
-        counts = compare_counts(dataset.name, dataset.counts())
+        counts = compare_counts(dataset.name, dataset.counts(), left_out=dataset.left_out_classes)
         return _describe_cell(cell) | {
             "status": "done",
             "error": "",

@@ -58,7 +58,8 @@ def train(
     patchcore and rd4ad are full-shot: they learn each class from its own normal pictures, by
     default those of the train split; masks are not needed.
     """
-    from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
+    from faprompt.cli._terminal import note, pick_device, progress_bar
+    from faprompt.clip.backbone import pick_precision
     from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
     from faprompt.methods.registry import method_class, own_backbone
