@@ -18,7 +18,7 @@ from faprompt.clip.backbone import build_backbone
 from faprompt.clip.weights import save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError, ModelError
-from faprompt.model_card import model_card, recorded_note
+from faprompt.model_card import model_card, recorded_note, recorded_preset
 from faprompt.model_folder import (
     build_detector,
     find_model,
@@ -410,7 +410,15 @@ class TestFittingNote:
         assert recorded_note(load_detector(tmp_path / "model").description) == note
         assert f"- note: {note}" in (tmp_path / "model" / "README.md").read_text()
         plain = build_detector("winclip", "test-tiny", options=options, preset="common")
-        assert plain.description == {}
+        assert recorded_note(plain.description) == ""
+
+    def test_a_detector_names_its_preset(self, tmp_path):
+        detector = build_detector("winclip", "test-tiny", preset="common")
+        detector.save_pretrained(tmp_path / "model")
+        for each in (detector, load_detector(tmp_path / "model"), load_detector("tiny")):
+            wanted = "paper" if each.name == "tiny" else "common"
+            assert recorded_preset(each.description) == wanted
+        assert recorded_preset(small.detector().description) is None
 
 
 def test_only_models_that_are_there_are_listed(folder, monkeypatch):

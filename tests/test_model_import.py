@@ -84,7 +84,10 @@ class TestNumbers:
         close(maps, file["eval/anomaly_map_smoothed"])
         assert left == tuple(sorted(DEAD))
         assert detector.name == name and detector.method.config.sigma_px == 10
-        assert read_config(tmp_path / name)["training"] == {"imported_from": "faprompt.pth"}
+        assert read_config(tmp_path / name)["training"] == {
+            "imported_from": "faprompt.pth",
+            "preset": "official",
+        }
 
     def test_anomalyclip_gives_the_authors_scores_and_maps(self, files, tmp_path):
         convert(files, tmp_path / "model", method="anomalyclip", **ANOMALYCLIP)

@@ -37,6 +37,16 @@ def recorded_note(described: Mapping[str, Any]) -> str:
     return str(described.get("training", {}).get("note", ""))
 
 
+def recorded_preset(described: Mapping[str, Any]) -> str | None:
+    """Return the preset that a model folder's config or a detector's description names, or None.
+
+    Example:
+        >>> recorded_preset({"training": {"preset": "official"}}), recorded_preset({})
+        ('official', None)
+    """
+    return described.get("training", {}).get("preset")
+
+
 def _known_classes(classes: Sequence[str]) -> tuple[str, str]:
     """What the card of a full-shot model says of its classes, and how one of several is told."""
     listed = ", ".join(f"`{name}`" for name in classes) or "none yet"

@@ -144,7 +144,7 @@ def build_detector(
         built.to(device),
         name=f"{method}@{frozen.name}",
         class_name=class_name,
-        description={"training": {"note": note}} if note else None,
+        description={"training": {"preset": preset, **({"note": note} if note else {})}},
     )
 
 

@@ -63,7 +63,7 @@ def import_reference(
     built.load_state_dict(reference.state)
     description = {
         "backbone": {"source": source},
-        "training": {"imported_from": Path(checkpoint).name},
+        "training": {"imported_from": Path(checkpoint).name, "preset": form.preset},
     }
     save_model(Detector(frozen, built, name=Path(out).name, description=description), Path(out))
     return reference.left_behind

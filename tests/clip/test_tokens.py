@@ -40,7 +40,7 @@ class TestWhole:
         assert not theirs[:, ids.shape[1] :].any()
 
     def test_known_ids(self):
-        """Of the methods specification, 1.5."""
+        """The words of FAPrompt's abnormal prompts, and CLIP's start and end tokens."""
         assert Tokenizer().ids("damaged object.") == [13568, 14115, 269]
         assert (Tokenizer().start, Tokenizer().end) == (49406, 49407)
 

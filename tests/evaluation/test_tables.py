@@ -20,6 +20,7 @@ from faprompt.evaluation import (
 )
 from faprompt.evaluation import tables as module
 from faprompt.metrics import METRIC_NAMES
+from faprompt.model_folder import build_detector
 from tests.evaluation import toys
 
 
@@ -73,6 +74,8 @@ class TestMetricsJson:
         assert content == json.loads(json.dumps(to_json(evaluation)))
         assert content["dataset"] == "toy" and content["model"] == "small-clip"
         assert content["method"] == "clip" and content["backbone"] == "test-tiny"
+        assert content["precision"] == content["environment"]["precision"] == "fp32"
+        assert content["preset"] is None, "this detector was built by hand"
         assert set(content["classes"]) == {"mug", "nut"}
         others = {"normal", "anomalous", "undefined", "intervals"}
         assert set(content["classes"]["mug"]) == {*METRIC_NAMES, *others}
@@ -117,6 +120,19 @@ class TestTables:
         assert table[3][-1].startswith(f"{100 * evaluation.mean['aupro']:.1f} [")
         assert "1 pictures could not be read." in lines
         assert "1 unreadable, left out: mug/good/2.png." in lines
+        told = "Preset: not recorded. Precision of the image tower: fp32."
+        assert any(line.endswith(told) for line in lines)
+
+    @pytest.mark.parametrize("preset", ["paper", "common"])
+    def test_preset_and_precision_are_those_of_the_detector(self, tmp_path, preset):
+        detector = build_detector(
+            "clip", "test-tiny", options={"image_size": 56}, preset=preset, precision="bf16"
+        )
+        found = evaluate(detector, toys.dataset(tmp_path), EvaluationConfig(replicates=0))
+        content = to_json(found)
+        assert (content["preset"], content["precision"]) == (preset, "bf16")
+        told = f"Preset: {preset}. Precision of the image tower: bf16."
+        assert told in to_markdown([found])
 
     def test_one_class_needs_no_mean(self, evaluation):
         single = replace(evaluation, classes={"mug": evaluation.classes["mug"]})

@@ -1,6 +1,6 @@
 """CLIP's two towers done literally, slowly and in float64, to judge the real ones by.
 
-Written from the equations (methods specification 1.3 to 1.5) on a state dict under OpenAI's
+Written from the equations of CLIP, AnomalyCLIP and FAPrompt on a state dict under OpenAI's
 names. Attention is a softmax written out per head and per query, the V-V path keeps its
 class row to the end, text has all its positions, and the position table is interpolated
 pixel by pixel.

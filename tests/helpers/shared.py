@@ -1,4 +1,4 @@
-"""The material beside the repository: real pictures and specifications, where they are at hand."""
+"""The material beside the repository: real pictures, where they are at hand."""
 
 from pathlib import Path
 

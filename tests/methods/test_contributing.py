@@ -27,7 +27,6 @@ class TestSuite(TrainingFreeSuite):
     @pytest.fixture(autouse=True)
     def registered(self, monkeypatch):
         monkeypatch.setitem(registry.METHODS, self.name, example())
-        monkeypatch.setitem(registry.KINDS, self.name, "training-free")
 
 
 def test_the_odd_patch_stands_out(monkeypatch):

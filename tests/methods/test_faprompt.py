@@ -18,7 +18,7 @@ from tests.methods.suite import LearnedSuite
 class FAPromptSuite(LearnedSuite):
     name = "faprompt"
     parameters = (4_100_064, 9_612_256)
-    more_presets = ("cap", "cap-without-oc", "dap", "dap-without-prior")
+    more_presets = ("cap", "cap-without-oc", "dap", "dap-without-prior", "first-upload")
 
 
 class TestSuite(FAPromptSuite):
@@ -56,14 +56,20 @@ def sizes(method):
 
 
 class TestParameterCounts:
-    """Specification 9, at the paper's width but on empty tensors."""
+    """At the paper's width, but on empty tensors."""
 
     def test_both_ways_of_counting(self):
         count = count_parameters(FAPromptConfig())
         assert (count.live, count.reported) == (4_100_064, 9_612_256)
         assert count.reported - count.live == 8 * (768 * 896 + 896) == 5_512_192
         one_token = count_parameters(FAPromptConfig(abnormal_tokens=1))
-        assert one_token.reported == 9_604_576  # the first upload's E'
+        assert one_token.reported == 9_604_576
+
+    def test_of_the_first_upload(self):
+        options = module.PRESETS["first-upload"]
+        count = count_parameters(FAPromptConfig(**options))
+        assert (count.live, count.reported) == (4_092_384, 9_604_576)
+        assert sum(sizes(large.method("faprompt", **options)).values()) == count.live
 
     def test_the_module_has_as_many(self):
         assert sizes(large.method("faprompt")) == {
@@ -99,7 +105,6 @@ def test_the_papers_constants():
 
 
 def test_the_official_preset_differs_in_exactly_these_options():
-    """Specification 7.1, 7.6, 7.2, 7.3, 7.14 and 11."""
     paper = to_mapping(build_method("faprompt", small.backbone()).config)
     official = to_mapping(build_method("faprompt", small.backbone(), preset="official").config)
     differing = {key: (paper[key], official[key]) for key in paper if paper[key] != official[key]}
@@ -111,6 +116,13 @@ def test_the_official_preset_differs_in_exactly_these_options():
         "round_deep_to_half": (False, True),
         "long_deep_prompts": ("refuse", "overwrite"),
     }
+
+
+def test_the_first_upload_differs_from_official_in_exactly_these_options():
+    official = to_mapping(build_method("faprompt", small.backbone(), preset="official").config)
+    first = to_mapping(build_method("faprompt", small.backbone(), preset="first-upload").config)
+    differing = {k: (official[k], first[k]) for k in first if first[k] != official[k]}
+    assert differing == {"abnormal_tokens": (2, 1), "image_cross_entropy": (True, False)}
 
 
 def test_options_go_before_the_preset():
@@ -271,6 +283,12 @@ class TestLoss:
         focal = losses.score_focal(out.score, self.LABEL, as_logit=True)
         torch.testing.assert_close(terms["image_focal"], focal)
 
+    def test_the_first_upload_has_one_image_loss_and_it_is_bent(self, features):
+        terms, out = self.terms(features, **module.PRESETS["first-upload"])
+        assert set(terms) == {"local", "image_focal", "orthogonal", "prior"}
+        focal = losses.score_focal(out.score, self.LABEL, as_logit=True)
+        torch.testing.assert_close(terms["image_focal"], focal)
+
     def test_a_weight_of_zero_switches_a_term_off(self, features):
         terms, _ = self.terms(
             features, orthogonal_weight=0, prior_weight=0, coarse_weight=0, refined_weight=0
@@ -309,7 +327,7 @@ class TestLoss:
 
 
 class TestAblation:
-    """Tables 15 and 16; specification 11."""
+    """Tables 15 and 16."""
 
     @pytest.mark.parametrize(
         "preset, wanted",

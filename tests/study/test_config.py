@@ -123,7 +123,7 @@ class TestPaperStudies:
         assert sorted(beside) == sorted(round(c.value, 4) for c in published_table(number))
 
     def test_group_means_of_the_ablation_are_computed_from_its_datasets(self):
-        """Against the means of specs/faprompt.md, section 11, recomputed there by hand."""
+        """Means of the datasets printed in Tables 15 and 16, computed by hand."""
         from faprompt.benchmark import build_tables
         from faprompt.study.series import _shown
 

@@ -2,9 +2,10 @@
 
 title = "Parts"                      [[methods]]
 seeds = [111, 7]                     name = "faprompt"
-backbones = ["ViT-L-14-336"]         options = {prompts = 5}
+backbones = ["ViT-L-14-336"]         preset = "official"
+precision = "fp32"                   options = {prompts = 5}
 published = [7]                      train_on = "visa"
-datasets = ["mvtec", {folder = "bottles", label = "Bottles"}]
+datasets = ["mvtec", {folder = "bottles", label = "Bottles"}, {id = "btad", classes = ["01"]}]
 
 [data]                               [evaluation]  [training]  [table]
 root = "sets"                        options of the workshops, and how the table looks
@@ -16,7 +17,7 @@ a method's own table `training` says before that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +61,7 @@ class MethodEntry:
     train_on: str = ""  # "protocol" (the default), a dataset's id, or a folder
     published_as: str = ""  # the method in the published tables; default: the name
     setting: str = ""  # its setting there, such as "deep_length=2" in Table 6
+    published: bool = True  # False: no number of the paper stands beside this column
     training: Mapping[str, Any] = field(default_factory=dict)  # goes before [training]
 
     def __post_init__(self) -> None:
@@ -69,6 +71,11 @@ class MethodEntry:
         for name in ("options", "training"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name} should be a table, got {getattr(self, name)!r}")
+        if not self.published and (self.published_as or self.setting):
+            raise ValueError(
+                f"{self.title}: published_as and setting name a number of the paper, and published "
+                "is false; leave out one of them"
+            )
         fixed = self.train_on or self.options or self.training or self.preset != "paper"
         if self.model and fixed:
             raise ValueError(f"{self.label}: a model has its options and its training fixed")
@@ -115,6 +122,7 @@ class DatasetEntry:
     label: str = ""
     reader: str = "auto"  # of a folder without an id
     group: str = ""  # whose mean counts it; known sets have theirs
+    classes: tuple[str, ...] = ()  # the only ones that are tested; default: all
 
     def __post_init__(self) -> None:
         if bool(self.id) == bool(self.label and self.folder):
@@ -125,16 +133,21 @@ class DatasetEntry:
             raise ValueError(
                 f"no reader {self.reader!r}; known: auto, {', '.join(list_datasets())}"
             )
+        if len(set(self.classes)) < len(self.classes) or not all(self.classes):
+            raise ValueError(f"classes should be names that differ, got {list(self.classes)}")
 
     @property
     def key(self) -> str:
-        """What cells and published tables call it."""
-        return self.id or self.label
+        """Return the name that cells and published tables use, such as "visa" or "btad (01)"."""
+        return self._with_classes(self.id or self.label)
 
     @property
     def title(self) -> str:
-        """The row's name, as the paper prints it."""
-        return self.label or PAPER_TITLES.get(self.id, self.id)
+        """Return the row's name, spelled as in the paper."""
+        return self._with_classes(self.label or PAPER_TITLES.get(self.id, self.id))
+
+    def _with_classes(self, name: str) -> str:
+        return f"{name} ({', '.join(self.classes)})" if self.classes else name
 
     @property
     def group_name(self) -> str:
@@ -184,6 +197,7 @@ class BenchmarkConfig:
     datasets: tuple[DatasetEntry, ...]
     backbones: tuple[str, ...] = ("tiny",)
     seeds: tuple[int, ...] = (PAPER_SEED,)  # of trained methods
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # of the image tower
     title: str = "Benchmark"
     published: tuple[int, ...] = ()  # numbers of the paper's tables to print beside
     data: DataOptions = DataOptions()
@@ -253,6 +267,21 @@ def parse_benchmark(
     parts["datasets"] = _entries(plain.pop("datasets", ()), DatasetEntry, f"{what} datasets")
     _check_training(parts["training"], parts["methods"], f"{what} [training]")
     return from_mapping(BenchmarkConfig, {**plain, **parts, "base": base}, what=what)
+
+
+def restrict_classes(config: BenchmarkConfig, classes: Sequence[str]) -> BenchmarkConfig:
+    """Return the benchmark with these classes alone of every dataset; unchanged for no classes.
+
+    Raises:
+        ConfigError: a name is empty or given twice.
+    """
+    if not classes:
+        return config
+    try:
+        entries = tuple(replace(entry, classes=tuple(classes)) for entry in config.datasets)
+    except ValueError as error:
+        raise ConfigError(f"{config.title}: {error}.") from error
+    return replace(config, datasets=entries)
 
 
 def method_kind(name: str) -> str:

@@ -15,7 +15,7 @@ def detector_source(
     out: Path,
     *,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str = "",
     notify: Callable[[str], None] | None = None,
     progress_bar: ProgressBar = silent_bar,
     prepare: Callable[[Cell, Detector], None] | None = None,

@@ -93,8 +93,9 @@ def count_pictures(source: Source) -> int | None:
             return len(source.read())
         except DatasetError:
             return None
-    counts = published_counts(source.entry.id).values()
-    return sum(normal + anomalous for normal, anomalous in counts) or None
+    counts = published_counts(source.entry.id)
+    names = source.entry.classes or counts
+    return sum(sum(counts.get(name, (0, 0))) for name in names) or None
 
 
 def measure(

@@ -113,7 +113,10 @@ def fill_in(plan: Plan, results: Iterable[CellResult]) -> dict[str, CellResult]:
 
 
 def published_places(tables: Iterable[Table]) -> list[dict[str, str]]:
-    """The places of tables, in the words of the published ones; `class` is "" for a mean."""
+    """Return the places of tables that have a published number beside them if it is printed.
+
+    They are in the words of the published tables; `class` is "" for a mean.
+    """
     return [
         {
             "dataset": row.dataset,
@@ -124,6 +127,7 @@ def published_places(tables: Iterable[Table]) -> list[dict[str, str]]:
         }
         for table in tables
         for row, column, figure in table.places()
+        if column.method.published
     ]
 
 
@@ -281,7 +285,7 @@ def _class_rows(
     source: Source, metrics: tuple[str, ...], results: Mapping[str, CellResult]
 ) -> Iterator[Row]:
     key = source.entry.key
-    names = dict.fromkeys(published_counts(source.entry.id))
+    names = dict.fromkeys(source.entry.classes or published_counts(source.entry.id))
     if not names:
         for result in results.values():
             if result.cell.source is source and result.metrics is not None:
@@ -292,11 +296,18 @@ def _class_rows(
 
 
 def _published(config: BenchmarkConfig, row: Row, column: Column, metric: str) -> float | None:
-    if not row.as_published:
-        return None
     method = column.method
+    if not (row.as_published and method.published):
+        return None
+    dataset, class_name = row.dataset, row.class_name
+    entry = next((entry for entry in config.datasets if entry.key == dataset), None)
+    if entry is not None and entry.id and entry.classes:
+        dataset = entry.id
+        class_name = class_name or (entry.classes[0] if len(entry.classes) == 1 else None)
+        if class_name is None:  # the paper prints no mean of some classes
+            return None
     cell = find_published(
-        config.published, dataset=row.dataset, class_name=row.class_name, metric=metric,
+        config.published, dataset=dataset, class_name=class_name, metric=metric,
         method=method.published_as or method.name, setting=method.setting,
     )  # fmt: skip
     return cell.value if cell else None

@@ -45,6 +45,7 @@ tbody tr + tr > * {{ border-top: 1px solid var(--line); }}
 tbody tr.mean > * {{ border-top: 1px solid var(--ink); }}
 td small {{ display: block; color: var(--soft); font-size: 12.5px; }}
 u {{ text-underline-offset: 3px; }}
+p.under {{ color: var(--soft); font-size: 13.5px; margin: 8px 0 0; }}
 ul {{ color: var(--soft); padding-left: 20px; max-width: 110ch; overflow-wrap: anywhere; }}
 </style>
 </head>
@@ -62,13 +63,19 @@ ul {{ color: var(--soft); padding-left: 20px; max-width: 110ch; overflow-wrap: a
 
 
 def to_html(
-    title: str, tables: Sequence[Table], said: Sequence[str], lacking: Sequence[str]
+    title: str,
+    tables: Sequence[Table],
+    said: Sequence[str],
+    lacking: Sequence[str],
+    *,
+    under: str = "",
 ) -> str:
-    """All tables, and beneath them what has to be said and why places are empty."""
+    """Return all tables, each with `under` below it; then `said` and why places are empty."""
     empty = f"<h2>Empty places</h2>\n<ul>\n{_items(lacking)}\n</ul>" if lacking else ""
+    note = f"\n<p class=under>{escape(under)}</p>" if under else ""
     return _PAGE.format(
         title=escape(title),
-        tables="\n".join(_section(table) for table in tables),
+        tables="\n".join(_section(table) + note for table in tables),
         said=_items(said),
         lacking=empty,
     )

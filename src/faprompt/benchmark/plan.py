@@ -60,16 +60,18 @@ class Source:
         return self.entry.key if self.split == "test" else f"{self.entry.key}, {self.split} split"
 
     def read(self) -> Dataset:
-        """Its split; of the train split the normal pictures.
+        """Return its split, with the entry's classes; of the train split the normal pictures.
 
         Raises:
-            DatasetError: the folder is not the dataset, or lacks the split.
+            DatasetError: the folder is not the dataset, or lacks the split or a class.
         """
         assert self.folder is not None, "a source without a folder is missing"
         reader = self.entry.id or self.entry.reader
         if self.split == SPLIT:
-            return read_normal(self.folder, reader)
-        return read_dataset(self.folder, reader, split=self.split)
+            found = read_normal(self.folder, reader)
+        else:
+            found = read_dataset(self.folder, reader, split=self.split)
+        return found.with_classes(self.entry.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def build_plan(config: BenchmarkConfig, *, data_root: Path | None = None) -> Pla
         data_root: where datasets lie; goes before the config's own root.
 
     Raises:
-        ConfigError: two cells would share a folder.
+        ConfigError: two cells would share a folder, or a dataset lacks a class that is named.
     """
     root = data_root or (config.base / config.data.root if config.data.root else None)
     columns = tuple(_columns(config))
@@ -196,7 +198,22 @@ def _source(entry: DatasetEntry, config: BenchmarkConfig, root: Path | None) -> 
     folder = (root or config.base) / (told or entry.id)
     if not folder.exists():
         return Source(entry, folder, (f"no folder {told or entry.id} below the data root",))
-    return Source(entry, folder)
+    source = Source(entry, folder)
+    if entry.classes:
+        _check_classes(source)
+    return source
+
+
+def _check_classes(source: Source) -> None:
+    """Refuse a class that the dataset does not have; a folder that cannot be read is left alone."""
+    try:
+        whole = replace(source, entry=replace(source.entry, classes=())).read()
+    except DatasetError:  # its cells will say so
+        return
+    try:
+        whole.with_classes(source.entry.classes)
+    except DatasetError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _cells(
@@ -224,7 +241,7 @@ def _training_source(
         wanted = training_set(tested.entry.id)
     for entry in config.datasets:
         if wanted in (entry.id, entry.label):
-            return _source(entry, config, root)
+            return _source(replace(entry, classes=()), config, root)
     if wanted in known_datasets():
         return _source(DatasetEntry(id=wanted), config, root)
     return _source(DatasetEntry(folder=wanted, label=wanted), config, root)

@@ -30,6 +30,7 @@ from faprompt.benchmark.identity import (
     sources_stamp,
 )
 from faprompt.benchmark.plan import Cell, Plan, Source, resolve, slug
+from faprompt.clip.backbone import pick_precision
 from faprompt.data import Dataset
 from faprompt.data.published_counts import compare_counts
 from faprompt.detector import Detector
@@ -79,7 +80,7 @@ def run_benchmark(
     out: Path,
     *,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str = "",
     notify: Callable[[str], None] | None = None,
     progress_bar: ProgressBar = silent_bar,
     results: dict[str, CellResult] | None = None,
@@ -92,7 +93,8 @@ def run_benchmark(
         plan: of `build_plan`.
         out: gets `cells` and `models`. A later run with the same folder goes on.
         device: any torch device.
-        precision: of the image tower: "fp32", "bf16" or "fp16"; part of a cell's fingerprint.
+        precision: of the image tower: "fp32", "bf16", "fp16", or "auto" (bf16 on a CUDA device,
+            fp32 elsewhere); part of a cell's fingerprint. Default: the benchmark's own.
         notify: takes a line per cell, and the notes of trainings.
         progress_bar: called with a title; gives a context of an `advance(done, total)`.
         results: filled as cells end, so that an interrupted caller has them too.
@@ -146,7 +148,8 @@ class BenchmarkRun:
         notify: Callable[[str], None],
         progress_bar: ProgressBar,
     ) -> None:
-        self.plan, self.out, self.device, self.precision = plan, out, device, precision
+        self.plan, self.out, self.device = plan, out, device
+        self.precision = pick_precision(precision or plan.config.precision, device)
         self.notify, self.progress_bar = notify, progress_bar
         self.datasets: dict[Source, tuple[Dataset, str]] = {}
         self.failed_trainings: dict[str, str] = {}
@@ -231,7 +234,7 @@ class BenchmarkRun:
         write_evaluation(result, folder)
         for remark in result.remarks:
             self._say_once(f"{cell.source.entry.title}: {remark}")
-        counts = compare_counts(dataset.name, dataset.counts())
+        counts = compare_counts(dataset.name, dataset.counts(), left_out=dataset.left_out_classes)
         return _describe_cell(cell) | {
             "status": "done",
             "error": "",

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from faprompt.benchmark.grid import Figure, Table, build_tables
-from faprompt.benchmark.notes import reasons, statements
+from faprompt.benchmark.notes import (
+    ColumnSettings,
+    column_settings,
+    reasons,
+    settings_line,
+    statements,
+)
 from faprompt.benchmark.page import to_html
 from faprompt.benchmark.plan import Plan
 from faprompt.benchmark.run import CellResult
@@ -31,12 +37,14 @@ def write_tables(plan: Plan, results: Iterable[CellResult], out: Path) -> str:
     results = list(results)
     tables = build_tables(plan, results)
     said, lacking = statements(plan, tables, results), reasons(plan, tables, results)
-    markdown = to_markdown(plan.config.title, tables, said, lacking)
+    settings = column_settings(plan, results)
+    under = settings_line(settings)
+    markdown = to_markdown(plan.config.title, tables, said, lacking, under=under)
     texts = (
         markdown,
-        to_csv(tables),
-        to_latex(tables, said, lacking),
-        to_html(plan.config.title, tables, said, lacking),
+        to_csv(tables, settings),
+        to_latex(tables, said, lacking, under=under),
+        to_html(plan.config.title, tables, said, lacking, under=under),
     )
     out.mkdir(parents=True, exist_ok=True)
     for name, text in zip(TABLE_FILES, texts, strict=True):
@@ -45,35 +53,56 @@ def write_tables(plan: Plan, results: Iterable[CellResult], out: Path) -> str:
 
 
 def to_markdown(
-    title: str, tables: Sequence[Table], said: Sequence[str], lacking: Sequence[str]
+    title: str,
+    tables: Sequence[Table],
+    said: Sequence[str],
+    lacking: Sequence[str],
+    *,
+    under: str = "",
 ) -> str:
-    """Our value in bold (best) or underlined (second best); below it what was published."""
+    """Return all tables, our values in bold (best) or underlined (second best).
+
+    Args:
+        title: of the page.
+        tables: of `build_tables`.
+        said: lines below all tables.
+        lacking: reasons for empty places.
+        under: what stands under every table; see `settings_line`.
+    """
     parts = [f"# {title}"]
     for table in tables:
         head, lines = _grid(table, _markdown_cell, _markdown_text)
         rule = "|---|" + "---:|" * (len(head) - 1)
         rows = [f"| {' | '.join(line)} |" for line in (head, *lines)]
         parts.append("\n".join([f"## {_markdown_text(table.title)}", "", rows[0], rule, *rows[1:]]))
+        parts += [_markdown_text(under)] if under else []
     parts.append("\n".join(f"- {line}" for line in said))
     if lacking:
         parts.append("\n".join(["Empty places:", "", *(f"- {line}" for line in lacking)]))
     return "\n\n".join(parts) + "\n"
 
 
-def to_csv(tables: Sequence[Table]) -> str:
-    """One line per figure; values are fractions with all their digits."""
+def to_csv(tables: Sequence[Table], settings: Mapping[str, ColumnSettings] | None = None) -> str:
+    """Return one line per figure; values are fractions with all their digits.
+
+    `settings` is of `column_settings`; without it preset, options and precision are empty.
+    """
+    unknown = ColumnSettings("", "", "")
     lines: list[list[str]] = [
-        ["table", "row", "kind", "dataset", "class", "column", "method", "backbone", "metric",
+        ["table", "row", "kind", "dataset", "class", "column", "method", "preset", "options",
+         "precision", "backbone", "metric",
          "value", "low", "high", "spread", "published", "difference", "rank", "level", "reason"]
     ]  # fmt: skip
     for table in tables:
         for row, column, figure in table.places():
             low, high = figure.interval or (None, None)
             marks = [str(figure.rank or ""), "yes" * figure.level, figure.reason]
+            ran = (settings or {}).get(column.title, unknown)
             numbers = (figure.value, low, high, figure.spread, figure.published, figure.difference)
             lines.append(
                 [table.title, row.title, row.kind, row.dataset, row.class_name or "",
-                 column.title, column.method.name, column.backbone, figure.metric,
+                 column.title, column.method.name, ran.preset, ran.options, ran.precision,
+                 column.backbone, figure.metric,
                  *map(_digits, numbers), *marks]
             )  # fmt: skip
     out = io.StringIO()
@@ -81,8 +110,13 @@ def to_csv(tables: Sequence[Table]) -> str:
     return out.getvalue()
 
 
-def to_latex(tables: Sequence[Table], said: Sequence[str], lacking: Sequence[str]) -> str:
-    """One tabular per table, for booktabs; what has to be said is in comments."""
+def to_latex(
+    tables: Sequence[Table], said: Sequence[str], lacking: Sequence[str], *, under: str = ""
+) -> str:
+    """Return one tabular per table, for booktabs; `said` and `lacking` are comments.
+
+    `under` is printed below every tabular; see `to_markdown`.
+    """
     parts = ["% needs \\usepackage{booktabs}"]
     parts += [f"% {line}" for line in (*said, *(f"empty: {line}" for line in lacking))]
     for table in tables:
@@ -92,6 +126,8 @@ def to_latex(tables: Sequence[Table], said: Sequence[str], lacking: Sequence[str
             "", f"% {table.title}", f"\\begin{{tabular}}{{l{'c' * (len(head) - 1)}}}", "\\toprule",
             f"{' & '.join(head)} \\\\", "\\midrule", *rows, "\\bottomrule", "\\end{tabular}",
         ]  # fmt: skip
+        if under:
+            parts += ["", f"{{\\footnotesize {_latex_text(under)}}}"]
     return "\n".join(parts) + "\n"
 
 

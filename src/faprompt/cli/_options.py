@@ -30,6 +30,21 @@ Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     typer.Option(help="Of the image tower; auto is fp32 on a CPU, bf16 on a GPU."),
 ]
+FilePrecision = Annotated[
+    Optional[Literal["auto", "fp32", "bf16", "fp16"]],  # noqa: UP045
+    typer.Option(
+        help="Of the image tower; default: what the file says. auto is fp32 on a CPU, bf16 on a "
+        "GPU.",
+    ),
+]
+OnlyClasses = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        help="Only this class of every dataset; repeatable. Default: all, or what the file says.",
+    ),
+]
 Assignments = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="NAME=VALUE", help="Any hyper-parameter; repeatable."),

@@ -55,13 +55,6 @@ def pick_device(device: str) -> str:
     return device
 
 
-def pick_precision(precision: str, device: str) -> str:
-    """ "auto" is bf16 on a GPU, and fp32 on a CPU, where results are then exact."""
-    if precision != "auto":
-        return precision
-    return "bf16" if device.startswith("cuda") else "fp32"
-
-
 def pick_detector(
     *,
     model: str | None,
@@ -80,6 +73,7 @@ def pick_detector(
     Raises:
         ConfigError: both or parts of both were given.
     """
+    from faprompt.clip.backbone import pick_precision
     from faprompt.model_card import recorded_note
     from faprompt.model_folder import build_detector, load_detector
 

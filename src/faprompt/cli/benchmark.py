@@ -26,8 +26,9 @@ def benchmark(
         bool, typer.Option("--dry-run", help="Only say what would run and what is missing.")
     ] = False,
     measure: o.Measure = False,
+    classes: o.OnlyClasses = None,
     device: o.Device = "auto",
-    precision: o.Precision = "auto",
+    precision: o.FilePrecision = None,
     as_json: o.Json = False,
 ) -> None:
     """Compare methods: table.md, table.csv, table.tex and table.html in OUT.
@@ -36,11 +37,14 @@ def benchmark(
     when some cells failed or lack something: they are "-" in the tables, with the reason.
     """
     from faprompt.benchmark import build_plan, read_benchmark
+    from faprompt.benchmark.config import restrict_classes
     from faprompt.errors import ConfigError
 
     if measure and not dry_run:
         raise ConfigError("--measure belongs to --dry-run.")
-    plan = build_plan(read_benchmark(config), data_root=data_root)
+    asked = restrict_classes(read_benchmark(config), classes or ())
+    plan = build_plan(asked, data_root=data_root)
+    precision = precision or asked.precision
     if dry_run:
         tell_plan(plan, device, precision, measure=measure, as_json=as_json)
         return
@@ -53,13 +57,12 @@ def _run(
     plan: Plan, out: Path, work: Path, device: str, precision: str, *, as_json: bool
 ) -> tuple[CellResult, ...]:
     from faprompt.benchmark import run_benchmark, write_tables
-    from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
+    from faprompt.cli._terminal import note, pick_device, progress_bar
 
-    where = pick_device(device)
     found: dict[str, CellResult] = {}
     try:
         run_benchmark(
-            plan, work, device=where, precision=pick_precision(precision, where), notify=note,
+            plan, work, device=pick_device(device), precision=precision, notify=note,
             progress_bar=progress_bar, results=found,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -83,7 +86,8 @@ def tell_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_json
     from faprompt.benchmark import build_tables, describe_estimate, estimate, published_places
     from faprompt.benchmark import measure as measure_rates
     from faprompt.benchmark.estimate import absent_weights
-    from faprompt.cli._terminal import note, pick_device, pick_precision
+    from faprompt.cli._terminal import note, pick_device
+    from faprompt.clip.backbone import pick_precision
 
     rates = {}
     if measure:
@@ -92,17 +96,19 @@ def tell_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_json
             plan, device=where, precision=pick_precision(precision, where), notify=note
         )
     found = estimate(plan, rates)
-    places = published_places(build_tables(plan))
+    tables = build_tables(plan)
+    figures = sum(len(list(table.places())) for table in tables)
     cells = [
         _row(c.name, "missing" if c.missing else "would run", "; ".join(c.missing))
         for c in plan.cells
     ]
     weights = absent_weights(plan)
     if as_json:
+        places = published_places(tables)
         told = {"cells": cells, "places": places, "weights": weights, "estimate": asdict(found)}
         print(json.dumps(told, ensure_ascii=False))
         return
-    print(f"{plan.config.title}: {len(cells)} cells, {len(places)} figures")
+    print(f"{plan.config.title}: {len(cells)} cells, {figures} figures")
     for cell in cells:
         reason = f"  ({cell['reason']})" if cell["reason"] else ""
         print(f"  {cell['status']:<9}  {cell['cell']}{reason}")

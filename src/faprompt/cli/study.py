@@ -65,8 +65,9 @@ def study(
         bool, typer.Option("--dry-run", help="Only say what would run, and its time and disk.")
     ] = False,
     measure: o.Measure = False,
+    classes: o.OnlyClasses = None,
     device: o.Device = "auto",
-    precision: o.Precision = "auto",
+    precision: o.FilePrecision = None,
     as_json: o.Json = False,
 ) -> None:
     """Run a study: study.md, its tables and its figure (SVG, PNG, CSV) in OUT.
@@ -91,7 +92,7 @@ def study(
     config = read_study(name)
     changes = Changes(
         backbones=tuple(backbone or ()), datasets=tuple(dataset or ()), train_on=train_on,
-        seeds=tuple(seed or ()), epochs=epochs,
+        seeds=tuple(seed or ()), epochs=epochs, classes=tuple(classes or ()),
     )  # fmt: skip
     out = out or Path("faprompt-study") / config.name
     if config.complexity is not None:
@@ -129,10 +130,10 @@ def _benchmark(
     dry_run: bool,
     measure: bool,
     device: str,
-    precision: str,
+    precision: str | None,
     as_json: bool,
 ) -> None:
-    from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
+    from faprompt.cli._terminal import note, pick_device, progress_bar
     from faprompt.cli.benchmark import tell_plan
     from faprompt.study import build_study, run_galleries, run_spread, run_study
     from faprompt.study.galleries import describe_choice
@@ -140,6 +141,7 @@ def _benchmark(
     from faprompt.study.run import describe_sharing
 
     study = build_study(config, data_root=data_root, changes=changes)
+    precision = precision or study.plan.config.precision
     if dry_run:
         tell_plan(study.plan, device, precision, measure=measure, as_json=as_json)
         if not as_json and config.gallery is not None:
@@ -149,13 +151,12 @@ def _benchmark(
             if config.spread is not None:
                 print(describe_mapping(study.plan, config.spread))
         return
-    where = pick_device(device)
     run: Callable[..., StudyResult | SpreadResult | GalleryResult] = (
         run_galleries if config.gallery else run_spread if config.spread else run_study
     )
     result = run(
-        study, out, work=work, data_root=data_root, device=where,
-        precision=pick_precision(precision, where), notify=note, progress_bar=progress_bar,
+        study, out, work=work, data_root=data_root, device=pick_device(device),
+        precision=precision, notify=note, progress_bar=progress_bar,
     )  # fmt: skip
     written = {"beside": "sheets and a list for each dataset"} if config.gallery else {}
     _say(result.markdown, result.rows, out, as_json=as_json, **written)
@@ -175,10 +176,11 @@ def _costs(
     dry_run: bool,
     measure: bool,
     device: str,
-    precision: str,
+    precision: str | None,
     as_json: bool,
 ) -> None:
-    from faprompt.cli._terminal import note, pick_device, pick_precision
+    from faprompt.cli._terminal import note, pick_device
+    from faprompt.clip.backbone import pick_precision
     from faprompt.errors import ConfigError
     from faprompt.study import measure_costs, write_costs
     from faprompt.study.costs import dry_run_lines
@@ -202,7 +204,7 @@ def _costs(
         print(json.dumps({"runs": lines}) if as_json else "\n".join([config.title, *lines]))
         return
     where = pick_device(device)
-    exactness = pick_precision(precision, where)
+    exactness = pick_precision(precision or options.precision, where)
     costs = measure_costs(options, out, drawn=drawn, device=where, precision=exactness, notify=note)
     markdown = write_costs(config, costs, out, device=where, precision=exactness, drawn=drawn)
     _say(markdown, [asdict(cost) for cost in costs], out, as_json=as_json)

@@ -52,12 +52,14 @@ def train(
     tcp-v1, tcp-v2        adam 0.002, batch 8, 50 epochs, cosine
     filo                  adamw 0.001, batch 1, 20 epochs
     faprompt              adam 0.001, batch 8, 7 epochs
+    faprompt, first-upload  adam 0.001, batch 8, 15 epochs
     rd4ad                 adam 0.005, batch 16, 200 epochs
 
     patchcore and rd4ad are full-shot: they learn each class from its own normal pictures, by
     default those of the train split; masks are not needed.
     """
-    from faprompt.cli._terminal import note, pick_device, pick_precision, progress_bar
+    from faprompt.cli._terminal import note, pick_device, progress_bar
+    from faprompt.clip.backbone import pick_precision
     from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
     from faprompt.methods.registry import method_class, own_backbone

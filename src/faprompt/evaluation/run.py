@@ -26,6 +26,7 @@ from faprompt.evaluation.progress import ImageScore, Progress, picture_key, run_
 from faprompt.evaluation.reading import ReadSample, read_batches
 from faprompt.imaging.transform import resize_map
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
+from faprompt.model_card import recorded_note, recorded_preset
 from faprompt.records import AnomalyResult
 
 _SAVE_EVERY_S = 30.0
@@ -44,6 +45,7 @@ class Evaluation:
     curves: Mapping[str, Mapping[str, Curve]]
     images: tuple[ImageScore, ...]
     environment: Mapping[str, str]
+    preset: str | None = None  # of the method; None where the model does not record it
     root: Path = Path()  # of the dataset
     remarks: tuple[str, ...] = ()  # on the dataset, see `dataset_remarks`
     left_out_classes: tuple[str, ...] = ()  # classes of the dataset that were not selected
@@ -160,6 +162,7 @@ def evaluate(
         curves={name: group.curves for name, group in closed.items()},
         images=tuple(images),
         environment=about,
+        preset=recorded_preset(detector.description),
         root=dataset.root,
         remarks=dataset_remarks(dataset, facts),
         left_out_classes=dataset.left_out_classes,
@@ -170,7 +173,6 @@ def evaluate(
 def environment(detector: Detector) -> dict[str, str]:
     """What the figures were measured with; "note" where there is one to make of the preset."""
     import faprompt
-    from faprompt.model_card import recorded_note
 
     note = recorded_note(detector.description)
     return {

@@ -44,7 +44,9 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "dataset": evaluation.dataset,
         "model": evaluation.model,
         "method": evaluation.method,
+        "preset": evaluation.preset,
         "backbone": evaluation.backbone,
+        "precision": evaluation.environment["precision"],
         "resolution": evaluation.config.resolution,
         "classes": {name: _class_json(result) for name, result in evaluation.classes.items()},
         "left_out_classes": list(evaluation.left_out_classes),
@@ -113,6 +115,10 @@ def _remarks(evaluation: Evaluation) -> list[str]:
             " In brackets: 95 % intervals over pictures, from "
             f"{config.replicates} bootstrap replicates."
         )
+    lines[0] += (
+        f" Preset: {evaluation.preset or 'not recorded'}. Precision of the image tower: "
+        f"{evaluation.environment['precision']}."
+    )
     if "note" in evaluation.environment:
         lines += ["", f"{evaluation.method}: {evaluation.environment['note']}."]
     if evaluation.unreadable:

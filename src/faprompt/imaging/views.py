@@ -1,8 +1,7 @@
 """Altered copies of a batch of pictures, whose scores are averaged.
 
-Source: vl_test.py of hq-deng/AnoVL, through a written specification: small rotations and
-shifts by affine grids with reflected borders, a mirror image, grey, and quarter turns, all
-on pixels that are normalised already.
+Source: vl_test.py of hq-deng/AnoVL: small rotations and shifts by affine grids with reflected
+borders, a mirror image, grey, and quarter turns, all on pixels that are normalised already.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
 
 Paper: Zhou et al., AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly
 Detection, ICLR 2024. Facts from prompt_ensemble.py, train.py, test.py of
-zqhang/AnomalyCLIP at 45ed4dd, through a written specification. That code sums the maps of
-the layers it is told; the published results use the last one alone (its issue 82), which is
-the default here.
+zqhang/AnomalyCLIP at 45ed4dd. That code sums the maps of the layers it is told; the published
+results use the last one alone (issue 82 of that repository), which is the default here.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class AnomalyCLIP(PairMethod):
 
     name = "anomalyclip"
     config_class = AnomalyCLIPConfig
-    parameters_at_full_size = ParameterCount(43_008, 5_555_200)  # spec 4.7
+    parameters_at_full_size = ParameterCount(43_008, 5_555_200)
     presets = PRESETS
     recipes = dict.fromkeys(PRESETS, RECIPE)
     normal_words: Tensor

@@ -9,9 +9,9 @@ loss is focal plus Dice on each A_k. The authors' map is the sum over k; the mea
 alike and stays within 0..1.
 
 Paper: Chen et al., APRIL-GAN: A Zero-/Few-Shot Anomaly Classification and Segmentation
-Method for CVPR 2023 VAND Workshop Challenge. Facts from ByChelsea/VAND-APRIL-GAN, through
-a written specification. Their OpenAI weights run with the exact GELU, in both towers: the
-preset `paper` is meant for the backbone `ViT-L-14-336:gelu`, `common` for the plain name.
+Method for CVPR 2023 VAND Workshop Challenge. Facts from ByChelsea/VAND-APRIL-GAN.
+Their OpenAI weights run with the exact GELU, in both towers: the preset `paper` is meant for
+the backbone `ViT-L-14-336:gelu`, `common` for the plain name.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 
+Kind = Literal["training-free", "learned", "full-shot"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodConfig:
@@ -154,6 +156,17 @@ class Method(nn.Module):
     parameters_at_full_size: ClassVar[ParameterCount] = ParameterCount()  # on ViT-L/14@336
 
     config: MethodConfig
+
+    @classmethod
+    def kind(cls) -> Kind:
+        """Return how the method learns, derived from what the class writes.
+
+        "full-shot" where `full_shot` is set, "learned" where the class or a parent writes `loss`,
+        else "training-free".
+        """
+        if cls.full_shot:
+            return "full-shot"
+        return "training-free" if cls.loss is Method.loss else "learned"
 
     @property
     def layers(self) -> Sequence[int] | None:

@@ -7,10 +7,12 @@
     map           (coarse + refined) / 2, smoothed
 
 Paper: Zhu et al., Fine-grained Abnormality Prompt Learning for Zero-shot Anomaly
-Detection, ICCV 2025. Facts from FAPrompt.py, train.py, test.py of mala-lab/FAPrompt at
-7e9d9d2, through a written specification; the implementation is our own.
-Where code and paper part, each difference is an option; `preset` gathers them. The modules
-of the paper's ablation (tables 15 and 16) are presets too; its Base is method `anomalyclip`.
+Detection, ICCV 2025. Facts about the public code are about FAPrompt.py, train.py, test.py and
+loss.py of mala-lab/FAPrompt at 7e9d9d2; the implementation is our own.
+Each difference between the paper and that code is an option. Preset `paper` sets them as the
+paper describes the method, `official` as the code computes it, `first-upload` as the code of
+16 July 2025 did; docs/faprompt.md lists them. The modules of the paper's ablation (Tables 15
+and 16) are presets too; its Base is method `anomalyclip`.
 """
 
 from __future__ import annotations
@@ -60,7 +62,10 @@ DEAD_PROJECTION_WIDTH = 896  # MaPLe's leftover layers, in every reference check
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FAPromptConfig(MethodConfig):
-    """All constants of FAPrompt. Sources: [B.1] appendix, [C] public code, [7.x] our spec."""
+    """All constants of FAPrompt.
+
+    Sources: [B.1] is that section of the paper's appendix, [C] the public code (see above).
+    """
 
     sigma_px: float = 10.0  # [B.1], [C]
     prompts: int = 10  # K [B.1]
@@ -74,16 +79,17 @@ class FAPromptConfig(MethodConfig):
     abnormal_word: str = "damaged"  # [C]
     temperature: float = CLIP_AD_TEMPERATURE  # [C]
     coarse_share: float = 2 / 3  # of the two map maxima in the image score [C]
-    selection: Selection = "topk"  # "first" in the released code [7.1]
-    rank_by: RankBy = "similarity"  # "probability" in the code's index computation [7.6]
-    image_cross_entropy: bool = False  # the release adds it to the focal term [7.2]
-    focal_as_logit: bool = False  # the release puts the score through a sigmoid again [7.3]
-    round_deep_to_half: bool = False  # the release rounds D to fp16 at insertion [7.14]
+    selection: Selection = "topk"  # Algorithm 1, step 9; "first" in train.py and test.py
+    rank_by: RankBy = "similarity"  # Algorithm 1, step 9; "probability" in train.py and test.py
+    image_cross_entropy: bool = False  # train.py adds it to the focal term
+    focal_as_logit: bool = False  # loss.py, FocalLoss_img, puts the score through a sigmoid again
+    round_deep_to_half: bool = False  # the code rounds D to fp16 where it is inserted
     coarse_weight: float = 1.0  # of the local losses [C]
     refined_weight: float = 0.5  # [C]
     orthogonal_weight: float = 0.1  # [C]
     prior_weight: float = 1.0  # [C]
-    long_deep_prompts: Literal["refuse", "overwrite"] = "refuse"  # length beyond E, spec 11
+    # where deep_length is above normal_tokens; the code overwrites the words behind them
+    long_deep_prompts: Literal["refuse", "overwrite"] = "refuse"
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
@@ -120,6 +126,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dap": {"prompts": 1},
     "dap-without-prior": {"prompts": 1, "prior_weight": 0.0},
 }
+# The public code as first uploaded (16 July 2025): one abnormal token a prompt, and the cross
+# entropy was logged without a share in the gradient. All else as in `official`.
+PRESETS["first-upload"] = PRESETS["official"] | {
+    "abnormal_tokens": 1,
+    "image_cross_entropy": False,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +161,7 @@ def count_parameters(
     """Parameters of FAPrompt, both ways: 4,100,064 and 9,612,256 at the paper's size.
 
     The difference is (d-1) layers Linear(width, 896) inherited from MaPLe through
-    AnomalyCLIP: registered, saved and counted, called by no forward pass (spec 9).
+    AnomalyCLIP: registered, saved and counted by FAPrompt.py, called by no forward pass.
     """
     hidden = embed_dim * config.patches // 16
     prompt_vectors = config.normal_tokens + config.prompts * config.abnormal_tokens
@@ -167,6 +179,7 @@ class FAPrompt(Method):
     config_class = FAPromptConfig
     parameters_at_full_size = count_parameters(FAPromptConfig())
     presets: ClassVar = PRESETS
+    recipes: ClassVar = {"first-upload": {"epochs": 15}}  # the default of that upload's train.py
 
     def __init__(self, config: FAPromptConfig, backbone: Backbone) -> None:
         super().__init__()
@@ -248,7 +261,12 @@ class FAPrompt(Method):
         )
 
     def loss(self, output: FAPromptOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """The terms of spec 5, weighted; `image_cross_entropy` is there only where asked for."""
+        """Return the weighted terms; see `Method.loss`.
+
+        "local" is focal and Dice of both maps, "image_focal" the focal loss of the score,
+        "orthogonal" Eq. 2, "prior" Eq. 5, "image_cross_entropy" of the logits where it is asked
+        for. Source: Algorithm 1, steps 5, 13, 17 and 18; forms and weights: train.py, loss.py.
+        """
         config = self.config
         size = (mask.shape[-2], mask.shape[-1])
         terms = {

@@ -11,7 +11,7 @@ as scipy does, like the official code's and all of ours; anomalib takes the near
 line is ours: it keeps every order and brings distances into 0..1.
 
 Paper: Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022. Facts from
-amazon-science/patchcore-inspection through a written specification (section 6).
+amazon-science/patchcore-inspection.
 """
 
 from __future__ import annotations

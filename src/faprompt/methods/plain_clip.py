@@ -11,7 +11,7 @@ and `map_layers=6,12,18,24` are the other candidates. A third party got the publ
 figures of CLIP without `ln_post`; `common` has it, as CLIP itself does.
 
 Source: Radford et al., CLIP (ICML 2021); Zhou et al., AnomalyCLIP (ICLR 2024), baselines, and
-issues 25 and 76 of zqhang/AnomalyCLIP, through a written specification.
+issues 25 and 76 of zqhang/AnomalyCLIP.
 """
 
 from __future__ import annotations

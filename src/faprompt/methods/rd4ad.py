@@ -9,7 +9,7 @@ Bottleneck, decoder and loss are anomalib's; the bottleneck has the official bas
 and not anomalib's default. The division is ours: it brings the sum into 0..1.
 
 Paper: Deng and Li, Anomaly Detection via Reverse Distillation from One-Class Embedding, CVPR
-2022. Facts from hq-deng/RD4AD through a written specification (section 7).
+2022. Facts from hq-deng/RD4AD.
 """
 
 from __future__ import annotations

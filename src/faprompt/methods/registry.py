@@ -43,10 +43,6 @@ METHODS: dict[str, type[Method]] = {
     "patchcore": PatchCore,
     "rd4ad": RD4AD,
 }
-KINDS = {
-    **dict.fromkeys(("clip", "clip-ac", "winclip", "anovl"), "training-free"),
-    **dict.fromkeys(("patchcore", "rd4ad"), "full-shot"),
-}
 PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that are bound to no other; they run on any
 PAPER, COMMON = "paper", "common"
 
@@ -64,7 +60,7 @@ def describe_methods() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "kind": KINDS.get(name, "learned"),
+            "kind": cls.kind(),
             "presets": list(presets_of(name)),
             "backbones": {
                 preset: preset_backbone(name, preset) or PAPERS_BACKBONE

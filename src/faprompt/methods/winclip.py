@@ -11,8 +11,7 @@ added, for patches and for windows; where they come by class, of those of the pi
 
 Paper: Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation,
 CVPR 2023. There is no official code; facts from mala-lab/WinCLIP (sentences, temperature,
-tiles) and zqhang/Accurate-WinCLIP-pytorch (maps; preset "code"), through a written
-specification.
+tiles) and zqhang/Accurate-WinCLIP-pytorch (maps; preset "code").
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def run_galleries(
     work: Path | None = None,
     data_root: Path | None = None,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str = "",
     notify: Callable[[str], None] | None = None,
     progress_bar: ProgressBar = silent_bar,
 ) -> GalleryResult:

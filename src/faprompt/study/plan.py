@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.benchmark import Plan, build_plan, parse_benchmark
-from faprompt.benchmark.config import known_datasets
+from faprompt.benchmark.config import known_datasets, restrict_classes
 from faprompt.benchmark.plan import Column
 from faprompt.benchmark.protocol import group_of
 from faprompt.config import from_mapping, to_mapping
@@ -42,6 +42,7 @@ class Changes:
     train_on: str = ""
     seeds: tuple[int, ...] = ()
     epochs: int | None = None
+    classes: tuple[str, ...] = ()  # of every dataset
 
 
 def build_study(
@@ -63,6 +64,7 @@ def build_study(
     values["methods"] = [_entry(points, changes.train_on) for points in runs.values()]
     values.setdefault("title", config.title)
     benchmark = parse_benchmark(values, base=config.base, what=f"study {config.name}")
+    benchmark = restrict_classes(benchmark, changes.classes)
     plan = build_plan(benchmark, data_root=data_root)
     order = {id(source): place for place, source in enumerate(plan.sources)}
     cells = sorted(plan.cells, key=lambda cell: order[id(cell.source)])  # see `SharedFeatures`
@@ -112,7 +114,7 @@ def _entry(points: Sequence[Point], train_on: str) -> dict[str, Any]:
             entry["train_on"] = train_on
     printed = next((point for point in points if point.published_as), None)
     if printed is None:  # no such setting in the paper, so nothing stands beside it
-        return entry | {"setting": f"unpublished {first.label}"}
+        return entry | {"published": False}
     return entry | {"published_as": printed.published_as, "setting": printed.setting}
 
 

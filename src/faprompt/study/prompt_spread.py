@@ -86,7 +86,7 @@ def run_spread(
     work: Path | None = None,
     data_root: Path | None = None,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str = "",
     notify: Callable[[str], None] | None = None,
     progress_bar: ProgressBar = silent_bar,
 ) -> SpreadResult:

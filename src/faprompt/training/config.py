@@ -19,7 +19,10 @@ WORK_OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How prompts are trained. Sources: [B.1] appendix, [C] public code, [Dassl], [ours].
+    """How prompts are trained.
+
+    Sources: [B.1] is that section of the paper's appendix, [C] train.py of mala-lab/FAPrompt at
+    7e9d9d2, [Dassl] KaiyangZhou/Dassl.pytorch; [ours] is of this project.
 
     The defaults are FAPrompt's; what other methods want is in `Method.recipes`, see `recipes`.
     A run resumes only with the same values, those of `WORK_OPTIONS` excepted; the epochs that
