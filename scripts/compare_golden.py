@@ -27,7 +27,7 @@ def main() -> int:
             faults += 1
         for key, (difference, tolerance) in found.items():
             verdict = "ok" if difference <= tolerance else "TOO FAR"
-            print(f"{name:<20} {key:<44} {difference:.1e} of {tolerance:.0e}  {verdict}")
+            print(f"{name:<20} {key:<44} {difference:.1e} of {tolerance:.1e}  {verdict}")
             faults += difference > tolerance
     print(f"{faults} of the stages differ" if faults else "all stages agree")
     return 1 if faults else 0

@@ -9,6 +9,7 @@ import torch
 import faprompt
 from faprompt.metrics import auroc
 from faprompt.model_folder import bundled_folder, list_models, read_config
+from tests.helpers import export
 from tests.helpers.shared import shared_data
 
 PICTURES = sorted((Path(__file__).resolve().parents[1] / "examples" / "pictures").glob("*.jpg"))
@@ -56,6 +57,18 @@ def test_the_tensor_door_takes_any_size_the_patch_divides(detector):
     with torch.no_grad():
         scores, score_maps = detector(torch.zeros(2, 3, 128, 192))
     assert scores.shape == (2,) and score_maps.shape == (2, 128, 192)
+
+
+def test_it_exports_in_a_fresh_process_for_any_number_of_pictures(detector):
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randn(3, 3, 128, 128, generator=draw)
+    cold = faprompt.load_detector("tiny")
+    program = export.export_cold(cold, pixels[:2])
+    export.assert_equal_after_export(program, cold, detector, pixels)
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    ours, wanted = cold.predict(picture), detector.predict(picture)
+    assert ours.score == pytest.approx(wanted.score, abs=1e-6)
+    np.testing.assert_allclose(ours.score_map, wanted.score_map, rtol=0, atol=1e-6)
 
 
 def test_bf16_ranks_real_pictures_as_fp32_does(detector):

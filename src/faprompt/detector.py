@@ -113,7 +113,8 @@ class Detector(nn.Module):
 
         Args:
             pixels: (B, 3, H, W) float, normalised; H and W multiples of the patch size.
-            class_names: what each picture shows, for methods that ask; None is fine.
+            class_names: what each picture shows, for methods that ask, or one name for all;
+                None is fine.
 
         Returns:
             scores (B,) and maps (B, H, W), both in 0..1; maps are smoothed.
@@ -149,7 +150,7 @@ class Detector(nn.Module):
             features = self.method.encode_image(self.backbone, pixels)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
         if self.method.uses_class_names:
-            own = None if self.class_name is None else [self.class_name] * len(pixels)
+            own = None if self.class_name is None else [self.class_name]
             options["class_names"] = own if class_names is None else class_names
         return features, self.method(features, self.backbone.text, **options)
 

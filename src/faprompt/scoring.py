@@ -208,15 +208,20 @@ def render_map(
         (B, height, width) float32 in [0, 1].
     """
     height, width = model_size if image_size is None else image_size
-    left = _axis_matrix(grid.shape[-2], model_size[0], height, float(sigma_px))
-    right = _axis_matrix(grid.shape[-1], model_size[1], width, float(sigma_px))
-    left, right = left.to(grid.device), right.to(grid.device)
+    sides = zip(grid.shape[-2:], model_size, (height, width), strict=True)
+    left, right = (
+        torch.from_numpy(_axis_matrix(*side, float(sigma_px))).to(grid.device) for side in sides
+    )
     return (left @ grid.float() @ right.T).clamp(0, 1)
 
 
 @lru_cache(maxsize=256)
-def _axis_matrix(patches: int, model_px: int, out_px: int, sigma_px: float) -> Tensor:
-    """(out_px, patches): upsample, smooth and resize along one axis. A cache of constants."""
+def _axis_matrix(patches: int, model_px: int, out_px: int, sigma_px: float) -> np.ndarray:
+    """(out_px, patches) float32: upsample, smooth and resize along one axis.
+
+    What is kept is an array: a tensor made while a model is exported or compiled is a
+    stand-in without values, and would be handed to every later call.
+    """
     from scipy.ndimage import gaussian_filter1d
 
     matrix = _bilinear_matrix(patches, model_px)
@@ -226,8 +231,7 @@ def _axis_matrix(patches: int, model_px: int, out_px: int, sigma_px: float) -> T
         )
     if out_px != model_px:
         matrix = _bilinear_matrix(model_px, out_px) @ matrix
-    with torch.inference_mode(False):  # cached: a later caller may want gradients through it
-        return torch.from_numpy(matrix.astype(np.float32))
+    return matrix.astype(np.float32)
 
 
 def _bilinear_matrix(source: int, target: int) -> np.ndarray:

@@ -21,7 +21,7 @@ class TestGrowing:
     def test_every_sentence_is_a_branch(self, sentences):
         tree = grow_tree(sentences)
         for sentence, end in zip(sentences, tree.ends.tolist(), strict=True):
-            seen = tree.sees[end].nonzero()[:, 0]
+            seen = tree.sees[end].nonzero()[0]
             order = tree.depth[seen].argsort()
             assert tree.ids[seen[order]].tolist() == sentence
             assert tree.depth[seen[order]].tolist() == list(range(len(sentence)))

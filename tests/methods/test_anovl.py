@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
+from faprompt.imaging import views
 from faprompt.imaging.views import altered_views
 from faprompt.methods import anovl
 from faprompt.methods.registry import build_method, preset_config
@@ -23,11 +24,15 @@ class AnoVLSuite(TrainingFreeSuite):
 
 
 class TestSuite(AnoVLSuite):
-    pass
+    def test_exported_before_any_prediction_it_gives_the_same(self, monkeypatch):
+        monkeypatch.setattr(views, "ANGLES", views.ANGLES[:1])  # of each kind of view one is enough
+        monkeypatch.setattr(views, "SHIFTS", views.SHIFTS[:1])
+        super().test_exported_before_any_prediction_it_gives_the_same()
 
 
 class TestSuiteOfTheAdapter(AnoVLSuite):
     options = {"adapt_steps": 2, "views": False, "value_blocks": 1}
+    exports = "none"  # it trains while it scores
 
 
 def see(method, count=2, seed=0):

@@ -7,6 +7,7 @@ import torch
 
 from faprompt.config import to_mapping
 from faprompt.data import Dataset
+from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig, evaluate
 from faprompt.imaging.transform import Transform
@@ -17,7 +18,7 @@ from faprompt.training.config import TrainingConfig
 from faprompt.training.loop import train
 from faprompt.training.run import epoch_order
 from tests.evaluation import toys
-from tests.helpers import small
+from tests.helpers import export, small
 
 
 def overhear(monkeypatch, cls, name, place):
@@ -134,3 +135,27 @@ def test_methods_that_do_not_ask_are_not_told(dataset):
     images = [small.picture()]
     named = detector.predict_batch(images, class_names=["nut"])
     assert named[0].score == detector.predict_batch(images)[0].score
+
+
+@pytest.mark.parametrize("name", ["clip", "coop", "cocoop", "tcp-v1", "filo"])
+def test_one_name_is_of_all_pictures(name):
+    method = small.method(name, **({"context_tokens": 2} if name == "filo" else {})).eval()
+    fixed = Detector(small.backbone(), method, name=name, class_name="pill")
+    plain = Detector(small.backbone(), method, name=name)
+    with torch.no_grad():
+        wanted = plain(small.pixels(3), class_names=["pill"] * 3)
+        other = plain(small.pixels(3), class_names=["screw"] * 3)
+        for found in (fixed(small.pixels(3)), plain(small.pixels(3), class_names=["pill"])):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert (other[1] - wanted[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["clip", "cocoop", "tcp-v1"])
+def test_a_detector_of_one_class_exports_before_any_prediction(name):
+    """Its sentences are encoded for the first time in the export, and again after it."""
+    cold, rival = (
+        Detector(small.backbone(), small.method(name).eval(), name=name, class_name="pill")
+        for _ in range(2)
+    )
+    program = export.export_cold(cold.requires_grad_(False), small.pixels(2))
+    export.assert_equal_after_export(program, cold, rival, small.pixels(5))

@@ -87,7 +87,7 @@ class BlipTextTower(TextTower):
 
     def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
         """See `TextTower.encode_prefix`; the vectors are kept as they are."""
-        self._check_length(len(prefix))
+        self._check_length(prefix.shape[0])
         return EncodedPrefix(prefix)
 
     def encode(
@@ -101,7 +101,7 @@ class BlipTextTower(TextTower):
 
         Vectors of each prompt's own may be written over the prefix here, since nobody shares it.
         """
-        before = prefix.vectors.expand(len(suffixes), -1, -1)
+        before = prefix.vectors.expand(suffixes.shape[0], -1, -1)
         vectors = torch.cat([before, suffixes], dim=1)
         length = vectors.shape[1]
         self._check_length(length)

@@ -45,7 +45,7 @@ class DeepPrompts:
 
     def for_layer(self, layer: int) -> Tensor | None:
         """(t, width) to write before `layer` (from 1), or None where nothing is written."""
-        if not 2 <= layer < 2 + len(self.vectors):
+        if not 2 <= layer < 2 + self.vectors.shape[0]:
             return None
         matrix = self.vectors[layer - 2]
         return matrix.half().to(matrix.dtype) if self.round_to_half else matrix
@@ -81,13 +81,13 @@ class EncodedPrefix:
     @property
     def length(self) -> int:
         """P, the number of positions it takes."""
-        return len(self.vectors)
+        return self.vectors.shape[0]
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """The suffixes' keys and values (N, heads, S, head width) of a layer, its own in front."""
         own = (self.keys[layer - 1], self.values[layer - 1])
         k, v = (
-            torch.cat([shared.expand(len(theirs), -1, -1, -1), theirs], dim=2)
+            torch.cat([shared.expand(theirs.shape[0], -1, -1, -1), theirs], dim=2)
             for shared, theirs in zip(own, (keys, values), strict=True)
         )
         return k, v
@@ -116,9 +116,10 @@ class TextTower(nn.Module):
     def encode_tokens(self, ids: Tensor) -> Tensor:
         """Plain text: (N, L) ids, zero-padded after the end token -> (N, D), not normalised."""
         end = self.find_end(ids)
-        longest = int(end.max()) + 1
+        if not torch.compiler.is_compiling():  # an export sees no values
+            ids = ids[:, : int(end.max()) + 1]
         empty = self.encode_prefix(self.token_embedding.weight.new_zeros(0, self.spec.width))
-        return self.encode(empty, self.embed_tokens(ids[:, :longest]), end)
+        return self.encode(empty, self.embed_tokens(ids), end)
 
     def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
         """Run the shared beginning of some prompts once.
@@ -130,7 +131,7 @@ class TextTower(nn.Module):
         Raises:
             ValueError: the prefix is longer than the context.
         """
-        length = len(prefix)
+        length = prefix.shape[0]
         self._check_length(length)
         stream = (prefix + self.positional_embedding[:length])[None]
         keys: list[Tensor] = []
@@ -208,11 +209,12 @@ class TextTower(nn.Module):
         """
         device = self.positional_embedding.device
         ids, depth, sees, ends = (
-            values.to(device) for values in (tree.ids, tree.depth, tree.sees, tree.ends)
+            torch.from_numpy(values).to(device)
+            for values in (tree.ids, tree.depth, tree.sees, tree.ends)
         )
         self._check_length(prefix.length + int(tree.depth.max()) + 1)
         vectors = self.embed_tokens(ids) + self.positional_embedding[prefix.length + depth]
-        mask = torch.cat([sees.new_ones(len(ids), prefix.length), sees], dim=1)
+        mask = torch.cat([sees.new_ones(ids.shape[0], prefix.length), sees], dim=1)
         stream = vectors[None]
         blocks = self.transformer.resblocks
         for number, block in enumerate(blocks, start=1):
@@ -247,7 +249,7 @@ def overwrite(
     start, stop = max(1, first), min(1 + matrix.shape[-2], first + stream.shape[1])
     if start >= stop:
         return stream
-    written = matrix[..., start - 1 : stop - 1, :].to(stream.dtype).expand(len(stream), -1, -1)
+    written = matrix[..., start - 1 : stop - 1, :].to(stream.dtype).expand(stream.shape[0], -1, -1)
     return torch.cat([stream[:, : start - first], written, stream[:, stop - first :]], dim=1)
 
 

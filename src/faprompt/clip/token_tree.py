@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +22,13 @@ class TokenTree:
 
     ids (T,) int64 and depth (T,) int64 from 0; sees (T, T) bool, a token's own branch up to
     itself; ends (N,) int64, each sentence's last token. sentences: the rows it was made of.
+    Arrays, because trees are kept: a tensor made during an export has no values.
     """
 
-    ids: Tensor
-    depth: Tensor
-    sees: Tensor
-    ends: Tensor
+    ids: np.ndarray
+    depth: np.ndarray
+    sees: np.ndarray
+    ends: np.ndarray
     sentences: tuple[tuple[int, ...], ...]
 
 
@@ -45,15 +45,14 @@ def grow_tree(sentences: Sequence[Sequence[int]]) -> TokenTree:
     for row in rows:
         for stop in range(1, len(row) + 1):
             places.setdefault(row[:stop], len(places))
-    with torch.inference_mode(False):  # it may be kept, and train prompts later
-        sees = torch.eye(len(places), dtype=torch.bool)
-        for branch, place in places.items():
-            if len(branch) > 1:
-                sees[place] |= sees[places[branch[:-1]]]
-        return TokenTree(
-            ids=torch.tensor([branch[-1] for branch in places]),
-            depth=torch.tensor([len(branch) - 1 for branch in places]),
-            sees=sees,
-            ends=torch.tensor([places[row] for row in rows]),
-            sentences=rows,
-        )
+    sees = np.eye(len(places), dtype=bool)
+    for branch, place in places.items():
+        if len(branch) > 1:
+            sees[place] |= sees[places[branch[:-1]]]
+    return TokenTree(
+        ids=np.array([branch[-1] for branch in places], np.int64),
+        depth=np.array([len(branch) - 1 for branch in places], np.int64),
+        sees=sees,
+        ends=np.array([places[row] for row in rows], np.int64),
+        sentences=rows,
+    )

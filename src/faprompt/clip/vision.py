@@ -184,7 +184,7 @@ class VisionTower(nn.Module):
         patches = visual.conv1(pixels.float())
         grid = (patches.shape[-2], patches.shape[-1])
         patches = patches.flatten(2).mT  # (B, N, width)
-        first = visual.class_embedding.expand(len(pixels), 1, -1)
+        first = visual.class_embedding.expand(pixels.shape[0], 1, -1)
         tokens = torch.cat([first, patches], dim=1)
         table = position_table(visual.positional_embedding, grid, position_filter)
         return visual.ln_pre(tokens + table), grid
@@ -214,9 +214,12 @@ class VisionTower(nn.Module):
         blocks = self.visual.transformer.resblocks
         places = window_places(grid, side).to(stream.device)
         found = []
-        for part in places.split(max(1, WINDOWS_AT_ONCE // len(stream))):
+        together = WINDOWS_AT_ONCE  # of each picture, where an export leaves their number open
+        if not torch.compiler.is_compiling():
+            together = max(1, WINDOWS_AT_ONCE // stream.shape[0])
+        for part in places.split(together):
             patches = stream[:, 1:][:, part]  # (B, windows, side * side, width)
-            first = stream[:, None, :1].expand(-1, len(part), -1, -1)
+            first = stream[:, None, :1].expand(-1, part.shape[0], -1, -1)
             tokens = torch.cat([first, patches], dim=2).flatten(0, 1)
             for number, block in enumerate(blocks, start=1):
                 _, tokens, _ = _step(
@@ -224,7 +227,7 @@ class VisionTower(nn.Module):
                     dtype=self.compute_dtype,
                 )  # fmt: skip
             found.append(self._project_class(tokens[:, 0], class_ln_post))
-        return torch.cat([tokens.unflatten(0, (len(stream), -1)) for tokens in found], dim=1)
+        return torch.cat([tokens.unflatten(0, (stream.shape[0], -1)) for tokens in found], dim=1)
 
     def _project_class(self, token: Tensor, ln_post: bool) -> Tensor:
         token = self.visual.ln_post(token.float()) if ln_post else token.float()
@@ -273,7 +276,7 @@ def position_table(
     Returns:
         (1 + rows*columns, width), align_corners False; the stored table is never overwritten.
     """
-    side = round((len(table) - 1) ** 0.5)
+    side = round((table.shape[0] - 1) ** 0.5)
     if grid == (side, side):
         return table
     square = table[1:].T.reshape(1, -1, side, side)

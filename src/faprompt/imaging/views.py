@@ -44,7 +44,7 @@ def _move(pixels: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     """Sample at `matrix` @ (x, y, 1), in units of half the picture."""
     from torch.nn import functional
 
-    theta = pixels.new_tensor(matrix).expand(len(pixels), 2, 3)
+    theta = pixels.new_tensor(matrix).expand(pixels.shape[0], 2, 3)
     grid = functional.affine_grid(theta, list(pixels.shape), align_corners=True)
     return functional.grid_sample(
         pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=True

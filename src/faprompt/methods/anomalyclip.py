@@ -101,7 +101,7 @@ class AnomalyCLIP(PairMethod):
             (self.abnormal_context, self.abnormal_words),
         ):
             contexts = context.reshape(-1, *context.shape[-2:])  # one, or the ensemble's K
-            rows.append(encode_prompts(text, start, contexts, words, len(words) - 1, deep))
+            rows.append(encode_prompts(text, start, contexts, words, words.shape[0] - 1, deep))
         return torch.cat(rows)
 
     def text_pair(

@@ -147,7 +147,7 @@ class AnoVL(SentenceMethod):
         score = self.chance(image, pair).mean(dim=1)
         tokens = features.patch_tokens[max(features.patch_tokens)]
         if self.config.adapt_steps:
-            names = self.name_classes(class_names, len(tokens))
+            names = self.name_classes(class_names, tokens.shape[0])
             adapted = [self.adapt(x, text, name) for x, name in zip(tokens, names, strict=True)]
             tokens = torch.stack(adapted)
         grid = grid_map(self.chance(tokens, pair), features.grid)

@@ -34,11 +34,12 @@ class ClassNameMethod(Method):
         return False
 
     def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
-        """What each of `count` pictures shows, in words."""
+        """What each of `count` pictures shows, in words; a single name is of all of them."""
         asked = class_names if self.config.use_class_names else None
         word, raw = self.config.class_word, self.raw_class_names
         names = name_pictures(asked, count, otherwise=word, raw=raw)
-        return [self.shared_names.get(name, name) for name in names]
+        names = [self.shared_names.get(name, name) for name in names]
+        return names * count if len(names) == 1 < count else names
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -59,20 +60,22 @@ class ClassNameMethod(Method):
 def number_classes(
     known: Sequence[str],
     class_names: Sequence[str] | None,
-    count: int,
     *,
     each: str,
     nothing: str,
     advice: str,
 ) -> list[int]:
-    """Which of the known classes each of `count` pictures shows; the only one, where untold.
+    """Number the class each picture shows; the only one, where untold.
 
     Args:
         known: classes; at least one.
-        class_names: one a picture, or None.
+        class_names: one a picture, or one that all of them show, or None.
         each: what there is, such as "patchcore has a model for each".
         nothing: what is lacking of others, such as "patchcore has learned nothing".
         advice: what to do about it.
+
+    Returns:
+        One number a name; a single one is of all pictures.
 
     Raises:
         ConfigError: a class is not known, or is not told where there are several.
@@ -83,7 +86,7 @@ def number_classes(
             f"{each} of {len(known)} classes and was not told "
             f"which these pictures show; say it by --class-name. Known: {shown}."
         )
-    names = [known[0]] * count if class_names is None else list(class_names)
+    names = [known[0]] if class_names is None else list(class_names)
     strange = sorted(set(names) - set(known))
     if strange:
         raise ConfigError(

@@ -76,9 +76,13 @@ class CoCoOp(ClassPromptMethod):
         class_names: Sequence[str] | None,
     ) -> TextPair:
         """Two prompts an image, (B, 2, D)."""
-        names, places = distinct(self.name_classes(class_names, len(features.class_token)))
+        count = features.class_token.shape[0]
+        names, places = distinct(self.name_classes(class_names, 1))  # untold, or one name: of all
         start = self.static_text(text) if static is None else static
-        words, end = (table[places] for table in self.encode_words(text, names))
+        words, end = (
+            table[places].expand(count, *table.shape[1:])
+            for table in self.encode_words(text, names)
+        )
         contexts = self.learner(features.class_token).repeat_interleave(2, dim=0)  # both states
         encoded = encode_prompts(text, start, contexts, words.flatten(0, 1), end.flatten())
         return TextPair(encoded.unflatten(0, (-1, 2)))

@@ -233,7 +233,7 @@ class FAPrompt(Method):
         refined_text = (
             self.prompts.encode_refined(text, first.prefix, prior)
             if config.refine
-            else first.abnormal_text.expand(len(patches), -1, -1)
+            else first.abnormal_text.expand(patches.shape[0], -1, -1)
         )  # (B, K, D)
         refined_prototype = unit(refined_text.mean(dim=1))
         pair = torch.stack([normal.expand_as(refined_prototype), refined_prototype], dim=1)
@@ -314,8 +314,8 @@ class FAPrompt(Method):
         """The patches selected (B, M), and the prior psi makes of them (B, width)."""
         config = self.config
         if self.prior is None:
-            nothing = torch.empty(len(patches), 0, dtype=torch.int64, device=patches.device)
-            return nothing, patches.new_zeros(len(patches), self.prompts.width)
+            nothing = torch.empty(patches.shape[0], 0, dtype=torch.int64, device=patches.device)
+            return nothing, patches.new_zeros(patches.shape[0], self.prompts.width)
         selected = select_patches(
             similarity,
             coarse,

@@ -240,7 +240,7 @@ class FiLo(ClassNameMethod):
     ) -> FiLoOutput:
         """See `Method.forward`. Features without pixels, as in training, are not grounded."""
         config, adapted = self.config, self.adapter(features.class_token)
-        names = self.name_classes(class_names, len(adapted))
+        names = self.name_classes(class_names, adapted.shape[0])
         seen = self._seen(features.class_token, adapted)
         look = partial(self._look, features, self._project(features), text, seen)
         boxes = self._find_boxes(features, names)

@@ -108,13 +108,11 @@ class FullShotMethod(Method):
             ConfigError: the class of a picture is not among those that were learned, or is
                 not told where there are several.
         """
-        numbers = torch.tensor(self.choose(class_names, len(features.class_token)))
-        groups = {int(number): (numbers == number).nonzero()[:, 0] for number in numbers.unique()}
-        if len(groups) == 1:
-            (number,) = groups
-            output = self.score_class(self.models[number], features)
+        numbers = self.choose(class_names)
+        if len(set(numbers)) == 1:
+            output = self.score_class(self.models[numbers[0]], features)
         else:
-            output = self._join(features, groups)
+            output = self._join(features, torch.tensor(numbers))
         if not with_prompt_scores:
             return output
         return MethodOutput(
@@ -123,19 +121,20 @@ class FullShotMethod(Method):
             prompt_scores=output.score[:, None],
         )
 
-    def choose(self, class_names: Sequence[str] | None, count: int) -> list[int]:
-        """The number of the model of each of `count` pictures; errors as in `forward`."""
+    def choose(self, class_names: Sequence[str] | None) -> list[int]:
+        """The number of each picture's model, or one for all; errors as in `forward`."""
         known = self.config.classes
         if not known:
             raise ConfigError(f"{self.name} has learned no class yet; train it first.")
         return number_classes(
-            known, class_names, count,
+            known, class_names,
             each=f"{self.name} has a model for each", nothing=f"{self.name} has learned nothing",
             advice="Train on their normal pictures",
         )  # fmt: skip
 
-    def _join(self, features: ImageFeatures, groups: dict[int, torch.Tensor]) -> MethodOutput:
+    def _join(self, features: ImageFeatures, numbers: torch.Tensor) -> MethodOutput:
         """Outputs of several models, in the order of the pictures."""
+        groups = {int(number): (numbers == number).nonzero()[:, 0] for number in numbers.unique()}
         outputs = [
             self.score_class(self.models[number], _only(features, rows.to(_device(features))))
             for number, rows in groups.items()

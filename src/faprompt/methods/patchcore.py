@@ -171,7 +171,7 @@ class PatchCore(FullShotMethod):
         scorer = self._scorer(model.patches)
         flat = scorer.reshape_embedding(embedding)
         found, places = scorer.nearest_neighbors(flat, n_neighbors=1)
-        distances, places = (values.reshape(len(embedding), -1) for values in (found, places))
+        distances, places = (values.reshape(embedding.shape[0], -1) for values in (found, places))
         score = scorer.compute_anomaly_score(distances, places, flat)
         grid = distances.reshape(-1, rows, columns)
         return MethodOutput(

@@ -160,10 +160,10 @@ class ReferenceMemory(nn.Module):
                 are several.
         """
         scales = by_scale(features)
-        count = len(features.class_token)
-        numbers = torch.tensor(self._choose(class_names, count, method))
-        if len(numbers.unique()) == 1:
-            return self._distances(int(numbers[0]), scales, features.grid)
+        chosen = self._choose(class_names, method)
+        if len(set(chosen)) == 1:
+            return self._distances(chosen[0], scales, features.grid)
+        numbers = torch.tensor(chosen)
         groups = [(numbers == number).nonzero()[:, 0] for number in numbers.unique()]
         maps = [
             self._distances(int(numbers[rows[0]]), _only(scales, rows), features.grid)
@@ -171,11 +171,11 @@ class ReferenceMemory(nn.Module):
         ]
         return torch.cat(maps)[torch.cat(groups).argsort()]
 
-    def _choose(self, class_names: Sequence[str] | None, count: int, method: str) -> list[int]:
+    def _choose(self, class_names: Sequence[str] | None, method: str) -> list[int]:
         if not self.by_class:
-            return [0] * count
+            return [0]
         return number_classes(
-            self.classes, class_names, count,
+            self.classes, class_names,
             each=f"{method} has references for each", nothing=f"{method} has no references",
             advice="Add normal pictures of them to the references",
         )  # fmt: skip

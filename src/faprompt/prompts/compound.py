@@ -87,7 +87,9 @@ class CompoundPrompts(nn.Module):
     def encode(self, text: TextTower) -> EncodedPrompts:
         """First pass: F_n and F_a1..F_aK. Independent of any image."""
         prefix = text.encode_prefix(torch.cat([self.start_word, self.normal_context]), self.deep)
-        normal = text.encode(prefix, self.normal_words[None], len(self.normal_words) - 1, self.deep)
+        normal = text.encode(
+            prefix, self.normal_words[None], self.normal_words.shape[0] - 1, self.deep
+        )
         abnormal = self._encode_abnormal(text, prefix, self.abnormal_tokens)
         return EncodedPrompts(prefix, normal[0], abnormal)
 
@@ -102,9 +104,9 @@ class CompoundPrompts(nn.Module):
         """
         shifted = self.abnormal_tokens + prior[:, None, None, :]  # (B, K, E', width)
         return self._encode_abnormal(text, prefix, shifted.flatten(0, 1)).unflatten(
-            0, (len(prior), -1)
+            0, (prior.shape[0], -1)
         )
 
     def _encode_abnormal(self, text: TextTower, prefix: EncodedPrefix, tokens: Tensor) -> Tensor:
         words = self.abnormal_words
-        return encode_prompts(text, prefix, tokens, words, len(words) - 1, self.deep)
+        return encode_prompts(text, prefix, tokens, words, words.shape[0] - 1, self.deep)

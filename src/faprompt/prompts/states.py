@@ -14,6 +14,8 @@ from faprompt.prompts.words import Speaker
 class StateTexts:
     """Features of every template filled with every state of a class. A cache of constants.
 
+    While a model is exported or compiled nothing is kept: those tensors have no values.
+
     Args:
         states: phrases of the normal states, then of the abnormal ones.
         templates: class name -> the sentences around them.
@@ -37,14 +39,17 @@ class StateTexts:
             ValueError: a word this backbone has no token for.
         """
         key = (class_name, str(speaker.text.positional_embedding.device))
-        if key not in self._encoded:
-            lines = self._templates(class_name)
-            with torch.inference_mode(False), torch.no_grad():  # kept, and training may follow
-                self._encoded[key] = [
-                    speaker.encode_texts(sentences(lines, words, class_name, raw=self._raw))
-                    for words in self._states
-                ]
-        return self._encoded[key]
+        if key in self._encoded:
+            return self._encoded[key]
+        lines = self._templates(class_name)
+        with torch.inference_mode(False), torch.no_grad():  # kept, and training may follow
+            found = [
+                speaker.encode_texts(sentences(lines, words, class_name, raw=self._raw))
+                for words in self._states
+            ]
+        if not torch.compiler.is_compiling():
+            self._encoded[key] = found
+        return found
 
     def pair(
         self, speaker: Speaker, class_name: str, average: Average = "norm-mean-norm"

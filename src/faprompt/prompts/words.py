@@ -127,7 +127,7 @@ def encode_prompts(
     Returns:
         (N, D), not normalised.
     """
-    count = len(context) if context.ndim == 3 else len(words)
+    count = context.shape[0] if context.ndim == 3 else words.shape[0]
     parts = [part.expand(count, -1, -1) for part in (context, words)]
     return text.encode(start, torch.cat(parts, dim=1), context.shape[-2] + end, deep)
 
