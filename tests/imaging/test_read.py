@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import sys
 import types
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging import read_image
-from tests.imaging.files import LOSSLESS, colours, encode, png_rgb16, tiff
+from faprompt.imaging import depth_hint, read_image
+from tests.imaging.files import LOSSLESS, colours, encode, png, png_rgb16, tiff
 
 
 @pytest.mark.parametrize(("kind", "options"), LOSSLESS)
@@ -108,6 +111,87 @@ def test_transparent_colour_of_an_rgb_png():
     assert read_image(data).array.tolist() == [[[1, 2, 3], [255, 255, 255]]]
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_transparent_grey_of_a_png(bits):
+    """Every depth is composited alike; the key is compared before values are widened."""
+    top = 2**bits - 1
+    values = np.array([0, top, top // 2, top // 2 + 1])
+    key = top // 2
+    if bits == 16:
+        data = png_rgb16(values.astype(np.uint16)[None, :, None], key=(key,))
+    else:
+        ones = (values[:, None] >> np.arange(bits - 1, -1, -1) & 1).astype(np.uint8)
+        data = png(np.packbits(ones)[None], 4, bits=bits, kind=0, key=(key,))
+    read = read_image(data)
+    expected = [255 if v == key else round(v * 255 / top) for v in values.tolist()]
+    assert read.array[0, :, 0].tolist() == expected
+    assert read.notes == ()
+
+
+def test_transparent_colour_of_a_16_bit_png():
+    """Both bytes of the key count: the neighbour that shares its upper byte stays."""
+    values = np.array([[[257, 514, 771], [257, 514, 772], [0, 65535, 514]]], np.uint16)
+    read = read_image(png_rgb16(values, key=(257, 514, 771)))
+    assert read.array.tolist() == [[[255, 255, 255], [1, 2, 3], [0, 255, 2]]]
+
+
+OPEN = "alpha is 0 everywhere: colours read as if opaque"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})],
+)
+def test_alpha_of_0_everywhere_shows_the_colours(kind, options):
+    """As some camera software and OpenCV's BGRA buffers leave it."""
+    image = colours()
+    rgba = np.dstack([image, np.zeros(image.shape[:2], np.uint8)])
+    for source in (encode(Image.fromarray(rgba), kind, **options), rgba, Image.fromarray(rgba)):
+        read = read_image(source)
+        np.testing.assert_array_equal(read.array, image)
+        assert read.notes == (OPEN,)
+    rgba[3, 4, 3] = 1  # one pixel that is not fully transparent: alpha means something
+    read = read_image(encode(Image.fromarray(rgba), kind, **options))
+    assert read.notes == () and read.array.min() >= 254
+
+
+def test_alpha_of_0_everywhere_in_other_modes():
+    image = colours()
+    grey = image[..., 0]
+    clear = np.zeros_like(grey)
+    palette = Image.fromarray(grey).convert("P")
+    sources = [
+        (encode(Image.fromarray(np.dstack([grey, clear])), "PNG"), grey),
+        (encode(Image.fromarray(np.dstack([grey, clear])), "TIFF"), grey),
+        (Image.fromarray(np.dstack([grey, clear])), grey),
+        (png_rgb16(np.dstack([grey, clear]).astype(np.uint16) * 257), grey),
+        (png_rgb16(np.dstack([image, clear]).astype(np.uint16) * 257), image),
+        (np.dstack([image, clear]).astype(np.uint16) * 257, image),
+        (np.dstack([image, clear]) / 255, image),
+        (encode(palette, "PNG", transparency=bytes(256)), grey),
+        (encode(Image.new("L", (36, 24), 9), "PNG", transparency=9), np.full_like(grey, 9)),
+    ]
+    for source, expected in sources:
+        read = read_image(source)
+        shown = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=2)
+        np.testing.assert_array_equal(read.array, shown)
+        assert read.notes == (OPEN,)
+
+
+def test_a_bmp_of_32_bits_without_alpha():
+    """Pillow takes the fourth byte as alpha where the header has a mask for it."""
+    image = colours()
+    for fourth in (0, 255):
+        bgra = np.dstack([image[..., ::-1], np.full(image.shape[:2], fourth, np.uint8)])
+        masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+        info = struct.pack("<IiiHHIIiiII", 108, 36, -24, 1, 32, 3, bgra.size, 0, 0, 0, 0)
+        info += masks + bytes(108 - len(info) - len(masks))
+        data = b"BM" + struct.pack("<IHHI", 14 + 108 + bgra.size, 0, 0, 14 + 108) + info
+        read = read_image(data + bgra.tobytes())
+        np.testing.assert_array_equal(read.array, image)
+        assert read.notes == ((OPEN,) if fourth == 0 else ())
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
 def test_cmyk(kind):
     ink = (0, 128, 255, 51)  # of 255
@@ -152,13 +236,66 @@ def test_bit_depth_leaves_8_bit_pictures_alone(depth):
     np.testing.assert_array_equal(read, image)
 
 
-def test_16_bit_colours_keep_their_upper_bits_and_say_so():
-    values = np.array([[[0, 0x80FF, 0xFFFF], [256, 511, 512]]], np.uint16)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_png_is_scaled_by_all_its_bits(channels):
+    values = np.random.default_rng(2).integers(0, 65536, (24, 36, channels), dtype=np.uint16)
+    colour_count = 1 if channels < 3 else 3
+    share = values[..., -1:] / 65535 if channels in (2, 4) else 1.0
+    expected = values[..., :colour_count] / 257 * share + 255 * (1 - share)
     read = read_image(png_rgb16(values))
-    np.testing.assert_array_equal(read.array, values >> 8)
-    assert read.notes == ("16-bit colours read by their upper 8 bits",)
-    with pytest.raises(ImageReadError, match="bit_depth=12 cannot be applied to 16-bit colours"):
-        read_image(png_rgb16(values), bit_depth=12)
+    # colour, alpha and result are rounded, each by at most one half
+    assert np.abs(read.array - expected).max() <= (1.5 if channels in (2, 4) else 0.5)
+    assert read.notes == ()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_12_bit_values_in_a_16_bit_png(channels):
+    """An opaque alpha is full whether it has 12 bits or 16."""
+    values = np.random.default_rng(2).integers(0, 4096, (24, 36, channels), dtype=np.uint16)
+    values[0, 0] = 4095
+    expected = values[..., : 1 if channels < 3 else 3] * (255 / 4095)
+    for opaque in (4095, 65535):
+        if channels in (2, 4):
+            values[..., -1] = opaque
+        data = png_rgb16(values)
+        assert np.abs(read_image(data, bit_depth=12).array - expected).max() <= 0.5
+        plain = read_image(data)
+        assert plain.notes == ("16-bit data uses only 0..4095: pass bit_depth=12",)
+        assert plain.used_bits == 12
+
+
+@pytest.mark.parametrize(
+    ("peak", "bits"),
+    [(0, 8), (1, 8), (255, 8), (256, 10), (1023, 10), (1024, 12), (2047, 12), (4095, 12),
+     (4096, 14), (16383, 14), (16384, 16), (65535, 16)],
+)  # fmt: skip
+def test_the_hint_names_a_depth_that_cameras_have(peak, bits):
+    """Never 9, 11 or 13, so that a dark picture asks for no depth that its neighbours exceed."""
+    values = np.array([[0, peak]], np.uint16)
+    for source in (values, encode(Image.fromarray(values), "PNG"), np.dstack([values] * 3)):
+        read = read_image(source)
+        assert read.used_bits == bits
+        hint = (f"16-bit data uses only 0..{2**bits - 1}: pass bit_depth={bits}",)
+        assert read.notes == (hint if bits < 16 and peak else ())
+        if read.notes:
+            assert depth_hint(bits) == hint[0]
+            assert read_image(source, bit_depth=bits).notes == ()
+
+
+def test_used_bits_are_those_of_16_bit_values_alone():
+    assert read_image(colours()).used_bits is None
+    assert read_image(colours() / 255).used_bits is None
+    assert read_image(np.array([[0, 4095]], np.uint16), bit_depth=12).used_bits == 12
+    pair = bytes([0xFF, 0xF8, 0x00])
+    data = tiff(pair, width=2, height=1, bits=(12,), sample_format=1)
+    assert read_image(data).used_bits is None  # the header has said it
+
+
+def test_a_value_above_the_bit_depth_is_refused_naming_both():
+    values = np.array([[0, 5000]], np.uint16)
+    for source in (values, np.dstack([values] * 3), encode(Image.fromarray(values), "PNG")):
+        with pytest.raises(ImageReadError, match="reach 5000, above 4095 for 12.*bit_depth=14"):
+            read_image(source, bit_depth=12)
 
 
 def test_signed_and_32_bit_integers():
@@ -219,6 +356,21 @@ def orientation(value: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = value
     return exif
+
+
+@pytest.mark.parametrize("value", UPRIGHT)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_exif_orientation_of_a_16_bit_png(value, channels):
+    """The tag stands in a chunk of its own, before the pixels."""
+    stored = colours()[..., :1] if channels < 3 else colours()
+    alpha = [np.full((24, 36), 255)] if channels in (2, 4) else []
+    data = png_rgb16(np.dstack([stored, *alpha]).astype(np.uint16) * 257)
+    tag = orientation(value).tobytes().removeprefix(b"Exif\x00\x00")
+    chunk = struct.pack(">I", len(tag)) + b"eXIf" + tag
+    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + tag))
+    data = data[:33] + chunk + data[33:]  # after the signature and the header chunk
+    shown = np.broadcast_to(UPRIGHT[value](stored), (*UPRIGHT[value](stored).shape[:2], 3))
+    np.testing.assert_array_equal(read_image(data).array, shown)
 
 
 @pytest.mark.parametrize("value", UPRIGHT)
@@ -308,6 +460,54 @@ def test_array_with_alpha():
 def test_arrays_that_are_refused(array, message):
     with pytest.raises(ImageReadError, match=message):
         read_image(array)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(256).reshape(16, 16),
+        np.arange(256, dtype=np.int32).reshape(16, 16),
+        np.arange(256, dtype=np.uint64).reshape(16, 16),
+        np.arange(256, dtype=np.float64).reshape(16, 16),
+        np.arange(256, dtype=np.float32).reshape(16, 16),
+        (np.arange(256) - 128).astype(np.int8).reshape(16, 16),
+        np.arange(256).reshape(16, 16) * 257,
+        np.arange(256).reshape(16, 16) * 257.0,
+        np.arange(256).reshape(16, 16) * 257 - 32768,
+        np.arange(256).reshape(16, 16) * (2**62 // 128),
+        -np.arange(256.0).reshape(16, 16)[::-1, ::-1] * 1e-3,
+        np.arange(256).reshape(16, 16).repeat(3).reshape(16, 16, 3),
+    ],
+    ids=lambda array: f"{array.dtype}-{array.min()}..{array.max()}",
+)
+def test_the_advice_on_other_arrays_works_when_followed(array):
+    with pytest.raises(ImageReadError) as told:
+        read_image(array)
+    advice = re.search(r"[Pp]ass (.*array.*?)\.?(, with.*)?$", str(told.value)).group(1)
+    followed = eval(advice, {"array": array})  # as a reader would type it
+    read = read_image(followed).array
+    wanted = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(read, np.repeat(wanted[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("array", "shown"),
+    [
+        (np.array([[0, 1]]), [0, 255]),  # a mask
+        (np.array([[7, 7]]), [7, 7]),
+        (np.array([[-7, -7]]), [0, 0]),  # nothing to tell apart
+        (np.array([[0, 4095]]), [0, 16]),
+        (np.array([[0.0, 4095.0]]), [0, 255]),
+        (np.array([[-(2**63), 2**63 - 1]]), [0, 255]),
+    ],
+)
+def test_the_advice_at_the_edges(array, shown):
+    with pytest.raises(ImageReadError) as told:
+        read_image(array)
+    advice = re.search(r"[Pp]ass (.*array.*?)\.?(, with.*)?$", str(told.value)).group(1)
+    assert read_image(eval(advice, {"array": array})).array[0, :, 0].tolist() == shown
+    if array.max() == 4095 and array.dtype.kind == "i":
+        assert "with bit_depth=12 if the camera has 12 bits" in str(told.value)
 
 
 def test_pillow_pictures_are_read_and_not_changed():

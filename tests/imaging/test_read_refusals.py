@@ -78,6 +78,8 @@ def test_the_limit_stands_before_decoding(data):
 def test_the_limit_is_the_callers():
     image = colours(20, 30)
     for source in (encode(Image.fromarray(image), "PNG"), image, Image.fromarray(image)):
+        with pytest.raises(ImageReadError, match=r"raise max_pixels \(--max-pixels on the command"):
+            read_image(source, max_pixels=599)
         assert read_image(source, max_pixels=600).image_size == (20, 30)
         with pytest.raises(ImageReadError, match="30x20 is 600 pixels, above the limit of 599"):
             read_image(source, max_pixels=599)

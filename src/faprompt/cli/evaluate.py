@@ -30,6 +30,14 @@ def evaluate(
         typer.Option(help="Where pixel metrics are taken: the model's size, or the picture's."),
     ] = "model",
     fpr_limit: Annotated[float, typer.Option(help="Where AUPRO ends.")] = 0.3,
+    mask_policy: Annotated[
+        Literal["any-channel", "reference", "strict"],
+        typer.Option(
+            help="Which mask pixels are anomalous. any-channel: a colour channel is above 0 where "
+            "alpha is above 0. reference: the luminance is above 0, as in the authors' code. "
+            "strict: the brightest channel is above 127, for noisy JPEG masks."
+        ),
+    ] = "any-channel",
     by_defect: Annotated[
         bool, typer.Option(help="One group per kind of defect, against all normal pictures.")
     ] = False,
@@ -70,7 +78,8 @@ def evaluate(
 
     chosen = {
         "batch_size": batch_size, "resolution": resolution, "fpr_limit": fpr_limit,
-        "by_defect": by_defect, "replicates": replicates, "gallery": gallery, "pro_200": pro_200,
+        "mask_policy": mask_policy, "by_defect": by_defect, "replicates": replicates,
+        "gallery": gallery, "pro_200": pro_200,
     }  # fmt: skip
     config = from_mapping(EvaluationConfig, chosen, what="evaluation options")
     sets = [read_dataset(folder, dataset, subset=subset) for folder in data]

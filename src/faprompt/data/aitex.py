@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
 from faprompt.data.base import Dataset, Notes, build_dataset, only_split, sort_samples
 from faprompt.data.files import (
@@ -27,11 +27,12 @@ from faprompt.data.files import (
     relative_name,
     unnested,
 )
-from faprompt.data.masks import PICTURE_FAULTS, PICTURE_FORMATS, picture_size
+from faprompt.data.masks import cut_region, picture_size, reason
 from faprompt.data.pairing import pair_masks
 from faprompt.data.slices import cut_columns, label_slices
 from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
+from faprompt.imaging.read import read_image
 from faprompt.records import Sample
 
 _DEFECT, _NORMAL, _MASKS = "Defect_images", "NODefect_images", "Mask_images"
@@ -141,11 +142,11 @@ def _printed_slices(strip: Path) -> list[Sample]:
     """The normal slices that show more than one grey value."""
     slices = _normal_slices(strip)
     try:
-        with Image.open(strip, formats=PICTURE_FORMATS) as picture:
-            grey = picture.convert("L")
-    except PICTURE_FAULTS as error:
-        raise ImageReadError(f"{strip} cannot be read as a picture: {error}.") from error
-    return [part for part in slices if len(set(grey.crop(part.region).getextrema())) > 1]
+        image = read_image(strip).array
+    except ImageReadError as error:
+        told = reason(strip, error)
+        raise ImageReadError(f"{strip} cannot be read as a picture: {told}") from error
+    return [part for part in slices if np.ptp(cut_region(image, part), axis=(0, 1)).any()]
 
 
 def _read_defects(root: Path, notes: Notes) -> list[Sample]:

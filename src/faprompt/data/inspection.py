@@ -8,18 +8,21 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from faprompt.data.masks import PICTURE_FAULTS, PICTURE_FORMATS, orientation, shown_size
+from faprompt.errors import ImageReadError
+from faprompt.imaging.formats import open_picture
+from faprompt.imaging.read import MAX_PIXELS, read_image, read_picture_header
 
 _FORMAT_OF_EXTENSION = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".bmp": "BMP",
+    ".dib": "BMP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
-    ".webp": "WEBP",
+    ".webp": "WebP",
 }
 
 
@@ -35,10 +38,10 @@ class FileFacts:
 
 
 def inspect_picture(path: Path) -> FileFacts:
-    """Read a picture file once and say what is in it. Never raises for a bad file.
+    """Read a picture file once and report what is in it. Never raises for a bad file.
 
-    Everything is decoded, since only that proves a file; JPEG at an eighth of its size, which
-    still meets every byte.
+    Everything is decoded as a run decodes it, since only that proves a file; JPEG at an
+    eighth of its size, which still meets every byte.
     """
     try:
         content = path.read_bytes()
@@ -48,25 +51,29 @@ def inspect_picture(path: Path) -> FileFacts:
     if not content:
         return FileFacts(digest, fault="the file is empty")
     try:
-        return _look(content, digest, path.suffix.casefold())
-    except PICTURE_FAULTS as error:
-        return FileFacts(digest, fault=_reason(error))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about sizes and tags that do no harm
+            return _look(content, digest, path.suffix.casefold())
+    except ImageReadError as error:
+        told = str(error).removeprefix(f"{len(content)} bytes: ").rstrip(".")
+        return FileFacts(digest, fault=told)
 
 
 def _look(content: bytes, digest: str, extension: str) -> FileFacts:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL warns about sizes and tags that do no harm here
-        with Image.open(io.BytesIO(content), formats=PICTURE_FORMATS) as picture:
-            # a camera's JPEG with a second frame in it comes back as "MPO"
-            kind = "JPEG" if picture.format == "MPO" else str(picture.format)
-            size, turned = shown_size(picture), orientation(picture) != 1
-            picture.draft("L", (max(1, picture.width // 8), max(1, picture.height // 8)))
-            picture.load()
-    other = kind if _FORMAT_OF_EXTENSION.get(extension, kind) != kind else None
-    return FileFacts(digest, size=size, other_format=other, turned=turned)
+    header = read_picture_header(content)
+    if header.kind == "JPEG":
+        _decode_small(content)
+    else:
+        read_image(content)
+    other = header.kind if _FORMAT_OF_EXTENSION.get(extension, header.kind) != header.kind else None
+    turned = header.orientation != 1
+    return FileFacts(digest, size=header.image_size, other_format=other, turned=turned)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "its content is none of PNG, JPEG, TIFF, BMP and WebP"
-    return str(error) or type(error).__name__
+def _decode_small(content: bytes) -> None:
+    picture = open_picture(io.BytesIO(content), max_pixels=MAX_PIXELS)
+    picture.draft("L", (max(1, picture.width // 8), max(1, picture.height // 8)))
+    try:
+        picture.load()
+    except Exception as error:  # libjpeg fails in many ways on broken files
+        raise ImageReadError(f"the picture is truncated or corrupt ({error})") from error

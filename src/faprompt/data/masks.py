@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from faprompt.data.shapes import draw_mask
 from faprompt.errors import DatasetError, ImageReadError
+from faprompt.imaging.levels import samples_to_rgb
+from faprompt.imaging.read import read_picture_header, read_samples
+from faprompt.imaging.samples import Samples
 from faprompt.records import DrawnMask, Sample
 
-MaskPolicy = Literal["reference", "strict"]
-
-# The product's allow-list in PIL's words.
-PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-
-_ORIENTATION = 0x0112  # EXIF tag
-_SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
-_WIDE_MODES = ("I", "F")  # and their byte-order variants: more than 8 bits per pixel
-
-# What PIL raises on a damaged or hostile file, depending on format and damage.
-PICTURE_FAULTS = (
-    OSError,
-    SyntaxError,
-    struct.error,
-    ValueError,
-    EOFError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-)
+MaskPolicy = Literal["any-channel", "reference", "strict"]
 
 
 def read_mask(
     sample: Sample,
     *,
     image_size: tuple[int, int] | None = None,
-    policy: MaskPolicy = "reference",
+    policy: MaskPolicy = "any-channel",
 ) -> np.ndarray:
-    """The anomalous pixels of one sample.
+    """Read the anomalous pixels of one sample.
 
     Several mask files are united; outlines are drawn. A normal picture of a pixel-labelled
     dataset gives zeros. A sample with a region gives that part of the picture.
@@ -49,9 +33,18 @@ def read_mask(
         sample: one with `has_pixel_label`.
         image_size: (height, width) of the whole picture as shown, EXIF orientation applied;
             read from its header when not given.
-        policy: "reference" takes every grey value above 0, as the published code does;
-            "strict" takes values above 127, or above 0 in a file whose maximum is 127 or
-            less (masks that hold class ids). They differ on JPEG masks, whose contours are noisy.
+        policy: which mask pixels are anomalous.
+            "any-channel" (ours, the default): any colour channel is above 0 and alpha, where
+            the file has it, is above 0. A stroke in one weak colour counts, and a transparent
+            ground does not.
+            "reference" (`convert('L') > 0` in the datasets of AnomalyCLIP's and FAPrompt's
+            public code): the luminance, rounded to 8 bits, is above 0; alpha is ignored. A
+            pure red of 1 rounds to 0.
+            "strict" (ours): the brightest channel where alpha is above 0 is above 127, or
+            above 0 in a file whose maximum is 127 or less (masks that hold class ids). Meant
+            for JPEG masks, whose contours are noisy.
+            Palettes are looked up, white-is-zero files are inverted, EXIF orientation is
+            applied, and values wider than 8 bits are never rounded to 0, under every policy.
 
     Returns:
         (height, width) bool; True is anomalous.
@@ -62,7 +55,8 @@ def read_mask(
         ImageReadError: the picture's size was needed and cannot be read.
     """
     if policy not in get_args(MaskPolicy):
-        raise ValueError(f"policy should be 'reference' or 'strict', got {policy!r}.")
+        names = " or ".join(map(repr, get_args(MaskPolicy)))
+        raise ValueError(f"policy should be {names}, got {policy!r}.")
     if not sample.has_pixel_label:
         raise DatasetError(
             f"{sample.image_path} has no pixel label, so it has no mask; "
@@ -124,42 +118,31 @@ def cut_region(image: np.ndarray, sample: Sample) -> np.ndarray:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture as shown, from its header alone.
+    """Return (height, width) of a picture as shown, from its header.
 
     Raises:
         ImageReadError: the file is missing, empty or no picture.
     """
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as picture:
-            return shown_size(picture)
-    except PICTURE_FAULTS as error:
-        raise ImageReadError(f"{path} cannot be read as a picture: {error}.") from error
+        return read_picture_header(path).image_size
+    except ImageReadError as error:
+        raise ImageReadError(
+            f"{path} cannot be read as a picture: {reason(path, error)}"
+        ) from error
 
 
-def shown_size(picture: Image.Image) -> tuple[int, int]:
-    """(height, width) of an opened picture once its EXIF orientation is applied."""
-    width, height = picture.size
-    # PIL turns the size of a TIFF as it opens, and of nothing else
-    sideways = picture.format != "TIFF" and orientation(picture) in _SIDEWAYS
-    return (width, height) if sideways else (height, width)
-
-
-def orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 where the file says nothing sensible."""
-    try:
-        value = picture.getexif().get(_ORIENTATION, 1)
-    except (SyntaxError, ValueError, KeyError, struct.error):  # a side note, not a broken file
-        return 1
-    return value if value in range(1, 9) else 1
+def reason(path: Path, error: ImageReadError) -> str:
+    """Return an error's message without the path that it begins with."""
+    return str(error).removeprefix(f"{path}: ")
 
 
 def is_blank_mask(path: Path) -> bool:
-    """True when no pixel of the mask file is above 0.
+    """Return True when no pixel of the mask file is marked, by the policy "any-channel".
 
     Raises:
         DatasetError: the file cannot be read.
     """
-    return not _read_grey(path).any()
+    return not _marked(path, "any-channel").any()
 
 
 def _drawn(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np.ndarray:
@@ -180,10 +163,10 @@ def _union(sample: Sample, size: tuple[int, int], policy: MaskPolicy) -> np.ndar
         )
     truth = np.zeros(size, dtype=bool)
     for path in sample.mask_paths:
-        grey = _read_grey(path)
-        if grey.shape != size:
-            raise DatasetError(_size_clash(path, grey.shape, sample.image_path, size))
-        truth |= _binarise(grey, policy)
+        marked = _marked(path, policy)
+        if marked.shape != size:
+            raise DatasetError(_size_clash(path, marked.shape, sample.image_path, size))
+        truth |= marked
     return truth
 
 
@@ -199,22 +182,50 @@ def _size_clash(
     return f"{told}; masks are not resized, so mend one of the two files."
 
 
-def _binarise(grey: np.ndarray, policy: MaskPolicy) -> np.ndarray:
-    if policy == "reference" or grey.max(initial=0) <= 127:
-        return grey > 0
-    return grey > 127
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    """(height, width) uint8; a palette is looked up, alpha dropped, wide values scaled."""
+def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
+    """(height, width) bool of one mask file."""
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as stored:
-            picture = ImageOps.exif_transpose(stored)
-            if picture.mode.split(";")[0] in _WIDE_MODES:
-                return _scaled_to_8_bit(np.asarray(picture, dtype=np.float64))
-            return np.asarray(picture.convert("L"))
-    except PICTURE_FAULTS as error:
-        raise DatasetError(f"mask {path} cannot be read: {error}.") from error
+        shown = _shown(read_samples(path))
+    except ImageReadError as error:
+        raise DatasetError(f"mask {path} cannot be read: {reason(path, error)}") from error
+    if policy == "reference":
+        return _luminance(shown) > 0
+    brightest = shown.values.max(axis=2) if shown.values.ndim == 3 else shown.values
+    if shown.alpha is not None:
+        brightest = np.where(shown.alpha > 0, brightest, 0)
+    if policy == "strict":
+        levels = _scaled_to_8_bit(brightest)
+        return levels > (127 if levels.max(initial=0) > 127 else 0)
+    return brightest > 0
+
+
+def _shown(samples: Samples) -> Samples:
+    """The values as shown: grey or RGB, 0 is black; negative ones and NaN are refused."""
+    values = samples.values
+    if values.ndim == 3 and values.shape[2] == 4:  # CMYK
+        values = samples_to_rgb(Samples(values, bits=samples.bits))[0]
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or not np.isfinite(high) or np.isnan(low):
+        raise ImageReadError("it holds negative or non-finite values; export it as 8-bit grey.")
+    if samples.white_is_zero:
+        values = _full(values, samples.bits) - values
+    return Samples(values, samples.alpha)
+
+
+def _full(values: np.ndarray, bits: int | None) -> float | np.integer:
+    """The value that is shown white in a white-is-zero file, in the type of `values`."""
+    if values.dtype.kind == "f":
+        return max(1.0, float(values.max(initial=0)))
+    widest = np.iinfo(values.dtype).max
+    return values.dtype.type(min(2 ** (bits or 64) - 1, int(widest)))
+
+
+def _luminance(shown: Samples) -> np.ndarray:
+    """(height, width) uint8 as `convert('L')` gives it; wide values are scaled first."""
+    levels = _scaled_to_8_bit(shown.values)
+    if levels.ndim == 2:
+        return levels
+    return np.asarray(Image.fromarray(levels).convert("L"))
 
 
 def _scaled_to_8_bit(values: np.ndarray) -> np.ndarray:
@@ -223,9 +234,11 @@ def _scaled_to_8_bit(values: np.ndarray) -> np.ndarray:
     Values up to 255 count as 8-bit values in a wide file (class ids, for one); floats up
     to 1 and anything up to 65535 by those ranges; more than that by their own maximum.
     """
-    top = values.max(initial=0)
-    if not np.isfinite(values).all() or values.min(initial=0) < 0:
-        raise ValueError("it holds negative or non-finite values")
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    top = float(values.max(initial=0))
     fraction = top <= 1 and bool(np.any(values % 1))
     full = 1.0 if fraction else 255.0 if top <= 255 else max(top, 65535.0)
-    return np.minimum(np.ceil(values * (255 / full)), 255).astype(np.uint8)
+    return np.minimum(np.ceil(values.astype(np.float64) * (255 / full)), 255).astype(np.uint8)

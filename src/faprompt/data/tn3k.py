@@ -2,7 +2,7 @@
 
 Pictures and masks are JPEG of equal names. `trainval-*` is not read, and neither is
 `label4test.csv`, which says benign or malignant and not normal or anomalous. The authors' own
-loader keeps a mask's brightest pixels only; ours has the two policies of `read_mask`.
+loader keeps a mask's brightest pixels only; ours has the policies of `read_mask`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class EvaluationConfig:
     batch_size: int = 8
     resolution: Resolution = "model"  # pixel metrics at the model's size, or the picture's own
     fpr_limit: float = 0.3  # where AUPRO ends
-    mask_policy: MaskPolicy = "reference"
+    mask_policy: MaskPolicy = "any-channel"  # which mask pixels are anomalous, see `read_mask`
     by_defect: bool = False  # a group per kind of defect, each against all normals of its class
     replicates: int = 200  # bootstrap replicates of the 95 % intervals; 0 for none
     gallery: int = 12  # most pictures per kind of mistake; 0 draws none

@@ -150,7 +150,7 @@ def gather_prompt_maps(detector: Detector, samples: Sequence[Sample]) -> PromptM
     """
     maps = []
     for sample in samples:
-        read = read_sample(replace(sample, has_pixel_label=False), policy="reference")
+        read = read_sample(replace(sample, has_pixel_label=False), policy="any-channel")
         if read.image is None:
             raise ImageReadError(read.error)
         parts = detector.explain(read.image, class_name=sample.class_name)[2]

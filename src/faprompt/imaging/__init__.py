@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faprompt.imaging.formats import IMAGE_EXTENSIONS
+from faprompt.imaging.levels import depth_hint
 from faprompt.imaging.overlay import (
     colour_bar,
     colour_table,
@@ -13,7 +14,17 @@ from faprompt.imaging.overlay import (
     shrink,
     thumbnail,
 )
-from faprompt.imaging.read import MAX_PIXELS, ImageSource, ReadImage, count_pixels, read_image
+from faprompt.imaging.read import (
+    MAX_PIXELS,
+    ImageSource,
+    PictureHeader,
+    ReadImage,
+    count_pixels,
+    read_image,
+    read_picture_header,
+    read_samples,
+)
+from faprompt.imaging.samples import Samples
 from faprompt.imaging.transform import CLIP_MEAN, CLIP_STD, Transform, resize_map
 
 __all__ = [
@@ -22,16 +33,21 @@ __all__ = [
     "IMAGE_EXTENSIONS",
     "MAX_PIXELS",
     "ImageSource",
+    "PictureHeader",
     "ReadImage",
+    "Samples",
     "Transform",
     "colour_bar",
     "colour_table",
     "count_pixels",
+    "depth_hint",
     "encode_jpeg",
     "encode_map_png",
     "encode_png",
     "overlay",
     "read_image",
+    "read_picture_header",
+    "read_samples",
     "resize_map",
     "shrink",
     "thumbnail",

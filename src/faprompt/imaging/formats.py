@@ -59,7 +59,7 @@ class _Tiff(TiffImagePlugin.TiffImageFile):
 
 
 def identify(head: bytes) -> str | None:
-    """ "PNG", "JPEG", "TIFF", "BMP" or "WebP" from the first bytes, None for anything else.
+    """Return "PNG", "JPEG", "TIFF", "BMP" or "WebP" from the first bytes, None for other files.
 
     Example:
         >>> identify(b"\\xff\\xd8\\xff\\xe0 and so on")
@@ -71,7 +71,7 @@ def identify(head: bytes) -> str | None:
 
 
 def describe(head: bytes) -> str:
-    """What bytes that are no readable picture look like, in words for an error message.
+    """Describe bytes that are no readable picture, for an error message.
 
     Example:
         >>> describe(b"path,label\\n1.png,0\\n")
@@ -111,7 +111,7 @@ def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
     kind = identify(head)
     if kind is None:
         raise ImageReadError(
-            f"not a PNG, JPEG, TIFF, BMP or WebP picture; it looks like {describe(head)}."
+            f"its content is none of PNG, JPEG, TIFF, BMP and WebP; it looks like {describe(head)}."
         )
     if kind == "WebP":  # its decoder takes memory for the whole canvas when it is made
         check_pixels(*_webp_size(head), max_pixels=max_pixels)
@@ -126,7 +126,7 @@ def check_pixels(width: int, height: int, *, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageReadError(
             f"{width}x{height} is {width * height:,} pixels, above the limit of {max_pixels:,}; "
-            "cut or shrink the picture, or raise max_pixels."
+            "cut or shrink the picture, or raise max_pixels (--max-pixels on the command line)."
         )
 
 

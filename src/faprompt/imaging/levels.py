@@ -1,7 +1,7 @@
-"""From whatever a picture stores to (H, W, 3) uint8 RGB, each kind of value on purpose.
+"""From stored pixel values to (H, W, 3) uint8 RGB, each kind of value on purpose.
 
 Nothing is clipped silently: a value that does not fit its range is an error that says
-what to pass, and every guess is told in a note.
+what to pass, and every guess is reported in a note.
 """
 
 from __future__ import annotations
@@ -12,113 +12,199 @@ import numpy as np
 from PIL import Image
 
 from faprompt.errors import ImageReadError
+from faprompt.imaging.samples import Samples, refuse_lab
+
+DEPTHS = (8, 10, 12, 14, 16)  # bits per value that cameras deliver in 16-bit files
+NO_ALPHA = "alpha is 0 everywhere: colours read as if opaque"
 
 _BLOCK_PIXELS = 2**19  # work block by block: a 108-megapixel picture must not need 2 GB
-_GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
-def picture_to_rgb(
-    picture: Image.Image, *, bit_depth: int | None = None, stored_bits: int = 16
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """RGB bytes of a decoded Pillow picture.
+def picture_to_rgb(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the RGB bytes of a decoded Pillow picture of an 8-bit mode.
 
     Args:
-        picture: any mode; EXIF orientation already applied.
-        bit_depth: bits that the camera really used in 16-bit or 32-bit grey values.
-        stored_bits: bits per value by the file's header, where it says less than 16.
+        picture: any mode for which `wide_samples` returns None.
 
     Returns:
         (H, W, 3) uint8 and notes for the user. Transparency is composited over white, so
-        a fully opaque alpha channel equals no alpha channel.
+        a fully opaque alpha channel equals no alpha channel. Where alpha is 0 everywhere,
+        the colours are used, with a note.
 
     Raises:
-        ImageReadError: values that do not fit the range, or not a number.
+        ImageReadError: CIELAB colours.
     """
-    if picture.mode in _GREY_16:
-        grey = np.asarray(picture)
-        return _grey_to_rgb(*_scale_uint16(grey, bit_depth or stored_bits, told=bool(bit_depth)))
-    if picture.mode == "I":
-        return _grey_to_rgb(*_scale_integers(np.asarray(picture), bit_depth))
-    if picture.mode == "F":
-        return _grey_to_rgb(*_scale_floats(np.asarray(picture), stretch=True))
-    if picture.mode == "LAB":
-        raise ImageReadError("CIELAB colours are not read; convert the picture to RGB.")
-    return _convert_to_rgb(picture), ()
+    refuse_lab(picture)
+    return _convert_to_rgb(picture)
 
 
 def array_to_rgb(
-    array: np.ndarray, *, bit_depth: int | None = None, stretch_floats: bool = False
+    array: np.ndarray, *, bit_depth: int | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """RGB bytes of an array.
+    """Return the RGB bytes of an array.
 
     Args:
         array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; bool, uint8, uint16, or
             float in [0, 1].
-        bit_depth: bits that uint16 values really use, 16 unless told.
-        stretch_floats: scale floats outside [0, 1] by their own minimum and maximum (files),
-            instead of refusing them (arrays).
+        bit_depth: bits that uint16 values really use, 16 unless given.
 
     Returns:
-        (H, W, 3) uint8 and notes for the user. Alpha is composited over white.
+        (H, W, 3) uint8 and notes for the user. Alpha is composited over white, as in
+        `picture_to_rgb`.
 
     Raises:
-        ImageReadError: another shape or dtype, or values that do not fit their range.
+        ImageReadError: another shape or type, or values that do not fit their range.
     """
-    _check_array_shape(array)
-    if array.ndim == 3 and array.shape[2] == 1:
+    _check_array(array)
+    alpha = None
+    if array.ndim == 3 and array.shape[2] == 4:
+        array, alpha = array[..., :3], array[..., 3]
+        if alpha.dtype.kind == "f":
+            _refuse_wide_floats(alpha)
+    elif array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
-    values, notes = _array_to_bytes(array, bit_depth, stretch_floats)
-    if values.ndim == 2:
-        return _grey_to_rgb(values, notes)
-    if values.shape[2] == 4:
-        return _convert_to_rgb(Image.fromarray(np.ascontiguousarray(values))), notes
-    return np.ascontiguousarray(values), notes
-
-
-def _check_array_shape(array: np.ndarray) -> None:
-    channels = array.shape[2:] if array.ndim in (2, 3) else (0,)
-    if array.size and channels in ((), (1,), (3,), (4,)):
-        return
-    hint = ""
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        hint = " Channels seem to come first: pass array.transpose(1, 2, 0)."
-    elif array.ndim == 4:
-        hint = " Pass the pictures of a batch one by one."
-    raise ImageReadError(f"a picture is (H, W) or (H, W, 3), got an array {array.shape}.{hint}")
-
-
-def _array_to_bytes(
-    array: np.ndarray, bit_depth: int | None, stretch: bool
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    if array.dtype == np.uint8:
-        return array, ()
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255), ()
-    if array.dtype == np.uint16:
-        return _scale_uint16(array, bit_depth or 16, told=bool(bit_depth))
     if array.dtype.kind == "f":
-        return _scale_floats(array, stretch=stretch)
-    if array.dtype.kind in "iu" and stretch:
-        return _scale_integers(array, bit_depth)
+        _refuse_wide_floats(array)
+    return samples_to_rgb(Samples(array, alpha), bit_depth=bit_depth)
+
+
+def samples_to_rgb(
+    samples: Samples, *, bit_depth: int | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the RGB bytes of stored values.
+
+    Unsigned values are scaled by their bits: those of the header, or `bit_depth`. Signed
+    8-bit values are scaled by -128..127. Wider signed values, and unsigned ones of more than
+    16 bits, are scaled by the range of their type where they fill at least half of it, and
+    otherwise by their own minimum and maximum, with a note. Float values in [0, 1] are
+    scaled by that range, others by their own minimum and maximum, with a note.
+
+    Args:
+        samples: values of any integer or float type.
+        bit_depth: bits that values wider than 8 bits really use, 1 to 32.
+
+    Returns:
+        (H, W, 3) uint8 and notes for the user.
+
+    Raises:
+        ImageReadError: values that `bit_depth` cannot hold, NaN, or infinite values.
+    """
+    levels, notes = _to_bytes(samples.values, samples.bits, bit_depth)
+    if samples.white_is_zero:
+        levels = 255 - levels
+    if levels.ndim == 3 and levels.shape[2] == 4:
+        levels = _cmyk_to_rgb(levels)
+    if samples.alpha is None:
+        return _grey_to_rgb(levels), notes
+    if not samples.alpha.any():
+        return _grey_to_rgb(levels), (*notes, NO_ALPHA)
+    alpha = _alpha_to_bytes(samples.alpha, samples.bits, bit_depth)
+    return _over_white(_grey_to_rgb(levels), alpha, samples.premultiplied), notes
+
+
+def used_bits(samples: Samples) -> int | None:
+    """Return the smallest of 8, 10, 12, 14 and 16 bits that holds values stored with 16 or more.
+
+    None where values have fewer bits by their header, are floats, or leave 0..65535.
+
+    Example:
+        >>> used_bits(Samples(np.array([[0, 1024]], np.uint16)))
+        12
+    """
+    values = samples.values
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 2 or (samples.bits or 16) < 16:
+        return None
+    low, high = int(values.min()), int(values.max())
+    return _standard_depth(high) if low >= 0 and high < 2**16 else None
+
+
+def depth_hint(bits: int) -> str:
+    """Return the note on 16-bit values that use fewer bits; it always begins alike."""
+    return f"16-bit data uses only 0..{2**bits - 1}: pass bit_depth={bits}"
+
+
+def _standard_depth(peak: int) -> int:
+    return next((depth for depth in DEPTHS if peak < 2**depth), peak.bit_length())
+
+
+def _check_array(array: np.ndarray) -> None:
+    channels = array.shape[2:] if array.ndim in (2, 3) else (0,)
+    if not array.size or channels not in ((), (1,), (3,), (4,)):
+        hint = ""
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = " Channels seem to come first: pass array.transpose(1, 2, 0)."
+        elif array.ndim == 4:
+            hint = " Pass the pictures of a batch one by one."
+        raise ImageReadError(f"a picture is (H, W) or (H, W, 3), got an array {array.shape}.{hint}")
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind in "bf" or (kind == "u" and size <= 2):
+        return
+    advice = f" {_advice(array)}" if kind in "iu" else ""
     raise ImageReadError(
-        f"pixels are uint8, uint16, bool or float in [0, 1], got {array.dtype}; "
-        "convert them first, for example array.astype('uint16')."
+        f"pixels are uint8, uint16, bool or float in [0, 1], got {array.dtype}.{advice}"
     )
 
 
-def _scale_uint16(
+def _advice(array: np.ndarray) -> str:
+    """How to convert numbers whose type or range is not read; it works when followed literally."""
+    low, high = array.min(), array.max()
+    if array.dtype.kind != "f" and low >= 0:
+        if high <= 1:
+            return "These are 0 and 1: pass array.astype(bool)."
+        if high < 2**8:
+            return "These fit 8 bits: pass array.astype('uint8')."
+        if high < 2**16:
+            depth = _standard_depth(int(high))
+            told = f", with bit_depth={depth} if the camera has {depth} bits" if depth < 16 else ""
+            return f"These fit 16 bits: pass array.astype('uint16'){told}."
+    if low >= 0 and high < 2**16:
+        return f"Pass array.astype(float) / {2 ** _standard_depth(int(np.ceil(high))) - 1}."
+    low, span = float(low), float(high) - float(low)
+    return f"Pass (array.astype(float) - {low!r}) / {span or 1.0!r}."
+
+
+def _refuse_wide_floats(values: np.ndarray) -> None:
+    low, high = _float_range(values)
+    if low < 0 or high > 1:
+        raise ImageReadError(
+            f"float pixels should be in [0, 1], got {low:g}..{high:g}; scale them first. "
+            f"{_advice(values)}"
+        )
+
+
+def _to_bytes(
+    values: np.ndarray, bits: int | None, bit_depth: int | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    kind, type_bits = values.dtype.kind, 8 * values.dtype.itemsize
+    bits = min(bits or type_bits, type_bits)
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255), ()
+    if kind == "f":
+        return _scale_floats(values)
+    if kind not in "iu":
+        raise ImageReadError(f"values of type {values.dtype} are not read; export as 16-bit grey.")
+    if type_bits == 8:
+        top = 2**bits - 1
+        if kind == "u":
+            return (values if bits == 8 else _stretch(values, 0, top)), ()
+        return _stretch(values, -128, 127), ()
+    if kind == "u" and (bits < type_bits or bits == 16):
+        return _scale_unsigned(values, bit_depth or bits, told=bool(bit_depth))
+    return _scale_integers(values, bit_depth)
+
+
+def _scale_unsigned(
     values: np.ndarray, bits: int, *, told: bool
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     top, peak = 2**bits - 1, int(values.max())
     if peak > top:
         raise ImageReadError(
-            f"values reach {peak}, above {top} for {bits} bits; pass bit_depth={peak.bit_length()} "
-            "or leave it out to scale by the whole 16-bit range."
+            f"values reach {peak}, above {top} for {bits} bits; pass "
+            f"bit_depth={_standard_depth(peak)} or leave it out to scale by the whole stored range."
         )
     notes: tuple[str, ...] = ()
     if not told and bits == 16 and 0 < peak < 2**14:
-        likely = max(8, peak.bit_length())
-        notes = (f"16-bit data uses only 0..{2**likely - 1}: pass bit_depth={likely}",)
+        notes = (depth_hint(_standard_depth(peak)),)
     return _stretch(values, 0, top), notes
 
 
@@ -127,29 +213,34 @@ def _scale_integers(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     low, high = int(values.min()), int(values.max())
     if bit_depth is not None:
-        if low < 0 or high > 2**bit_depth - 1:
+        first = -(2 ** (bit_depth - 1)) if low < 0 else 0
+        last = first + 2**bit_depth - 1
+        if low < first or high > last:
             raise ImageReadError(
-                f"values span {low}..{high}, which bit_depth={bit_depth} cannot hold; "
-                "leave it out to scale by the values' own range."
+                f"values span {low}..{high}, which bit_depth={bit_depth} cannot hold "
+                f"({first}..{last}); leave it out to scale by the values' own range."
             )
-        return _stretch(values, 0, 2**bit_depth - 1), ()
+        return _stretch(values, first, last), ()
     if low >= 0 and high < 2**16:
-        return _scale_uint16(values, 16, told=False)
+        return _scale_unsigned(values, 16, told=False)
+    limits = np.iinfo(values.dtype)
+    if 2 * (high - low) >= int(limits.max) - int(limits.min):
+        return _stretch(values, int(limits.min), int(limits.max)), ()
     return _stretch(values, low, high), (f"integer values {low}..{high} scaled to 0..255",)
 
 
-def _scale_floats(values: np.ndarray, *, stretch: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageReadError("some pixels are NaN or infinite; replace them before reading.")
+def _scale_floats(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    low, high = _float_range(values)
     if low >= 0 and high <= 1:
         return _stretch(values, 0, 1), ()
-    if not stretch:
-        raise ImageReadError(
-            f"float pixels should be in [0, 1], got {low:g}..{high:g}; scale them first, "
-            "for example array / 255, or pass uint8 or uint16."
-        )
     return _stretch(values, low, high), (f"float values {low:g}..{high:g} scaled to 0..255",)
+
+
+def _float_range(values: np.ndarray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(high - low):  # also where one of them is NaN or infinite
+        raise ImageReadError("some pixels are NaN or infinite; replace them before reading.")
+    return low, high
 
 
 def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -161,31 +252,75 @@ def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return out
 
 
-def _grey_to_rgb(grey: np.ndarray, notes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    return np.repeat(grey[..., None], 3, axis=2), notes
+def _alpha_to_bytes(alpha: np.ndarray, bits: int | None, bit_depth: int | None) -> np.ndarray:
+    """Opacity 0..255; by `bit_depth` where it holds every value, else by the stored range."""
+    if alpha.dtype.kind == "f":
+        low, high = _float_range(alpha)
+        if low < 0:
+            raise ImageReadError(f"alpha should be 0 or more, got {low:g}; export it again.")
+        return _stretch(alpha, 0, max(1.0, high))
+    if alpha.dtype.kind == "u" and alpha.dtype.itemsize > 1 and bit_depth:
+        bits = bit_depth if int(alpha.max()) < 2**bit_depth else bits
+    if alpha.dtype.kind == "u":
+        return _stretch(alpha, 0, 2 ** (bits or 8 * alpha.dtype.itemsize) - 1)
+    return _to_bytes(alpha, bits, None)[0]
 
 
-def _convert_to_rgb(picture: Image.Image) -> np.ndarray:
-    """8-bit modes, block by block: Pillow holds 4 bytes a pixel, and a second copy adds up."""
-    width, height = picture.size
-    out = np.empty((height, width, 3), np.uint8)
-    step = min(width, _BLOCK_PIXELS)
-    for rows in _row_blocks(height, width):
-        for left in range(0, width, step):
-            right = min(left + step, width)
-            block = picture.crop((left, rows.start, right, rows.stop))
-            out[rows, left:right] = np.asarray(_composite(block))
+def _over_white(levels: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
+    out = np.empty_like(levels)
+    for rows in _row_blocks(*alpha.shape):
+        opacity = alpha[rows, :, None] / 255.0
+        colours = levels[rows] if premultiplied else levels[rows] * opacity
+        out[rows] = np.rint(np.minimum(colours + 255.0 * (1 - opacity), 255))
     return out
 
 
-def _composite(block: Image.Image) -> Image.Image:
-    """RGB of a picture, over white where it is transparent."""
-    if not block.has_transparency_data:
-        return block if block.mode == "RGB" else block.convert("RGB")
-    rgba = block.convert("RGBA")
-    white = Image.new("RGB", block.size, "white")
+def _grey_to_rgb(levels: np.ndarray) -> np.ndarray:
+    if levels.ndim == 3:
+        return np.ascontiguousarray(levels)
+    return np.repeat(levels[..., None], 3, axis=2)
+
+
+def _cmyk_to_rgb(ink: np.ndarray) -> np.ndarray:
+    height, width = ink.shape[:2]
+    return _convert_to_rgb(Image.frombytes("CMYK", (width, height), ink.tobytes()))[0]
+
+
+def _convert_to_rgb(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+    """8-bit modes, block by block: Pillow holds 4 bytes a pixel, and a second copy adds up."""
+    see_through = picture.has_transparency_data
+    opaque = see_through and not any(_alpha_seen(picture.crop(box)) for box in _boxes(picture))
+    width, height = picture.size
+    out = np.empty((height, width, 3), np.uint8)
+    for left, top, right, bottom in _boxes(picture):
+        block = picture.crop((left, top, right, bottom))
+        if see_through:
+            block = block.convert("RGBA")
+        if see_through and not opaque:
+            block = _composite(block)
+        out[top:bottom, left:right] = np.asarray(
+            block if block.mode == "RGB" else block.convert("RGB")
+        )
+    return out, (NO_ALPHA,) if opaque else ()
+
+
+def _alpha_seen(block: Image.Image) -> bool:
+    return block.convert("RGBA").getchannel("A").getextrema() != (0, 0)
+
+
+def _composite(rgba: Image.Image) -> Image.Image:
+    white = Image.new("RGB", rgba.size, "white")
     white.paste(rgba, mask=rgba.getchannel("A"))
     return white
+
+
+def _boxes(picture: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """(left, top, right, bottom) of blocks of at most `_BLOCK_PIXELS` pixels."""
+    width, height = picture.size
+    step = min(width, _BLOCK_PIXELS)
+    for rows in _row_blocks(height, width):
+        for left in range(0, width, step):
+            yield left, rows.start, min(left + step, width), rows.stop
 
 
 def _row_blocks(height: int, width: int) -> Iterator[slice]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 from collections.abc import Iterator
@@ -12,26 +11,33 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.formats import HEAD_BYTES, check_pixels, identify, open_picture
-from faprompt.imaging.levels import array_to_rgb, picture_to_rgb
+from faprompt.imaging.levels import array_to_rgb, picture_to_rgb, samples_to_rgb, used_bits
+from faprompt.imaging.samples import (
+    Samples,
+    picture_samples,
+    raw_mode,
+    read_colours,
+    upright,
+    wide_samples,
+    widen_key,
+)
+from faprompt.imaging.tiff import (
+    decode_failed_for_good,
+    mend,
+    picture_header,
+    read_header,
+    read_with_tifffile,
+)
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
 MAX_PIXELS = 200_000_000
 
-_BITS_PER_SAMPLE = 258  # TIFF tag
 _ORIENTATION = 0x0112  # EXIF tag
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_UPPER_BITS = "16-bit colours read by their upper 8 bits"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +46,8 @@ class ReadImage:
 
     array: np.ndarray  # (H, W, 3) uint8, RGB, upright
     notes: tuple[str, ...] = ()
+    # smallest of 8, 10, 12, 14 and 16 bits that holds the values of a 16-bit picture, else None
+    used_bits: int | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -48,25 +56,51 @@ class ReadImage:
         return height, width
 
 
+@dataclass(frozen=True, slots=True)
+class PictureHeader:
+    """What the first bytes of a picture file say."""
+
+    kind: str  # "PNG", "JPEG", "TIFF", "BMP" or "WebP"
+    image_size: tuple[int, int]  # (height, width) as shown, the orientation applied
+    orientation: int  # EXIF orientation, 1 (upright) to 8; 1 where the file has none
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """A decoded file before its values become bytes."""
+
+    content: Image.Image | Samples
+    orientation: int  # still to be applied
+    notes: tuple[str, ...]
+
+
 def read_image(
     source: ImageSource, *, bit_depth: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> ReadImage:
     """Read one picture, upright, as RGB bytes.
 
-    Files are told by their content, whatever their name: PNG, JPEG, TIFF, BMP and WebP.
-    EXIF orientation comes first. Palettes are resolved, grey is repeated, CMYK and YCbCr
-    are converted, and transparency is composited over white (a fully opaque alpha channel
-    changes nothing). 16-bit values are scaled by their range, never clipped. Float values
-    in [0, 1] are taken as they are; a float file outside it is scaled by its minimum and
-    maximum, with a note. Colour profiles are not applied. Of several frames the first is
-    read, with a note; of a Pillow picture, the one it stands at.
+    Files are identified by their content, whatever their name: PNG, JPEG, TIFF, BMP and
+    WebP. EXIF orientation is applied first. Palettes are resolved, grey is repeated, CMYK
+    and YCbCr are converted, white-is-zero values are inverted, and transparency is
+    composited over white. A fully opaque alpha channel changes nothing; where alpha is 0
+    everywhere the colours are used, with a note. Colour profiles are not applied. Of several
+    frames the first is read, with a note; of a Pillow picture, the one it stands at.
+
+    Unsigned values of up to 16 bits are scaled by their range, never clipped: the bits of
+    the file's header, or `bit_depth`. A note suggests a `bit_depth` of 8, 10, 12 or 14 where
+    16-bit values leave the upper bits unused. Signed 8-bit values are scaled by -128..127.
+    Wider signed values and 32-bit values are scaled by the range of their type where they
+    fill at least half of it, otherwise by their own minimum and maximum, with a note. Float
+    values in [0, 1] are taken as they are; a float file outside it is scaled by its minimum
+    and maximum, with a note. NaN and infinite values are refused.
 
     Args:
         source: a path, the bytes of a file, a Pillow picture, or an array (H, W) or
             (H, W, 3) of uint8, uint16, bool or float in [0, 1], in RGB order.
         bit_depth: bits the camera really used in values stored with more than 8, for
-            example 12; 1 to 32. The whole stored range unless told. 8-bit pictures and
-            float pictures pay no heed to it.
+            example 12; 1 to 32. The whole stored range unless given. Negative values are
+            then scaled by the signed range of that many bits. 8-bit pictures and float
+            pictures ignore it.
         max_pixels: width times height may not exceed this; checked before decoding.
 
     Returns:
@@ -83,15 +117,74 @@ def read_image(
         array([  0, 255], dtype=uint8)
     """
     _check_options(bit_depth, max_pixels)
-    name = _name(source)
-    try:
+    with _errors_named(_name(source)):
         if isinstance(source, np.ndarray):
             return _read_array(source, bit_depth, max_pixels)
-        if isinstance(source, Image.Image):
-            check_pixels(*source.size, max_pixels=max_pixels)
-            return _decode(source, bit_depth)
+        stored = _read_stored(source, max_pixels)
+        return _to_image(stored, bit_depth)
+
+
+def read_samples(
+    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS
+) -> Samples:
+    """Read the upright values of a picture file as they are stored, for example of a mask.
+
+    Palettes are resolved; 8-bit CMYK and YCbCr are converted to RGB. Alpha is kept apart.
+
+    Raises:
+        ImageReadError: as `read_image`, except that no value is refused.
+    """
+    with _errors_named(_name(source)):
+        stored = _read_stored(source, max_pixels)
+        content = stored.content
+        samples = content if isinstance(content, Samples) else picture_samples(content)
+        return samples.upright(stored.orientation)
+
+
+def read_picture_header(
+    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS
+) -> PictureHeader:
+    """Read kind, size and orientation of a picture file.
+
+    A PNG without EXIF data before its pixels is decoded, since the data may follow them.
+
+    Raises:
+        ImageReadError: the file is missing, empty, no picture of the five kinds, too large,
+            or its header is broken.
+    """
+    with _errors_named(_name(source)), _open_stream(source) as stream:
+        if identify(stream.read(HEAD_BYTES)) == "TIFF":
+            header = read_header(stream)
+            check_pixels(header.width, header.height, max_pixels=max_pixels)
+            return PictureHeader("TIFF", header.image_size, header.orientation)
+        stream.seek(0)
+        picture = open_picture(stream, max_pixels=max_pixels)
+        turn, _ = _orientation(picture)
+        width, height = picture.size
+        size = (width, height) if turn in (5, 6, 7, 8) else (height, width)
+        kind = {"WEBP": "WebP", "MPO": "JPEG"}.get(str(picture.format), str(picture.format))
+        return PictureHeader(kind, size, turn)
+
+
+def count_pixels(source: str | os.PathLike[str]) -> int:
+    """Return width times height by the header alone; 0 where the header cannot be read."""
+    try:
         with _open_stream(source) as stream:
-            return _read_stream(stream, bit_depth, max_pixels)
+            if identify(stream.read(HEAD_BYTES)) == "TIFF":
+                header = read_header(stream)
+                return header.width * header.height
+            stream.seek(0)
+            width, height = open_picture(stream, max_pixels=2**62).size
+    except Exception:  # whoever decodes the file reports what is wrong with it
+        return 0
+    return width * height
+
+
+@contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    """Make every failure an `ImageReadError` that begins with the picture's name."""
+    try:
+        yield
     except ImageReadError as error:
         raise ImageReadError(f"{name}: {error}") from error.__cause__
     except MemoryError as error:
@@ -103,16 +196,6 @@ def read_image(
             f"{name}: the picture is truncated or corrupt ({_reason(error)}); "
             "copy or export it again."
         ) from error
-
-
-def count_pixels(source: str | os.PathLike[str]) -> int:
-    """Width times height by the header alone, in microseconds; 0 where it cannot be told."""
-    try:
-        with _open_stream(source) as stream:
-            width, height = open_picture(stream, max_pixels=2**62).size
-    except Exception:  # whoever decodes the file tells what is wrong with it
-        return 0
-    return width * height
 
 
 def _check_options(bit_depth: int | None, max_pixels: int) -> None:
@@ -156,31 +239,96 @@ def _open_stream(source: str | os.PathLike[str] | bytes) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _read_stream(stream: IO[bytes], bit_depth: int | None, max_pixels: int) -> ReadImage:
+def _read_stored(source: str | os.PathLike[str] | bytes | Image.Image, max_pixels: int) -> _Stored:
+    if not isinstance(source, Image.Image):
+        with _open_stream(source) as stream:
+            return _read_stream(stream, max_pixels)
+    check_pixels(*source.size, max_pixels=max_pixels)
+    fault = _pillow_fault(source)
+    if fault:
+        raise ImageReadError(f"Pillow does not decode {fault}; pass the path of the TIFF file.")
+    return _decode(source)
+
+
+def _read_stream(stream: IO[bytes], max_pixels: int) -> _Stored:
     try:
-        return _decode(open_picture(stream, max_pixels=max_pixels), bit_depth)
+        picture = open_picture(stream, max_pixels=max_pixels)
     except (ImageReadError, MemoryError):
         raise
     except Exception as error:
-        stream.seek(0)
-        if identify(stream.read(HEAD_BYTES)) != "TIFF":
+        return _second_chance(stream, max_pixels, error)
+    fault = _pillow_fault(picture)
+    if fault:
+        samples, notes = read_with_tifffile(stream, max_pixels=max_pixels, reason=fault)
+        return _Stored(samples, 1, notes)
+    try:
+        return _decode_stream(picture, stream, max_pixels)
+    except (ImageReadError, MemoryError):
+        raise
+    except Exception as error:
+        header = picture_header(picture)
+        if header is None or decode_failed_for_good(header):
             raise
-        return _read_with_tifffile(stream, bit_depth, max_pixels, error)
+        return _second_chance(stream, max_pixels, error)
+
+
+def _second_chance(stream: IO[bytes], max_pixels: int, error: Exception) -> _Stored:
+    """A TIFF kind that Pillow does not know, such as float colours, read with tifffile."""
+    stream.seek(0)
+    if identify(stream.read(HEAD_BYTES)) != "TIFF":
+        raise error
+    samples, notes = read_with_tifffile(stream, max_pixels=max_pixels, reason=_reason(error))
+    return _Stored(samples, 1, notes)
+
+
+def _pillow_fault(picture: Image.Image) -> str | None:
+    header = picture_header(picture)
+    return header.pillow_fault() if header else None
+
+
+def _decode_stream(picture: ImageFile.ImageFile, stream: IO[bytes], max_pixels: int) -> _Stored:
+    """Decode a file; 16-bit colours and premultiplied ones with every bit."""
+    notes = _frame_notes(picture)
+    samples = read_colours(picture, stream, max_pixels=max_pixels)
+    if samples is None:
+        return _decode(picture)
+    turn, turn_notes = _orientation(picture)
+    return _Stored(samples, turn, notes + turn_notes)
+
+
+def _decode(picture: Image.Image) -> _Stored:
+    notes = _frame_notes(picture)
+    if ";16" in raw_mode(picture) and not picture.mode.startswith("I"):
+        notes += (_UPPER_BITS,)
+    header = picture_header(picture)
+    widen_key(picture)
+    picture.load()
+    turn, turn_notes = _orientation(picture)
+    samples = mend(picture, header) if header else None
+    return _Stored(samples or wide_samples(picture) or picture, turn, notes + turn_notes)
+
+
+def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
+    content, used = stored.content, None
+    if _UPPER_BITS in stored.notes and bit_depth not in (None, 16):
+        raise ImageReadError(
+            f"bit_depth={bit_depth} cannot be applied to 16-bit colours of which only the upper "
+            "8 bits are read; pass the path of an RGB file."
+        )
+    if isinstance(content, Samples):
+        array, notes = samples_to_rgb(content, bit_depth=bit_depth)
+        used = used_bits(content)
+    else:
+        array, notes = picture_to_rgb(content)
+    array = np.ascontiguousarray(upright(array, stored.orientation))
+    return ReadImage(array, stored.notes + notes, used)
 
 
 def _read_array(array: np.ndarray, bit_depth: int | None, max_pixels: int) -> ReadImage:
     if array.ndim >= 2:
         check_pixels(array.shape[1], array.shape[0], max_pixels=max_pixels)
-    return ReadImage(*array_to_rgb(array, bit_depth=bit_depth))
-
-
-def _decode(picture: Image.Image, bit_depth: int | None) -> ReadImage:
-    notes = _frame_notes(picture) + _colour_depth_notes(picture, bit_depth)
-    stored_bits = _stored_bits(picture)
-    picture.load()
-    upright, turn_notes = _turn_upright(picture)
-    array, level_notes = picture_to_rgb(upright, bit_depth=bit_depth, stored_bits=stored_bits)
-    return ReadImage(array, notes + turn_notes + level_notes)
+    image, notes = array_to_rgb(array, bit_depth=bit_depth)
+    return ReadImage(image, notes, used_bits(Samples(array[..., :3] if array.ndim == 3 else array)))
 
 
 def _frame_notes(picture: Image.Image) -> tuple[str, ...]:
@@ -188,56 +336,15 @@ def _frame_notes(picture: Image.Image) -> tuple[str, ...]:
     return (f"frame {picture.tell()} of {count}",) if count > 1 else ()
 
 
-def _colour_depth_notes(picture: Image.Image, bit_depth: int | None) -> tuple[str, ...]:
-    """Pillow keeps the upper 8 bits of 16-bit colours; the raw mode of its tiles tells so."""
-    tiles = getattr(picture, "tile", None) or []
-    if picture.mode.startswith("I") or not any(";16" in str(tile[3]) for tile in tiles):
-        return ()
-    if bit_depth not in (None, 16):
-        raise ImageReadError(
-            f"bit_depth={bit_depth} cannot be applied to 16-bit colours, of which only the "
-            "upper 8 bits are read; convert the picture to grey or to 8 bits."
-        )
-    return ("16-bit colours read by their upper 8 bits",)
-
-
-def _stored_bits(picture: Image.Image) -> int:
-    tags = getattr(picture, "tag_v2", None)
-    bits = tags.get(_BITS_PER_SAMPLE) if tags is not None else None
-    return bits[0] if bits and 8 < bits[0] < 16 else 16
-
-
-def _turn_upright(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:
+    """The EXIF orientation to apply after decoding, and a note where it is broken."""
     if picture.format == "TIFF":  # Pillow turns these while loading
-        return picture, ()
+        return 1, ()
     try:
-        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+        turn = picture.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # a broken side note is no reason to refuse the pixels
-        return picture, (f"EXIF could not be read, orientation not applied ({_reason(error)})",)
-    return (picture if turn is None else picture.transpose(turn)), ()
-
-
-def _read_with_tifffile(
-    stream: IO[bytes], bit_depth: int | None, max_pixels: int, reason: Exception
-) -> ReadImage:
-    """Second chance for TIFF kinds that Pillow does not know, such as float colours."""
-    try:
-        tifffile = importlib.import_module("tifffile")
-    except ImportError:
-        raise ImageReadError(
-            f"this TIFF is corrupt, or of a kind Pillow does not read ({_reason(reason)}); "
-            "export it again as PNG, or install faprompt[tiff] for more kinds."
-        ) from reason
-    stream.seek(0)
-    with tifffile.TiffFile(stream) as tiff:
-        page = tiff.pages[0]
-        check_pixels(page.imagewidth, page.imagelength, max_pixels=max_pixels)
-        array, count = page.asarray(), len(tiff.pages)
-    if array.ndim == 3 and page.axes.startswith("S"):
-        array = np.moveaxis(array, 0, -1)
-    image, notes = array_to_rgb(array, bit_depth=bit_depth, stretch_floats=True)
-    frames = (f"frame 0 of {count}",) if count > 1 else ()
-    return ReadImage(image, ("read with tifffile", *frames, *notes))
+        return 1, (f"EXIF could not be read, orientation not applied ({_reason(error)})",)
+    return (turn if turn in range(1, 9) else 1), ()
 
 
 def _reason(error: BaseException) -> str:

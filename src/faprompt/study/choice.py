@@ -29,7 +29,7 @@ class Chosen:
 
 
 def choose_pictures(
-    dataset: Dataset, options: GalleryOptions, *, policy: MaskPolicy = "reference"
+    dataset: Dataset, options: GalleryOptions, *, policy: MaskPolicy = "any-channel"
 ) -> tuple[Chosen, ...]:
     """Class by class some anomalous pictures and some normal ones, then those of several defects.
 

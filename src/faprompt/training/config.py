@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from faprompt.config import to_mapping
+from faprompt.data.masks import MaskPolicy
 
 Switch = Literal["auto", "on", "off"]
 
@@ -43,7 +44,7 @@ class TrainingConfig:
     seed: int = 111  # [B.1], [C]; here it orders the pictures of every epoch
     cache_dtype: Literal["float32", "float16"] = "float32"  # [ours] of patch tokens, see below
     bit_depth: int | None = None  # [ours] bits a camera used in values stored with more than 8
-    mask_policy: Literal["reference", "strict"] = "reference"  # [C] every grey value above 0
+    mask_policy: MaskPolicy = "any-channel"  # [ours] see `read_mask`; [C] is "reference"
     unmasked: Literal["refuse", "skip", "empty"] = "refuse"  # [C] is "empty", see below
     cache: Switch = "auto"  # [ours] "on" insists where "auto" would stream
     cache_dir: str | None = None  # [ours] see `default_cache_dir`
