@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faprompt.errors import ConfigError, ModelError
+from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
 from faprompt.files import write_atomically
 from faprompt.model_card import model_card
 from faprompt.model_config import (
@@ -280,7 +280,7 @@ def _build_recorded(config: Mapping[str, Any], backbone: Backbone, folder: Path)
     try:
         with bounded_tensors(largest):
             return build_method(config["method"], backbone, config["options"])
-    except ConfigError as error:
+    except (ConfigError, DatasetError, ImageReadError) as error:  # it may name pictures
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
