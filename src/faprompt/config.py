@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from faprompt.errors import ConfigError
 
 Record = TypeVar("Record")
+
+MAX_JSON_BYTES = 16 << 20
+MAX_JSON_DEPTH = 32  # objects and lists within one another
+_LARGEST_INTEGER = 2**63 - 1  # what torch and numpy hold
+_FAULTS_SHOWN = 6
 
 
 def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) -> Record:
@@ -34,7 +43,7 @@ def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) 
     for name in known & set(values):
         try:
             clean[name] = _fit(values[name], hints[name])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             faults.append(f"{name}: {error}")
     if not faults:
         try:
@@ -77,6 +86,8 @@ def _fit(value: Any, hint: Any) -> Any:
         return _fit_union(value, get_args(hint))
     if origin is tuple:
         items = [i for i in value.split(",") if i] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise TypeError(f"should be a list, got {value!r}, a {type(value).__name__}")
         inner = get_args(hint)[0]
         return tuple(_fit(item, inner) for item in items)
     if hint is bool:
@@ -84,7 +95,10 @@ def _fit(value: Any, hint: Any) -> Any:
     if hint is int:
         if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError(f"{value!r} is not a whole number")
-        return int(value)
+        whole = int(value)
+        if abs(whole) > _LARGEST_INTEGER:
+            raise ValueError(f"{value} does not fit into 64 bits")
+        return whole
     if hint is float:
         if isinstance(value, bool):
             raise ValueError(f"{value!r} is not a number")
@@ -106,7 +120,7 @@ def _fit_union(value: Any, choices: tuple[Any, ...]) -> Any:
             continue
         try:
             return _fit(value, choice)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             faults.append(str(error))
     raise ValueError(" and ".join(faults))
 
@@ -127,3 +141,72 @@ def parse_toml(text: str) -> dict[str, Any]:
         ValueError: the text is no TOML.
     """
     return tomllib.loads(text)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of settings, at most `MAX_JSON_BYTES` long; see `parse_json`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is too long, or its content is refused by `parse_json`.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"it is longer than {MAX_JSON_BYTES >> 20} MiB")
+    return parse_json(content.decode("utf-8-sig"))
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON into plain data that can be written as JSON again.
+
+    Raises:
+        ValueError: the text is no JSON, names a key twice in one object, is nested deeper
+            than `MAX_JSON_DEPTH`, or holds a number that is not finite or does not fit into
+            64 bits, or half a surrogate pair. The message names the fields.
+
+    Example:
+        >>> parse_json('{"threshold": 0.5}')
+        {'threshold': 0.5}
+        >>> parse_json('{"threshold": NaN}')
+        Traceback (most recent call last):
+        ValueError: threshold is nan, wanted a finite number
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys)
+    except RecursionError as error:
+        raise ValueError(f"it is nested deeper than {MAX_JSON_DEPTH} levels") from error
+    faults = list(islice(_json_faults(value, "", 0), _FAULTS_SHOWN))
+    if faults:
+        raise ValueError("; ".join(faults))
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} occurs more than once in one object")
+    return found
+
+
+def _json_faults(value: Any, place: str, depth: int) -> Iterator[str]:
+    """What is wrong with a value and all within it; `place` names it, such as "training.seed"."""
+    where = place or "the content"
+    if isinstance(value, (dict, list)):
+        if depth == MAX_JSON_DEPTH:
+            yield f"{where} is nested deeper than {MAX_JSON_DEPTH} levels"
+            return
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in pairs:
+            name = str(key).encode("utf-8", "backslashreplace").decode()
+            if name != str(key):
+                yield f"{where} has a key with half a surrogate pair, {name}"
+            yield from _json_faults(inner, f"{place}.{name}" if place else name, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}, wanted a finite number"
+    elif isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        yield f"{where} is a number of more than 64 bits"
+    elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        yield f"{where} holds half a surrogate pair"

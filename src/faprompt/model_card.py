@@ -13,7 +13,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     training = "\n".join(f"- {key}: {value}" for key, value in config["training"].items())
     kind, known, told = "zero-shot", "", ""
     if method_class(config["method"]).full_shot:
-        kind, (known, told) = "full-shot", _known_classes(config["options"]["classes"])
+        kind, (known, told) = "full-shot", _known_classes(config["options"].get("classes", ()))
     return (
         f"---\nlibrary_name: faprompt\ntags: [anomaly-detection, {kind}]\n"
         f"license: {config['license']}\n---\n\n# {config['name']}\n\n"

@@ -15,16 +15,27 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faprompt.errors import ConfigError, ModelError
+from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
+from faprompt.files import write_atomically
 from faprompt.model_card import model_card
+from faprompt.model_config import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    bounded_tensors,
+    check_options,
+    load_weights,
+    read_config,
+)
 
 if TYPE_CHECKING:
     from faprompt.clip.backbone import Backbone, Precision
     from faprompt.detector import Detector
+    from faprompt.methods.base import Method
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-FORMAT = 1
 BUNDLED = ("tiny",)
+_LARGEST_TENSOR = 1 << 30  # bytes of one tensor while a method is built, unless its file is larger
 
 
 def bundled_folder(name: str) -> Path:
@@ -69,14 +80,15 @@ def load_detector(
         class_name: what pictures show whose class is not told, see `Detector`.
 
     Raises:
-        ModelError: nothing of that name, an incomplete folder, or another backbone's weights.
+        ModelError: nothing of that name, an incomplete or damaged folder, or another backbone's
+            weights.
     """
     from faprompt.clip.weights import load_backbone
     from faprompt.detector import Detector
-    from faprompt.methods.registry import build_method
 
     folder = find_model(model)
     config = read_config(folder)
+    check_options(config, folder)
     source = config["backbone"]["source"]
     try:
         frozen = load_backbone(backbone or source)
@@ -84,11 +96,8 @@ def load_detector(
         hint = "" if backbone else " If it lies elsewhere on this machine, pass that as backbone."
         raise ModelError(f"{folder} wants the backbone {source!r}: {error}{hint}") from error
     _check_fingerprint(frozen, config["backbone"], folder)
-    try:
-        method = build_method(config["method"], frozen, config["options"])
-    except ConfigError as error:
-        raise ModelError(f"{folder / CONFIG}: {error}") from error
-    _load_weights(method, folder)
+    method = _build_recorded(config, frozen, folder)
+    load_weights(method, folder)
     frozen.to(device).set_precision(precision)
     method.to(device).requires_grad_(False).eval()
     detector = Detector(
@@ -197,9 +206,14 @@ def fitting_note(
 
 
 def save_model(detector: Detector, folder: Path) -> None:
-    """Write a model folder, each file whole or not at all."""
+    """Write a model folder, each file whole or not at all.
+
+    Raises:
+        ModelError: a parameter holds values that are not finite; nothing is written.
+    """
     from safetensors.torch import save as to_bytes
 
+    from faprompt.clip.archive import is_finite
     from faprompt.config import to_mapping
 
     method, backbone = detector.method, detector.backbone
@@ -219,11 +233,17 @@ def save_model(detector: Detector, folder: Path) -> None:
         "threshold": detector.threshold,
         "training": described.get("training", {}),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}
-    _write(folder / WEIGHTS, to_bytes(tensors))
-    _write(folder / CARD, model_card(config).encode())
-    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    broken = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+    if broken:
+        raise ModelError(
+            f"The model {detector.name!r} is not finite: {', '.join(broken[:6])} hold NaN or "
+            "infinity. Nothing was written; a lower learning_rate often helps."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / WEIGHTS, to_bytes(tensors))
+    write_atomically(folder / CARD, model_card(config).encode())
+    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def push_model(detector: Detector, repo_id: str, **options: Any) -> str:
@@ -245,7 +265,7 @@ def find_model(model: str | Path) -> Path:
     """
     if str(model) in BUNDLED:
         return bundled_folder(str(model))
-    if Path(model).is_dir():
+    if os.path.isdir(model):  # unlike Path.is_dir, never an error
         return Path(model)
     if isinstance(model, str) and model.count("/") == 1 and not model.startswith((".", "/")):
         return _download(model)
@@ -255,72 +275,21 @@ def find_model(model: str | Path) -> Path:
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """A model folder's config.
+def _build_recorded(config: Mapping[str, Any], backbone: Backbone, folder: Path) -> Method:
+    """The method of a config, whose options may ask for more memory than there is."""
+    from faprompt.methods.registry import build_method
 
-    Raises:
-        ModelError: not a model folder, or of a format this version does not know.
-    """
-    path = folder / CONFIG
-    if not path.is_file() or not (folder / WEIGHTS).is_file():
-        raise ModelError(f"{folder} is not a model folder: it wants {CONFIG} and {WEIGHTS}.")
+    largest = max(_LARGEST_TENSOR, (folder / WEIGHTS).stat().st_size)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} holds a {type(config).__name__}, wanted an object.")
-    if config.get("format") != FORMAT:
+        with bounded_tensors(largest):
+            return build_method(config["method"], backbone, config["options"])
+    except (ConfigError, DatasetError, ImageReadError) as error:  # it may name pictures
+        raise ModelError(f"{folder / CONFIG}: {error}") from error
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{path} has format {config.get('format')!r}, this version reads {FORMAT}; "
-            "upgrade faprompt, or train again."
-        )
-    faults = _config_faults(config)
-    if faults:
-        raise ModelError(f"{path}: {'; '.join(faults)}.")
-    return config
-
-
-def _config_faults(config: Mapping[str, Any]) -> list[str]:
-    kinds: dict[str, tuple[type, ...]] = {
-        "name": (str,), "license": (str,), "method": (str,), "options": (dict,),
-        "backbone": (dict,), "transform": (dict,), "threshold": (float, int, type(None)),
-        "training": (dict,),
-    }  # fmt: skip
-    faults = [f"{key} is missing" for key in kinds if key not in config]
-    faults += [
-        f"{key} should be {' or '.join(kind.__name__ for kind in kinds[key])}, got {config[key]!r}"
-        for key in kinds
-        if key in config and not isinstance(config[key], kinds[key])
-    ]
-    backbone = config.get("backbone")
-    if isinstance(backbone, dict):
-        parts = ("name", "source", "fingerprint")
-        faults += [
-            f"backbone's {p} is missing" for p in parts if not isinstance(backbone.get(p), str)
-        ]
-    return faults
-
-
-def _load_weights(method: Any, folder: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
-    wanted = method.state_dict()
-    faults = [f"missing {key}" for key in sorted(set(wanted) - set(state))]
-    faults += [f"unknown {key}" for key in sorted(set(state) - set(wanted))]
-    faults += [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in sorted(set(wanted) & set(state))
-        if state[key].shape != wanted[key].shape
-    ]
-    if faults:
-        raise ModelError(f"{folder / WEIGHTS} does not fit its config: {'; '.join(faults)}.")
-    method.load_state_dict(state)
+            f"{folder / CONFIG}: {config['method']} cannot be built with its options ({reason})."
+        ) from error
 
 
 def _check_fingerprint(backbone: Backbone, recorded: Mapping[str, Any], folder: Path) -> None:
@@ -342,9 +311,3 @@ def _download(repo_id: str) -> Path:
         raise ModelError(
             f"{repo_id!r} is no folder here and could not be had from the Hugging Face hub: {error}"
         ) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)

@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,11 +217,10 @@ class TestOwnFolders:
         save_backbone(stemmed, tmp_path)
         before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
-        def fail(self, data):
-            Path(self).open("wb").close()
+        def fail(*_):
             raise OSError("disk full")
 
-        monkeypatch.setattr(Path, "write_bytes", fail)
+        monkeypatch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="disk full"):
             save_backbone(stemmed, tmp_path, dtype=torch.float16)
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

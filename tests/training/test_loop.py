@@ -229,6 +229,73 @@ def test_a_gradient_that_is_no_number_names_the_parameter(samples, tmp_path):
         toys.run(Diverging(only_gradient=True), samples, tmp_path)
 
 
+class Exploding(Diverging):
+    """Finite loss and gradient in every step; the update itself overflows, or its score does."""
+
+    def loss(self, output, label, mask):
+        return {"fine": output.score[0]}
+
+
+class Quiet(Exploding):
+    """The parameter stays finite, and what it makes of a picture does not."""
+
+    def forward(self, features, text, **options):
+        output = super().forward(features, text, **options)
+        if self.training:
+            return output
+        return MethodOutput(score=output.score * 1e38, patch_map=output.patch_map)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize(
+    ("build", "rate", "told"),
+    [
+        (Exploding, 3e38, "parameters weight after it"),
+        (Quiet, 1e30, "scores or maps after it"),
+    ],
+)
+def test_the_last_update_is_looked_at_too(build, rate, told, epochs, samples, tmp_path):
+    """One step in all, or one in the second epoch after a warm-up that changes little."""
+    options = {
+        "optimizer": "sgd", "learning_rate": rate, "batch_size": 7, "epochs": epochs,
+        "warmup_epochs": epochs - 1, "momentum": 0.0,
+    }  # fmt: skip
+    method = build()
+    with torch.no_grad():
+        method.weight.fill_(-3e38 if build is Exploding else 1.0)
+    wanted = rf"Step {epochs} \(epoch {epochs}, batch 1\) is not finite: {told}"
+    with pytest.raises(FapromptError, match=f"{wanted}.*A lower learning_rate often helps"):
+        toys.run(method, samples, tmp_path, options=options)
+    assert (tmp_path / "out" / "checkpoint.safetensors").exists() == (epochs == 2)
+
+
+def test_no_checkpoint_holds_what_is_not_finite(samples, tmp_path):
+    method = Exploding()
+    with torch.no_grad():
+        method.weight.fill_(-3e38)
+    options = {
+        "optimizer": "sgd", "learning_rate": 3e38, "batch_size": 3, "checkpoint_every_steps": 1,
+    }  # fmt: skip
+    with pytest.raises(FapromptError, match=r"Step 1 .*parameters weight after it"):
+        toys.run(method, samples, tmp_path, options=options)
+    assert not (tmp_path / "out" / "checkpoint.safetensors").exists()
+
+
+def test_an_interrupt_writes_no_checkpoint_that_is_not_finite(samples, tmp_path):
+    method = Exploding()
+
+    def interrupt(event):
+        if event.stage == "steps":
+            raise KeyboardInterrupt
+
+    with torch.no_grad():
+        method.weight.fill_(-3e38)
+    options = {"optimizer": "sgd", "learning_rate": 3e38, "batch_size": 3}
+    with pytest.raises(KeyboardInterrupt):
+        toys.run(method, samples, tmp_path, options=options, progress=interrupt)
+    assert not (tmp_path / "out" / "checkpoint.safetensors").exists()
+
+
 def test_what_cannot_be_trained_is_refused(samples, tmp_path):
     class Still(Diverging):
         name = "still"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from faprompt.errors import ConfigError, FapromptError, ModelError
 from faprompt.training.checkpoint import load_checkpoint
@@ -206,10 +207,65 @@ def test_the_checkpoint_is_safetensors_and_json(whole):
 def test_a_damaged_or_foreign_checkpoint_is_refused(whole, samples, tmp_path):
     path = whole[1].checkpoint
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ModelError, match="delete it to start afresh"):
+    with pytest.raises(ModelError, match=r"header alone .*file has 100.*delete it to start afresh"):
         load_checkpoint(path)
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, str(path))
     with pytest.raises(FapromptError, match="no training checkpoint"):
+        toys.run(toys.faprompt(), samples, tmp_path, out="whole", resume=True)
+
+
+def rewrite(path, *, change=lambda tensors: None, **header):
+    """Change tensors and entries of the header of a checkpoint."""
+    with safe_open(str(path), framework="pt") as file:
+        values = json.loads(file.metadata()["faprompt_training"])
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    change(tensors)
+    save_file(tensors, str(path), metadata={"faprompt_training": json.dumps({**values, **header})})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"step": "6"}, {"step": -1}, {"steps": None}, {"loss_names": 3}, {"loss_names": [1]},
+        {"seconds": {}}, {"seconds": {"images": "x", "steps": 0}}, {"identity": []},
+        {"step": 5}, {"loss_names": ["one"]}, {"format": 1}, {"more": 1}, {"step": float("nan")},
+    ],
+)  # fmt: skip
+def test_a_crooked_header_is_refused(header, whole):
+    rewrite(whole[1].checkpoint, **header)
+    with pytest.raises(ModelError, match="no training checkpoint of this version"):
+        load_checkpoint(whole[1].checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"<html>", b"\xff" * 64, b"PK\3\4"])
+def test_a_file_that_is_something_else_is_refused(content, whole):
+    whole[1].checkpoint.write_bytes(content)
+    with pytest.raises(ModelError, match="no training checkpoint of this version"):
+        load_checkpoint(whole[1].checkpoint)
+
+
+def spoil(key, value):
+    def change(tensors):
+        tensors[key] = value(tensors[key]) if key in tensors else value(None)
+
+    return change
+
+
+NAME = "prompts.normal_context"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (spoil(f"method/{NAME}", lambda t: t * float("nan")), f"{NAME} holds values that are not"),
+        (spoil(f"method/{NAME}", lambda t: t.int()), f"{NAME} is stored as int32, wanted float32"),
+        (spoil(f"method/{NAME}", lambda t: t[:1].clone()), "does not fit 'faprompt'"),
+        (spoil(f"optimizer/exp_avg/{NAME}", lambda t: t / 0), f"exp_avg/{NAME} is not finite"),
+        (spoil(f"optimizer/exp_avg/{NAME}", lambda t: t[:1].clone()), "fits no parameter"),
+        (spoil("optimizer/strange", lambda _: torch.zeros(1)), "strange fits no parameter"),
+    ],
+)
+def test_tensors_that_cannot_be_resumed_are_named(change, told, whole, samples, tmp_path):
+    rewrite(whole[1].checkpoint, change=change)
+    with pytest.raises(ModelError, match=told):
         toys.run(toys.faprompt(), samples, tmp_path, out="whole", resume=True)

@@ -50,9 +50,12 @@ def info(
 ) -> None:
     """What a model is made of and was trained on."""
     from faprompt.model_card import model_card
+    from faprompt.model_config import check_options
     from faprompt.model_folder import find_model, read_config
 
-    config = read_config(find_model(model))
+    folder = find_model(model)
+    config = read_config(folder)
+    check_options(config, folder)
     print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else model_card(config))
 
 

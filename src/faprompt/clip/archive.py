@@ -14,16 +14,21 @@ names and makes every class of the archive an empty holder; the program is never
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from faprompt.clip.file_kind import describe_file, refuse_compressed
 from faprompt.errors import ModelError
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # what weights may be
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -45,28 +50,91 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     A checkpoint {"state_dict": ...} is opened, and a "module." before every name dropped.
 
     Raises:
-        ModelError: the file is missing, empty, broken, or holds more than tensors.
+        ModelError: the file is missing, empty, broken, or holds more than tensors; the message
+            says what it is instead, such as a Git LFS pointer or a web page.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, never an error
         raise ModelError(f"There is no weights file {path}.")
-    with path.open("rb") as file:
-        head = file.read(9)
     try:
+        with path.open("rb") as file:
+            head = file.read(9)
         if head[8:] == b"{":
             from safetensors.torch import load_file
 
             return load_file(path)
         if _archive_root(path) is not None:
             return read_torchscript(path)
-        return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
+        state = _unwrap(load_plain(path), path)
     except ModelError:
         raise
     except Exception as error:  # a hostile or broken file may raise anything
+        what = describe_file(path) or (
+            "it is neither safetensors, nor a state dict of torch.save, nor a TorchScript "
+            f"archive, or it is broken. {type(error).__name__}: {_first_line(error)}"
+        )
         raise ModelError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is neither "
-            "safetensors, nor a state dict of torch.save, nor a TorchScript archive, or it is "
-            f"broken. {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: {what}"
         ) from error
+    _refuse_expanded(state, path)
+    return state
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Name -> tensor of a safetensors file. The tensors are views of the file.
+
+    Raises:
+        ModelError: the file is no safetensors file, or is broken; the message says what it is.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # a hostile or broken file may raise anything
+        what = describe_file(path) or _first_line(error)
+        raise ModelError(f"{path} is no safetensors file: {what}") from error
+
+
+def load_plain(path: Path) -> Any:
+    """What `torch.load` reads from a file of plain data and tensors; nothing is run.
+
+    Raises:
+        ValueError: records of the archive are compressed, so that a small file could fill the
+            memory. `torch.save` never compresses.
+        Exception: whatever torch raises on other files.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            refuse_compressed(archive)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def value_faults(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """List what is wrong with the values of the tensors that both sides name, shapes aside.
+
+    A floating-point tensor may be stored in any of `FLOATS`, and every value has to be finite
+    once it is converted; any other tensor has to be stored in the type that is wanted.
+    """
+    faults = []
+    for key in sorted(wanted.keys() & given.keys()):
+        tensor, dtype = given[key], wanted[key].dtype
+        if tensor.dtype != dtype and not (dtype in FLOATS and tensor.dtype in FLOATS):
+            faults.append(f"{key} is stored as {_name(tensor.dtype)}, wanted {_name(dtype)}")
+        elif tensor.shape == wanted[key].shape and not is_finite(_as_loaded(tensor, dtype)):
+            faults.append(f"{key} holds values that are not finite")
+    return faults
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    if not tensor.is_floating_point():
+        return True
+    total = tensor.detach().sum(dtype=torch.float64 if tensor.is_cpu else torch.float32)
+    return bool(total.isfinite()) or bool(tensor.isfinite().all())  # a sum is cheaper
+
+
+def _as_loaded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Only float64 can hold what overflows in the type that is wanted."""
+    return tensor.to(dtype) if tensor.dtype == torch.float64 else tensor
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -81,9 +149,13 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         if root is None:
             raise ValueError("it has no constants.pkl")
         with zipfile.ZipFile(path) as archive:
+            refuse_compressed(archive)
             _collect(_Layout(archive, root).load(), "", state)
         if not state:
             raise ValueError("it holds no tensors")
+        _refuse_expanded(state, path)
+    except ModelError:
+        raise
     except Exception as error:  # a hostile or broken file may raise anything
         raise ModelError(f"{path} is a broken TorchScript archive: {error}") from error
     return state
@@ -177,3 +249,27 @@ def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in loaded):
         loaded = {key.removeprefix("module."): value for key, value in loaded.items()}
     return dict(loaded)
+
+
+def _refuse_expanded(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are no plain arrays, or that repeat a few values into a huge array."""
+    odd = [
+        str(key)
+        for key, tensor in state.items()
+        if tensor.layout is not torch.strided
+        or tensor.device.type != "cpu"
+        or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes()
+    ]
+    if odd:
+        raise ModelError(
+            f"{path}: {', '.join(odd[:6])} are no plain arrays (sparse, without data, or "
+            "larger than what is stored); save contiguous tensors."
+        )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

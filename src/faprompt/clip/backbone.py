@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.archive import value_faults
 from faprompt.clip.spec import BackboneSpec
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.vision import ConvStem, ImageFeatures, PositionFilter, VisionTower
+from faprompt.errors import ModelError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -147,8 +149,12 @@ def build_backbone(
     """A backbone from a spec and, usually, a state dict under OpenAI's key names.
 
     Raises:
-        ModelError: keys are missing, left over, or of another shape; all are named.
+        ModelError: no CLIP can be built of the spec; or the weights do not fit, see
+            `load_strictly`.
     """
+    faults = spec.faults()
+    if faults:
+        raise ModelError(f"No CLIP can be built for {name!r}: {'; '.join(faults)}.")
     if state is None:
         clip = build_clip(spec)
     else:
@@ -177,22 +183,22 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], name: str) -> Non
     """Give a module built on the meta device its weights, as float32 copies.
 
     Raises:
-        ModelError: keys are missing, left over, or of another shape; all are named.
+        ModelError: keys are missing, left over, of another shape, not floating-point numbers,
+            or not finite; they are named.
     """
-    from faprompt.errors import ModelError
-
-    wanted = {key: tensor.shape for key, tensor in module.state_dict().items()}
+    wanted = module.state_dict()
     missing = sorted(set(wanted) - set(state))
     unknown = sorted(set(state) - set(wanted))
     clash = [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key])}"
+        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
         for key in sorted(set(wanted) & set(state))
-        if state[key].shape != wanted[key]
+        if state[key].shape != wanted[key].shape
     ]
     faults = [
         *(["missing: " + ", ".join(missing[:12])] if missing else []),
         *(["unknown: " + ", ".join(unknown[:12])] if unknown else []),
         *clash[:12],
+        *value_faults(wanted, state)[:12],
     ]
     if faults:
         raise ModelError(f"The weights of {name!r} do not fit. " + "; ".join(faults))

@@ -6,6 +6,7 @@ Nothing of it is unpickled or run; the matching head and the cross-attention are
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from faprompt.clip.archive import read_tensors
 from faprompt.clip.backbone import Backbone, load_strictly
 from faprompt.clip.blip import BlipTextTower, BlipVisionTower, BlipVisual
 from faprompt.clip.catalog import download_blip, with_pixel_statistics
-from faprompt.clip.huggingface import preprocessor_record, read_json
+from faprompt.clip.huggingface import preprocessor_record
 from faprompt.clip.spec import HEAD_WIDTH, BackboneSpec, TextSpec, VisionSpec, hidden_ratio
 from faprompt.clip.tokens import WordPieces
+from faprompt.config import read_json
 from faprompt.errors import ModelError
 
 CONTEXT_LENGTH = 35  # blip_itm.py
@@ -60,7 +62,7 @@ def fetch_blip(name: str) -> Path:
 
 def find_blip(path: Path) -> Path | None:
     """The folder, given itself or by its weights file, if its config says it is a BLIP."""
-    folder = path if path.is_dir() else path.parent
+    folder = path if os.path.isdir(path) else path.parent  # unlike Path.is_dir, never an error
     if folder != path and path.name not in WEIGHTS:
         return None
     try:

@@ -7,7 +7,6 @@ weights, that is, transposed. Its config says what shapes cannot: heads and acti
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.spec import BackboneSpec, infer_spec
+from faprompt.config import read_json
 from faprompt.errors import ModelError
 
 _NAMES = {
@@ -82,11 +82,6 @@ def from_transformers(
     vision_heads, text_heads = (towers[t]["num_attention_heads"] for t in ("vision", "text"))
     spec = infer_spec(converted, quick_gelu=activation, heads=(vision_heads, text_heads))
     return spec, converted
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; OSError or ValueError where it is none."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def preprocessor_record(folder: Path) -> dict[str, Any]:

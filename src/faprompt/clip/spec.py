@@ -15,6 +15,8 @@ from faprompt.errors import ConfigError, ModelError
 
 HEAD_WIDTH = 64  # every OpenAI CLIP; open_clip's default
 WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}  # image towers of ViT-H, g, bigG, e
+MOST_LAYERS = 512  # of a tower; far above every CLIP, and still built in a moment
+LARGEST_SIZE = 1 << 20  # any other whole number of a spec
 VALUE_PATH_SHARE = 19 / 24  # AnomalyCLIP's DPAM_layer 20: the last 19 of 24 blocks
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -82,6 +84,10 @@ class BackboneSpec:
         values["vision"] = _build(VisionSpec, values.get("vision", {}), "vision")
         values["text"] = _build(TextSpec, values.get("text", {}), "text")
         return _build(cls, values, "backbone")
+
+    def faults(self) -> list[str]:
+        """What no CLIP can be built of, in words: types, ranges, sizes that contradict."""
+        return _size_faults(self) + _tower_faults(self) + _stem_faults(self.vision)
 
     def open_clip_config(self) -> dict[str, Any]:
         """Arguments of `open_clip.model.CLIP` that build the same towers."""
@@ -182,16 +188,25 @@ def infer_spec(
             width that does not split into heads.
     """
     hidden_keys = [f"{tower}transformer.resblocks.0.mlp.c_fc.weight" for tower in ("visual.", "")]
-    needed = [
-        "visual.conv1.weight", "visual.positional_embedding", "visual.proj", "ln_final.weight",
-        "positional_embedding", "token_embedding.weight", "text_projection", *hidden_keys,
-    ]  # fmt: skip
+    needed = {
+        "visual.conv1.weight": 4, "visual.positional_embedding": 2, "visual.proj": 2,
+        "ln_final.weight": 1, "positional_embedding": 2, "token_embedding.weight": 2,
+        "text_projection": 2, **dict.fromkeys(hidden_keys, 2),
+    }  # fmt: skip
     missing = [key for key in needed if key not in state]
     if missing:
         raise ModelError(
             f"This state dict is not a ViT CLIP: it lacks {', '.join(missing)}. "
             "Wanted: OpenAI's or open_clip's names, or a transformers CLIP folder."
         )
+    shapes = {key: tuple(state[key].shape) for key in needed}
+    odd = [
+        f"{key} is {shape}, wanted {needed[key]} axes, none of them empty"
+        for key, shape in shapes.items()
+        if len(shape) != needed[key] or 0 in shape
+    ]
+    if odd:
+        raise ModelError(f"This state dict is not a ViT CLIP: {'; '.join(odd)}.")
     patch = state["visual.conv1.weight"]
     width, patch_size = patch.shape[0], patch.shape[-1]
     grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
@@ -218,6 +233,65 @@ def infer_spec(
             mlp_ratio=hidden_ratio(text_width, text_hidden),
         ),
     )
+
+
+def _size_faults(spec: BackboneSpec) -> list[str]:
+    """Numbers that are not whole, or out of range."""
+    sizes: dict[str, tuple[Any, int]] = {"embed_dim": (spec.embed_dim, LARGEST_SIZE)}
+    for tower, part in (("vision", spec.vision), ("text", spec.text)):
+        for name in ("image_size", "patch_size", "width", "heads", "context_length", "vocab_size"):
+            if hasattr(part, name):
+                sizes[f"{tower}.{name}"] = (getattr(part, name), LARGEST_SIZE)
+        sizes[f"{tower}.layers"] = (part.layers, MOST_LAYERS)
+    return [
+        f"{name} should be a whole number in 1..{most}, got {value!r}"
+        for name, (value, most) in sizes.items()
+        if not _is_whole(value, most)
+    ]
+
+
+def _tower_faults(spec: BackboneSpec) -> list[str]:
+    faults = []
+    for tower, part in (("vision", spec.vision), ("text", spec.text)):
+        numbers = _is_whole(part.width, LARGEST_SIZE) and _is_whole(part.heads, LARGEST_SIZE)
+        if numbers and part.width % part.heads:
+            faults.append(f"{tower}.width={part.width} does not split into {part.heads} heads")
+        if not _is_number(part.mlp_ratio) or not 0 < part.mlp_ratio <= 64:
+            faults.append(f"{tower}.mlp_ratio should be above 0, got {part.mlp_ratio!r}")
+    if not isinstance(spec.quick_gelu, bool):
+        faults.append(f"quick_gelu should be true or false, got {spec.quick_gelu!r}")
+    for name, values in (("mean", spec.mean), ("std", spec.std)):
+        three = isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))
+        if not three or (name == "std" and not all(value > 0 for value in values)):
+            faults.append(f"{name} should be three numbers, std above 0, got {values!r}")
+    return faults
+
+
+def _stem_faults(vision: VisionSpec) -> list[str]:
+    channels, strides, blocks = vision.stem_channels, vision.stem_strides, vision.value_blocks
+    faults = []
+    if blocks is not None and not (blocks == 0 or _is_whole(blocks, MOST_LAYERS)):
+        faults.append(f"vision.value_blocks should be a whole number or null, got {blocks!r}")
+    lists = isinstance(channels, tuple) and isinstance(strides, tuple)
+    if not lists or not all(_is_whole(n, LARGEST_SIZE) for n in (*channels, *strides)):
+        faults.append("vision.stem_channels and stem_strides should be lists of whole numbers")
+    elif strides or channels:
+        if len(strides) != len(channels) + 1 or math.prod(strides) != vision.patch_size:
+            faults.append(
+                f"vision.stem_strides {strides} should be one more than stem_channels {channels}, "
+                f"and their product the patch_size, {vision.patch_size!r}"
+            )
+        if any(number % 8 for number in (*channels, vision.width)):
+            faults.append(f"vision.stem_channels and width should be multiples of 8: {channels}")
+    return faults
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _count_heads(width: int, head_width: int, heads: int | None) -> int:

@@ -46,6 +46,8 @@ class Tokenizer:
         self._row = None if vocabulary is None else {v: i for i, v in enumerate(vocabulary)}
         if vocabulary is not None and list(vocabulary) != sorted({*vocabulary, START, END}):
             raise ValueError("vocabulary should rise, without repeats, and hold start and end.")
+        if vocabulary is not None and not 0 <= vocabulary[0] <= vocabulary[-1] == END:
+            raise ValueError(f"vocabulary should hold ids in 0..{END}.")
 
     @property
     def start(self) -> int:

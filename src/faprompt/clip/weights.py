@@ -45,7 +45,7 @@ from faprompt.clip.catalog import (
     unknown_backbone,
     with_pixel_statistics,
 )
-from faprompt.clip.huggingface import from_transformers, preprocessor_record, read_json
+from faprompt.clip.huggingface import from_transformers, preprocessor_record
 from faprompt.clip.spec import (
     BackboneSpec,
     TextSpec,
@@ -63,7 +63,9 @@ from faprompt.clip.wide_resnet import (
     draw_test_weights,
     is_wide_resnet,
 )
+from faprompt.config import read_json
 from faprompt.errors import ConfigError, ModelError
+from faprompt.files import write_atomically
 
 __all__ = [
     "backbone_files",
@@ -85,6 +87,9 @@ TEST_TINY = BackboneSpec(
 NAMES = (*BUNDLED, "test-tiny", TEST_WIDE_RESNET, WIDE_RESNET)  # besides open_clip's
 _ACTIVATIONS = {"quickgelu": True, "gelu": False}
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's files
+_CONVERSION_FAULTS = (  # what a description of odd types makes of the code that reads it
+    OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
+)  # fmt: skip
 _FORMS = {  # description -> names its weights may have, best first
     SPEC_FILE: (WEIGHTS_FILE,),
     "open_clip_config.json": (
@@ -163,8 +168,8 @@ def save_backbone(
     spec = json.dumps(backbone.spec.to_dict(), separators=(",", ":")) + "\n"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS_FILE, to_bytes(rounded))
-    _write(folder / SPEC_FILE, spec.encode())
+    write_atomically(folder / WEIGHTS_FILE, to_bytes(rounded))
+    write_atomically(folder / SPEC_FILE, spec.encode())
 
 
 def may_be(backbone: Backbone, name: str) -> bool:
@@ -235,14 +240,14 @@ def _read(place: str | Path, quick_gelu: bool | None) -> Weights:
     if found:
         spec = pretrained_spec(*found, quick_gelu=quick_gelu)
         return spec, read_tensors(download(*found))
-    if Path(place).exists():
+    if os.path.exists(place):  # unlike Path.exists, never an error
         return _read_path(Path(place), quick_gelu)
     raise unknown_backbone(str(place))
 
 
 def _read_path(path: Path, quick_gelu: bool | None) -> Weights:
     """A folder by its description, a file by the description beside it or by itself."""
-    folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
+    folder, wanted = (path, None) if os.path.isdir(path) else (path.parent, path.name)
     for description, names in _FORMS.items():
         config = folder / description
         present = [n for n in names if (folder / n).is_file() and wanted in (None, n)]
@@ -269,7 +274,7 @@ def _read_described(config_path: Path, weights: Path, quick_gelu: bool | None) -
         return with_pixel_statistics(spec, config.get("preprocess_cfg", {})), state
     except KeyError as error:
         raise ModelError(f"{config_path} lacks {error}.") from error
-    except (ValueError, TypeError, AttributeError, ConfigError, ModelError) as error:
+    except (ConfigError, ModelError, *_CONVERSION_FAULTS) as error:
         raise ModelError(f"{config_path} with {weights.name}: {error}") from error
 
 
@@ -341,12 +346,3 @@ def _draw(spec: BackboneSpec) -> dict[str, Tensor]:
             values = values * np.prod(fan_in) ** -0.5
         state[key] = torch.as_tensor(values, dtype=torch.float32)
     return state
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -152,7 +152,8 @@ def unpack_stages(features: ImageFeatures) -> dict[int, Tensor]:
 
 def is_wide_resnet(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict is of torchvision's or timm's residual networks."""
-    return "layer1.0.conv1.weight" in state
+    first = state.get("layer1.0.conv1.weight")
+    return first is not None and first.ndim == 4
 
 
 def build_wide_resnet(state: Mapping[str, Tensor], *, name: str | Path) -> WideResNet:
@@ -175,7 +176,7 @@ def build_wide_resnet(state: Mapping[str, Tensor], *, name: str | Path) -> WideR
         network = _build_network(shape)
     wanted = network.state_dict()
     kept = {k: v for k, v in state.items() if not k.startswith(_UNUSED) and _COUNTER not in k}
-    counters = {key: torch.zeros(()) for key in wanted if key.endswith(_COUNTER)}
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in wanted if key.endswith(_COUNTER)}
     load_strictly(network, {**kept, **counters}, name)
     return WideResNet(network, name=name)
 

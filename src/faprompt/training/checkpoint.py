@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from faprompt.clip.archive import is_finite, value_faults
+from faprompt.clip.file_kind import describe_file
+from faprompt.config import parse_json
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
 from faprompt.methods.base import Method
@@ -62,26 +65,41 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
-    """Read a checkpoint's header and tensors.
+    """Read a checkpoint's header and tensors; "losses" is among them and fits the header.
 
     Raises:
-        ModelError: the file is damaged, or none of ours.
+        ModelError: the file is damaged, none of ours, or of another version; the message says
+            what it is.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
+            header = _read_header((file.metadata() or {})[_HEADER])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if header["format"] != _FORMAT:
-            raise ValueError(f"format {header['format']}, wanted {_FORMAT}")
-        header["loss_names"] = tuple(header["loss_names"])
-        return CheckpointHeader(**header), tensors
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        wanted = (header.step, len(header.loss_names) + 2)
+        if tuple(tensors["losses"].shape) != wanted:
+            raise ValueError(f"losses are {tuple(tensors['losses'].shape)}, wanted {wanted}")
+    except Exception as error:  # a damaged file may raise anything
+        what = describe_file(path).partition(";")[0] or repr(error)
         raise ModelError(
-            f"{path} is no training checkpoint of this version, or damaged ({error!r}); "
+            f"{path} is no training checkpoint of this version, or damaged ({what}); "
             "delete it to start afresh."
         ) from error
+    return header, tensors
+
+
+def _read_header(text: str) -> CheckpointHeader:
+    values = parse_json(text)
+    if values["format"] != _FORMAT:
+        raise ValueError(f"format {values['format']}, wanted {_FORMAT}")
+    header = CheckpointHeader(**{**values, "loss_names": tuple(values["loss_names"])})
+    counts = isinstance(header.step, int) and isinstance(header.steps, int) and header.step >= 0
+    texts = all(isinstance(name, str) for name in header.loss_names)
+    if not (counts and texts and isinstance(header.identity, dict)):
+        raise ValueError("steps, loss_names or identity are of another type")
+    seconds = {name: float(header.seconds[name]) for name in ("images", "steps")}
+    return replace(header, seconds=seconds)
 
 
 def restore(
@@ -90,23 +108,39 @@ def restore(
     """Put parameters and the optimizer's memory back.
 
     Raises:
-        ModelError: names or shapes are not this method's.
+        ModelError: names, shapes or types are not this method's, or values are not finite.
     """
-    state = _under(tensors, "method/")
+    state, wanted = _under(tensors, "method/"), method.state_dict()
+    faults = value_faults(wanted, state)
+    if faults:
+        raise ModelError(f"The checkpoint cannot be resumed: {'; '.join(faults)}. {_ADVICE}")
     try:
         method.load_state_dict(state)
     except RuntimeError as error:
         raise ModelError(f"The checkpoint does not fit {method.name!r}: {error}") from error
-    memory: dict[int, dict[str, Tensor]] = {}
-    for index, name in enumerate(_parameter_names(optimizer)):
-        kinds = {
-            key.split("/", 1)[0]: value
-            for key, value in _under(tensors, "optimizer/").items()
-            if key.split("/", 1)[1] == name
-        }
-        if kinds:  # a parameter no gradient has reached yet has none
-            memory[index] = kinds
+    memory = _memory(_under(tensors, "optimizer/"), optimizer)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": memory})
+
+
+_ADVICE = "Delete it, and train again with other options, such as a lower learning_rate."
+
+
+def _memory(
+    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """The optimizer's memory by the number of its parameter; errors as in `restore`."""
+    memory: dict[int, dict[str, Tensor]] = {}
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    names = _parameter_names(optimizer)
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        number = names.index(name) if name in names else -1
+        if number < 0 or value.numel() not in (1, parameters[number].numel()):
+            raise ModelError(f"The checkpoint's optimizer/{key} fits no parameter. {_ADVICE}")
+        if not is_finite(value):
+            raise ModelError(f"The checkpoint's optimizer/{key} is not finite. {_ADVICE}")
+        memory.setdefault(number, {})[kind] = value  # where no gradient came yet, there is none
+    return memory
 
 
 def require_same_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,13 +94,15 @@ def _faults(config: TrainingConfig) -> list[str]:
             ("weight_decay", 0),
             ("cache_limit_gb", 0),
         )
-        if getattr(config, name) < least
+        if not getattr(config, name) >= least
     ]
     positive = [
-        f"{name} should be above 0, got {getattr(config, name)}"
+        f"{name} should be above 0 and finite, got {getattr(config, name)}"
         for name in ("learning_rate", "eps", "warmup_rate")
-        if not getattr(config, name) > 0
+        if not 0 < getattr(config, name) < math.inf
     ]
+    if config.weight_decay == math.inf:
+        positive.append("weight_decay should be finite, got inf")
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
         positive.append(f"betas should be two numbers in 0..1, 1 excluded, got {config.betas}")
     if not 0 <= config.momentum < 1:

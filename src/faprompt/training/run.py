@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faprompt.clip.archive import is_finite
 from faprompt.clip.backbone import Backbone
+from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.methods.base import Method
 from faprompt.records import Sample
@@ -137,7 +139,7 @@ class TrainingRun:
                 self.take_step(features)
                 self._keep()
         except KeyboardInterrupt:
-            if self.started == self.done:  # not in the middle of an update
+            if self.started == self.done and not self._broken():  # not in the middle of an update
                 self.save()
             raise
         finally:
@@ -146,7 +148,12 @@ class TrainingRun:
             features.close()
 
     def take_step(self, features: FeatureSource) -> None:
-        """One batch: forward, loss, gradients, update."""
+        """One batch: forward, loss, gradients, update.
+
+        Raises:
+            FapromptError: a loss or a gradient is not finite; or, after the last update, the
+                parameters or what they make of this batch.
+        """
         epoch, place = divmod(self.done, self.steps_per_epoch)
         if epoch != self.begun_epoch:
             self.method.begin_epoch(epoch, self.config.epochs)
@@ -157,7 +164,8 @@ class TrainingRun:
         told: dict[str, Any] = {}
         if self.method.uses_class_names:
             told["class_names"] = [self.class_names[index] for index in indices]
-        output = self.method(features.batch(indices), self.backbone.text, **told)
+        tokens = features.batch(indices)
+        output = self.method(tokens, self.backbone.text, **told)
         terms = self.method.loss(
             output, self.labels[indices].to(device), self.masks.batch(indices).to(device)
         )
@@ -173,10 +181,18 @@ class TrainingRun:
         self.seconds["steps"] += seconds - encoding
         self.log.add(values, float(total.detach()), seconds)
         self.done = self.started
+        if self.finished:
+            self._require_finite_parameters()
+            self._require_finite_scores(tokens, told)
         self.progress(Progress("steps", self.done, self.steps, epoch + 1, values))
 
     def save(self) -> None:
-        """Write the checkpoint and the whole loss.csv."""
+        """Write the checkpoint and the whole loss.csv.
+
+        Raises:
+            FapromptError: a parameter is not finite; the former checkpoint is kept.
+        """
+        self._require_finite_parameters()
         header = CheckpointHeader(
             self.done, self.steps, self.identity, dict(self.seconds), self.log.names
         )
@@ -227,14 +243,37 @@ class TrainingRun:
             name for (name, _), ok in zip(named, flags[len(terms) :], strict=True) if not ok
         ]
         if bad_gradients or not all(abs(value) < float("inf") for value in values.values()):
-            epoch, place = divmod(self.done, self.steps_per_epoch)
             told = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
-            raise FapromptError(
-                f"Step {self.done + 1} (epoch {epoch + 1}, batch {place + 1}) is not finite: "
-                f"{told}; gradients of {', '.join(bad_gradients) or 'none'}. Parameters were "
-                "left as they were before it. A lower learning_rate often helps."
-            )
+            gradients = ", ".join(bad_gradients) or "none"
+            raise self._not_finite(f"{told}; gradients of {gradients}", step=self.done + 1)
         return values
+
+    def _broken(self) -> list[str]:
+        """Names of the method's tensors that hold NaN or infinity."""
+        return [name for name, value in self.method.state_dict().items() if not is_finite(value)]
+
+    def _require_finite_parameters(self) -> None:
+        broken = self._broken()
+        if broken:
+            raise self._not_finite(f"parameters {', '.join(broken)} after it")
+
+    @torch.no_grad()
+    def _require_finite_scores(self, tokens: ImageFeatures, told: dict[str, Any]) -> None:
+        """The last update is followed by no loss that would show it; so look at its scores."""
+        self.method.eval()
+        output = self.method(tokens, self.backbone.text, **told)
+        self.method.train()
+        if not (is_finite(output.score) and is_finite(output.patch_map)):
+            raise self._not_finite("scores or maps after it")
+
+    def _not_finite(self, what: str, *, step: int = 0) -> FapromptError:
+        """The error of a step; without a number it is the last one done."""
+        step = step or self.done
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        return FapromptError(
+            f"Step {step} (epoch {epoch + 1}, batch {place + 1}) is not finite: {what}. Nothing "
+            "was written after it. A lower learning_rate often helps."
+        )
 
 
 def _refuse_to_overwrite(header: CheckpointHeader, path: Path) -> None:
