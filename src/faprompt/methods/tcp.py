@@ -14,9 +14,8 @@ the rest of TCP's design. The original has no map; published ones are far above 
 so `paper` reads V-V patch tokens and adds AnomalyCLIP's local loss; `image-only` leaves the
 latter out.
 
-Paper: Yao et al., TCP: Textual-based Class-aware Prompt tuning, CVPR 2024. Facts from
-trainers/tcp.py of htyao89/Textual-based_Class-aware_prompt_tuning, through a written
-specification (section 6).
+Paper: Yao et al., TCP: Textual-based Class-aware Prompt tuning, CVPR 2024. Public code:
+trainers/tcp.py of htyao89/Textual-based_Class-aware_prompt_tuning at bd97bec6.
 """
 
 from __future__ import annotations
