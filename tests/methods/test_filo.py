@@ -43,9 +43,10 @@ def test_constants_are_those_of_the_code():
     assert (config.image_size, config.sigma_px, config.context_tokens) == (518, 0, 12)
     assert (config.temperature, config.adapter_temperature) == (0.01, 0.07)
     assert (config.taps, config.row_dice, config.adapter_epochs) == ("aliased", True, 5)
+    assert config.box_slips
     assert (config.position_filter, common.position_filter) == ("plain-bicubic", "bilinear")
     assert (config.grounding, config.use_class_names) == ("none", True)
-    assert (clean.taps, clean.row_dice) == ("clean", False)
+    assert (clean.taps, clean.row_dice, clean.box_slips) == ("clean", False, False)
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,17 @@ class TestDino:
             assert asked[image][1] == ("a flaw",)
         torch.testing.assert_close(out.patch_map[1] / 0.7, check(method, features, out, 1))
 
+    @pytest.mark.parametrize("slips", [True, False])
+    def test_box_slips_reach_the_choice_and_the_map(self, options, monkeypatch, slips):
+        method = small.method("filo", **options, box_slips=slips)
+        assert method._dino.slips is slips
+        monkeypatch.setattr(method._dino, "find", lambda *_: torch.tensor([[0.0, 0.5, 0.5, 0.5]]))
+        features, out = look(method)
+        wanted = 0.7 * check(method, features, out, 0)
+        if not slips:  # from -14 to 14 pixels
+            wanted[14:42, :14] /= 0.7
+        torch.testing.assert_close(out.patch_map[0], wanted)
+
     def test_the_phrases_are_those_of_each_pictures_class(self, options, monkeypatch):
         method = small.method("filo", **{**options, "phrases": ()})
         asked = []
@@ -151,8 +162,10 @@ class TestDino:
             method._dino, "find", lambda _, phrases: asked.append(phrases) or torch.empty(0, 4)
         )
         look(method, class_names=["metal_nut", "", "pcb3"])
+        look(method, class_names=["macaroni1", "macaroni2", "pcb4"])
         assert [words[:1] for words in asked] == [
             ("cracks",), (), ("oxidation on the copper traces",),
+            ("uneven shape",), ("irregular shape",), ("oxidation on the copper traces",),
         ]  # fmt: skip
 
     def test_the_model_itself_speaks_and_alone_as_in_a_batch(self, options):

@@ -5,7 +5,6 @@ import shutil
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -81,6 +80,14 @@ class TestWhichBoxes:
         too_large = boxes(*[(0.5, 0.5, 1, 1)] * 3)
         assert likely_boxes(torch.tensor([0.3, 0.4, 0.9]), too_large).tolist() == [2]
 
+    def test_the_public_code_cuts_chances_and_takes_the_last_of_equal_ones(self):
+        same = boxes(*[(0.5, 0.5, 0.1, 0.1)] * 5)
+        chances = torch.tensor([0.349, 0.342, 0.41, 0.416, 0.9])
+        assert likely_boxes(chances, same).tolist() == [4, 3, 2, 0, 1]
+        assert likely_boxes(chances, same, slips=True).tolist() == [4, 3, 2, 1, 0]
+        weak = torch.tensor([0.204, 0.203, 0.201, 0.1, 0.1])  # none above 0.25: the highest
+        assert likely_boxes(weak, same, slips=True).tolist() == [0]
+
     def test_a_phrase_holds_a_whole_entry_of_the_text(self):
         words = (*GENERAL_WORDS, "Burn mark")
         assert says_one_of("broken .", words) and says_one_of("a burn mark", words)
@@ -93,20 +100,39 @@ class TestWhichBoxes:
 
 
 class TestDimming:
+    maps = torch.rand(2, 10, 20, generator=torch.Generator().manual_seed(0))
+
     def test_outside_all_boxes_seven_tenths_are_left(self):
-        maps = torch.rand(2, 10, 20, generator=torch.Generator().manual_seed(0))
-        found = [boxes((0.2, 0.3, 0.2, 0.4), (0.75, 0.9, 0.3, 0.5)), boxes()]
-        wanted = maps.clone().numpy()
-        for row in range(10):
-            for column in range(20):
-                x, y = (column + 0.5) / 20, (row + 0.5) / 10
-                left = 0.1 <= x <= 0.3 and 0.1 <= y <= 0.5
-                right = 0.6 <= x <= 0.9 and y >= 0.65  # it reaches beyond the picture
-                wanted[0, row, column] *= 1 if left or right else np.float32(0.7)
-                wanted[1, row, column] *= np.float32(0.7)
-        dimmed = dim_outside(maps, found)
-        np.testing.assert_allclose(dimmed.numpy(), wanted, rtol=1e-6)
-        assert 0 < int((dimmed[0] == maps[0]).sum()) < 200
+        found = [boxes((0.2125, 0.325, 0.2, 0.4), (0.75, 0.9, 0.3125, 0.5)), boxes()]
+        wanted = 0.7 * self.maps
+        wanted[0, 1:5, 2:6] = self.maps[0, 1:5, 2:6]  # from 1.25 to 5.25 and 2.25 to 6.25
+        wanted[0, 6:, 11:18] = self.maps[0, 6:, 11:18]  # from 6.5, and 11.875 to 18.125
+        torch.testing.assert_close(dim_outside(self.maps, found), wanted)
+        torch.testing.assert_close(dim_outside(self.maps, found, slips=True), wanted)
+
+    @pytest.mark.parametrize(
+        ("box", "rows", "columns"),
+        [
+            ((0.1, 0.5, 0.5, 0.5), slice(2, 7), slice(0, 7)),  # from -3 to 7 of 20
+            ((0.5, 0.1, 0.5, 0.5), slice(0, 3), slice(5, 15)),  # from -1.5 to 3.5 of 10
+            ((0.05, 0.05, 0.5, 0.5), slice(0, 3), slice(0, 6)),
+        ],
+    )
+    def test_a_box_that_starts_outside_is_cut_or_lost_as_in_the_public_code(
+        self, box, rows, columns
+    ):
+        found = [boxes(box), boxes()]
+        lost = 0.7 * self.maps
+        wanted = lost.clone()
+        wanted[0, rows, columns] = self.maps[0, rows, columns]
+        torch.testing.assert_close(dim_outside(self.maps, found), wanted)
+        torch.testing.assert_close(dim_outside(self.maps, found, slips=True), lost)
+
+    def test_less_than_a_pixel_outside_is_not_lost(self):
+        found = [boxes((0.1, 0.5, 0.24, 0.5)), boxes()]  # from -0.4 to 4.4 of 20
+        dimmed = dim_outside(self.maps, found, slips=True)
+        assert torch.equal(dimmed, dim_outside(self.maps, found))
+        assert torch.equal(dimmed[0, 2:7, :4], self.maps[0, 2:7, :4])
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,18 @@ class ClassNameMethod(Method):
         """Whether names go into the sentences as a dataset has them, "metal_nut" or "01"."""
         return False
 
-    def name_classes(self, class_names: Sequence[str] | None, count: int) -> list[str]:
-        """What each of `count` pictures shows, in words; a single name is of all of them."""
+    def name_classes(
+        self, class_names: Sequence[str] | None, count: int, *, shared: bool = True
+    ) -> list[str]:
+        """Say in words what each of `count` pictures shows; a single name counts for all of them.
+
+        `shared` applies `shared_names`.
+        """
         asked = class_names if self.config.use_class_names else None
         word, raw = self.config.class_word, self.raw_class_names
         names = name_pictures(asked, count, otherwise=word, raw=raw)
-        names = [self.shared_names.get(name, name) for name in names]
+        if shared:
+            names = [self.shared_names.get(name, name) for name in names]
         return names * count if len(names) == 1 < count else names
 
     @contextmanager

@@ -9,8 +9,8 @@ so `paper` puts it where AnomalyCLIP stands: V-V patch tokens, focal and Dice be
 cross entropy, temperature 0.07, and its training. `original` is the trainer's own: plain
 tokens, cross entropy at CLIP's temperature, and SGD on one picture at a time.
 
-Paper: Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022. Facts
-from trainers/cocoop.py of KaiyangZhou/CoOp.
+Paper: Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022. Public
+code: trainers/cocoop.py of KaiyangZhou/CoOp at ff61507c.
 """
 
 from __future__ import annotations

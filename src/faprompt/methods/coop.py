@@ -7,8 +7,8 @@ As the AnomalyCLIP paper sets it up for anomalies: no mask loss, CLIP's unmodifi
 tower, map from the last layer's patches. The original has no map; a pixel AUROC below
 chance is expected of this one on the paper's backbone, and published (33.3 on MVTec AD).
 
-Paper: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022. Facts from
-trainers/coop.py of KaiyangZhou/CoOp.
+Paper: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022. Public code:
+trainers/coop.py of KaiyangZhou/CoOp at ff61507c.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
               6, 12, 18, 24, and from a sum of six convolutions on V-V tokens of 12, 18, 24
               (`taps="clean"`; what their code reads instead is "aliased", see `Taps`)
     map       their mean, blurred by 3x3
-    score     (cos(adapter(g), F_a) / sqrt 2 + max of the map) / 2
+    score     (cos(adapter(g), F_a) / sqrt 2 + max of the map) / 2, cut to 0..1; theirs is not cut
 
 The authors ground it: a Grounding DINO finds boxes, only sentences with the best box's position
 are averaged, and the map is dimmed outside all boxes. Their fine-tuned weights cannot be had
@@ -21,7 +21,8 @@ what it makes. The authors' mosaics of four pictures (MVTec AD, one item in five
 tokens are encoded once.
 
 Paper: Gu et al., FiLo: Zero-Shot Anomaly Detection by Fine-Grained Description and
-High-Quality Localization, ACM MM 2024. Facts from CASIA-IVA-Lab/FiLo.
+High-Quality Localization, ACM MM 2024. Public code: CASIA-IVA-Lab/FiLo at 36ff29c, to whose
+numbers `tests/methods/test_golden_filo.py` holds this file.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ TOGETHER = {  # VisA's, and with the name macaroni2's phrases (models/FiLo.py)
 PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "common": {"position_filter": "bilinear"},
-    "clean": {"taps": "clean", "row_dice": False},
+    "clean": {"taps": "clean", "row_dice": False, "box_slips": False},
 }
 RECIPE = {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs": 20}
 
@@ -92,6 +93,7 @@ class FiLoConfig(MethodConfig):
     grounding: Literal["none", "self", "dino"] = "none"  # "none": not as published
     grounding_model: str = ""  # of "dino": a transformers folder or a hub name
     grounding_side: int = SIDE_PX  # shorter side in pixels that "dino" sees
+    box_slips: bool = True  # boxes of "dino" as test.py takes them; see `grounding`
     temperature: float = 0.01  # of the maps
     adapter_temperature: float = CLIP_AD_TEMPERATURE
     position_filter: PositionFilter = "plain-bicubic"
@@ -153,8 +155,9 @@ class FiLo(ClassNameMethod):
         self._dino: GroundingDino | None = None  # no part of the module
         if config.grounding == "dino":
             self._dino = GroundingDino(
-                config.grounding_model, side_px=config.grounding_side, mean=spec.mean, std=spec.std
-            )
+                config.grounding_model, side_px=config.grounding_side, mean=spec.mean,
+                std=spec.std, slips=config.box_slips,
+            )  # fmt: skip
         quarters, last = vision.quarter_layers, self._depth + self._depth
         aliased = config.taps == "aliased"
         beyond = tuple(self._depth + layer for layer in quarters[1:])
@@ -243,7 +246,7 @@ class FiLo(ClassNameMethod):
         names = self.name_classes(class_names, adapted.shape[0])
         seen = self._seen(features.class_token, adapted)
         look = partial(self._look, features, self._project(features), text, seen)
-        boxes = self._find_boxes(features, names)
+        boxes = self._find_boxes(features, class_names)
         positions = [box_position(each) for each in boxes] or [None] * len(names)
         pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
         if config.grounding == "self" and features.pixels is not None:
@@ -251,9 +254,11 @@ class FiLo(ClassNameMethod):
             pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
         cosines = (unit(adapted)[:, None] * pair.detach()).sum(dim=-1) * PAIR_LENGTH
         score = ((cosines[:, 1] + patch_map.amax(dim=(1, 2))) / 2).clamp(0, 1)
+        if boxes:
+            patch_map = dim_outside(patch_map, boxes, slips=config.box_slips)
         return FiLoOutput(
             score=score,
-            patch_map=dim_outside(patch_map, boxes) if boxes else patch_map,
+            patch_map=patch_map,
             prompt_scores=score[:, None] if with_prompt_scores else None,
             layer_maps=layer_maps,
             image_logits=cosines / config.adapter_temperature,
@@ -272,10 +277,17 @@ class FiLo(ClassNameMethod):
             maps, mask = maps.flatten(1, 2)[:, :, None], mask.flatten(0, 1)[:, None]
         return {"local": losses.over_layers(losses.local_loss, maps, mask), "image": resting}
 
-    def _find_boxes(self, features: ImageFeatures, names: Sequence[str]) -> list[Tensor]:
-        """Of each image (K, 4), best first; nothing without Grounding DINO or pixels."""
+    def _find_boxes(
+        self, features: ImageFeatures, class_names: Sequence[str] | None
+    ) -> list[Tensor]:
+        """Find the boxes of each image, (K, 4), best first; none without Grounding DINO or pixels.
+
+        macaroni1 asks for its own phrases (test.py, line 564), though its sentences have
+        macaroni2's.
+        """
         if self._dino is None or features.pixels is None:
             return []
+        names = self.name_classes(class_names, len(features.pixels), shared=False)
         seen = zip(features.pixels.to(features.class_token.device), names, strict=True)
         return [self._dino.find(pixels, self.words.phrases(name)) for pixels, name in seen]
 

@@ -1,6 +1,6 @@
 """What FiLo trains on image tokens besides linear layers.
 
-Source: models/FiLo.py of CASIA-IVA-Lab/FiLo.
+Source: models/FiLo.py of CASIA-IVA-Lab/FiLo at 36ff29c.
 """
 
 from __future__ import annotations

@@ -5,15 +5,24 @@
     kept       those of them whose phrase, the tokens above 0.25, holds one of the text's entries
     position   the cell of the best kept box's centre, 3x3 cells of a picture of 518 pixels:
                0-172, 173-344, 345-517; between them none; the picture's centre without a box
-    map        times 0.7 outside all kept boxes
+    map        times 0.7 outside all kept boxes; a box holds the pixels int(left) to
+               int(right) - 1 of int(top) to int(bottom) - 1
 
-The authors tuned theirs on the other of MVTec AD and VisA; any GroundingDino checkpoint of
-`transformers` serves here. It sees the picture as the method does, resized to a square, where
-theirs keeps its proportions; boxes are relative to the picture in both. The full stop at the
-end is ours: the model asks for it.
+Two slips of the authors' test.py are options here (`box_slips` of FiLo). It compares chances
+cut to two decimals, and of equal ones the last query is the best (lines 263 and 604). And a
+box that starts left of or above the picture is a slice from a negative number, which counts
+from the other end and is usually empty, so the box has no effect on the map.
 
-Papers: Gu et al., FiLo, ACM MM 2024; Liu et al., Grounding DINO, ECCV 2024. Facts from test.py
-of CASIA-IVA-Lab/FiLo. `peak_cell` is ours.
+Three things differ from test.py. It matches phrases with capitals as they are written, against
+a phrase in lower case, so "Uneven coating" (pill), "Wax pooling unevenly around the wick"
+(candle), "Unusual consistency" (macaroni1), "Signs of infestation" (macaroni2) and "Uneven
+solder joints" (all pcb) never match; here they do. The model sees the picture as the method
+does, resized to a square, where theirs keeps its proportions; boxes are relative to the
+picture in both. And any GroundingDino checkpoint of `transformers` serves; the authors tuned
+theirs on the other of MVTec AD and VisA.
+
+Papers: Gu et al., FiLo, ACM MM 2024; Liu et al., Grounding DINO, ECCV 2024. Public code:
+test.py of CASIA-IVA-Lab/FiLo at 36ff29c. `peak_cell` is ours.
 """
 
 from __future__ import annotations
@@ -40,7 +49,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the m
 
 
 def box_text(words: Sequence[str]) -> str:
-    """What the model is asked to find.
+    """Return what the model is asked to find; it ends in a full stop, as in test.py.
 
     Example:
         >>> box_text(["damage", "Burn mark"])
@@ -49,20 +58,25 @@ def box_text(words: Sequence[str]) -> str:
     return " . ".join(word.lower() for word in words) + " ."
 
 
-def likely_boxes(chances: Tensor, boxes: Tensor) -> Tensor:
-    """Which queries may be boxes, best first; the single best one where none is good enough.
+def likely_boxes(chances: Tensor, boxes: Tensor, *, slips: bool = False) -> Tensor:
+    """Choose the queries that may be boxes, best first; the single best if none is good enough.
 
     Args:
         chances: (Q,) in 0..1, the largest of each query's tokens.
         boxes: (Q, 4): centre x, centre y, width, height, relative to the picture.
+        slips: order them by chances cut to two decimals, the last of equal ones first.
 
     Returns:
         (K,) int64, K at least 1.
     """
     order = chances.argsort(descending=True, stable=True)
+    best = order[:1]
+    if slips:
+        cut = (chances.double() * 100).floor().flip(0)
+        order = len(chances) - 1 - cut.argsort(descending=True, stable=True)
     good = (chances > LEAST_CHANCE) & (boxes[:, 2] * boxes[:, 3] < MOST_AREA)
     likely = order[good[order]]
-    return likely if len(likely) else order[:1]
+    return likely if len(likely) else best
 
 
 def says_one_of(phrase: str, words: Sequence[str]) -> bool:
@@ -80,7 +94,10 @@ def box_position(boxes: Tensor) -> int | None:
         >>> box_position(torch.tensor([[0.9, 0.1, 0.05, 0.05]])), box_position(torch.empty(0, 4))
         (2, 4)
     """
-    x, y = (boxes[0, :2].double() * SIDE_PX).tolist() if len(boxes) else (SIDE_PX / 2, SIDE_PX / 2)
+    x = y = SIDE_PX / 2
+    if len(boxes):
+        left, top, right, bottom = _corners(boxes[:1], (SIDE_PX, SIDE_PX))[0]
+        x, y = ((left + right) / 2).item(), ((top + bottom) / 2).item()
     column, row = _cell(x), _cell(y)
     return None if column is None or row is None else 3 * row + column
 
@@ -100,26 +117,33 @@ def peak_cell(score_map: Tensor) -> int:
     return (6 * row + 3) // (2 * height) * 3 + (6 * column + 3) // (2 * width)
 
 
-def dim_outside(maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """Maps with all that no box holds at 0.7 of its value.
+def dim_outside(maps: Tensor, boxes: Sequence[Tensor], *, slips: bool = False) -> Tensor:
+    """Multiply all that no box holds by 0.7.
 
     Args:
         maps: (B, height, width).
-        boxes: of each picture (K, 4) as in `likely_boxes`; K = 0 dims the whole map. A pixel
-            lies inside where its centre does.
+        boxes: of each picture (K, 4) as in `likely_boxes`; K = 0 dims the whole map.
+        slips: a box that starts left of or above the picture counts from the other end.
     """
-    inside = torch.stack([_inside(each.to(maps), maps.shape[-2:]) for each in boxes])
+    inside = torch.stack([_inside(each.to(maps), maps.shape[-2:], slips) for each in boxes])
     return torch.where(inside, maps, OUTSIDE_FACTOR * maps)
 
 
-def _inside(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
+def _inside(boxes: Tensor, image_size: Sequence[int], slips: bool) -> Tensor:
     """(height, width) bool: pixels within any of the boxes."""
+    inside = torch.zeros(*image_size, dtype=torch.bool, device=boxes.device)
+    places = _corners(boxes, image_size).int()
+    for left, top, right, bottom in (places if slips else places.clamp(min=0)).tolist():
+        inside[top:bottom, left:right] = True
+    return inside
+
+
+def _corners(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
+    """(K, 4) as in `likely_boxes` -> left, top, right, bottom in pixels, in test.py's order."""
     height, width = image_size
-    rows = (torch.arange(height, device=boxes.device) + 0.5) / height
-    columns = (torch.arange(width, device=boxes.device) + 0.5) / width
-    down = (rows - boxes[:, 1, None]).abs() <= boxes[:, 3, None] / 2  # (K, height)
-    across = (columns - boxes[:, 0, None]).abs() <= boxes[:, 2, None] / 2  # (K, width)
-    return (down[:, :, None] & across[:, None]).any(dim=0)
+    scaled = boxes.float() * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
+    start = scaled[:, :2] - scaled[:, 2:] / 2
+    return torch.cat([start, start + scaled[:, 2:]], dim=1)
 
 
 class GroundingDino:
@@ -129,16 +153,23 @@ class GroundingDino:
         source: a folder as `save_pretrained` writes it, or a hub name; safetensors only.
         side_px: the shorter side of what the model sees.
         mean, std: of the pixels it is given, by channel; see `find`.
+        slips: the best box is that of test.py; see `likely_boxes`.
 
     Raises:
         ConfigError: `transformers` is not there, or the source is no such checkpoint.
     """
 
     def __init__(
-        self, source: str, *, side_px: int, mean: Sequence[float], std: Sequence[float]
+        self,
+        source: str,
+        *,
+        side_px: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        slips: bool = False,
     ) -> None:
         self.model, self.tokenizer = _load(source)
-        self.side_px, self.mean, self.std = side_px, mean, std
+        self.side_px, self.mean, self.std, self.slips = side_px, mean, std, slips
 
     @cached_property
     def fingerprint(self) -> str:
@@ -169,7 +200,7 @@ class GroundingDino:
         chances, boxes = output.logits[0].float().sigmoid(), output.pred_boxes[0].float()
         spoken = [
             place
-            for place in likely_boxes(chances.amax(dim=-1), boxes).tolist()
+            for place in likely_boxes(chances.amax(dim=-1), boxes, slips=self.slips).tolist()
             if says_one_of(self._phrase(chances[place], inputs["input_ids"][0]), words)
         ]
         return boxes[spoken]

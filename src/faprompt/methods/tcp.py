@@ -5,7 +5,8 @@
     prompt    [SOT] V1..V4 {class}. and [SOT] V1..V4 damaged {class}.
               positions 1..4 become Z_c before layer 9, so V acts through layers 1..8 only
     loss      cross entropy + 4 (focal + 2 Dice) + 8 (1 - mean cos(T_c, F_c)), the mean over
-              both states of all classes of the training set, whatever a batch shows
+              both states of all classes of the training set, whatever a batch shows; a name
+              that several classes share counts once for each of them
 
 `tcp-v1` takes "This is a photo of {class}." and "... damaged {class}." for F, `tcp-v2` the
 mean of all WinCLIP sentences: the two forms of the FAPrompt paper's section C.2, which keeps
@@ -13,8 +14,8 @@ the rest of TCP's design. The original has no map; published ones are far above 
 so `paper` reads V-V patch tokens and adds AnomalyCLIP's local loss; `image-only` leaves the
 latter out.
 
-Paper: Yao et al., TCP: Textual-based Class-aware Prompt tuning, CVPR 2024. Facts from
-trainers/tcp.py of htyao89/Textual-based_Class-aware_prompt_tuning.
+Paper: Yao et al., TCP: Textual-based Class-aware Prompt tuning, CVPR 2024. Public code:
+trainers/tcp.py of htyao89/Textual-based_Class-aware_prompt_tuning at bd97bec6.
 """
 
 from __future__ import annotations
@@ -126,23 +127,39 @@ class TCPV1(ClassPromptMethod):
         static: Tensor | None,
         class_names: Sequence[str] | None,
     ) -> TextPair:
-        """Each image's pair, and the knowledge term over all classes encoded."""
+        """Return each image's pair and, in training, the knowledge term over all classes."""
         if class_names is None and static is not None:
             return TextPair(static)
-        places: int | list[int] = 0
-        names = [self.config.class_word]
+        asked = [self.config.class_word]
         if class_names is not None:
-            names, places = distinct(self.name_classes(class_names, len(class_names)))
-        if static is None:  # learning
-            names = list(dict.fromkeys([*names, *self._knowledge_names()]))
+            asked = self.name_classes(class_names, len(class_names))
+        learned = self._knowledge_names(asked, class_names) if static is None else []
+        names, places = distinct([*asked, *learned])
         pairs, known = self.encode_pairs(text, names)
-        distance = 1 - F.cosine_similarity(pairs, known, dim=-1).mean()
-        return TextPair(pairs[places], terms={"knowledge": self.config.knowledge_weight * distance})
+        shown = places[0] if class_names is None else places[: len(asked)]
+        if not learned:  # inference
+            return TextPair(pairs[shown])
+        cosines = F.cosine_similarity(pairs, known, dim=-1)[places[len(asked) :]]
+        distance = 1 - cosines.mean()
+        return TextPair(pairs[shown], terms={"knowledge": self.config.knowledge_weight * distance})
 
-    def _knowledge_names(self) -> list[str]:
-        """Classes in words, besides those of the batch; of the training set only in training."""
+    def _knowledge_names(
+        self, asked: Sequence[str], class_names: Sequence[str] | None
+    ) -> list[str]:
+        """One name for each class of the knowledge term; shared names occur several times.
+
+        Args:
+            asked: what each picture of the batch shows, in words.
+            class_names: the same as a dataset has it, or None.
+
+        Returns:
+            The names of `knowledge_classes`, or of all classes of the training set, and of
+            the classes of the batch that are not among them.
+        """
         whole = self.training_classes if self.training else ()
-        return self.name_classes(self.config.knowledge_classes or whole, 0)
+        names = self.name_classes(self.config.knowledge_classes or whole, 0)
+        said = dict(zip(class_names or asked, asked, strict=True))  # each class once
+        return [*names, *(name for name in said.values() if name not in names)]
 
     def encode_pairs(self, text: TextTower, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """T (C, 2, D), un-normalised, and what frozen CLIP says, F (C, 2, D), unit length."""
