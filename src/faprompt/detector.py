@@ -94,6 +94,12 @@ class Detector(nn.Module):
         """What pictures show whose class is not told; fixed when the detector is built."""
         return self._class_name
 
+    @property
+    def released_reading(self) -> Transform | None:
+        """The transform by which labelled sets are read as public code does; None: upright."""
+        released = self.method.config.picture_handling == "released"
+        return self.transform if released else None
+
     def refresh(self) -> None:
         """Compute the image-independent text features anew.
 

@@ -308,6 +308,8 @@ class TestFiles:
         asked = []
 
         class Asking:
+            released_reading = None
+
             def predict_batch(self, images, *, class_names):
                 asked.extend(class_names)
                 return detector.predict_batch(images)
@@ -333,7 +335,7 @@ class TestFiles:
         read = []
         real = gallery.read_sample
         monkeypatch.setattr(
-            gallery, "read_sample", lambda s, *, policy: read.append(s) or real(s, policy=policy)
+            gallery, "read_sample", lambda s, **options: read.append(s) or real(s, **options)
         )
         few = replace(evaluation, config=EvaluationConfig(gallery=1))
         write_gallery(detector, few, tmp_path)

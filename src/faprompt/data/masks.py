@@ -11,7 +11,7 @@ from PIL import Image
 from faprompt.data.shapes import draw_mask
 from faprompt.errors import DatasetError, ImageReadError
 from faprompt.imaging.levels import samples_to_rgb
-from faprompt.imaging.read import read_picture_header, read_samples
+from faprompt.imaging.read import read_luminance, read_picture_header, read_samples
 from faprompt.imaging.samples import Samples
 from faprompt.records import DrawnMask, Sample
 
@@ -69,6 +69,39 @@ def read_mask(
     elif sample.label:
         truth |= _union(sample, size, policy)
     return cut_region(truth, sample)
+
+
+def read_resized_mask(sample: Sample, image_size: tuple[int, int]) -> np.ndarray:
+    """Read a sample's mask at a model's size, as the public code of AnomalyCLIP and FAPrompt does.
+
+    Each mask file is resized by itself, whatever its size, and EXIF orientation is not applied.
+    A pixel is marked where the luminance that Pillow computes is above 0. Several files are
+    united; outlines, which that code does not know, are drawn in the picture's own size first.
+
+    Args:
+        sample: one with `has_pixel_label`.
+        image_size: (height, width) of the result, in pixels.
+
+    Returns:
+        (height, width) bool; True is anomalous.
+
+    Raises:
+        DatasetError: a mask cannot be read, or an anomalous sample names none.
+
+    Source:
+        dataset.py (`convert('L')`, `> 0`) and utils.py (the target transform) of
+        mala-lab/FAPrompt at 7e9d9d2.
+    """
+    if sample.drawn_mask is not None:
+        return resize_mask(cut_region(draw_mask(sample.drawn_mask), sample), image_size)
+    truth = np.zeros(image_size, dtype=bool)
+    for path in _mask_files(sample) if sample.label else ():
+        try:
+            marked = read_luminance(path) > 0
+        except ImageReadError as error:
+            raise DatasetError(f"mask {path} cannot be read: {reason(path, error)}") from error
+        truth |= resize_mask(cut_region(marked, sample), image_size)
+    return truth
 
 
 def resize_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -157,17 +190,21 @@ def _drawn(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np.ndarra
 
 
 def _union(sample: Sample, size: tuple[int, int], policy: MaskPolicy) -> np.ndarray:
-    if not sample.mask_paths:
-        raise DatasetError(
-            f"{sample.image_path} should have a mask, being anomalous, but names none."
-        )
     truth = np.zeros(size, dtype=bool)
-    for path in sample.mask_paths:
+    for path in _mask_files(sample):
         marked = _marked(path, policy)
         if marked.shape != size:
             raise DatasetError(_size_clash(path, marked.shape, sample.image_path, size))
         truth |= marked
     return truth
+
+
+def _mask_files(sample: Sample) -> tuple[Path, ...]:
+    if not sample.mask_paths:
+        raise DatasetError(
+            f"{sample.image_path} should have a mask, being anomalous, but names none."
+        )
+    return sample.mask_paths
 
 
 def _size_clash(

@@ -175,7 +175,9 @@ def _looks(
         sample = mistake.image.sample
         if id(sample) in looks:
             continue
-        read = read_sample(sample, policy=evaluation.config.mask_policy)
+        read = read_sample(
+            sample, policy=evaluation.config.mask_policy, released=detector.released_reading
+        )
         if read.image is None:  # it was there a moment ago
             looks[id(sample)] = _Look()
             continue

@@ -19,6 +19,7 @@ from faprompt.data.base import Dataset
 from faprompt.data.masks import resize_mask
 from faprompt.data.remarks import PictureFacts, dataset_remarks
 from faprompt.detector import Detector
+from faprompt.errors import ConfigError
 from faprompt.evaluation.config import EvaluationConfig, Resolution
 from faprompt.evaluation.groups import Groups, group_names
 from faprompt.evaluation.overlap import map_overlap
@@ -133,9 +134,15 @@ def evaluate(
 
     Raises:
         DatasetError: the dataset has problems, or two sizes that should agree do not.
+        ConfigError: the picture's resolution for a model that reads at its own size.
     """
     config = config or EvaluationConfig()
     dataset.require_usable()
+    if detector.released_reading and config.resolution == "picture":
+        raise ConfigError(
+            "picture_handling=released reads pictures at the model's size; measure with "
+            "resolution=model, or build the model with picture_handling=upright."
+        )
     about = environment(detector)
     groups = Groups(group_names(dataset, config), config)
     model = detector.fingerprint() if resume else ""
@@ -145,7 +152,10 @@ def evaluate(
     if found and note:
         note(found)
     rest = dataset.samples[len(images) :]
-    for batch in read_batches(rest, size=config.batch_size, policy=config.mask_policy):
+    released = detector.released_reading
+    for batch in read_batches(
+        rest, size=config.batch_size, policy=config.mask_policy, released=released
+    ):
         images += _measure(detector, batch, groups, config, dataset.root, start=len(images))
         keeper.save_if_due(images, groups)
         if progress:

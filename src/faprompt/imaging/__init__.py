@@ -21,7 +21,9 @@ from faprompt.imaging.read import (
     ReadImage,
     count_pixels,
     read_image,
+    read_luminance,
     read_picture_header,
+    read_resized,
     read_samples,
 )
 from faprompt.imaging.samples import Samples
@@ -46,7 +48,9 @@ __all__ = [
     "encode_png",
     "overlay",
     "read_image",
+    "read_luminance",
     "read_picture_header",
+    "read_resized",
     "read_samples",
     "resize_map",
     "shrink",

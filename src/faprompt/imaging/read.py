@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -32,7 +32,9 @@ from faprompt.imaging.tiff import (
     read_header,
     read_with_tifffile,
 )
+from faprompt.imaging.transform import FILTERS, Transform
 
+PictureHandling = Literal["upright", "released"]  # `read_image`, or `read_resized`
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
 MAX_PIXELS = 200_000_000
 
@@ -122,6 +124,53 @@ def read_image(
             return _read_array(source, bit_depth, max_pixels)
         stored = _read_stored(source, max_pixels)
         return _to_image(stored, bit_depth)
+
+
+def read_resized(
+    path: str | os.PathLike[str],
+    transform: Transform,
+    *,
+    region: tuple[int, int, int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Read one picture at a model's size, as the public code of AnomalyCLIP and FAPrompt does.
+
+    Pillow resizes the picture in the mode of its file and converts it to RGB afterwards. So
+    alpha weighs the colours while they are resized and is dropped then, a palette keeps its
+    entries (nearest neighbour), wide values are clipped, and EXIF orientation is not applied.
+    Grey and RGB files without such features give what `read_image` and `Transform` give.
+
+    Args:
+        path: the picture file.
+        transform: gives the size of the result and the interpolation.
+        region: (x0, y0, x1, y1) in pixels of the file; only this part is resized.
+        max_pixels: as for `read_image`.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        ImageReadError: as `read_image`.
+
+    Source:
+        dataset.py (`Image.open`) and utils.py (`Resize`, then `_convert_to_rgb`) of
+        mala-lab/FAPrompt at 7e9d9d2.
+    """
+    with _errors_named(_name(path)), _open_stream(path) as stream:
+        picture = open_picture(stream, max_pixels=max_pixels)
+        part = picture.crop(region) if region else picture
+        resized = part.resize(transform.image_size[::-1], FILTERS[transform.interpolation])
+        return np.array(resized.convert("RGB"))
+
+
+def read_luminance(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read what Pillow's `convert("L")` makes of a file: (H, W) uint8, EXIF orientation ignored.
+
+    Raises:
+        ImageReadError: as `read_image`.
+    """
+    with _errors_named(_name(path)), _open_stream(path) as stream:
+        return np.array(open_picture(stream, max_pixels=max_pixels).convert("L"))
 
 
 def read_samples(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Transform:
             )
         height, width = self.image_size
         picture = Image.fromarray(image)
-        resized = picture.resize((width, height), _FILTERS[self.interpolation])
+        resized = picture.resize((width, height), FILTERS[self.interpolation])
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
         pixels = pixels.to(torch.float32).div_(255)
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
@@ -131,7 +131,7 @@ def _faults(transform: Transform) -> list[str]:
         faults.append("mean and std should have three values, red, green and blue")
     elif not all(value > 0 for value in transform.std):
         faults.append(f"std should be above 0, got {transform.std}")
-    if transform.interpolation not in _FILTERS:
-        choices = ", ".join(_FILTERS)
+    if transform.interpolation not in FILTERS:
+        choices = ", ".join(FILTERS)
         faults.append(f"interpolation should be one of {choices}, got {transform.interpolation!r}")
     return faults

@@ -52,7 +52,10 @@ class AnomalyCLIPConfig(PairConfig):
         return found + at_least_one(self, "context_tokens", "deep_depth", "deep_length")
 
 
-PRESETS: dict[str, dict[str, object]] = {"paper": {}, "official": {"round_deep_to_half": True}}
+PRESETS: dict[str, dict[str, object]] = {
+    "paper": {},
+    "official": {"round_deep_to_half": True, "picture_handling": "released"},
+}
 RECIPE: Mapping[str, Any] = {"epochs": 15}  # train.sh; otherwise as FAPrompt
 
 

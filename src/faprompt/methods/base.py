@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.imaging.read import PictureHandling
 
 Kind = Literal["training-free", "learned", "full-shot"]
 
@@ -26,6 +27,8 @@ class MethodConfig:
 
     image_size: int = 518  # side in pixels the picture is resized to (AnomalyCLIP utils.py)
     sigma_px: float = 4.0  # Gaussian on the map, in pixels of `image_size`; 0 for none
+    # of labelled sets, in training and evaluation: `read_image`, or `read_resized` as public code
+    picture_handling: PictureHandling = "upright"
 
     def __post_init__(self) -> None:
         faults = self.faults()

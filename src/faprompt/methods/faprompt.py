@@ -119,6 +119,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "focal_as_logit": True,
         "round_deep_to_half": True,
         "long_deep_prompts": "overwrite",
+        "picture_handling": "released",
     },
     # tables 15 and 16; DAP is the prior on a single abnormal prompt
     "cap": {"refine": False},

@@ -23,6 +23,7 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError
+from faprompt.imaging.read import PictureHandling
 from faprompt.methods.base import Method
 from faprompt.training.config import TrainingConfig, default_cache_dir
 from faprompt.training.pictures import Pictures
@@ -50,6 +51,7 @@ class FeatureRecipe:
     dtype: str
     pictures: tuple[str, ...]  # fingerprints, in order
     image_options: dict[str, Any] = field(default_factory=dict)
+    handling: PictureHandling = "upright"
 
     @property
     def key(self) -> str:
@@ -61,8 +63,9 @@ class FeatureRecipe:
     def about(self) -> dict[str, Any]:
         """The recipe for people: everything but the long list."""
         told = {k: v for k, v in asdict(self).items() if k != "pictures"}
-        if not self.image_options:  # as before there were any, so that old caches serve
-            del told["image_options"]
+        for name, default in (("image_options", {}), ("handling", "upright")):
+            if told[name] == default:  # left out, so that older caches serve
+                del told[name]
         return told
 
 
@@ -81,6 +84,7 @@ def feature_recipe(
         dtype=dtype,
         pictures=pictures.fingerprints(),
         image_options=method.image_options,
+        handling=pictures.handling,
     )
 
 

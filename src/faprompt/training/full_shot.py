@@ -124,7 +124,10 @@ def _remember(
     progress: ProgressCallback,
     notify: Notify,
 ) -> TrainingReport:
-    pictures = Pictures(samples, transform, bit_depth=config.bit_depth, readers=config.readers)
+    pictures = Pictures(
+        samples, transform, handling=part.config.picture_handling, bit_depth=config.bit_depth,
+        readers=config.readers,
+    )  # fmt: skip
     encoder = Encoder(part, backbone, pictures, config)
 
     def batches() -> Iterator[ImageFeatures]:

@@ -74,10 +74,13 @@ def train(
     out_dir.mkdir(parents=True, exist_ok=True)
     backbone.to(config.device)
     method.to(config.device)
-    pictures = Pictures(chosen, transform, bit_depth=config.bit_depth, readers=config.readers)
+    handling = method.config.picture_handling
+    pictures = Pictures(
+        chosen, transform, handling=handling, bit_depth=config.bit_depth, readers=config.readers
+    )
     masks = read_masks(
-        chosen, transform.image_size, policy=config.mask_policy, readers=config.readers,
-        progress=progress,
+        chosen, transform.image_size, handling=handling, policy=config.mask_policy,
+        readers=config.readers, progress=progress,
     )  # fmt: skip
     recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
     identity = run_identity(method, config, recipe, chosen, masks)

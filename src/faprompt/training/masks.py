@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faprompt.data.masks import MaskPolicy, read_mask, resize_mask
+from faprompt.data.masks import MaskPolicy, read_mask, read_resized_mask, resize_mask
 from faprompt.errors import DatasetError
+from faprompt.imaging.read import PictureHandling
 from faprompt.records import Sample
 from faprompt.training.pictures import read_ahead
 from faprompt.training.progress import Progress, ProgressCallback
@@ -45,19 +46,25 @@ def read_masks(
     samples: Sequence[Sample],
     image_size: tuple[int, int],
     *,
+    handling: PictureHandling = "upright",
     policy: MaskPolicy,
     readers: int,
     progress: ProgressCallback,
 ) -> PackedMasks:
-    """All masks of a training set. Normal and unmasked samples get an empty one.
+    """Read all masks of a training set. Normal and unmasked samples get an empty one.
+
+    With `handling` "released" masks are read by `read_resized_mask`, which has its own policy.
 
     Raises:
-        DatasetError: a mask is missing, unreadable or of another size than its picture.
+        DatasetError: a mask is missing or unreadable; or, unless `handling` is "released", of
+            another size than its picture.
     """
     packed = np.zeros((len(samples), -(-image_size[0] * image_size[1] // 8)), np.uint8)
     drawn = [i for i, sample in enumerate(samples) if sample.label and sample.has_pixel_label]
 
     def read(index: int) -> np.ndarray:
+        if handling == "released":
+            return np.packbits(read_resized_mask(samples[index], image_size))
         truth = read_mask(samples[index], policy=policy)
         return np.packbits(resize_mask(truth, image_size))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from faprompt.data.masks import cut_region
 from faprompt.errors import ImageReadError
-from faprompt.imaging.read import read_image
+from faprompt.imaging.read import PictureHandling, read_image, read_resized
 from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
 
@@ -32,11 +32,13 @@ class Pictures:
         samples: Sequence[Sample],
         transform: Transform,
         *,
+        handling: PictureHandling = "upright",
         bit_depth: int | None = None,
         readers: int = 1,
     ) -> None:
         self.samples = tuple(samples)
         self.transform = transform
+        self.handling: PictureHandling = handling
         self.bit_depth = bit_depth
         self.readers = readers
 
@@ -50,9 +52,13 @@ class Pictures:
             ImageReadError: the file cannot be read.
             DatasetError: the region leaves the picture.
         """
-        sample = self.samples[index]
+        sample, transform = self.samples[index], self.transform
+        if self.handling == "released":
+            return transform.to_pixels(
+                read_resized(sample.image_path, transform, region=sample.region)
+            )
         image = read_image(sample.image_path, bit_depth=self.bit_depth).array
-        return self.transform.to_pixels(cut_region(image, sample))
+        return transform.to_pixels(cut_region(image, sample))
 
     def read(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """The pixels of some samples in that order, read ahead by threads."""
