@@ -6,13 +6,18 @@ DEMO   := demo-report
 
 # glibc hands large blocks back to the system after every tensor; keeping them is faster.
 # Not for benchmarks: they run as users run.
-test test-all check tiny: export MALLOC_MMAP_MAX_ = 0
-test test-all check tiny: export MALLOC_TRIM_THRESHOLD_ = 17179869184
+test test-all test-portable check tiny: export MALLOC_MMAP_MAX_ = 0
+test test-all test-portable check tiny: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
-# Two test workers share the cores; a thread each is enough.
-test test-all check: export OMP_NUM_THREADS = 1
+# Two test workers share the cores; a thread each is enough, unless the caller says otherwise.
+test test-all test-portable check: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all check format bench golden tables map tiny clean
+# The oldest instructions that torch, MKL and oneDNN can be held to.
+test-portable: export ATEN_CPU_CAPABILITY = default
+test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
+test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
+
+.PHONY: demo test test-all test-portable check format bench golden tables map tiny clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +36,9 @@ test: $(VENV)/.installed-dev  ## install, then the tests that need no network an
 
 test-all: $(VENV)/.installed-dev  ## the slow ones too
 	$(BIN)/python -m pytest -n 2
+
+test-portable: $(VENV)/.installed-dev  ## the same as on the oldest processor; other rounding
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 check: $(VENV)/.installed-dev  ## lint, format, types, tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

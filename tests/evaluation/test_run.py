@@ -98,8 +98,10 @@ class TestFigures:
 
     def test_the_size_of_a_batch_does_not_matter(self, detector, measured, shared):
         again = evaluate(detector, shared, EvaluationConfig(batch_size=1))
-        for name, value in measured.mean.items():
-            assert again.mean[name] == pytest.approx(value, abs=1e-6)
+        scores, alone = ([image.score for image in found.images] for found in (measured, again))
+        assert alone == pytest.approx(scores, abs=1e-5)
+        for name, value in measured.mean.items():  # a pixel at a threshold may change its side
+            assert again.mean[name] == pytest.approx(value, abs=2e-3)
 
     def test_where_aupro_ends_is_an_option(self, detector, measured, shared):
         whole = evaluate(detector, shared, EvaluationConfig(fpr_limit=1.0))

@@ -36,6 +36,65 @@ def test_resizing_antialiases():
     assert (pixels - 0.5).abs().max() < 0.05
 
 
+def squashed(image: np.ndarray, size: tuple[int, int], *, first: str) -> np.ndarray:
+    """A picture brought to (height, width) by Pillow, one axis at a time, rounded in between."""
+    height, width = size
+    half = (image.shape[1], height) if first == "height" else (width, image.shape[0])
+    cubic = Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize(half, cubic).resize((width, height), cubic))
+
+
+def grey_levels(pixels: torch.Tensor) -> np.ndarray:
+    return (255 * pixels).round().permute(1, 2, 0).numpy().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "first"),
+    [
+        ((300, 40), 56, "height"),
+        ((1500, 37), 56, "height"),
+        ((5000, 3), 56, "height"),
+        ((530, 400), 518, "height"),
+        ((1000, 500), 518, "height"),
+        ((300, 40), 518, "width"),  # no side shrinks
+        ((40, 300), 56, "width"),
+        ((3, 5000), 56, "width"),
+        ((500, 1000), 518, "width"),
+        ((600, 600), 518, "width"),
+    ],
+)
+def test_tall_pictures_shrink_in_height_first(shape, side, first):
+    """Pillow 13 begins with the axis that leaves less to do, Pillow 12 always with the width."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    plain = Transform((side, side), mean=(0, 0, 0), std=(1, 1, 1))
+    found = grey_levels(plain.to_pixels(image))
+    other = {"height": "width", "width": "height"}[first]
+    np.testing.assert_array_equal(found, squashed(image, (side, side), first=first))
+    assert (found != squashed(image, (side, side), first=other)).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "red"),
+    [
+        ((60, 3), [[100, 122, 121, 96], [129, 111, 107, 119],
+                   [126, 110, 110, 126], [124, 134, 152, 167]]),
+        ((400, 2), [[121, 121, 119, 119], [117, 123, 136, 142],
+                    [119, 119, 120, 120], [118, 120, 124, 126]]),
+        ((3, 60), [[127, 143, 98, 116], [139, 134, 111, 108],
+                   [134, 139, 133, 125], [116, 153, 150, 156]]),
+        ((2, 400), [[117, 119, 119, 120], [118, 122, 122, 120],
+                    [121, 130, 126, 121], [122, 133, 129, 121]]),
+    ],
+)  # fmt: skip
+def test_the_pixels_of_very_tall_and_very_wide_pictures(shape, red):
+    """As Pillow 13.0 gives them, in whole numbers on every processor."""
+    row, column, channel = np.indices((*shape, 3))
+    image = (37 * row**2 + 101 * column**2 + 13 * row * column + 59 * channel) % 256
+    plain = Transform((4, 4), mean=(0, 0, 0), std=(1, 1, 1))
+    found = grey_levels(plain.to_pixels(image.astype(np.uint8)))
+    assert found[..., 0].tolist() == red
+
+
 def test_dict_and_back():
     transform = Transform((518, 224), mean=(0.1, 0.2, 0.3), std=(1, 2, 3), interpolation="bilinear")
     values = transform.to_dict()

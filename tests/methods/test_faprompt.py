@@ -195,7 +195,10 @@ class TestForward:
         patches, prototype = features.patch_tokens[2], out.abnormal_text.mean(dim=0)
         similarity = F.cosine_similarity(patches, prototype, dim=-1)
         ranked = similarity if rank_by == "similarity" else out.coarse.flatten(1)
-        assert torch.equal(out.selected, ranked.argsort(dim=1, descending=True)[:, :10])
+        assert all(len(set(places)) == 10 for places in out.selected.tolist())
+        best = ranked.sort(dim=1, descending=True).values[:, :10]
+        found = ranked.gather(1, out.selected)  # near ties may stand in either order
+        torch.testing.assert_close(found, best, rtol=0, atol=1e-5)
 
     def test_first_feeds_the_beginning_of_the_top_row(self, features):
         with torch.no_grad():

@@ -111,8 +111,7 @@ def test_equals_a_plain_loop(options, rival_optimizer, rates, samples, tmp_path)
             optimizer.zero_grad()
             sum(terms.values()).backward()
             optimizer.step()
-    for name, value in toys.parameters(method).items():
-        torch.testing.assert_close(value, toys.parameters(rival)[name], atol=1e-5, rtol=1e-4)
+    toys.assert_moved_alike(method, rival, toys.faprompt())
 
 
 def test_same_seed_same_parameters_and_another_seed_others(samples, tmp_path):
@@ -163,7 +162,7 @@ def test_csv_and_png(samples, tmp_path, draws):
     ]  # fmt: skip
     for row in rows:
         assert float(row["total"]) == pytest.approx(sum(float(row[t]) for t in terms), rel=1e-5)
-        assert float(row["seconds"]) > 0
+        assert float(row["seconds"]) >= 0  # to a tenth of a millisecond
     second = [float(row["total"]) for row in rows[3:]]
     assert report.epoch_means[1]["total"] == pytest.approx(sum(second) / 3, rel=1e-6)
     with Image.open(report.loss_png) as picture:
@@ -187,8 +186,10 @@ def test_seconds_are_told_apart(samples, tmp_path):
     assert (first.encoded, again.encoded, streamed.encoded) == (7, 0, 14)
     assert first.image_seconds > 0 and again.image_seconds == 0 and streamed.image_seconds > 0
     with streamed.loss_csv.open() as file:
-        whole = sum(float(row["seconds"]) for row in csv.DictReader(file))
-    assert streamed.image_seconds + streamed.step_seconds == pytest.approx(whole, abs=1e-3)
+        each = [float(row["seconds"]) for row in csv.DictReader(file)]
+    rounding = 0.6e-4 * len(each)  # half of the last digit written, and a little
+    told = streamed.image_seconds + streamed.step_seconds
+    assert told == pytest.approx(sum(each), abs=rounding)
 
 
 class Diverging(Method):

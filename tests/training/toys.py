@@ -104,6 +104,20 @@ def parameters(method) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in method.named_parameters()}
 
 
+def assert_moved_alike(first, second, start, *, tolerance: float = 1e-3) -> None:
+    """Two methods trained from the same start by two roads.
+
+    The difference of their parameters, relative to the way that each tensor went: Adam makes
+    steps of one length from gradients of any, so values alone may agree after a wrong step.
+    """
+    ours, theirs, before = parameters(first), parameters(second), parameters(start)
+    assert ours.keys() == theirs.keys() == before.keys()
+    for name, value in before.items():
+        way = (theirs[name] - value).norm()
+        assert way > 0, name
+        assert (ours[name] - theirs[name]).norm() <= tolerance * way, name
+
+
 def assert_same(first, second) -> None:
     """Two methods with equal parameters, bit for bit."""
     ours, theirs = parameters(first), parameters(second)
