@@ -302,10 +302,22 @@ def _decode(picture: Image.Image) -> _Stored:
         notes += (_UPPER_BITS,)
     header = picture_header(picture)
     widen_key(picture)
-    picture.load()
+    _load(picture)
     turn, turn_notes = _orientation(picture)
     samples = mend(picture, header) if header else None
     return _Stored(samples or wide_samples(picture) or picture, turn, notes + turn_notes)
+
+
+def _load(picture: Image.Image) -> None:
+    """Decode without Pillow's memory map, which shears TIFF files that are to be turned."""
+    name = getattr(picture, "filename", None)
+    if name and picture.format == "TIFF":
+        picture.filename = ""
+    try:
+        picture.load()
+    finally:
+        if name:
+            picture.filename = name
 
 
 def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
