@@ -192,6 +192,17 @@ def test_a_bmp_of_32_bits_without_alpha():
         assert read.notes == ((OPEN,) if fourth == 0 else ())
 
 
+def test_a_bmp_of_16_bits_a_pixel_has_no_16_bit_colours():
+    """5, 6 and 5 bits for the three colours, each scaled by its own range and rounded down."""
+    pixels = struct.pack("<2H", 31 << 11 | 63 << 5 | 31, 16 << 11 | 32 << 5 | 16)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 66 + len(pixels), 0, 0, 66) + info + masks + pixels
+    read = read_image(data, bit_depth=12)
+    assert read.array.tolist() == [[[255, 255, 255], [131, 129, 131]]]
+    assert read.notes == ()
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
 def test_cmyk(kind):
     ink = (0, 128, 255, 51)  # of 255

@@ -125,6 +125,18 @@ def test_alpha(kind, planar, channels, alpha_kind, complete):
             assert np.abs(read - np.broadcast_to(expected, read.shape)).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("alpha_kind", ["unassalpha", "assocalpha"])
+def test_alpha_of_0_everywhere(kind, alpha_kind):
+    for picture in (IMAGE, IMAGE[..., :1]):
+        values = ENCODINGS[kind](np.dstack([picture, np.zeros_like(GREY)]))
+        photometric = "rgb" if picture.shape[2] == 3 else "minisblack"
+        data = write(values, photometric=photometric, extrasamples=[alpha_kind])
+        read = read_image(data)
+        np.testing.assert_array_equal(read.array, np.broadcast_to(picture, IMAGE.shape))
+        assert "alpha is 0 everywhere: colours read as if opaque" in read.notes
+
+
 @pytest.mark.parametrize("bits", [9, 10, 12, 14, 15])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("photometric", [0, 1])

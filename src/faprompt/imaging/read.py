@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.formats import HEAD_BYTES, check_pixels, identify, open_picture
@@ -298,7 +299,7 @@ def _decode_stream(picture: ImageFile.ImageFile, stream: IO[bytes], max_pixels: 
 
 def _decode(picture: Image.Image) -> _Stored:
     notes = _frame_notes(picture)
-    if ";16" in raw_mode(picture) and not picture.mode.startswith("I"):
+    if re.match("(RGB|LA|CMYK).*;16", raw_mode(picture)):
         notes += (_UPPER_BITS,)
     header = picture_header(picture)
     widen_key(picture)
@@ -310,14 +311,14 @@ def _decode(picture: Image.Image) -> _Stored:
 
 def _load(picture: Image.Image) -> None:
     """Decode without Pillow's memory map, which shears TIFF files that are to be turned."""
-    name = getattr(picture, "filename", None)
-    if name and picture.format == "TIFF":
-        picture.filename = ""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        picture.load()
+        return
+    name, picture.filename = picture.filename, ""
     try:
         picture.load()
     finally:
-        if name:
-            picture.filename = name
+        picture.filename = name
 
 
 def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
