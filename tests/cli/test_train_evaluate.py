@@ -136,13 +136,13 @@ class TestEvaluate:
         told = faprompt(
             "evaluate", shelf, *self.CLIP, "--out", tmp_path, "--json", "--by-defect",
             "--resolution", "picture", "--fpr-limit", "0.1", "--batch-size", "5",
-            "--replicates", "40", "--gallery", "1", "--pro-200",
+            "--replicates", "40", "--gallery", "1", "--pro-200", "--mask-policy", "strict",
         )  # fmt: skip
         found = json.loads(told.out)
         assert set(found["classes"]) == {"mug/chip", "mug/dent", "nut/chip", "nut/dent"}
         assert found["settings"] == {
             "batch_size": 5, "resolution": "picture", "fpr_limit": 0.1,
-            "mask_policy": "reference", "by_defect": True,
+            "mask_policy": "strict", "by_defect": True,
             "replicates": 40, "gallery": 1, "pro_200": True,
         }  # fmt: skip
         assert "pro_200" in found["mean"] and found["resolution"] == "picture"

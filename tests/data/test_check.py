@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from faprompt.data import check_dataset, describe, published_counts
 from faprompt.data.inspection import inspect_picture
 from faprompt.errors import DatasetError
+from faprompt.imaging import read_image
 from tests.helpers import folders, industrial
 from tests.imaging.files import png_header
 
@@ -288,6 +292,29 @@ def test_inspection_gives_the_size_as_shown_not_as_drafted(tmp_path):
     image = folders.picture(tmp_path / "a.jpg", size=(160, 240), turn=6)
     facts = inspect_picture(image)
     assert facts.size == (240, 160) and facts.turned
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1", "i2", "u2", "u4"])
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+def test_inspection_reads_what_a_run_reads(tmp_path, kind, photometric):
+    """TIFF kinds that Pillow does not open; size and turn are those of the reader."""
+    shape = (7, 12) if photometric == "minisblack" else (3, 7, 12)
+    values = np.linspace(0, 1, math.prod(shape)).reshape(shape) * (1 if kind[0] == "f" else 99)
+    planar = None if photometric == "minisblack" else "separate"
+    tifffile.imwrite(tmp_path / "a.tif", values.astype(kind), photometric=photometric,
+                     planarconfig=planar, extratags=[(274, "H", 1, 6, True)])  # fmt: skip
+    facts = inspect_picture(tmp_path / "a.tif")
+    assert (facts.fault, facts.size, facts.other_format, facts.turned) == (
+        None, (12, 7), None, True,
+    )  # fmt: skip
+    assert read_image(tmp_path / "a.tif").image_size == facts.size
+
+
+def test_inspection_refuses_what_a_run_refuses(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0.5, np.nan]], np.float32))
+    assert "NaN or infinite" in inspect_picture(tmp_path / "a.tif").fault
+    Image.new("LAB", (3, 3)).save(tmp_path / "b.tif")
+    assert "CIELAB" in inspect_picture(tmp_path / "b.tif").fault
 
 
 def test_inspection_of_too_many_pixels(tmp_path, monkeypatch):

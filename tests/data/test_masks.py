@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from faprompt.data import picture_size, read_mask, resize_mask
@@ -14,6 +15,7 @@ from faprompt.data.masks import is_blank_mask
 from faprompt.errors import DatasetError, ImageReadError
 from faprompt.records import Sample
 from tests.helpers import folders
+from tests.imaging.files import png_rgb16
 
 SQUARE = np.zeros((6, 8), dtype=bool)
 SQUARE[1:3, 2:6] = True
@@ -38,19 +40,169 @@ def grey(low: int, high: int) -> np.ndarray:
     return np.where(SQUARE, high, low).astype(np.uint8)
 
 
-@pytest.mark.parametrize("policy", ["reference", "strict"])
+@pytest.mark.parametrize("policy", ["any-channel", "reference", "strict"])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
 def test_modes_of_a_black_and_white_mask(tmp_path, mode, policy):
     picture = Image.fromarray(grey(0, 255)).convert(mode)
     np.testing.assert_array_equal(truth_of(tmp_path, picture, policy=policy), SQUARE)
 
 
-def test_alpha_is_dropped_not_blended(tmp_path):
-    """A see-through white is white; a solid black is black."""
+def test_the_authors_rule_drops_alpha(tmp_path):
+    """By it a see-through white is white; a solid black is black. Ours marks what can be seen."""
     rgba = np.zeros((*SQUARE.shape, 4), dtype=np.uint8)
     rgba[SQUARE] = (255, 255, 255, 0)
     rgba[~SQUARE] = (0, 0, 0, 255)
-    np.testing.assert_array_equal(truth_of(tmp_path, Image.fromarray(rgba)), SQUARE)
+    picture = Image.fromarray(rgba)
+    np.testing.assert_array_equal(truth_of(tmp_path, picture, policy="reference"), SQUARE)
+    assert not truth_of(tmp_path, picture).any()
+    assert not truth_of(tmp_path, picture, policy="strict").any()
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.tif", "m.webp"])
+@pytest.mark.parametrize("policy", [None, "strict"])
+def test_a_stroke_on_a_transparent_ground(tmp_path, name, policy):
+    """As drawing programs save it: the ground is white with alpha 0, the stroke is solid red."""
+    rgba = np.zeros((40, 60, 4), np.uint8)
+    rgba[:] = (255, 255, 255, 0)
+    rgba[5:35, 5:55] = (255, 0, 0, 255)
+    save = {"lossless": True, "exact": True} if name == "m.webp" else {}
+    Image.fromarray(rgba).save(tmp_path / name, **save)
+    chosen = {"policy": policy} if policy else {}
+    one = sample(tmp_path / "i.png", tmp_path / name)
+    assert read_mask(one, image_size=(40, 60), **chosen).sum() == 1500
+    assert read_mask(one, image_size=(40, 60), policy="reference").sum() == 2400
+
+
+def other_alphas():
+    """Masks whose ground is transparent white, in every other mode that has transparency."""
+    clear = np.where(SQUARE, 255, 0).astype(np.uint8)
+    white = np.full_like(clear, 255)
+    yield "LA", Image.fromarray(np.dstack([white, clear])), "m.png", {}
+    yield "LA in TIFF", Image.fromarray(np.dstack([white, clear])), "m.tif", {}
+    palette = Image.fromarray(SQUARE.astype(np.uint8))
+    palette.putpalette([255, 255, 255, 255, 0, 0])
+    yield "P, one index", palette, "m.png", {"transparency": 0}
+    yield "P, alpha table", palette, "m.png", {"transparency": b"\x00\xff"}
+    keyed = Image.fromarray(np.where(SQUARE[..., None], (200, 0, 0), (255, 255, 255)).astype("u1"))
+    yield "RGB, colour key", keyed, "m.png", {"transparency": (255, 255, 255)}
+    grey = Image.fromarray(np.where(SQUARE, 9, 255).astype(np.uint8))
+    yield "L, grey key", grey, "m.png", {"transparency": 255}
+    wide = Image.fromarray(np.where(SQUARE, 1, 65535).astype(np.uint16))
+    yield "16-bit grey key", wide, "m.png", {"transparency": 65535}
+    pa = Image.merge("PA", [palette, Image.fromarray(clear)])
+    pa.putpalette([255, 255, 255, 255, 0, 0])
+    yield "PA", pa, "m.tif", {}
+
+
+@pytest.mark.parametrize(("picture", "name", "save"), [case[1:] for case in other_alphas()],
+                         ids=[case[0] for case in other_alphas()])  # fmt: skip
+def test_every_mode_with_transparency(tmp_path, picture, name, save):
+    picture.save(tmp_path / name, **save)
+    one = sample(tmp_path / "i.png", tmp_path / name)
+    np.testing.assert_array_equal(read_mask(one, image_size=SQUARE.shape), SQUARE)
+
+
+@pytest.mark.parametrize("colour", [(1, 0, 0), (0, 0, 1), (0, 0, 4), (0, 1, 0), (1, 1, 1)])
+def test_a_weak_colour_counts(tmp_path, colour):
+    """Class ids in one channel: the luminance of (1, 0, 0) rounds to 0."""
+    rgb = np.zeros((*SQUARE.shape, 3), np.uint8)
+    rgb[SQUARE] = colour
+    wide = png_rgb16(rgb.astype(np.uint16))
+    for policy in ("any-channel", "strict"):
+        for name in ("m.png", "m.tif", "m.bmp"):
+            found = truth_of(tmp_path, Image.fromarray(rgb), name, policy=policy)
+            np.testing.assert_array_equal(found, SQUARE)
+        (tmp_path / "wide.png").write_bytes(wide)  # 1 of 65535
+        one = sample(tmp_path / "i.png", tmp_path / "wide.png")
+        found = read_mask(one, image_size=SQUARE.shape, policy=policy)
+        np.testing.assert_array_equal(found, SQUARE)
+
+
+def test_the_authors_rule_is_their_grey_conversion(tmp_path):
+    """Against Pillow's own conversion, for every weak colour."""
+    red, green, blue = np.meshgrid(*[np.arange(5, dtype=np.uint8)] * 3, indexing="ij")
+    picture = Image.fromarray(np.dstack([c.reshape(5, 25) for c in (red, green, blue)]))
+    found = truth_of(tmp_path, picture, policy="reference")
+    np.testing.assert_array_equal(found, np.asarray(picture.convert("L")) > 0)
+    ours = truth_of(tmp_path, picture)
+    np.testing.assert_array_equal(ours, np.asarray(picture).any(axis=2))
+    assert found.sum() < ours.sum() == 124
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "i2", "i4", "f2", "f4", "f8"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "lzw"])
+def test_tiff_masks_of_every_type_and_layout(tmp_path, kind, planar, compression):
+    """The smallest value above 0 counts, in one channel of three, in either byte order."""
+    rgb = np.zeros((*SQUARE.shape, 3), kind)
+    rgb[SQUARE, 1] = 1
+    stored = rgb if planar == "contig" else np.moveaxis(rgb, -1, 0)
+    for order in "<>":
+        tifffile.imwrite(tmp_path / "m.tif", stored, photometric="rgb", planarconfig=planar,
+                         compression=compression, byteorder=order)  # fmt: skip
+        tifffile.imwrite(tmp_path / "g.tif", rgb[..., 1], compression=compression,
+                         byteorder=order)  # fmt: skip
+        for name in ("m.tif", "g.tif"):
+            one = sample(tmp_path / "i.png", tmp_path / name)
+            for policy in ("any-channel", "strict"):
+                found = read_mask(one, image_size=SQUARE.shape, policy=policy)
+                np.testing.assert_array_equal(found, SQUARE)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "f4"])
+def test_white_is_zero_masks_are_read_as_shown(tmp_path, kind):
+    top = 1 if kind == "f4" else np.iinfo(kind).max
+    values = np.where(SQUARE, 0, top).astype(kind)
+    tifffile.imwrite(tmp_path / "m.tif", values, photometric="miniswhite")
+    one = sample(tmp_path / "i.png", tmp_path / "m.tif")
+    for policy in ("any-channel", "reference", "strict"):
+        found = read_mask(one, image_size=SQUARE.shape, policy=policy)
+        np.testing.assert_array_equal(found, SQUARE)
+
+
+def test_cmyk_masks_are_read_as_shown(tmp_path):
+    """No ink is white."""
+    ink = np.zeros((*SQUARE.shape, 4), np.uint8)
+    ink[~SQUARE] = (0, 0, 0, 255)
+    picture = Image.frombytes("CMYK", (8, 6), ink.tobytes())
+    for name in ("m.tif", "m.jpg"):
+        picture.save(tmp_path / name, **({"quality": 100} if name == "m.jpg" else {}))
+        one = sample(tmp_path / "i.png", tmp_path / name)
+        found = read_mask(one, image_size=SQUARE.shape, policy="strict")
+        np.testing.assert_array_equal(found, SQUARE)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_orientation_of_every_route(tmp_path, turn):
+    """8-bit PNG, JPEG and TIFF through Pillow, half floats through tifffile: all turned alike."""
+    values = np.zeros((16, 32), np.uint8)
+    values[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    for name in ("m.png", "m.jpg", "m.webp"):
+        save = {"lossless": True} if name == "m.webp" else {}
+        Image.fromarray(values).save(tmp_path / name, exif=exif, **save)
+    tag = [(274, "H", 1, turn, True)]
+    tifffile.imwrite(tmp_path / "m8.tif", values, extratags=tag)
+    tifffile.imwrite(tmp_path / "m16.tif", values.astype("u2"), extratags=tag)
+    tifffile.imwrite(tmp_path / "half.tif", (values / 255).astype("f2"), extratags=tag)
+    with Image.open(tmp_path / "m.png") as picture:
+        shown = np.asarray(ImageOps.exif_transpose(picture)) > 0
+    for name in ("m.png", "m.jpg", "m.webp", "m8.tif", "m16.tif", "half.tif"):
+        one = sample(tmp_path / "i.png", tmp_path / name)
+        found = read_mask(one, image_size=shown.shape, policy="strict")
+        np.testing.assert_array_equal(found, shown)
+        assert picture_size(tmp_path / name) == shown.shape
+
+
+def test_blank_means_nothing_marked_by_our_rule(tmp_path):
+    ground = np.zeros((6, 8, 4), np.uint8)
+    ground[..., :3] = 255
+    Image.fromarray(ground).save(tmp_path / "clear.png")
+    assert is_blank_mask(tmp_path / "clear.png")
+    ground[0, 0] = (0, 0, 1, 1)
+    Image.fromarray(ground).save(tmp_path / "faint.png")
+    assert not is_blank_mask(tmp_path / "faint.png")
 
 
 def test_palette_is_looked_up_and_not_read_as_numbers(tmp_path):
@@ -252,7 +404,7 @@ def test_samples_without_pixel_labels_are_refused(tmp_path):
 
 
 def test_unknown_policy_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="'reference' or 'strict', got 'loose'"):
+    with pytest.raises(ValueError, match="'any-channel' or 'reference' or 'strict', got 'loose'"):
         read_mask(sample(tmp_path / "i.png"), policy="loose")
 
 

@@ -13,12 +13,11 @@ import tifffile
 from PIL import Image, ImageOps
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging import read_image
+from faprompt.imaging import count_pixels, read_image, read_picture_header
 from tests.imaging.files import colours, tiff
 
 IMAGE = colours(40, 36)
 GREY = IMAGE[..., 0]
-DEEP = (GREY.astype(np.int64) * 257, 65535)  # 16 bits, and the largest value
 
 # How the 256 levels are written in each type, so that full range gives them back.
 ENCODINGS = {
@@ -40,6 +39,7 @@ STORAGE: tuple[dict[str, Any], ...] = (
     {"compression": "packbits"},
     {"compression": "zstd"},
 )
+PLAIN = STORAGE[:2] + STORAGE[3:]  # no predictor, which bilevel pictures do not have
 
 
 def write(values: np.ndarray, **options: Any) -> bytes:
@@ -50,7 +50,7 @@ def write(values: np.ndarray, **options: Any) -> bytes:
 
 def every_way(values: np.ndarray, **options: Any) -> list[bytes]:
     """One picture in each byte order, layout and compression."""
-    ways = itertools.product("<>", LAYOUTS, STORAGE)
+    ways = itertools.product("<>", LAYOUTS, PLAIN if values.dtype == bool else STORAGE)
     return [write(values, byteorder=b, **lay, **how, **options) for b, lay, how in ways]
 
 
@@ -125,6 +125,18 @@ def test_alpha(kind, planar, channels, alpha_kind, complete):
             assert np.abs(read - np.broadcast_to(expected, read.shape)).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("alpha_kind", ["unassalpha", "assocalpha"])
+def test_alpha_of_0_everywhere(kind, alpha_kind):
+    for picture in (IMAGE, IMAGE[..., :1]):
+        values = ENCODINGS[kind](np.dstack([picture, np.zeros_like(GREY)]))
+        photometric = "rgb" if picture.shape[2] == 3 else "minisblack"
+        data = write(values, photometric=photometric, extrasamples=[alpha_kind])
+        read = read_image(data)
+        np.testing.assert_array_equal(read.array, np.broadcast_to(picture, IMAGE.shape))
+        assert "alpha is 0 everywhere: colours read as if opaque" in read.notes
+
+
 @pytest.mark.parametrize("bits", [9, 10, 12, 14, 15])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("photometric", [0, 1])
@@ -194,3 +206,235 @@ def test_cmyk(kind, planar, complete):
     expected = np.asarray(Image.frombytes("CMYK", (36, 40), ink.tobytes()).convert("RGB"))
     files = every_way(stored, photometric="separated", planarconfig=planar)
     assert_shows(files, expected, complete)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int16", "int32", "float32"])
+def test_the_extra_is_not_needed_for_common_kinds(kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    for photometric in ("minisblack", "miniswhite"):
+        if photometric == "miniswhite" and kind.startswith("int"):
+            continue
+        shown = GREY if photometric == "minisblack" else 255 - GREY
+        data = write(ENCODINGS[kind](shown), photometric=photometric, compression="lzw")
+        np.testing.assert_array_equal(read_image(data).array[..., 0], GREY)
+    if kind.startswith("uint"):
+        data = write(ENCODINGS[kind](IMAGE), photometric="rgb", byteorder=">", tile=(16, 16))
+        np.testing.assert_array_equal(read_image(data).array, IMAGE)
+
+
+def test_missing_imagecodecs_is_named(monkeypatch):
+    """tifffile reads some compressions by itself and says which package the others need."""
+
+    def refuse(*_, **__):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    data = write(ENCODINGS["float16"](GREY), compression="lzw")
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+    with pytest.raises(ImageReadError, match=r"'imagecodecs' package.*install faprompt\[tiff\]"):
+        read_image(data)
+
+
+@pytest.mark.parametrize("kind", ENCODINGS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_file_is_refused_by_both_routes(kind, share):
+    planes = np.moveaxis(ENCODINGS[kind](IMAGE), -1, 0)
+    for compression in (None, "lzw", "deflate"):
+        options = {"compression": compression, "rowsperstrip": 7}
+        for data in (
+            write(ENCODINGS[kind](GREY), **options),
+            write(planes, photometric="rgb", planarconfig="separate", **options),
+        ):
+            with pytest.raises(ImageReadError, match="truncated"):
+                read_image(data[: int(share * len(data))])
+
+
+def test_a_corrupt_strip_is_refused():
+    for values in (ENCODINGS["uint16"](GREY), ENCODINGS["float16"](GREY)):
+        data = bytearray(write(values, compression="deflate"))
+        data[len(data) // 2] ^= 0xFF
+        with pytest.raises(ImageReadError, match="corrupt"):
+            read_image(bytes(data))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float16"])
+def test_bigtiff(order, kind):
+    """Pillow does not open the big-endian form."""
+    grey = write(ENCODINGS[kind](GREY), bigtiff=True, byteorder=order)
+    np.testing.assert_array_equal(read_image(grey).array[..., 0], GREY)
+    assert read_picture_header(grey).image_size == (40, 36)
+    planes = np.moveaxis(ENCODINGS[kind](IMAGE), -1, 0)
+    data = write(planes, photometric="rgb", planarconfig="separate", bigtiff=True, byteorder=order)
+    np.testing.assert_array_equal(read_image(data).array, IMAGE)
+
+
+@pytest.mark.parametrize("compression", ["lerc", "jpeg2000", "jpegxl", "webp", "png", "lzma"])
+def test_compressions_that_pillow_does_not_know(compression):
+    for values in (IMAGE, ENCODINGS["uint16"](IMAGE)):
+        if compression == "webp" and values.dtype != np.uint8:
+            continue
+        lossless = {"lossless": True} if compression in ("webp", "jpegxl") else {}
+        data = write(values, photometric="rgb", compression=compression, compressionargs=lossless)
+        np.testing.assert_array_equal(read_image(data).array, IMAGE)
+
+
+def test_frame_0_of_several_planar_pages():
+    pages = np.stack([np.moveaxis(ENCODINGS["uint16"](colours(40, 36, s)), -1, 0) for s in (0, 1)])
+    read = read_image(write(pages, photometric="rgb", planarconfig="separate"))
+    np.testing.assert_array_equal(read.array, IMAGE)
+    assert read.notes == ("read with tifffile", "frame 0 of 2")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_channels_without_a_meaning(bits):
+    """Three are taken as RGB, with a note; a microscope's five are refused."""
+    values = np.moveaxis(ENCODINGS[f"uint{bits}"](IMAGE), -1, 0)
+    options = {"photometric": "minisblack", "planarconfig": "separate"}
+    read = read_image(write(values, **options))
+    np.testing.assert_array_equal(read.array, IMAGE)
+    assert "3 grey channels read as red, green, blue" in read.notes
+    with pytest.raises(ImageReadError, match="5 grey channels; export one of them"):
+        read_image(write(values[[0, 1, 2, 0, 1]], **options))
+
+
+@pytest.mark.parametrize(
+    ("photometric", "bits", "told"),
+    [(6, 8, "YCbCr colours"), (8, 16, "CIELAB colours"), (32845, 16, "photometric 32845")],
+)
+def test_colours_that_are_not_read_are_named(photometric, bits, told):
+    data = tiff(bytes(4 * 8 * 3 * bits // 8), width=8, height=4, bits=(bits,) * 3,
+                sample_format=1, photometric=photometric)  # fmt: skip
+    with pytest.raises(ImageReadError, match=f"a TIFF of {told}.*export it as grey or RGB"):
+        read_image(data)
+
+
+def test_values_without_an_order_are_refused():
+    with pytest.raises(ImageReadError, match="complex64 are not read"):
+        read_image(write(GREY.astype(np.complex64)))
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int16", "uint32", "int32", "float32"])
+def test_values_of_part_of_the_range(kind):
+    """Signed, 32-bit and wide float values are scaled by their own range, and a note says so."""
+    low, high = {"u": (3, 2**17), "i": (-1000, 3000), "f": (-2, 6)}[kind[0]]
+    if kind == "uint16":
+        low, high = 0, 65535
+    values = np.linspace(low, high, 40 * 36).reshape(40, 36).astype(kind)
+    read = read_image(write(values))
+    expected = np.rint((values.astype(float) - low) * (255 / (high - low)))
+    np.testing.assert_array_equal(read.array[..., 0], expected)
+    assert len(read.notes) == (0 if kind == "uint16" else 1)
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "uint32"])
+def test_a_picture_that_fills_half_its_type_is_not_stretched(kind):
+    """So a picture without black or white keeps its grey values."""
+    narrow = (GREY // 2 + 60).astype(np.uint8)
+    narrow[0, :2] = 60, 188
+    read = read_image(write(ENCODINGS[kind](narrow)))
+    np.testing.assert_array_equal(read.array[..., 0], narrow)
+    assert read.notes == ()
+
+
+def test_bit_depth_of_signed_values_is_their_signed_range():
+    """One scale for every picture of a run: 13 bits are -4096..4095, which holds a CT scan."""
+    scan = np.array([[-4096, -1000, 0, 3000, 4095]], np.int16)
+    assert read_image(write(scan), bit_depth=13).array[0, :, 0].tolist() == [0, 96, 128, 221, 255]
+    with pytest.raises(ImageReadError, match=r"-4096..4095.*bit_depth=12 cannot hold .-2048..2047"):
+        read_image(write(scan), bit_depth=12)
+
+
+def test_signed_bytes_ignore_the_bit_depth():
+    values = ENCODINGS["int8"](GREY)
+    for depth in (None, 8, 12):
+        read = read_image(write(values), bit_depth=depth)
+        np.testing.assert_array_equal(read.array[..., 0], GREY)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_floats_without_a_value_are_refused(bad, kind):
+    values = ENCODINGS[kind](IMAGE)
+    values[3, 4, 1] = bad
+    for stored in (values[..., 1], values):
+        photometric = "rgb" if stored.ndim == 3 else "minisblack"
+        with pytest.raises(ImageReadError, match="NaN or infinite; replace them"):
+            read_image(write(stored, photometric=photometric))
+
+
+def test_a_range_beyond_all_floats_is_refused():
+    values = np.array([[-1.7e308, 1.7e308]])
+    with pytest.raises(ImageReadError, match="NaN or infinite"):
+        read_image(write(values))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int16", "uint32", "float32"])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_a_tiff_opened_with_pillow(kind, photometric, tmp_path):
+    """The header counts there too, before and after decoding."""
+    if photometric == "miniswhite" and kind not in ("uint8", "uint16", "float32"):
+        return  # Pillow does not open these
+    shown = GREY if photometric == "minisblack" else 255 - GREY
+    data = write(ENCODINGS[kind](shown), photometric=photometric,
+                 extratags=[(274, "H", 1, 6, True)])  # fmt: skip
+    path = tmp_path / "a.tif"
+    path.write_bytes(data)
+    with Image.open(path) as waiting, Image.open(io.BytesIO(data)) as loaded:
+        loaded.load()
+        for picture in (waiting, loaded):
+            np.testing.assert_array_equal(read_image(picture).array[..., 0], np.rot90(GREY, -1))
+        assert waiting.filename == str(path)
+
+
+def test_a_tiff_that_pillow_would_show_wrong_is_wanted_as_a_path():
+    planes = np.moveaxis(ENCODINGS["uint16"](IMAGE), -1, 0)
+    data = write(planes, photometric="rgb", planarconfig="separate")
+    with Image.open(io.BytesIO(data)) as picture:
+        with pytest.raises(ImageReadError, match="3 planes of 16 bits; pass the path"):
+            read_image(picture)
+        picture.load()
+        with pytest.raises(ImageReadError, match="3 planes of 16 bits; pass the path"):
+            read_image(picture)
+
+
+def test_16_bit_colours_opened_with_pillow_have_8_bits():
+    data = write(ENCODINGS["uint16"](IMAGE), photometric="rgb")
+    with Image.open(io.BytesIO(data)) as picture:
+        read = read_image(picture)
+    np.testing.assert_array_equal(read.array, IMAGE)
+    assert read.notes == ("16-bit colours read by their upper 8 bits",)
+    with (
+        Image.open(io.BytesIO(data)) as picture,
+        pytest.raises(ImageReadError, match="bit_depth=12 cannot be applied.*pass the path"),
+    ):
+        read_image(picture, bit_depth=12)
+
+
+@pytest.mark.parametrize("turn", range(0, 10))
+def test_header_of_every_kind(turn, tmp_path):
+    """Size as shown and orientation, without the library that decodes the pixels."""
+    tag = [(274, "H", 1, turn, True)]
+    for data in (
+        write(ENCODINGS["float16"](GREY), extratags=tag),
+        write(np.moveaxis(ENCODINGS["uint16"](IMAGE), -1, 0), photometric="rgb",
+              planarconfig="separate", extratags=tag),
+        write(GREY, extratags=tag),
+    ):  # fmt: skip
+        header = read_picture_header(data)
+        assert header.kind == "TIFF"
+        assert header.image_size == ((36, 40) if turn in (5, 6, 7, 8) else (40, 36))
+        assert header.orientation == (turn if turn in range(1, 9) else 1)
+        path = tmp_path / "a.tif"
+        path.write_bytes(data)
+        assert count_pixels(path) == 40 * 36
+        assert read_image(data).image_size == header.image_size
+
+
+def test_the_limit_stands_before_tifffile_decodes():
+    for values, options in (
+        (ENCODINGS["float16"](GREY), {}),
+        (np.moveaxis(ENCODINGS["uint16"](IMAGE), -1, 0),
+         {"photometric": "rgb", "planarconfig": "separate"}),
+    ):  # fmt: skip
+        with pytest.raises(ImageReadError, match="36x40 is 1,440 pixels, above the limit of 1,439"):
+            read_image(write(values, **options), max_pixels=1439)

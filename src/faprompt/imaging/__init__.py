@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from faprompt.imaging.formats import IMAGE_EXTENSIONS
-from faprompt.imaging.levels import depth_hint
 from faprompt.imaging.overlay import (
     colour_bar,
     colour_table,
@@ -42,7 +41,6 @@ __all__ = [
     "colour_bar",
     "colour_table",
     "count_pixels",
-    "depth_hint",
     "encode_jpeg",
     "encode_map_png",
     "encode_png",

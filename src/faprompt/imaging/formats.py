@@ -115,6 +115,8 @@ def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
         )
     if kind == "WebP":  # its decoder takes memory for the whole canvas when it is made
         check_pixels(*_webp_size(head), max_pixels=max_pixels)
+    if head.startswith(b"MM\x00+"):
+        raise SyntaxError("big-endian BigTIFF")
     picture = _build(kind, stream)
     width, height = picture.size
     check_pixels(width, height, max_pixels=max_pixels)

@@ -102,28 +102,8 @@ def samples_to_rgb(
     return _over_white(_grey_to_rgb(levels), alpha, samples.premultiplied), notes
 
 
-def used_bits(samples: Samples) -> int | None:
-    """Return the smallest of 8, 10, 12, 14 and 16 bits that holds values stored with 16 or more.
-
-    None where values have fewer bits by their header, are floats, or leave 0..65535.
-
-    Example:
-        >>> used_bits(Samples(np.array([[0, 1024]], np.uint16)))
-        12
-    """
-    values = samples.values
-    if values.dtype.kind not in "iu" or values.dtype.itemsize < 2 or (samples.bits or 16) < 16:
-        return None
-    low, high = int(values.min()), int(values.max())
-    return _standard_depth(high) if low >= 0 and high < 2**16 else None
-
-
-def depth_hint(bits: int) -> str:
-    """Return the note on 16-bit values that use fewer bits; it always begins alike."""
-    return f"16-bit data uses only 0..{2**bits - 1}: pass bit_depth={bits}"
-
-
 def _standard_depth(peak: int) -> int:
+    """The smallest depth of cameras that holds a value."""
     return next((depth for depth in DEPTHS if peak < 2**depth), peak.bit_length())
 
 
@@ -204,7 +184,8 @@ def _scale_unsigned(
         )
     notes: tuple[str, ...] = ()
     if not told and bits == 16 and 0 < peak < 2**14:
-        notes = (depth_hint(_standard_depth(peak)),)
+        depth = _standard_depth(peak)
+        notes = (f"16-bit data uses only 0..{2**depth - 1}: pass bit_depth={depth}",)
     return _stretch(values, 0, top), notes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.formats import HEAD_BYTES, check_pixels, identify, open_picture
-from faprompt.imaging.levels import array_to_rgb, picture_to_rgb, samples_to_rgb, used_bits
+from faprompt.imaging.levels import array_to_rgb, picture_to_rgb, samples_to_rgb
 from faprompt.imaging.samples import (
     Samples,
     picture_samples,
@@ -48,8 +49,6 @@ class ReadImage:
 
     array: np.ndarray  # (H, W, 3) uint8, RGB, upright
     notes: tuple[str, ...] = ()
-    # smallest of 8, 10, 12, 14 and 16 bits that holds the values of a 16-bit picture, else None
-    used_bits: int | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -347,18 +346,30 @@ def _decode_stream(picture: ImageFile.ImageFile, stream: IO[bytes], max_pixels: 
 
 def _decode(picture: Image.Image) -> _Stored:
     notes = _frame_notes(picture)
-    if ";16" in raw_mode(picture) and not picture.mode.startswith("I"):
+    if re.match("(RGB|LA|CMYK).*;16", raw_mode(picture)):
         notes += (_UPPER_BITS,)
     header = picture_header(picture)
     widen_key(picture)
-    picture.load()
+    _load(picture)
     turn, turn_notes = _orientation(picture)
     samples = mend(picture, header) if header else None
     return _Stored(samples or wide_samples(picture) or picture, turn, notes + turn_notes)
 
 
+def _load(picture: Image.Image) -> None:
+    """Decode without Pillow's memory map, which shears TIFF files that are to be turned."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        picture.load()
+        return
+    name, picture.filename = picture.filename, ""
+    try:
+        picture.load()
+    finally:
+        picture.filename = name
+
+
 def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
-    content, used = stored.content, None
+    content = stored.content
     if _UPPER_BITS in stored.notes and bit_depth not in (None, 16):
         raise ImageReadError(
             f"bit_depth={bit_depth} cannot be applied to 16-bit colours of which only the upper "
@@ -366,18 +377,16 @@ def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
         )
     if isinstance(content, Samples):
         array, notes = samples_to_rgb(content, bit_depth=bit_depth)
-        used = used_bits(content)
     else:
         array, notes = picture_to_rgb(content)
     array = np.ascontiguousarray(upright(array, stored.orientation))
-    return ReadImage(array, stored.notes + notes, used)
+    return ReadImage(array, stored.notes + notes)
 
 
 def _read_array(array: np.ndarray, bit_depth: int | None, max_pixels: int) -> ReadImage:
     if array.ndim >= 2:
         check_pixels(array.shape[1], array.shape[0], max_pixels=max_pixels)
-    image, notes = array_to_rgb(array, bit_depth=bit_depth)
-    return ReadImage(image, notes, used_bits(Samples(array[..., :3] if array.ndim == 3 else array)))
+    return ReadImage(*array_to_rgb(array, bit_depth=bit_depth))
 
 
 def _frame_notes(picture: Image.Image) -> tuple[str, ...]:

@@ -159,8 +159,8 @@ def _both_bytes(
 def _load(picture: ImageFile.ImageFile, raw: str) -> np.ndarray:
     tiles = []
     for tile in picture.tile:
-        arguments = raw if isinstance(tile.args, str) else (raw, *tile.args[1:])
-        tiles.append(tile._replace(args=arguments))
+        more = tile.args[1:] if isinstance(tile.args, tuple) else None
+        tiles.append(tile._replace(args=raw if more is None else (raw, *more)))
     picture.tile = tiles
     picture.load()
     return np.asarray(picture)

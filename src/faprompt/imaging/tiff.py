@@ -111,7 +111,7 @@ def read_header(stream: IO[bytes]) -> TiffHeader:
 def picture_header(picture: Image.Image) -> TiffHeader | None:
     """Return the header of a picture that Pillow opened from a TIFF, None for other pictures."""
     tags = getattr(picture, "tag_v2", None)
-    return tags and TiffHeader.from_tags(tags, big_endian=tags.prefix == b"MM")
+    return TiffHeader.from_tags(tags, big_endian=tags.prefix == b"MM") if tags else None
 
 
 def mend(picture: Image.Image, header: TiffHeader) -> Samples | None:
