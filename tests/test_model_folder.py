@@ -177,6 +177,27 @@ class TestLoading:
         with pytest.raises(ModelError, match="'someone/model' is no folder here .*: no network"):
             load_detector("someone/model")
 
+    @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+    def test_where_the_network_is_forbidden_only_the_cache_is_asked(
+        self, folder, monkeypatch, variable
+    ):
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        cached = [folder]
+
+        def download(repo_id, *, local_files_only, **_):
+            assert local_files_only
+            if not cached:
+                raise LocalEntryNotFoundError("nothing in the cache")
+            return str(cached.pop())
+
+        monkeypatch.setenv(variable, "1")
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        assert load_detector("someone/model").name == "small-faprompt"
+        told = f"{variable}=1 forbids to download it. Wanted: config.json and model.safetensors of"
+        with pytest.raises(ModelError, match=f"'someone/model' is no folder here, and {told}"):
+            load_detector("someone/model")
+
     def test_pushing_uploads_the_folder(self, monkeypatch):
         seen = {}
 

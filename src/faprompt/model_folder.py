@@ -303,11 +303,23 @@ def _check_fingerprint(backbone: Backbone, recorded: Mapping[str, Any], folder: 
 
 
 def _download(repo_id: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    from faprompt.clip.network import offline
+
+    forbidden, wanted = offline(), [CONFIG, WEIGHTS, CARD]
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+        return Path(
+            snapshot_download(repo_id, allow_patterns=wanted, local_files_only=bool(forbidden))
+        )
     except Exception as error:
+        if forbidden:
+            raise ModelError(
+                f"{repo_id!r} is no folder here, and {forbidden} forbids to download it. Wanted: "
+                f"{CONFIG} and {WEIGHTS} of {repo_id}, in the hub's cache {constants.HF_HUB_CACHE}"
+                " or in a folder that is given instead; or unset the variable."
+            ) from error
         raise ModelError(
-            f"{repo_id!r} is no folder here and could not be had from the Hugging Face hub: {error}"
+            f"{repo_id!r} is no folder here and could not be had from the Hugging Face hub: "
+            f"{' '.join(str(error).split())}"
         ) from error

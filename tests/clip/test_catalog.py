@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 import torch
 
-from faprompt.clip import catalog
+from faprompt.clip import catalog, network, wide_resnet
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.spec import spec_from_open_clip
 from faprompt.clip.weights import fetch_backbone, list_backbones, load_backbone, save_backbone
@@ -39,7 +39,9 @@ def no_network(monkeypatch, tmp_path):
         raise socket.gaierror(-2, f"Name or service not known: {host}")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(catalog.urllib.request, "getproxies", dict)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    for name in network.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # open_clip's own cache
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
 
@@ -202,7 +204,7 @@ class TestFetch:
         for act in (fetch_backbone, load_backbone):
             with pytest.raises(
                 ModelError,
-                match=r"ViT-L-14-336:openai are not on this machine .*URLError.*gaierror.*"
+                match=r"ViT-L-14-336:openai are not on this machine .*openaipublic.*then gaierror.*huggingface.*"
                 r"`faprompt models fetch ViT-L-14-336:openai` and copy .* FILE:quickgelu",
             ):
                 act("ViT-L-14-336")
@@ -235,3 +237,83 @@ class TestFetch:
         before = torch.get_rng_state()
         load_backbone(NAME)
         assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestOffline:
+    """A variable forbids the network, and the network is not even looked up."""
+
+    @pytest.fixture(autouse=True, params=["HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=true"])
+    def forbidden(self, request, monkeypatch):
+        name, _, value = request.param.partition("=")
+        monkeypatch.setenv(name, value)
+
+        def never(*_, **__):
+            raise AssertionError("the network was used")
+
+        for place in ("socket.getaddrinfo", "socket.socket", "urllib.request.urlopen"):
+            monkeypatch.setattr(place, never)
+        monkeypatch.setattr(open_clip_module().pretrained, "download_pretrained", never)
+        return request.param
+
+    def test_the_file_and_its_place_are_named(self, small, forbidden, tmp_path):
+        for source in (load_backbone, fetch_backbone):
+            with pytest.raises(ModelError) as caught:
+                source(NAME)
+            told = str(caught.value)
+            assert f"{forbidden} forbids to download them" in told
+            assert f"as {tmp_path / 'home' / '.cache' / 'clip' / 'ViT-small.pt'}" in told
+            assert "FILE:quickgelu" in told
+        with pytest.raises(ModelError, match="open_clip_model.safetensors or .* of someone/small"):
+            load_backbone(f"{NAME}:laion2b")
+
+    def test_the_papers_and_others_backbones(self, forbidden):
+        for name, file in (
+            ("ViT-B-32", "ViT-B-32.pt"),
+            ("ViT-B-16-plus-240:laion400m_e32", "vit_b_16_plus_240-laion400m_e32-699c4b84.pt"),
+            ("wide_resnet50_2", "wide_resnet50_2-95faca4d.pth"),
+        ):
+            with pytest.raises(ModelError, match=f"{forbidden} forbids .*{file}"):
+                load_backbone(name)
+        with pytest.raises(ModelError, match=f"{forbidden} forbids .*Salesforce/blip-itm-base"):
+            fetch_backbone("BLIP-ViT-B-16")
+
+    def test_a_file_at_that_place_is_taken_if_it_is_whole(self, small, archive, tmp_path):
+        place = tmp_path / "home" / ".cache" / "clip" / archive.name
+        place.parent.mkdir(parents=True)
+        shutil.copy(archive, place)
+        assert load_backbone(NAME).name == NAME
+        place.write_bytes(archive.read_bytes()[:-1])
+        with pytest.raises(ModelError, match="forbids to download"):
+            load_backbone(NAME)
+
+    def test_words_that_mean_no(self, monkeypatch):
+        for name in network.OFFLINE:
+            monkeypatch.setenv(name, "0")
+        assert network.offline() == ""
+
+
+class TestReach:
+    def test_a_server_that_answers_and_one_that_does_not(self, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [place])
+            network.reach(f"http://somewhere:{port}/file")
+        with pytest.raises(OSError, match="somewhere does not answer"):
+            network.reach(f"http://somewhere:{port}/file")
+
+    def test_a_proxy_is_what_has_to_answer(self, monkeypatch):
+        monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "proxy.local:3128"})
+        monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: host == "here")
+        with pytest.raises(socket.gaierror, match="not known: proxy.local"):
+            network.reach("https://somewhere/file")
+        with pytest.raises(socket.gaierror, match="not known: here"):
+            network.reach("https://here/file")
+
+    def test_other_addresses_need_no_network(self):
+        network.reach("file:///tmp/x.pt")
+        network.reach("")
+
+    def test_torchs_file_says_that_nothing_answers(self):
+        with pytest.raises(ModelError, match="could not be downloaded .*not known"):
+            wide_resnet.download_wide_resnet()

@@ -10,7 +10,12 @@ from PIL import Image
 from faprompt.config import from_mapping
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
 from faprompt.training.config import WORK_OPTIONS, TrainingConfig
-from faprompt.training.masks import choose_samples, read_masks, resize_mask
+from faprompt.training.masks import (
+    choose_samples,
+    learning_warnings,
+    read_masks,
+    resize_mask,
+)
 from faprompt.training.pictures import Pictures
 from faprompt.training.progress import silent
 from tests.training import toys
@@ -77,6 +82,55 @@ def test_anomalous_pictures_without_masks(samples, tmp_path):
     assert report.anomalous == 0 and "3 anomalous picture(s) without a mask: skip." in notes
 
 
+def only(samples, label):
+    return [sample for sample in samples if sample.label == label]
+
+
+def redraw(samples, value):
+    """Give every anomalous picture a mask of one value."""
+    for sample in only(samples, 1):
+        Image.new("L", (36, 48), value).save(sample.mask_paths[0])
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("choose", "told"),
+    [
+        (lambda s: only(s, 0), ["All 4 pictures are normal: what an anomalous picture"]),
+        (lambda s: only(s, 1), ["All 3 pictures are anomalous: what a normal picture"]),
+        (lambda s: s[:1], ["There is 1 picture only"]),
+        (lambda s: redraw(s, 0), ["No anomalous picture (3) has a marked pixel"]),
+        (lambda s: redraw(s, 255), ["The masks of all 3 anomalous pictures mark every pixel"]),
+        (
+            lambda s: only(redraw(s, 0), 1),
+            ["All 3 pictures are anomalous", "No anomalous picture (3) has a marked pixel"],
+        ),
+        (lambda s: s, []),
+    ],
+)
+def test_what_cannot_be_learned_is_said(choose, told, samples, tmp_path, caplog):
+    """To whoever listens, in the report, and to the log of a caller who does not listen."""
+    chosen, notes = choose(samples), []
+    options = {"epochs": 1, "cache": "off"}
+    report = toys.run(toys.faprompt(), chosen, tmp_path, options=options, notify=notes.append)
+    assert len(report.warnings) == len(told)
+    for line, start in zip(report.warnings, told, strict=True):
+        assert line.startswith(start) and line in notes
+    with caplog.at_level("WARNING", logger="faprompt"):
+        again = toys.run(toys.faprompt(), chosen, tmp_path, options=options)
+    assert tuple(record.getMessage() for record in caplog.records) == again.warnings
+
+
+def test_masks_that_vanish_at_the_models_size_are_named(samples):
+    marked = [0.0, 0.2, 0.0, 0.0, 0.0, 0.3, 0.0]
+    (line,) = learning_warnings(samples, marked)
+    assert line.startswith("1 of 3 anomalous pictures have no marked pixel at the model's size")
+    assert str(samples[3].image_path) in line
+    assert read(samples).marked() == [
+        pytest.approx(float(mask.mean())) for mask in read(samples).batch(range(7))
+    ]
+
+
 def test_missing_pictures_and_misfit_masks_are_named(samples, tmp_path):
     missing = [replace(samples[0], image_path=tmp_path / "gone.png")]
     with pytest.raises(ImageReadError, match="gone.png cannot be opened"):
@@ -117,6 +171,9 @@ def test_options_as_the_command_line_gives_them():
         ("weight_decay", -0.1, "weight_decay should be at least 0"),
         ("learning_rate", 0.0, "learning_rate should be above 0"),
         ("learning_rate", float("nan"), "learning_rate should be above 0"),
+        ("learning_rate", float("inf"), "learning_rate should be above 0 and at most 1e\\+30"),
+        ("weight_decay", float("nan"), "weight_decay should be at least 0"),
+        ("weight_decay", float("inf"), "weight_decay should be at most 1e\\+30"),
         ("eps", 0.0, "eps should be above 0"),
         ("warmup_epochs", -1, "warmup_epochs should be at least 0"),
         ("warmup_rate", 0.0, "warmup_rate should be above 0"),

@@ -6,9 +6,7 @@ the activation and the pixel mean the weights were trained with, so the record d
 
 from __future__ import annotations
 
-import socket
-import urllib.parse
-import urllib.request
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.network import offline, reach
 from faprompt.clip.spec import (
     BackboneSpec,
     TextSpec,
@@ -178,7 +177,12 @@ def download(model: str, tag: str, *, cache_dir: str | Path | None = None) -> Pa
     """
     spec_from_open_clip(model)  # refuses before a gigabyte is fetched
     record = _record(model, tag)
-    hashed = any(place in record.get("url", "") for place in ("openaipublic", "mlfoundations"))
+    if offline():
+        cached = _find_url_cache(record, cache_dir) or _find_in_hub_cache(record, cache_dir)
+        if cached:
+            return cached
+        raise _not_downloaded(model, tag, record, cache_dir)
+    hashed = _expected_digest(record)
     faults = []
     for from_hub in (False, True) if hashed else (True, False):
         if record.get("hf_hub" if from_hub else "url"):
@@ -186,13 +190,33 @@ def download(model: str, tag: str, *, cache_dir: str | Path | None = None) -> Pa
                 return _download_record(record, from_hub, cache_dir)
             except Exception as error:  # open_clip lets every network library's errors through
                 faults.append(f"{type(error).__name__}: {error}".rstrip(": "))
-    activation = "quickgelu" if record.get("quick_gelu") else "gelu"
     raise ModelError(
         f"The weights of {model}:{tag} are not on this machine and could not be downloaded "
         f"({'; then '.join(faults) or 'they have no address'}). Where there is a network, run "
         f"`faprompt models fetch {model}:{tag}` and copy the file it names; here, give that "
-        f"file as the backbone, as FILE:{activation}."
+        f"file as the backbone, as FILE:{_activation(record)}."
     )
+
+
+def _not_downloaded(
+    model: str, tag: str, record: Mapping[str, Any], cache_dir: str | Path | None
+) -> ModelError:
+    """The error where the network is not to be used: which file is wanted, and where."""
+    wanted = []
+    if record.get("url"):
+        wanted.append(f"{record['url']} as {_url_cache(record, cache_dir)}")
+    if record.get("hf_hub"):
+        repository, _, file = record["hf_hub"].rpartition("/")
+        wanted.append(f"{file or ' or '.join(HUB_FILES)} of {repository} in the hub's cache")
+    return ModelError(
+        f"The weights of {model}:{tag} are not on this machine, and {offline()} forbids to "
+        f"download them. Wanted: {', or '.join(wanted)}. Put the file there, or give it as the "
+        f"backbone, as FILE:{_activation(record)}; or unset the variable."
+    )
+
+
+def _activation(record: Mapping[str, Any]) -> str:
+    return "quickgelu" if record.get("quick_gelu") else "gelu"
 
 
 def is_blip_name(name: str | Path) -> bool:
@@ -217,6 +241,12 @@ def download_blip(name: str, *, cache_dir: str | Path | None = None) -> Path:
     words = ("vocab.txt", "tokenizer.json")
     if cached and any((cached.parent / file).is_file() for file in words):
         return cached
+    if offline():
+        raise ModelError(
+            f"{name} is not on this machine, and {offline()} forbids to download it. Wanted: "
+            f"{', '.join(BLIP_FILES)} of {repository}, in the hub's cache or in a folder that is "
+            "given as the backbone; or unset the variable."
+        )
     try:
         _reach_hub()
         patterns = list(BLIP_FILES)
@@ -260,6 +290,8 @@ def _download_record(
         if cached:
             return cached
         _reach_hub()
+    elif not _url_cache(record, cache_dir).is_file():
+        reach(record["url"])
     place = None if cache_dir is None else str(cache_dir)
     path = open_clip_module().pretrained.download_pretrained(
         dict(record), prefer_hf_hub=from_hub, cache_dir=place
@@ -271,7 +303,9 @@ def _find_in_hub_cache(record: Mapping[str, Any], cache_dir: str | Path | None) 
     """What was downloaded before needs no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository, _, file = record["hf_hub"].rpartition("/")
+    repository, _, file = record.get("hf_hub", "").rpartition("/")
+    if not repository:
+        return None
     for name in [file] if file else HUB_FILES:
         path = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
         if isinstance(path, str):
@@ -279,12 +313,35 @@ def _find_in_hub_cache(record: Mapping[str, Any], cache_dir: str | Path | None) 
     return None
 
 
+def _url_cache(record: Mapping[str, Any], cache_dir: str | Path | None) -> Path:
+    """Where open_clip keeps the file of an address."""
+    return Path(cache_dir or os.path.expanduser("~/.cache/clip"), Path(record["url"]).name)
+
+
+def _find_url_cache(record: Mapping[str, Any], cache_dir: str | Path | None) -> Path | None:
+    """A file that was downloaded from an address before, if it is whole."""
+    if not record.get("url"):
+        return None
+    path, digest = _url_cache(record, cache_dir), _expected_digest(record)
+    whole = path.is_file() and bool(digest) and file_digest(path).startswith(digest)
+    return path if whole else None
+
+
+def _expected_digest(record: Mapping[str, Any]) -> str:
+    """The beginning of the SHA-256 that an address carries, or ""; as open_clip reads it."""
+    address = record.get("url", "")
+    if "openaipublic" in address:
+        return str(address.split("/")[-2])
+    if "mlfoundations" in address:
+        return Path(address).stem.split("-")[-1]
+    return ""
+
+
 def _reach_hub() -> None:
-    """Fail at once where the hub has no address: its own client tries for most of a minute."""
+    """Fail within seconds where there is no hub: its own client tries for most of a minute."""
     from huggingface_hub import constants
 
-    if not urllib.request.getproxies():
-        socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, None)
+    reach(constants.ENDPOINT)
 
 
 def _describe(

@@ -23,6 +23,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import Backbone, load_strictly
+from faprompt.clip.network import offline, reach
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
@@ -191,9 +192,16 @@ def download_wide_resnet(*, cache_dir: str | Path | None = None) -> Path:
     """
     path = wide_resnet_file() if cache_dir is None else Path(cache_dir, wide_resnet_file().name)
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         url, digits = _address(), path.stem.rpartition("-")[2]
+        if offline():
+            raise ModelError(
+                f"The weights of {WIDE_RESNET} are not on this machine, and {offline()} forbids "
+                f"to download them. Wanted: {url} as {path}. Put the file there, or give it as "
+                "the backbone; or unset the variable."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            reach(url)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=False)
         except (OSError, RuntimeError) as error:
             raise ModelError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from faprompt.config import to_mapping
 from faprompt.data.masks import MaskPolicy
 
 Switch = Literal["auto", "on", "off"]
+_LARGEST_RATE = 1e30  # optimizers multiply it in float32
 
 # Options that do not change what is learned: they may differ when a run is resumed.
 WORK_OPTIONS = (
@@ -97,12 +97,12 @@ def _faults(config: TrainingConfig) -> list[str]:
         if not getattr(config, name) >= least
     ]
     positive = [
-        f"{name} should be above 0 and finite, got {getattr(config, name)}"
+        f"{name} should be above 0 and at most {_LARGEST_RATE:g}, got {getattr(config, name)}"
         for name in ("learning_rate", "eps", "warmup_rate")
-        if not 0 < getattr(config, name) < math.inf
+        if not 0 < getattr(config, name) <= _LARGEST_RATE
     ]
-    if config.weight_decay == math.inf:
-        positive.append("weight_decay should be finite, got inf")
+    if config.weight_decay > _LARGEST_RATE:
+        positive.append(f"weight_decay should be at most {_LARGEST_RATE:g}")
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
         positive.append(f"betas should be two numbers in 0..1, 1 excluded, got {config.betas}")
     if not 0 <= config.momentum < 1:

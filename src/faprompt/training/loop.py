@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ from faprompt.methods.base import Method
 from faprompt.records import Sample
 from faprompt.training.config import TrainingConfig, run_options
 from faprompt.training.features import Encoder, FeatureRecipe, feature_recipe, prepare_features
-from faprompt.training.masks import PackedMasks, choose_samples, read_masks
+from faprompt.training.masks import (
+    PackedMasks,
+    choose_samples,
+    learning_warnings,
+    read_masks,
+)
 from faprompt.training.pictures import Pictures
-from faprompt.training.progress import Notify, ProgressCallback, log_note, silent
+from faprompt.training.progress import Notify, ProgressCallback, log_note, log_warning, silent
 from faprompt.training.run import TrainingReport, TrainingRun
 
 
@@ -51,8 +57,11 @@ def train(
         out_dir: gets loss.csv, loss.png, checkpoint.safetensors, and TensorBoard's files.
         resume: go on from the checkpoint there; where there is none, begin.
         progress: called after every mask, group of pictures and step.
-        notify: takes notes for people, such as the size of the cache before it is written;
-            the `faprompt` log otherwise.
+        notify: takes notes for people, such as the size of the cache before it is written, and
+            what cannot be learned from these pictures; the `faprompt` log otherwise.
+
+    Returns:
+        What the run did; its `warnings` say what could not be learned.
 
     Raises:
         TypeError: the method has nothing to train.
@@ -63,6 +72,7 @@ def train(
         FapromptError: a loss or gradient that is not finite; it names step and terms.
         KeyboardInterrupt: passed on, after a checkpoint was written.
     """
+    warn = notify or log_warning
     notify, progress = notify or log_note, progress or silent
     _check_parts(method, backbone)
     method.begin_epoch(0, config.epochs)  # a method that wants more epochs says so now
@@ -82,6 +92,9 @@ def train(
         chosen, transform.image_size, handling=handling, policy=config.mask_policy,
         readers=config.readers, progress=progress,
     )  # fmt: skip
+    warnings = () if method.full_shot else learning_warnings(chosen, masks.marked())
+    for line in warnings:
+        warn(line)
     recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
     identity = run_identity(method, config, recipe, chosen, masks)
     run = TrainingRun(method, backbone, chosen, masks, config, identity, out_dir, progress)
@@ -92,7 +105,7 @@ def train(
             run.work(prepare_features(encoder, recipe, config, notify=notify, progress=progress))
     finally:
         run.log.close()
-    return run.report()
+    return replace(run.report(), warnings=warnings)
 
 
 def run_identity(

@@ -41,6 +41,11 @@ class PackedMasks:
         """SHA-256 over size and bits of all masks."""
         return hashlib.sha256(f"{self.image_size}".encode() + self.packed.tobytes()).hexdigest()
 
+    def marked(self) -> list[float]:
+        """Share of marked pixels of each mask, 0..1."""
+        height, width = self.image_size
+        return [float(np.unpackbits(row, count=height * width).mean()) for row in self.packed]
+
 
 def read_masks(
     samples: Sequence[Sample],
@@ -99,3 +104,44 @@ def choose_samples(samples: Sequence[Sample], unmasked: str) -> tuple[list[Sampl
     if not chosen:
         raise DatasetError("There is no picture to train on.")
     return chosen, len(blank)
+
+
+def learning_warnings(samples: Sequence[Sample], marked: Sequence[float]) -> tuple[str, ...]:
+    """What a training on these pictures cannot learn, one line each; () where nothing is missing.
+
+    Of a method that learns from normal and anomalous pictures and from masks.
+
+    Args:
+        samples: the pictures to train on.
+        marked: share of marked pixels of each, 0..1, at the model's size.
+    """
+    count, anomalous = len(samples), sum(sample.label for sample in samples)
+    lines = []
+    if count == 1:
+        lines.append("There is 1 picture only: the model learns this picture, and no others.")
+    elif anomalous in (0, count):
+        kind, other = ("anomalous", "a normal") if anomalous else ("normal", "an anomalous")
+        lines.append(
+            f"All {count} pictures are {kind}: what {other} picture looks like cannot be learned, "
+            "and scores will not tell the two apart. Add pictures of the other kind."
+        )
+    pairs = [(s, share) for s, share in zip(samples, marked, strict=True) if s.label]
+    blank = [str(sample.image_path) for sample, share in pairs if not share]
+    if pairs and len(blank) == len(pairs):
+        lines.append(
+            f"No anomalous picture ({len(pairs)}) has a marked pixel at the model's size: where "
+            "anomalies are cannot be learned, and maps will be flat. Check the masks."
+        )
+    elif blank:
+        named = ", ".join(blank[:_NAMED_IN_ERRORS])
+        lines.append(
+            f"{len(blank)} of {len(pairs)} anomalous pictures have no marked pixel at the model's "
+            f"size and are learned as normal everywhere: {named}"
+            f"{', ...' if len(blank) > _NAMED_IN_ERRORS else ''}."
+        )
+    if pairs and all(share == 1 for _, share in pairs):
+        lines.append(
+            f"The masks of all {len(pairs)} anomalous pictures mark every pixel: where anomalies "
+            "are cannot be learned. Check the masks."
+        )
+    return tuple(lines)

@@ -37,3 +37,8 @@ def silent(progress: Progress) -> None:
 def log_note(note: str) -> None:
     """Notes to the `faprompt` log, where nobody else takes them."""
     logging.getLogger("faprompt").info(note)
+
+
+def log_warning(warning: str) -> None:
+    """Warnings to the `faprompt` log, which Python shows unless it is told otherwise."""
+    logging.getLogger("faprompt").warning(warning)

@@ -57,6 +57,7 @@ class TrainingReport:
     loss_csv: Path
     loss_png: Path
     checkpoint: Path
+    warnings: tuple[str, ...] = ()  # what could not be learned from these pictures
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
@@ -151,8 +152,8 @@ class TrainingRun:
         """One batch: forward, loss, gradients, update.
 
         Raises:
-            FapromptError: a loss or a gradient is not finite; or, after the last update, the
-                parameters or what they make of this batch.
+            FapromptError: scores, a loss or a gradient are not finite; or, after the last
+                update, the parameters or what they make of this batch.
         """
         epoch, place = divmod(self.done, self.steps_per_epoch)
         if epoch != self.begun_epoch:
@@ -166,6 +167,7 @@ class TrainingRun:
             told["class_names"] = [self.class_names[index] for index in indices]
         tokens = features.batch(indices)
         output = self.method(tokens, self.backbone.text, **told)
+        self._require_finite_output(output, "scores or maps before the update", self.done + 1)
         terms = self.method.loss(
             output, self.labels[indices].to(device), self.masks.batch(indices).to(device)
         )
@@ -245,7 +247,7 @@ class TrainingRun:
         if bad_gradients or not all(abs(value) < float("inf") for value in values.values()):
             told = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
             gradients = ", ".join(bad_gradients) or "none"
-            raise self._not_finite(f"{told}; gradients of {gradients}", step=self.done + 1)
+            raise self._not_finite(f"{told}; gradients of {gradients}", self.done + 1)
         return values
 
     def _broken(self) -> list[str]:
@@ -255,7 +257,7 @@ class TrainingRun:
     def _require_finite_parameters(self) -> None:
         broken = self._broken()
         if broken:
-            raise self._not_finite(f"parameters {', '.join(broken)} after it")
+            raise self._not_finite(f"parameters {', '.join(broken)} after it", self.done)
 
     @torch.no_grad()
     def _require_finite_scores(self, tokens: ImageFeatures, told: dict[str, Any]) -> None:
@@ -263,12 +265,14 @@ class TrainingRun:
         self.method.eval()
         output = self.method(tokens, self.backbone.text, **told)
         self.method.train()
-        if not (is_finite(output.score) and is_finite(output.patch_map)):
-            raise self._not_finite("scores or maps after it")
+        self._require_finite_output(output, "scores or maps after it", self.done)
 
-    def _not_finite(self, what: str, *, step: int = 0) -> FapromptError:
-        """The error of a step; without a number it is the last one done."""
-        step = step or self.done
+    def _require_finite_output(self, output: Any, what: str, step: int) -> None:
+        """Before the loss is computed, too: some losses fail, and not with a sentence."""
+        if not (is_finite(output.score) and is_finite(output.patch_map)):
+            raise self._not_finite(what, step)
+
+    def _not_finite(self, what: str, step: int) -> FapromptError:
         epoch, place = divmod(step - 1, self.steps_per_epoch)
         return FapromptError(
             f"Step {step} (epoch {epoch + 1}, batch {place + 1}) is not finite: {what}. Nothing "

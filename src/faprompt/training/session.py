@@ -73,6 +73,7 @@ def train_model(
         "training": {
             **_training_record(dataset, preset, config, report, precision),
             **({"note": note} if note else {}),
+            **({"warnings": " ".join(report.warnings)} if report.warnings else {}),
             **(remarks or {}),
         },
     }
