@@ -143,7 +143,7 @@ def test_every_warning_of_auto_is_there_by_name(tmp_path):
 
 def test_the_room_knows_only_the_ground():
     """No torch, and of our own rooms none but this one."""
-    ground = {"faprompt.config", "faprompt.data", "faprompt.errors", "faprompt.records"}
+    ground = {f"faprompt.{name}" for name in ("config", "data", "errors", "files", "records")}
     seen = set()
     for file in Path(faprompt.data.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
