@@ -209,6 +209,29 @@ class TestReasons:
             assert told[0] == "- clip on visa: no folder visa below the data root"
             assert told[2].startswith("- cap on visa: this version has no method 'cap'; no folder")
 
+    def test_what_is_undefined_is_named_also_where_only_its_group_is_printed(self, tmp_path):
+        for rows in ("groups", "datasets"):
+            plan = toys.plan(
+                methods=["clip"], datasets=["visa", "btad"], table={"rows": rows, **PAIRS}
+            )
+            undefined = {"image_ap": "one class only: all images are normal"}
+            given = [
+                toys.done(plan.cells[0], {"image_auroc": 0.5, "image_ap": 0.5}),
+                toys.done(plan.cells[1], {"image_auroc": 0.5}, undefined=undefined),
+            ]
+            assert self.told(plan, given, tmp_path) == [
+                "- clip on btad: one class only: all images are normal"
+            ], rows
+
+    def test_remarks_on_a_dataset_stand_under_the_table(self, tmp_path):
+        plan = toys.plan(methods=["clip", "anomalyclip"], datasets=["visa"])
+        given = [
+            toys.done(cell, {"image_auroc": 0.5}, remarks=["1 unreadable, left out: a.png"])
+            for cell in plan.cells
+        ]
+        lines = write_tables(plan, given, tmp_path).splitlines()
+        assert lines.count("- VisA: 1 unreadable, left out: a.png.") == 1
+
     def test_what_is_undefined_is_named_by_its_place(self, tmp_path):
         classes = {"01": {"image_auroc": 0.5, "image_ap": 0.5, "undefined": {}}}
         plan = toys.plan(methods=["clip"], datasets=["btad"], table={"rows": "classes", **PAIRS})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from faprompt.benchmark.grid import Table, fill_in
+from faprompt.benchmark.grid import Row, Table, fill_in
 from faprompt.benchmark.plan import Column, Plan
 from faprompt.benchmark.protocol import METRIC_TITLES, PRO
 from faprompt.benchmark.run import CellResult
@@ -91,6 +91,7 @@ def statements(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult
     )
     lines += _together(_presets(done))
     lines += _pictures(plan, done)
+    lines += _together(_remarks(done))
     return lines
 
 
@@ -101,7 +102,8 @@ def reasons(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult]) 
     """
     found: dict[str, dict[str, dict[str, None]]] = {}
     lacking: set[tuple[str, str]] = set()
-    for result in fill_in(plan, results).values():
+    cells = fill_in(plan, results)
+    for result in cells.values():
         if result.metrics is None:
             title, key = result.cell.column.title, result.cell.source.entry.key
             lacking.add((title, key))
@@ -112,11 +114,27 @@ def reasons(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult]) 
             if figure.value is None and row.kind != "group" and not known:
                 place = f"{row.dataset}/{row.class_name}" if row.class_name else row.dataset
                 found.setdefault(figure.reason, {}).setdefault(column.title, {})[place] = None
+            if figure.value is None and row.kind == "group":
+                for place, reason in _undefined_members(plan, cells, row, column, figure.metric):
+                    found.setdefault(reason, {}).setdefault(column.title, {})[place] = None
     return [
         f"{'; '.join(f'{title} on {_some(list(places))}' for title, places in columns.items())}"
         f": {reason}"
         for reason, columns in found.items()
     ]
+
+
+def _undefined_members(
+    plan: Plan, cells: Mapping[str, CellResult], row: Row, column: Column, metric: str
+) -> Iterator[tuple[str, str]]:
+    """Datasets of a group that were measured but lack a metric, each with the reason."""
+    for source in plan.sources:
+        if source.entry.group_name != row.dataset or not source.entry.has(metric):
+            continue
+        for cell in plan.cells_of(column, source):
+            metrics = cells[cell.name].metrics
+            if metrics is not None and metric not in metrics["mean"]:
+                yield source.entry.key, metrics["undefined"].get(metric, "not measured")
 
 
 def _measuring(plan: Plan, metrics: set[str]) -> Iterator[str]:
@@ -185,8 +203,15 @@ def _presets(done: list[CellResult]) -> Iterator[tuple[str, str]]:
             yield result.cell.column.title, f"{note}."
 
 
+def _remarks(done: list[CellResult]) -> Iterator[tuple[str, str]]:
+    """Datasets with what `evaluate` remarks on their pictures and masks."""
+    for result in done:
+        for remark in (result.metrics or {}).get("remarks", ()):
+            yield result.cell.source.entry.title, f"{remark}."
+
+
 def _together(told: Iterable[tuple[str, str]]) -> list[str]:
-    """Columns of which the same is said, on one line."""
+    """Columns or datasets of which the same is said, on one line."""
     titles: dict[str, dict[str, None]] = {}
     for title, words in told:
         titles.setdefault(words, {})[title] = None

@@ -231,9 +231,9 @@ class BenchmarkRun:
                 detector, dataset, self.plan.config.evaluation, progress=advance,
                 resume=folder / PROGRESS_NAME, note=self.notify,
             )  # fmt: skip
-        write_evaluation(result, folder)
         for remark in result.remarks:
             self._say_once(f"{cell.source.entry.title}: {remark}")
+        write_evaluation(result, folder)
         counts = compare_counts(dataset.name, dataset.counts(), left_out=dataset.left_out_classes)
         return _describe_cell(cell) | {
             "status": "done",

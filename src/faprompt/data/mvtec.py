@@ -21,6 +21,7 @@ from faprompt.data.files import (
     list_images,
     relative_name,
 )
+from faprompt.data.foreign import classes_without_normal, foreign_layout
 from faprompt.data.pairing import pair_masks
 from faprompt.data.published_counts import published_counts
 from faprompt.errors import DatasetError
@@ -90,7 +91,7 @@ def class_folders(root: Path) -> list[Path]:
 
 
 def foreign_tree(root: Path) -> str | None:
-    """Which of MVTec's other datasets this looks like, as a sentence, or None."""
+    """Which other dataset or layout this looks like, as a sentence, or None."""
     for folder in (root, *list_folders(root)):
         if is_folder(folder / "test_public"):
             return "it looks like MVTec AD 2 (test_public/), which has another tree"
@@ -99,6 +100,11 @@ def foreign_tree(root: Path) -> str | None:
                 return f"it looks like MVTec LOCO ({kind.name}/), which has another tree"
             if is_folder(kind / "rgb") and is_folder(kind / "xyz"):
                 return "it looks like MVTec 3D-AD (rgb/ and xyz/), which has another tree"
+    if told := foreign_layout(root):
+        return told
+    for folder in class_folders(root):
+        if told := foreign_layout(folder) or classes_without_normal(folder):
+            return told if folder == root else f"in {folder.name}/, {told}"
     return None
 
 
