@@ -33,6 +33,7 @@ sys.modules.setdefault("recipe", recipe)  # the recipes import it by its bare na
 from tests.golden.rivals import recipe_filo  # noqa: E402
 
 FORWARD, TRAINED = 1e-4, 1e-3  # limits: absolute, then relative to the length
+LARGE = 1e-5  # the limit of values above 10, relative to the largest: tokens, heads, losses
 STAGES = {"stage1": 0, "stage2": 5}  # the epoch that each stage is, of six
 TAPS = ("value", "plain12", "plain18", "plain24")  # what the linear layers read
 SHOWN = recipe_filo.CLASSES
@@ -183,11 +184,12 @@ def image1_values(built: FiLo) -> Values:
 
 def rows(values: Values, prefix: str) -> list[Row]:
     """Compare values with the keys below a prefix, absolutely."""
-    file = load()
-    return [
-        Row(prefix + key, golden.difference(value, file[prefix + key]), FORWARD)
-        for key, value in values.items()
-    ]
+    found = []
+    for key, value in values.items():
+        wanted = load()[prefix + key]
+        limit = max(FORWARD, LARGE * float(np.abs(wanted).max()))
+        found.append(Row(prefix + key, golden.difference(value.detach(), wanted), limit))
+    return found
 
 
 def stored_rows(values: Values, prefix: str) -> list[Row]:
@@ -247,11 +249,7 @@ def train_step(built: FiLo, optimizer: Any, image: int, prefix: str) -> list[Row
     beside = {"logits": out.image_logits[0]} if prefix[:6] == "stage2" else {
         "terms": map_terms(out.layer_maps.detach(), mask[0])
     }  # fmt: skip
-    values = {"loss": loss, **beside}
-    return [
-        replace(row, limit=max(FORWARD, 1e-5 * float(np.abs(load()[row.stage]).max())))
-        for row in rows({key: value.detach() for key, value in values.items()}, prefix)
-    ]
+    return rows({"loss": loss, **beside}, prefix)
 
 
 def compare_clean() -> list[Row]:

@@ -13,10 +13,12 @@ cut to two decimals, and of equal ones the last query is the best (lines 263 and
 box that starts left of or above the picture is a slice from a negative number, which counts
 from the other end and is usually empty, so the box has no effect on the map.
 
-Three things differ from test.py. It matches phrases with capitals as they are written, against
-a phrase in lower case, so "Uneven coating" (pill), "Wax pooling unevenly around the wick"
-(candle), "Unusual consistency" (macaroni1), "Signs of infestation" (macaroni2) and "Uneven
-solder joints" (all pcb) never match; here they do. The model sees the picture as the method
+Some things differ from test.py. It matches phrases as they are written there against a phrase
+in lower case, so "Uneven coating" (pill), "Wax pooling unevenly around the wick" (candle),
+"Unusual consistency" (macaroni1), "Signs of infestation" (macaroni2) and "Uneven solder joints"
+(all pcb) never match, and "uneven shape " (macaroni1), with a blank at its end, only before
+another word; here they match. It also leaves pixels outside all boxes as they are where the map
+is exactly 1. The model sees the picture as the method
 does, resized to a square, where theirs keeps its proportions; boxes are relative to the
 picture in both. And any GroundingDino checkpoint of `transformers` serves; the authors tuned
 theirs on the other of MVTec AD and VisA.
