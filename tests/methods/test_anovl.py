@@ -161,6 +161,7 @@ def test_the_position_filter_reaches_tokens_and_views(squares):
         with torch.no_grad():
             found.append(method.encode_image(small.backbone(), pixels))
     plain, cubic = found
+    assert method.image_options["position_filter"] == "bicubic"  # part of every cache key
     assert (plain.patch_tokens[2] - cubic.patch_tokens[2]).abs().max() > 1e-3
     assert ((plain.views - cubic.views).abs().amax(dim=(0, 2)) > 1e-3).all()
     for features, name in zip(found, ("bilinear", "bicubic"), strict=True):
