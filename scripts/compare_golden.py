@@ -49,9 +49,9 @@ def main() -> int:
         for row in rows:
             verdict = "ok" if row.distance <= row.limit else "TOO FAR"
             faults += row.distance > row.limit
-            print(f"{name:<20} {row.stage:<44} {row.distance:.1e} of {row.limit:.0e}  {verdict}")
+            print(f"{name:<20} {row.stage:<44} {row.distance:.1e} of {row.limit:.1e}  {verdict}")
         nearest = max(rows, key=lambda row: row.distance / row.limit if row.limit else row.distance)
-        largest.append(f"{name:<20} {nearest.distance:.1e} of {nearest.limit:.0e}, {nearest.stage}")
+        largest.append(f"{name:<20} {nearest.distance:.1e} of {nearest.limit:.1e}, {nearest.stage}")
     print("Nearest to its limit in each file:", *largest, sep="\n")
     print(f"{faults} of the stages differ" if faults else "all stages agree")
     return 1 if faults else 0

@@ -53,8 +53,8 @@ def test_the_script_prints_each_stage_and_notices_a_difference(monkeypatch, caps
     assert script.main() == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == len(near) + 5 and printed[-1] == "all stages agree"
-    assert printed[len(near)].split() == ["other", "map", "2.0e-05", "of", "1e-04", "ok"]
-    assert printed[-2].split() == ["other", "2.0e-05", "of", "1e-04,", "map"]
+    assert printed[len(near)].split() == ["other", "map", "2.0e-05", "of", "1.0e-04", "ok"]
+    assert printed[-2].split() == ["other", "2.0e-05", "of", "1.0e-04,", "map"]
     monkeypatch.setattr(golden, "compare", lambda name: near | {"eval/image_score": (1e-3, 1e-4)})
     assert script.main() == 1
     assert "TOO FAR" in capsys.readouterr().out

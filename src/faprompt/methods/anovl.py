@@ -194,7 +194,8 @@ class AnoVL(SentenceMethod):
         tokens, canvas = features.patch_tokens[max(features.patch_tokens)], self._canvas(features)
         if self.config.adapt_steps:
             names = self.name_classes(class_names, tokens.shape[0])
-            shown = names if class_names is None else class_names  # before any renaming
+            shown = names if class_names is None else list(class_names)  # before any renaming
+            shown = shown * len(names) if len(shown) == 1 else shown
             adapted = [
                 self.adapt(x, text, name, canvas, moments_of=own)
                 for x, name, own in zip(tokens, names, shown, strict=True)
