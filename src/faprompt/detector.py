@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.imaging.read import read_image
 from faprompt.imaging.tiles import Box, join_maps, square_tiles
-from faprompt.imaging.transform import Transform
+from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts
 from faprompt.records import AnomalyResult
 from faprompt.regions import marked_regions, verdict
@@ -99,6 +99,16 @@ class Detector(nn.Module):
         """The transform by which labelled sets are read as public code does; None: upright."""
         released = self.method.config.picture_handling == "released"
         return self.transform if released else None
+
+    def model_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size, in pixels, at which the model sees a picture of `image_size`."""
+        size = self.transform.image_size
+        return shorter_edge_size(image_size, size[0]) if self.method.keeps_aspect else size
+
+    def to_pixels(self, image: np.ndarray) -> Tensor:
+        """Prepare a decoded picture, (H, W, 3) uint8, as model input: (3, height, width)."""
+        size = self.model_size((image.shape[0], image.shape[1]))
+        return replace(self.transform, image_size=size).to_pixels(image)
 
     def refresh(self) -> None:
         """Compute the image-independent text features anew.
@@ -292,7 +302,11 @@ class Detector(nn.Module):
         with_prompt_scores: bool,
         class_names: Sequence[str] | None = None,
     ) -> list[_Scored]:
-        """Each picture squashed to the model's size, all in one pass."""
+        """All pictures in one pass; one by one where they keep their aspect ratios."""
+        if self.method.keeps_aspect and len(images) > 1:
+            names = [None] * len(images) if class_names is None else [[n] for n in class_names]
+            pairs = zip(images, names, strict=True)
+            return [self._score([image], with_prompt_scores, name)[0] for image, name in pairs]
         output = self._encode_images(images, with_prompt_scores, class_names)[1]
         return self._finish(images, output)
 
@@ -302,7 +316,7 @@ class Detector(nn.Module):
         with_prompt_scores: bool,
         class_names: Sequence[str] | None,
     ) -> tuple[ImageFeatures, MethodOutput]:
-        pixels = torch.stack([self.transform.to_pixels(image) for image in images])
+        pixels = torch.stack([self.to_pixels(image) for image in images])
         return self._encode(pixels, self._static, with_prompt_scores, class_names)
 
     def _finish(self, images: Sequence[np.ndarray], output: MethodOutput) -> list[_Scored]:
@@ -359,7 +373,7 @@ class Detector(nn.Module):
     def _render(self, grid: Tensor, image_size: tuple[int, int]) -> np.ndarray:
         maps = render_map(
             grid,
-            model_size=self.transform.image_size,
+            model_size=self.model_size(image_size),
             sigma_px=self.method.sigma_px,
             image_size=image_size,
         )

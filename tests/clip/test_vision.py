@@ -178,6 +178,16 @@ class TestRawTokens:
             close(backbone.vision.project(raw.patch_tokens[layer]), usual.patch_tokens[layer], 1e-6)
         assert torch.equal(raw.class_token, usual.class_token)
 
+    def test_after_ln_post_only_the_projection_is_left(self, backbone):
+        pixels = draw_pixels(1, 42, 42)
+        normed = backbone.encode_image(pixels, layers=[2, 6], raw_tokens=True, raw_ln_post=True)
+        usual = backbone.encode_image(pixels, layers=[2, 6], raw_ln_post=True)
+        for layer in (2, 6):
+            assert normed.patch_tokens[layer].shape == (1, 9, 128)
+            projected = normed.patch_tokens[layer] @ backbone.vision.visual.proj
+            close(projected, usual.patch_tokens[layer], 1e-6)
+        assert torch.equal(normed.class_token, usual.class_token)
+
     def test_they_are_open_clips_intermediates(self, backbone, rival):
         pixels = draw_pixels(2, 56, 56)
         raw = backbone.encode_image(pixels, layers=ALL_LAYERS, value_path=False, raw_tokens=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faprompt.imaging.tiles import join_maps, square_tiles
+from faprompt.imaging.tiles import end_squares, join_maps, square_tiles
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,30 @@ def test_tiles_are_square_overlap_and_cover_the_picture(size, count):
     assert all(b - a <= max(1, int(0.8 * side)) for a, b in zip(starts, starts[1:], strict=False))
 
 
-def test_tall_pictures_are_wide_ones_turned():
-    turned = [(y0, x0, y1, x1) for x0, y0, x1, y1 in square_tiles(50, 20)]
-    assert turned == square_tiles(20, 50)
+@pytest.mark.parametrize("cut", [square_tiles, end_squares])
+def test_tall_pictures_are_wide_ones_turned(cut):
+    turned = [(y0, x0, y1, x1) for x0, y0, x1, y1 in cut(50, 20)]
+    assert turned == cut(20, 50)
+
+
+@pytest.mark.parametrize(
+    ("size", "starts"),
+    [
+        ((10, 16), [0, 6]), ((7, 7), [0, 0]), ((10, 20), [0, 10]), ((10, 21), [0, 6, 11]),
+        ((3, 10), [0, 2, 5, 7]), ((1, 4), [0, 1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_end_squares_start_at_both_ends_and_cover_the_picture(size, starts):
+    side = size[0]
+    assert end_squares(*size) == [(start, 0, start + side, side) for start in starts]
+    assert starts[-1] + side == size[1]
+    assert all(b - a <= side for a, b in zip(starts, starts[1:], strict=False))
+
+
+@pytest.mark.parametrize("cut", [square_tiles, end_squares])
+def test_a_picture_without_pixels_is_refused(cut):
+    with pytest.raises(ValueError, match="should have pixels, got 0x5"):
+        cut(0, 5)
 
 
 def test_joined_maps_are_the_mean_of_all_tiles_that_hold_a_pixel():
@@ -44,8 +65,6 @@ def test_joined_maps_are_the_mean_of_all_tiles_that_hold_a_pixel():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="should have pixels, got 0x4"):
-        square_tiles(0, 4)
     with pytest.raises(ValueError, match=r"map of \(2, 3\) does not fill the box \(0, 0, 2, 2\)"):
         join_maps([np.zeros((2, 3))], [(0, 0, 2, 2)], (2, 2))
     with pytest.raises(ValueError, match="leave 2 pixels of the picture uncovered"):

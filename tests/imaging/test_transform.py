@@ -9,6 +9,7 @@ from PIL import Image
 
 from faprompt.errors import ConfigError
 from faprompt.imaging import CLIP_MEAN, CLIP_STD, Transform, resize_map
+from faprompt.imaging.transform import shorter_edge_size
 from tests.imaging.files import colours
 
 
@@ -170,3 +171,19 @@ def test_rounding_never_leaves_the_range():
 def test_resize_map_wants_two_axes():
     with pytest.raises(ValueError, match=r"\(height, width\)"):
         resize_map(np.zeros((1, 4, 4), np.float32), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((1070, 1404), (56, 73)), ((96, 128), (56, 74)), ((128, 96), (74, 56)), ((7, 7), (56, 56)),
+        ((10, 159), (56, 890)),
+    ],
+)  # fmt: skip
+def test_the_longer_edge_is_rounded_down(size, wanted):
+    """As in torchvision's `Resize`: 56 * 1404 / 1070 is 73.48, and 56 * 128 / 96 is 74.67."""
+    assert shorter_edge_size(size, 56) == wanted
+
+
+def test_a_very_long_picture_does_not_fill_the_memory():
+    assert shorter_edge_size((2, 20_000), 240) == (240, 16 * 240)

@@ -2,24 +2,31 @@
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
+from faprompt.evaluation import evaluate
+from faprompt.explanation.explain import explain_picture
 from faprompt.imaging import views
 from faprompt.imaging.views import altered_views
 from faprompt.methods import anovl
 from faprompt.methods.registry import build_method, preset_config
 from faprompt.prompts import templates
+from faprompt.scoring import pair_logits
+from tests.evaluation import toys
 from tests.helpers import small
 from tests.methods.suite import TrainingFreeSuite
 
 
 class AnoVLSuite(TrainingFreeSuite):
     name = "anovl"
-    more_presets = ("common", "adapted")
+    more_presets = ("common", "adapted", "visa", "visa-adapted")
     pixel_map = True
 
 
@@ -33,6 +40,10 @@ class TestSuite(AnoVLSuite):
 class TestSuiteOfTheAdapter(AnoVLSuite):
     options = {"adapt_steps": 2, "views": False, "value_blocks": 1}
     exports = "none"  # it trains while it scores
+
+
+class TestSuiteOfTwoSquares(AnoVLSuite):
+    options = {"squares": True, "views": False}
 
 
 def see(method, count=2, seed=0):
@@ -49,16 +60,22 @@ def test_the_codes_constants_and_presets():
     paper = {
         "image_size": 240, "sigma_px": 0.0, "class_word": "object", "use_class_names": True,
         "average": "mean-norm", "temperature": 1.0, "interpolation": "bilinear",
-        "value_blocks": 12, "views": True, "textures": templates.ANOVL_TEXTURES,
-        "adapt_steps": 0, "adapter": "prompts", "learning_rate": 1e-3, "carry_moments": False,
-        "seed": 111, "raw_class_names": True,
+        "position_filter": "bicubic", "value_blocks": 12, "views": True, "squares": False,
+        "textures": templates.ANOVL_TEXTURES, "adapt_steps": 0, "adapter": "prompts",
+        "learning_rate": 1e-3, "carry_moments": False, "seed": 111, "raw_class_names": True,
     }  # fmt: skip
-    assert to_mapping(preset_config("anovl", "paper")) == paper
-    adapted, common = (to_mapping(preset_config("anovl", n)) for n in ("adapted", "common"))
-    assert adapted == {**paper, "adapt_steps": 5}
-    assert common == {
-        **paper, "image_size": 518, "interpolation": "bicubic", "raw_class_names": False,
+    visa = {**paper, "squares": True, "views": False, "adapter": "linear", "seed": 42}
+    wanted = {
+        "paper": paper,
+        "adapted": {**paper, "adapt_steps": 5},
+        "visa": visa,
+        "visa-adapted": {**visa, "adapt_steps": 5},
+        "common": {
+            **paper, "image_size": 518, "interpolation": "bicubic", "raw_class_names": False,
+            "position_filter": "bilinear",
+        },
     }  # fmt: skip
+    assert {name: to_mapping(preset_config("anovl", name)) for name in wanted} == wanted
     assert small.detector("anovl").transform.interpolation == "bilinear"
 
 
@@ -139,6 +156,106 @@ def test_textures_are_told_with_other_words(raw):
         torch.testing.assert_close(ours, torch.stack(rows), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("squares", [False, True])
+def test_the_position_filter_reaches_tokens_and_views(squares):
+    """At the grid of the table itself no filter has an effect."""
+    pixels = small.pixels(1, 84, 84)
+    found = []
+    for name in ("bilinear", "bicubic"):
+        method = small.method("anovl", image_size=84, position_filter=name, squares=squares)
+        with torch.no_grad():
+            found.append(method.encode_image(small.backbone(), pixels))
+    plain, cubic = found
+    assert method.image_options["position_filter"] == "bicubic"  # part of every cache key
+    assert (plain.patch_tokens[2] - cubic.patch_tokens[2]).abs().max() > 1e-3
+    assert ((plain.views - cubic.views).abs().amax(dim=(0, 2)) > 1e-3).all()
+    for features, name in zip(found, ("bilinear", "bicubic"), strict=True):
+        wanted = small.backbone().encode_image(
+            pixels, value_path=False, class_ln_post=True, position_filter=name
+        )
+        torch.testing.assert_close(features.views[:, 0], wanted.class_token, rtol=0, atol=1e-5)
+
+
+class TestTwoSquares:
+    def test_each_square_is_seen_alone_and_the_maps_are_joined(self):
+        squares = small.method("anovl", squares=True, views=False)
+        alone = small.method("anovl", views=False)
+        pixels = small.pixels(2, 56, 80)
+        left, right = pixels[..., :56], pixels[..., 24:]
+        with torch.no_grad():
+            seen = squares.encode_image(small.backbone(), pixels)
+            parts = [run(alone, alone.encode_image(small.backbone(), x)) for x in (left, right)]
+        out = run(squares, seen)
+        torch.testing.assert_close(out.score, (parts[0].score + parts[1].score) / 2)
+        maps = [part.patch_map for part in parts]
+        wanted = torch.cat(
+            [maps[0][..., :24], (maps[0][..., 24:] + maps[1][..., :32]) / 2, maps[1][..., 32:]],
+            dim=-1,
+        )
+        torch.testing.assert_close(out.patch_map, wanted, rtol=0, atol=1e-6)
+        with torch.no_grad():
+            turned = squares.encode_image(small.backbone(), left.new_zeros(1, 3, 80, 56))
+        assert run(squares, turned).patch_map.shape == (1, 80, 56)
+
+    @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (60, 60), (30, 200)])
+    def test_pictures_of_any_shape_are_seen_by_their_shorter_edge(self, shape):
+        """The map of squares, brought to the picture's size, equals `predict`'s."""
+        detector = small.detector("anovl", squares=True, views=False, adapt_steps=1)
+        image = small.picture(*shape)
+        size = {
+            (60, 90): (56, 84), (90, 60): (84, 56), (60, 60): (56, 56), (30, 200): (56, 373)
+        }[shape]  # fmt: skip
+        assert detector.model_size(shape) == size
+        pixels = detector.to_pixels(image)
+        assert pixels.shape == (3, *size)
+        result = detector.predict(image)
+        with torch.no_grad():
+            score, score_map = detector(pixels[None])
+        assert result.score == pytest.approx(float(score), abs=1e-6)
+        assert score_map.shape == (1, *size) and result.score_map.shape == shape
+        wanted = F.interpolate(score_map[None], size=shape, mode="bilinear")[0, 0]
+        torch.testing.assert_close(torch.tensor(result.score_map), wanted, rtol=0, atol=1e-6)
+
+    def test_pictures_of_several_shapes_come_in_one_batch(self):
+        detector = small.detector("anovl", squares=True, views=False)
+        images = [small.picture(60, 90, seed=1), small.picture(90, 60, seed=2)]
+        together = detector.predict_batch(images, class_names=["pill", "tile"])
+        for image, name, result in zip(images, ("pill", "tile"), together, strict=True):
+            (alone,) = detector.predict_batch([image], class_names=[name])
+            assert alone.score == pytest.approx(result.score, abs=1e-6)
+            np.testing.assert_allclose(alone.score_map, result.score_map, atol=1e-6)
+            assert result.score_map.shape == image.shape[:2]
+
+    def test_explained_it_is_what_predict_says(self):
+        detector = small.detector("anovl", squares=True, views=False)
+        explained = explain_picture(detector, small.picture(60, 90))
+        assert explained.model_size == (56, 84)
+        assert explained.result.score == detector.predict(small.picture(60, 90)).score
+
+    def test_maps_are_measured_in_the_shape_of_their_picture(self, tmp_path):
+        """At the model's resolution a mask's shorter edge is 56 pixels, too."""
+        detector = small.detector("anovl", squares=True, views=False, use_class_names=False)
+        dataset = toys.dataset(tmp_path, classes=("mug",))
+        maps, masks, scores = [], [], []
+        for sample in dataset.samples:
+            picture = Image.open(sample.image_path)
+            truth = Image.new("L", picture.size)
+            if sample.label:
+                truth = Image.open(sample.mask_paths[0])
+            with torch.no_grad():
+                score, score_map = detector(detector.to_pixels(np.asarray(picture))[None])
+            height, width = score_map.shape[1:]
+            assert (height, width) == (56, picture.width * 56 // picture.height)
+            truth = truth.resize((width, height), Image.Resampling.BILINEAR)
+            maps.append(score_map.numpy().ravel())
+            masks.append(np.asarray(truth).ravel() > 127)
+            scores.append(float(score))
+        found = evaluate(detector, dataset)
+        assert [image.score for image in found.images] == pytest.approx(scores, abs=1e-6)
+        wanted = roc_auc_score(np.concatenate(masks), np.concatenate(maps))
+        assert found.mean["pixel_auroc"] == pytest.approx(wanted, abs=1e-4)
+
+
 def test_both_folders_of_macaroni_are_macaroni():
     method = small.method("anovl")
     features = see(method)
@@ -190,7 +307,7 @@ class TestAdaptation:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        ours = method.adapt(tokens, text, "pill")
+        ours = method.adapt(tokens, text, "pill", anovl.Canvas((4, 4), 14))
         # AdamW turns the rounding of near-zero gradients into whole steps, hence the tolerance
         torch.testing.assert_close(ours, moved(tokens).detach(), rtol=0, atol=1e-3)
         assert (ours - tokens).abs().max() > 0.1
@@ -203,8 +320,11 @@ class TestAdaptation:
         weights = [w.requires_grad_() for w in anovl.draw_adapter(64, "prompts", draw)]
         optimizer, found = torch.optim.AdamW(weights, lr=1e-3), []
         for _ in range(10):
-            clean, other = (anovl.move(x, weights, words) for x in (tokens, noised))
-            loss = anovl.adaptation_loss(clean, other, method.text_pair, 0.01)
+            clean, other = (
+                pair_logits(anovl.move(x, weights, words)[None], method.text_pair, temperature=0.01)
+                for x in (tokens, noised)
+            )
+            loss = anovl.adaptation_loss(clean[0], other[0])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -221,7 +341,7 @@ class TestAdaptation:
         drawn, draw = [], anovl.draw_adapter
         monkeypatch.setattr(method, "class_pair", lambda *_: pair)
         monkeypatch.setattr(anovl, "draw_adapter", lambda *a: drawn.extend(draw(*a)) or drawn)
-        out = method.adapt(tokens, text, "pill")
+        out = method.adapt(tokens, text, "pill", anovl.Canvas((4, 4), 14))
         assert not out.requires_grad and len(drawn) == 2
         assert all(weight.grad.any() for weight in drawn)
         for leaf in (tokens, pair, *text.parameters()):
@@ -233,6 +353,16 @@ class TestAdaptation:
         run(method, see(method, 1, seed=9))
         assert torch.equal(run(method, see(method, 1)).patch_map, first)
         assert method._moments == {}
+
+    def test_each_class_has_moments_of_its_own(self):
+        """Though macaroni1 and macaroni2 are called the same in all sentences."""
+        method = small.method("anovl", adapt_steps=2, views=False, carry_moments=True)
+        features = see(method, 1)
+        first = run(method, features, class_names=["macaroni1"]).patch_map
+        second = run(method, features, class_names=["macaroni2"]).patch_map
+        third = run(method, features, class_names=["macaroni1"]).patch_map
+        assert torch.equal(first, second) and (first - third).abs().max() > 1e-6
+        assert set(method._moments) == {"macaroni1", "macaroni2"}
 
     def test_moments_are_carried_where_asked(self):
         method = small.method("anovl", adapt_steps=2, views=False, carry_moments=True)

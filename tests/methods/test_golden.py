@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import golden
+from tests.helpers.golden_rows import Row
 
 
 @pytest.fixture(scope="module", params=golden.FILES)
@@ -61,13 +62,20 @@ def test_the_script_prints_each_stage_and_notices_a_difference(monkeypatch, caps
     spec.loader.exec_module(script)
     near = {key: (1e-6, 1e-4) for key in golden.load("anomalyclip")}
     monkeypatch.setattr(golden, "FILES", ("anomalyclip",))
+    monkeypatch.setattr(script, "COMPARISONS", {"other": lambda: [Row("map", 2e-5, 1e-4)]})
     monkeypatch.setattr(golden, "compare", lambda name: near)
     assert script.main() == 0
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == len(near) + 1 and printed[-1] == "all stages agree"
+    assert len(printed) == len(near) + 5 and printed[-1] == "all stages agree"
+    assert printed[len(near)].split() == ["other", "map", "2.0e-05", "of", "1.0e-04", "ok"]
+    assert printed[-2].split() == ["other", "2.0e-05", "of", "1.0e-04,", "map"]
     monkeypatch.setattr(golden, "compare", lambda name: near | {"eval/image_score": (1e-3, 1e-4)})
     assert script.main() == 1
     assert "TOO FAR" in capsys.readouterr().out
     monkeypatch.setattr(golden, "compare", lambda name: dict(list(near.items())[1:]))
     assert script.main() == 1
     assert "not compared" in capsys.readouterr().out
+    monkeypatch.setattr(golden, "compare", lambda name: near)
+    monkeypatch.setattr(script, "COMPARISONS", {"other": lambda: [Row("map", 2e-4, 1e-4)]})
+    assert script.main() == 1
+    assert "TOO FAR" in capsys.readouterr().out

@@ -31,6 +31,8 @@ OF_ANOTHER = {
     ("winclip", "code"): f"{B16}31",
     ("anovl", "paper"): f"{B16}32",
     ("anovl", "adapted"): f"{B16}32",
+    ("anovl", "visa"): f"{B16}32",
+    ("anovl", "visa-adapted"): f"{B16}32",
     ("april-gan", "paper"): "ViT-L-14-336:gelu",
     ("filo", "paper"): "ViT-L-14-336:gelu",
     ("filo", "clean"): "ViT-L-14-336:gelu",

@@ -99,13 +99,13 @@ def test_presets():
         "image_size": 240, "sigma_px": 0.0, "windows": (2, 3), "class_word": "object",
         "prompt_set": "paper", "average": "norm-mean-norm", "temperature": 0.01, "tiles": True,
         "references": (), "shots": 0, "seed": 111, "use_class_names": True,
-        "raw_class_names": False,
+        "raw_class_names": False, "reference_ln_post": False,
     }  # fmt: skip
     assert to_mapping(preset_config("winclip", "paper")) == paper
     assert to_mapping(preset_config("winclip", "common")) == {**paper, "image_size": 518}
     code = to_mapping(preset_config("winclip", "code"))
     assert (code["temperature"], code["average"], code["tiles"]) == (0.07, "mean-norm", False)
-    assert code["raw_class_names"]
+    assert code["raw_class_names"] and code["reference_ln_post"]
 
 
 def test_pictures_that_are_not_square_are_tiled():

@@ -111,6 +111,7 @@ class VisionTower(nn.Module):
         value_path: bool = True,
         class_ln_post: bool = False,
         raw_tokens: bool = False,
+        raw_ln_post: bool = False,
         value_blocks: int | None = None,
         windows: Sequence[int] = (),
         position_filter: PositionFilter = "bilinear",
@@ -125,6 +126,7 @@ class VisionTower(nn.Module):
             value_path: True for AnomalyCLIP and FAPrompt; False gives plain CLIP.
             class_ln_post: apply `ln_post` to the class token, as CLIP does.
             raw_tokens: patch tokens as the blocks leave them, without `ln_post` and projection.
+            raw_ln_post: apply `ln_post` to `raw_tokens`; without them it has no effect.
             value_blocks: how many of the last blocks have the V-V path; None for the paper's
                 share. 0 is the plain path.
             windows: sides, in patches, of the windows that are encoded one by one as well.
@@ -162,7 +164,7 @@ class VisionTower(nn.Module):
                 collected[shift + number] = stream[:, 1:] if value is None else value
         class_token = self._project_class(stream[:, 0], class_ln_post)
         tokens = {
-            key: patches.float() if raw_tokens else self.project(patches)
+            key: self._unprojected(patches, raw_ln_post) if raw_tokens else self.project(patches)
             for key, patches in sorted(collected.items())
         }
         return ImageFeatures(class_token, tokens, grid, crops)
@@ -192,6 +194,9 @@ class VisionTower(nn.Module):
     def project(self, tokens: Tensor) -> Tensor:
         """Tokens as a block leaves them (..., width) -> (..., D), through `ln_post`."""
         return self.visual.ln_post(tokens.float()) @ self.visual.proj.float()
+
+    def _unprojected(self, tokens: Tensor, ln_post: bool) -> Tensor:
+        return self.visual.ln_post(tokens.float()) if ln_post else tokens.float()
 
     def _value_start(self, value_path: bool, value_blocks: int | None) -> int:
         """Number of leading blocks without the V-V path."""
@@ -230,8 +235,7 @@ class VisionTower(nn.Module):
         return torch.cat([tokens.unflatten(0, (stream.shape[0], -1)) for tokens in found], dim=1)
 
     def _project_class(self, token: Tensor, ln_post: bool) -> Tensor:
-        token = self.visual.ln_post(token.float()) if ln_post else token.float()
-        return token @ self.visual.proj.float()
+        return self._unprojected(token, ln_post) @ self.visual.proj.float()
 
 
 def window_places(grid: tuple[int, int], side: int) -> Tensor:

@@ -259,10 +259,15 @@ def _score(
     if resolution == "picture" or detector.method.tiled:
         results = detector.predict_batch(images, class_names=names)
         return [(result.score, _map_at(detector, result, resolution)) for result in results]
-    pixels = torch.stack([detector.transform.to_pixels(image) for image in images])
-    with torch.inference_mode():
-        scores, maps = detector(pixels, class_names=names)
-    return list(zip(scores.tolist(), maps.cpu().numpy(), strict=True))
+    found: list[tuple[float, np.ndarray]] = []
+    together = 1 if detector.method.keeps_aspect else len(images)  # such pictures differ in size
+    for start in range(0, len(images), together):
+        part = slice(start, start + together)
+        pixels = torch.stack([detector.to_pixels(image) for image in images[part]])
+        with torch.inference_mode():
+            scores, maps = detector(pixels, class_names=names[part])
+        found += zip(scores.tolist(), maps.cpu().numpy(), strict=True)
+    return found
 
 
 def _map_at(detector: Detector, result: AnomalyResult, resolution: Resolution) -> np.ndarray:

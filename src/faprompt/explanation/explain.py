@@ -179,7 +179,7 @@ def explain_picture(
         prompts=_prompts(parts, output.prompt_scores, known),
         patches=_patches(parts, result.image_size),
         context_words=_words(parts.normal_tokens, known),
-        model_size=detector.transform.image_size,
+        model_size=detector.model_size(result.image_size),
         sigma_px=detector.method.sigma_px,
     )
 

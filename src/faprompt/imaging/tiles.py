@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,32 @@ def square_tiles(height: int, width: int) -> list[Box]:
         raise ValueError(f"A picture should have pixels, got {height}x{width}.")
     step = max(1, int(STRIDE_SHARE * side))
     starts = [*range(0, length - side, step), length - side]
+    if width >= height:
+        return [(start, 0, start + side, side) for start in starts]
+    return [(0, start, side, start + side) for start in starts]
+
+
+def end_squares(height: int, width: int) -> list[Box]:
+    """Return the squares at both ends of the longer edge, as wide as the shorter edge.
+
+    A square picture gives the same square twice. A picture longer than two squares gets as
+    many as cover it, evenly spread.
+
+    Raises:
+        ValueError: an edge is below 1.
+
+    Source:
+        `image_tiling` in vis_test.py of hq-deng/AnoVL, which takes pictures up to two squares.
+
+    Example:
+        >>> end_squares(10, 16), end_squares(25, 10)
+        ([(0, 0, 10, 10), (6, 0, 16, 10)], [(0, 0, 10, 10), (0, 8, 10, 18), (0, 15, 10, 25)])
+    """
+    side, length = min(height, width), max(height, width)
+    if side < 1:
+        raise ValueError(f"A picture should have pixels, got {height}x{width}.")
+    gaps = max(1, math.ceil(length / side) - 1)
+    starts = [round(number * (length - side) / gaps) for number in range(gaps + 1)]
     if width >= height:
         return [(start, 0, start + side, side) for start in starts]
     return [(0, start, side, start + side) for start in starts]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+MAX_ASPECT = 16  # longer over shorter edge, where a picture keeps its aspect ratio
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -88,6 +89,21 @@ class Transform:
             ConfigError: an unknown key, no `image_size`, or a value out of range.
         """
         return from_mapping(cls, values, what="transform")
+
+
+def shorter_edge_size(image_size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the size of a picture whose shorter edge becomes `side`, in pixels.
+
+    The longer edge is rounded down, as torchvision's `Resize(side)` does. It is at most
+    `MAX_ASPECT` times `side`, so that a very long picture does not fill the memory.
+
+    Example:
+        >>> shorter_edge_size((1070, 1404), 240), shorter_edge_size((30, 10), 56)
+        ((240, 314), (168, 56))
+    """
+    height, width = image_size
+    longer = min(side * max(image_size) // min(image_size), MAX_ASPECT * side)
+    return (side, longer) if height <= width else (longer, side)
 
 
 def resize_map(score_map: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

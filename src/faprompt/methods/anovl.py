@@ -9,12 +9,17 @@ of them. W and b are drawn anew for every picture and take a few steps of AdamW 
 
     mean H(p(y_i)) + 1/2 mean(-log p~_i(abnormal) - log p_i(normal)),   p~ of x_i + noise
 
-so nothing is left behind; `carry_moments` keeps AdamW's moments from picture to picture,
-as the authors' code does, and makes results depend on their order.
+so nothing is left behind. `carry_moments` keeps AdamW's moments from one picture of a class
+to the next, as the authors' code does. Results then depend on the order of the pictures.
+
+`squares` is the authors' script for VisA: the shorter edge is resized to `image_size`, the
+squares at both ends are encoded, the score is the mean over the squares, and their maps are
+joined. The loss of the adapter is then a mean over the pixels of the joined map of logits.
 
 Paper: Deng et al., AnoVL: Adapting Vision-Language Models for Unified Zero-shot Anomaly
-Localization, 2023. Facts from hq-deng/AnoVL (vl_test.py). That code reads the
-tokens by a place in a list that only its 12 blocks have; here they are the last block's, by name.
+Localization, 2023. Facts from hq-deng/AnoVL at 3a70bfd (vl_test.py, vis_test.py, model.py).
+That code reads the tokens by a place in a list that only its 12 blocks have. Here they are
+the last block's, by name.
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.imaging.tiles import Box, end_squares
 from faprompt.imaging.views import altered_views
 from faprompt.methods.base import MethodOutput, above_zero
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
@@ -53,13 +59,15 @@ class AnoVLConfig(SentenceConfig):
     average: templates.Average = "mean-norm"
     temperature: float = 1.0
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+    position_filter: PositionFilter = "bilinear"  # open_clip/model.py: bicubic with antialias
     value_blocks: int = 12  # last blocks with the V-V path; all, where there are fewer
     views: bool = True  # False scores the picture alone
+    squares: bool = False  # two squares in place of the squashed picture (vis_test.py)
     textures: tuple[str, ...] = templates.ANOVL_TEXTURES  # classes told as textures
     adapt_steps: int = 0  # of AdamW per picture; 5 in the authors' script
     adapter: Adapter = "prompts"  # "linear" is x -> W x + b, of the script for VisA
     learning_rate: float = 1e-3
-    carry_moments: bool = False
+    carry_moments: bool = False  # per class name, as the dataset has it
     seed: int = 111  # of W, b and the noise, the same for every picture
 
     def faults(self) -> list[str]:
@@ -74,10 +82,14 @@ class AnoVLConfig(SentenceConfig):
         return found
 
 
+_PAPER: dict[str, object] = {"position_filter": "bicubic"}
+_VISA = {**_PAPER, "squares": True, "views": False, "adapter": "linear", "seed": 42}
 PRESETS: dict[str, dict[str, object]] = {
-    "paper": {},
+    "paper": _PAPER,
     "common": {"image_size": 518, "interpolation": "bicubic", "raw_class_names": False},
-    "adapted": {"adapt_steps": 5},
+    "adapted": {**_PAPER, "adapt_steps": 5},
+    "visa": _VISA,
+    "visa-adapted": {**_VISA, "adapt_steps": 5},
 }
 
 
@@ -88,10 +100,9 @@ class AnoVL(SentenceMethod):
     shared_names = {"macaroni1": "macaroni", "macaroni2": "macaroni"}  # VisA
     config_class = AnoVLConfig
     presets = PRESETS
-    backbones = {
-        "paper": "ViT-B-16-plus-240:laion400m_e32",
-        "adapted": "ViT-B-16-plus-240:laion400m_e32",
-    }
+    backbones = dict.fromkeys(
+        ("paper", "adapted", "visa", "visa-adapted"), "ViT-B-16-plus-240:laion400m_e32"
+    )
     states = templates.ANOVL_STATES
     config: AnoVLConfig
 
@@ -108,13 +119,21 @@ class AnoVL(SentenceMethod):
 
     @property
     def image_options(self) -> dict[str, Any]:
-        """Where the V-V path begins."""
-        return {"value_blocks": self._value_blocks}
+        """The number of V-V blocks, and how the position table is resized."""
+        return {
+            "value_blocks": self._value_blocks,
+            "position_filter": self.config.position_filter,
+        }
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:
         """As configured."""
         return self.config.interpolation
+
+    @property
+    def keeps_aspect(self) -> bool:
+        """As configured by `squares`."""
+        return self.config.squares
 
     def templates(self, class_name: str) -> Sequence[str]:
         """Those of textures or of objects."""
@@ -122,13 +141,40 @@ class AnoVL(SentenceMethod):
         return templates.anovl_templates("texture" if texture else "object")
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """See `Method.encode_image`; with the class tokens of 22 views, if they are wanted."""
+        """Encode a batch; see `Method.encode_image`.
+
+        `views` of the result holds the class tokens whose scores are averaged. With `squares`
+        these are of all squares, `patch_tokens` follow one another square by square, and the
+        rows of `grid` are those of all squares.
+        """
+        if not self.config.squares:
+            return self._encode_views(backbone, pixels)
+        height, width = pixels.shape[-2:]
+        seen = [
+            self._encode_views(backbone, pixels[..., y0:y1, x0:x1])
+            for x0, y0, x1, y1 in end_squares(height, width)
+        ]
+        layer, (rows, columns) = max(seen[0].patch_tokens), seen[0].grid
+        tokens = [one.class_token[:, None] if one.views is None else one.views for one in seen]
+        return ImageFeatures(
+            class_token=seen[0].class_token,
+            patch_tokens={layer: torch.cat([one.patch_tokens[layer] for one in seen], dim=1)},
+            grid=(len(seen) * rows, columns),
+            views=torch.cat(tokens, dim=1),
+            pixels=pixels,
+        )
+
+    def _encode_views(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
+        """Encode a batch, with the class tokens of 22 views where they are wanted."""
         features = super().encode_image(backbone, pixels)
         if not self.config.views:
             return features
         tokens = [features.class_token]
         for view in altered_views(pixels.to(backbone.device)):
-            plain = backbone.encode_image(view, layers=[1], value_path=False, class_ln_post=True)
+            plain = backbone.encode_image(
+                view, layers=[1], value_path=False, class_ln_post=True,
+                position_filter=self.config.position_filter,
+            )  # fmt: skip
             tokens.append(plain.class_token)
         return replace(features, views=torch.stack(tokens, dim=1))
 
@@ -145,20 +191,49 @@ class AnoVL(SentenceMethod):
         pair = self.text_pairs(text, class_names)
         image = features.class_token[:, None] if features.views is None else features.views
         score = self.chance(image, pair).mean(dim=1)
-        tokens = features.patch_tokens[max(features.patch_tokens)]
+        tokens, canvas = features.patch_tokens[max(features.patch_tokens)], self._canvas(features)
         if self.config.adapt_steps:
             names = self.name_classes(class_names, tokens.shape[0])
-            adapted = [self.adapt(x, text, name) for x, name in zip(tokens, names, strict=True)]
+            shown = names if class_names is None else list(class_names)  # before any renaming
+            shown = shown * len(names) if len(shown) == 1 else shown
+            adapted = [
+                self.adapt(x, text, name, canvas, moments_of=own)
+                for x, name, own in zip(tokens, names, shown, strict=True)
+            ]
             tokens = torch.stack(adapted)
-        grid = grid_map(self.chance(tokens, pair), features.grid)
         return MethodOutput(
             score=score,
-            patch_map=in_pixels(_mean_of_nine(grid), self._patch_size),
+            patch_map=canvas.to_pixels(self.chance(tokens, pair), smooth=True),
             prompt_scores=score[:, None] if with_prompt_scores else None,
         )
 
-    def adapt(self, tokens: Tensor, text: TextTower, class_name: str) -> Tensor:
-        """One picture's tokens (N, D) through an adapter that was trained on them alone."""
+    def _canvas(self, features: ImageFeatures) -> Canvas:
+        if not self.config.squares:
+            return Canvas(features.grid, self._patch_size)
+        assert features.pixels is not None, "encode_image keeps them with squares"
+        height, width = features.pixels.shape[-2:]
+        boxes = tuple(end_squares(height, width))
+        return Canvas(features.grid, self._patch_size, boxes, (height, width))
+
+    def adapt(
+        self,
+        tokens: Tensor,
+        text: TextTower,
+        class_name: str,
+        canvas: Canvas,
+        *,
+        moments_of: str = "",
+    ) -> Tensor:
+        """Return one picture's tokens after an adapter that was trained on them alone.
+
+        Args:
+            tokens: (N, D).
+            text: the backbone's text tower.
+            class_name: what the picture shows, in the words of the sentences.
+            canvas: where the tokens lie.
+            moments_of: the class whose moments are carried, where they are. Classes of one
+                `class_name`, such as macaroni1 and macaroni2, keep their own.
+        """
         features = self.state_features(text, class_name)
         pair = self.class_pair(text, class_name)
         with torch.inference_mode(False), torch.enable_grad():
@@ -168,17 +243,59 @@ class AnoVL(SentenceMethod):
             weights = draw_adapter(tokens.shape[1], self.config.adapter, draw)
             weights = [w.to(tokens.device).requires_grad_() for w in weights]
             optimizer = torch.optim.AdamW(weights, lr=self.config.learning_rate)
-            if class_name in self._moments:
-                optimizer.load_state_dict(self._moments[class_name])
+            if moments_of in self._moments:
+                optimizer.load_state_dict(self._moments[moments_of])
             for _ in range(self.config.adapt_steps):
-                noise = NOISE_STD * torch.randn(tokens.shape, generator=draw).to(tokens)
-                clean, noised = (move(x, weights, words) for x in (tokens, tokens + noise))
+                noised = tokens + draw_noise(tokens.shape, draw).to(tokens)
+                clean_logits, noised_logits = (
+                    self._logits(move(x, weights, words), pair, canvas) for x in (tokens, noised)
+                )
                 optimizer.zero_grad()
-                adaptation_loss(clean, noised, pair, self.config.temperature).backward()
+                adaptation_loss(clean_logits, noised_logits).backward()
                 optimizer.step()
             if self.config.carry_moments:
-                self._moments[class_name] = optimizer.state_dict()
+                self._moments[moments_of] = optimizer.state_dict()
             return move(tokens, weights, words).detach()
+
+    def _logits(self, tokens: Tensor, pair: Tensor, canvas: Canvas) -> Tensor:
+        """Return the logits of tokens (N, D), or of the pixels of joined squares: (M, 2)."""
+        logits = pair_logits(tokens[None], pair, temperature=self.config.temperature)[0]
+        return canvas.to_pixels(logits.T).flatten(1).T if canvas.boxes else logits
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """Where the patches of a picture lie.
+
+    grid: (rows, columns) of patches, all squares one below the other. boxes: the squares, none
+    where the whole picture is one. size: (height, width) in pixels of what the squares cover.
+    """
+
+    grid: tuple[int, int]
+    patch_size: int
+    boxes: tuple[Box, ...] = ()
+    size: tuple[int, int] = (0, 0)
+
+    def to_pixels(self, patches: Tensor, *, smooth: bool = False) -> Tensor:
+        """Spread values of patches (B, N) over pixels: (B, height, width).
+
+        Squares are joined; where they overlap, their mean counts.
+
+        Args:
+            patches: row-major over `grid`.
+            smooth: first take the mean of each patch and its neighbours, edges repeated.
+        """
+        grids = grid_map(patches, self.grid).chunk(max(1, len(self.boxes)), dim=1)
+        smoothed = map(_mean_of_nine, grids) if smooth else grids
+        squares = [in_pixels(grid, self.patch_size) for grid in smoothed]
+        if not self.boxes:
+            return squares[0]
+        total = patches.new_zeros(patches.shape[0], *self.size)
+        count = patches.new_zeros(self.size)
+        for square, (x0, y0, x1, y1) in zip(squares, self.boxes, strict=True):
+            total[:, y0:y1, x0:x1] += square
+            count[y0:y1, x0:x1] += 1
+        return total / count
 
 
 def count_adapter_parameters(embed_dim: int, adapter: Adapter = "prompts") -> int:
@@ -204,12 +321,18 @@ def move(tokens: Tensor, weights: Sequence[Tensor], words: Tensor | None) -> Ten
     return (tokens + (made if words is None else made.tanh() @ words)) / 2
 
 
-def adaptation_loss(clean: Tensor, noised: Tensor, pair: Tensor, temperature: float) -> Tensor:
-    """Clean tokens (N, D) should be surely normal, noised ones abnormal."""
-    logs, noised_logs = (
-        pair_logits(tokens[None], pair, temperature=temperature)[0].log_softmax(dim=-1)
-        for tokens in (clean, noised)
-    )
+def draw_noise(shape: Sequence[int], draw: torch.Generator) -> Tensor:
+    """Draw what makes tokens look abnormal for one step."""
+    return NOISE_STD * torch.randn(tuple(shape), generator=draw)
+
+
+def adaptation_loss(clean_logits: Tensor, noised_logits: Tensor) -> Tensor:
+    """Return the loss of one step: clean tokens should be surely normal, noised ones abnormal.
+
+    Args:
+        clean_logits, noised_logits: (M, 2), normal first.
+    """
+    logs, noised_logs = clean_logits.log_softmax(dim=-1), noised_logits.log_softmax(dim=-1)
     entropy = -(logs.exp() * logs).sum(dim=-1).mean()
     return entropy - NOISE_WEIGHT * (noised_logs[:, 1] + logs[:, 0]).mean()
 

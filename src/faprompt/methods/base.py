@@ -197,6 +197,11 @@ class Method(nn.Module):
         return "bicubic"
 
     @property
+    def keeps_aspect(self) -> bool:
+        """Whether only a picture's shorter edge is brought to `image_size`."""
+        return False
+
+    @property
     def tiled(self) -> bool:
         """Whether a picture that is not square is seen as overlapping squares."""
         return False

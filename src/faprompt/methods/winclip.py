@@ -49,6 +49,7 @@ class WinCLIPConfig(SentenceConfig):
     references: tuple[str, ...] = ()  # files of normal pictures, or folders; it is WinCLIP+
     shots: int = 0  # normal pictures drawn of each class of the folders; 0 for all
     seed: int = 111  # of that draw
+    reference_ln_post: bool = False  # compare patch tokens after `ln_post`, as anomalib does
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
@@ -67,7 +68,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "common": {"image_size": 518},
     "code": {
         "prompt_set": "code", "average": "mean-norm", "temperature": 0.07, "tiles": False,
-        "raw_class_names": True,
+        "raw_class_names": True, "reference_ln_post": True,
     },
 }  # fmt: skip
 
@@ -107,7 +108,11 @@ class WinCLIP(SentenceMethod):
     @property
     def image_options(self) -> dict[str, Any]:
         """Windows, and patch tokens before their projection."""
-        return {"windows": self.config.windows, "raw_tokens": True}
+        return {
+            "windows": self.config.windows,
+            "raw_tokens": True,
+            "raw_ln_post": self.config.reference_ln_post,
+        }
 
     @property
     def tiled(self) -> bool:
