@@ -148,6 +148,9 @@ def build_detector(
     )
 
 
+FITTED_OPTIONS = ("image_size", "sigma_px", "use_class_names")  # what `fit_to_backbone` sets
+
+
 def fit_to_backbone(
     method: str,
     backbone: Backbone,

@@ -44,7 +44,7 @@ def test_columns_that_train_alike_share_the_training():
         for label, prompts in (("a", 3), ("b", 3), ("c", 4))
     ]
     found = estimate(toys.plan(methods=methods, datasets=["btad", "mpdd"], seeds=[1, 2]))
-    assert (found.evaluations, found.trainings) == (12, 4)
+    assert (found.cells, found.evaluations, found.trainings) == (12, 8, 4)
 
 
 def test_measuring_times_this_machine():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
+import torch
+from PIL import Image
 
 from faprompt.benchmark import run as room
 from faprompt.benchmark import run_benchmark, write_tables
 from faprompt.benchmark.tables import TABLE_FILES
+from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ModelError
 from tests.benchmark import toys
 from tests.helpers import folders
@@ -50,6 +54,12 @@ def counted(monkeypatch):
         return counter
 
     return wrap
+
+
+def only(out, name):
+    """The folder of the one cell of this name."""
+    (folder,) = (out / "cells").glob(f"{name}__*")
+    return folder
 
 
 def files(out):
@@ -121,11 +131,12 @@ def test_what_is_finished_is_kept_and_what_changed_is_not(shelves, tmp_path, cou
     assert again() == (0, 0)
     assert again(evaluation={**toys.FAST, "batch_size": 3}) == (0, 0), "moves no figure"
     assert again(evaluation={**toys.FAST, "fpr_limit": 0.2}) == (4, 0)
-    assert again() == (4, 0), "cells hold the last configuration only; models are kept"
+    assert again() == (0, 0), "cells of every configuration are kept"
     assert again(training={**toys.TRAINING, "epochs": 2}) == (2, 1)
     assert again(seeds=[111, 7], training={**toys.TRAINING, "epochs": 2}) == (2, 1)
     folders.picture(shelves / "drawer" / "cup" / "test" / "good" / "77.png")
     assert again(seeds=[111, 7], training={**toys.TRAINING, "epochs": 2}) == (3, 0)
+    assert len(list((out / "cells").iterdir())) == 4 + 4 + 2 + 2 + 3, "nothing was overwritten"
     (shelves / "drawer").rename(shelves / "moved")
     moved = [toys.entry("shelf"), {"folder": "moved", "label": "drawer"}]
     changes = {"seeds": [111, 7], "training": {**toys.TRAINING, "epochs": 2}, "datasets": moved}
@@ -134,11 +145,96 @@ def test_what_is_finished_is_kept_and_what_changed_is_not(shelves, tmp_path, cou
     assert first[0].record["fingerprint"] != first[1].record["fingerprint"]
 
 
+def redraw(path):
+    """Another picture in a file of the same size and times; BMP stores pixels plainly."""
+    before, times = path.read_bytes(), path.stat()
+    kept = len(before) // 2
+    path.write_bytes(before[:kept] + bytes(len(before) - kept))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == len(before) and path.read_bytes() != before
+
+
+def as_bmp(folder):
+    for path in folder.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+
+
+@pytest.mark.parametrize("redrawn", ["cup/ground_truth/chip/0_mask.bmp", "cup/test/good/8.bmp"])
+def test_a_file_redrawn_at_the_same_size_and_time_is_measured_anew(
+    shelves, tmp_path, counted, redrawn
+):
+    as_bmp(shelves / "drawer")
+    plan = toys.plan(shelves, methods=[toys.CLIP])
+    run(plan, tmp_path / "out")
+    assert [result.kept for result in run(plan, tmp_path / "out")] == [True, True]
+    redraw(shelves / "drawer" / redrawn)
+    again = run(plan, tmp_path / "out")
+    assert [result.kept for result in again] == [True, False]
+    fresh = run(plan, tmp_path / "fresh")
+    assert [result.metrics for result in again] == [result.metrics for result in fresh]
+
+
+def test_a_model_is_trained_anew_where_a_training_mask_was_redrawn(shelves, tmp_path, counted):
+    as_bmp(shelves / "shelf")
+    plan = toys.plan(shelves, methods=[toys.FAPROMPT])
+    run(plan, tmp_path / "out")
+    trainings = counted("train_model")
+    assert [result.kept for result in run(plan, tmp_path / "out")] == [True, True]
+    redraw(shelves / "shelf" / "mug" / "ground_truth" / "chip" / "0_mask.bmp")
+    assert [result.kept for result in run(plan, tmp_path / "out")] == [False, False]
+    assert trainings.calls == 1
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_a_backbone_replaced_behind_its_path_is_measured_anew(shelves, tmp_path, form):
+    backbone = load_backbone("test-tiny")
+    save_backbone(backbone, tmp_path / "weights")
+    place = tmp_path / "weights" / ("" if form == "folder" else "model.safetensors")
+    suffix = "" if form == "folder" else ":quickgelu"
+    plan = toys.plan(shelves, methods=[toys.CLIP], backbones=[f"{place}{suffix}"])
+    first = run(plan, tmp_path / "out")
+    assert [result.kept for result in run(plan, tmp_path / "out")] == [True, True]
+    size = (tmp_path / "weights" / "model.safetensors").stat().st_size
+    with torch.no_grad():
+        backbone.vision.visual.proj.neg_()
+    save_backbone(backbone, tmp_path / "weights")
+    assert (tmp_path / "weights" / "model.safetensors").stat().st_size == size
+    again = run(plan, tmp_path / "out")
+    assert [result.kept for result in again] == [False, False]
+    assert again[0].metrics["mean"] != first[0].metrics["mean"]
+
+
+def test_settings_written_out_are_the_settings_they_spell(shelves, tmp_path, counted):
+    """Two labels of one configuration share the training and the evaluation."""
+    options = toys.FAPROMPT["options"]
+    spelled = {**toys.FAPROMPT, "label": "spelled", "options": {**options, "deep_length": 4}}
+    other = {**toys.FAPROMPT, "label": "other", "options": {**options, "deep_length": 2}}
+    plan = toys.plan(shelves, methods=[toys.FAPROMPT, spelled, other])
+    evaluations, trainings = counted("evaluate"), counted("train_model")
+    results = run(plan, tmp_path / "out")
+    assert (trainings.calls, evaluations.calls) == (2, 4)
+    assert [result.kept for result in results] == [False, False, True, True, False, False]
+    assert [r.metrics for r in results[:2]] == [r.metrics for r in results[2:4]]
+
+
+def test_benchmarks_that_share_a_folder_keep_their_results(shelves, tmp_path, counted):
+    """The same method, trained longer in one of two benchmarks, as for different tables."""
+    longer = {**toys.FAPROMPT, "training": {"epochs": 2}}
+    plans = [toys.plan(shelves, methods=[method]) for method in (toys.FAPROMPT, longer)]
+    for plan in plans:
+        run(plan, tmp_path / "work")
+    evaluations = counted("evaluate")
+    for plan in plans:
+        assert all(result.kept for result in run(plan, tmp_path / "work"))
+    assert evaluations.calls == 0
+
+
 @pytest.mark.parametrize("file", ["cell.json", "metrics.json"])
 def test_a_file_cut_off_is_no_finished_cell(shelves, tmp_path, counted, file):
     plan = toys.plan(shelves, methods=[toys.CLIP])
     run(plan, tmp_path / "out")
-    path = tmp_path / "out" / "cells" / "clip__test-tiny__shelf" / file
+    path = only(tmp_path / "out", "clip__test-tiny__shelf") / file
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
     evaluations = counted("evaluate")
@@ -152,7 +248,7 @@ def test_a_broken_dataset_stops_nothing_else(shelves, tmp_path, counted):
     plan, out = toys.plan(shelves), tmp_path / "out"
     results = run(plan, out)
     assert [result.status for result in results] == ["done", "failed", "done", "failed"]
-    record = json.loads((out / "cells" / "clip__test-tiny__drawer" / "cell.json").read_text())
+    record = json.loads((only(out, "clip__test-tiny__drawer") / "cell.json").read_text())
     assert record["status"] == "failed" and "is no dataset we know" in record["error"]
     assert "traceback" not in record, "an error of ours tells all in its words"
     markdown = (out / "table.md").read_text()
@@ -189,7 +285,7 @@ def test_a_ready_model_is_measured_as_it_is(shelves, tmp_path, counted):
     plan = toys.plan(shelves, methods=[ready, toys.FAPROMPT], backbones=["tiny"])
     results = [r for r in run(plan, tmp_path / "again") if r.cell.column.method.model]
     assert [result.cell.column.backbone for result in results] == ["test-tiny"] * 2
-    written = json.loads((out / "cells/faprompt__test-tiny__drawer/metrics.json").read_text())
+    written = json.loads((only(out, "faprompt__test-tiny__drawer") / "metrics.json").read_text())
     assert results[1].metrics["mean"] == written["mean"]
     assert trainings.calls == 1, "that of the other column, on tiny"
 

@@ -88,7 +88,9 @@ def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
     }  # fmt: skip
     assert read_figure(out / CSV_NAME) == result.dots
     dots = {(d.metric, d.series, d.label): d.value for d in result.dots}
-    cell = json.loads((out / "cells" / "M-8__test-tiny__drawer" / "metrics.json").read_text())
+    found = next(r for r in result.results if r.cell.name == "M-8__test-tiny__drawer")
+    assert found.folder is not None and found.folder.parent == out / "cells"
+    cell = json.loads((found.folder / "metrics.json").read_text())
     assert dots["image AUROC", "drawer", "M = 8"] == cell["mean"]["image_auroc"]
     for metric, series in {(d.metric, d.series) for d in result.dots}:
         assert dots[metric, series, "K = 2"] == dots[metric, series, "M = 4"], "one run"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faprompt.benchmark.identity import resolved_options
 from faprompt.benchmark.plan import Cell, Column, Plan, Source
 from faprompt.data.published_counts import published_counts
 from faprompt.errors import DatasetError, ModelError
@@ -38,8 +39,9 @@ class Rate:
 class Estimate:
     """Of all cells that could run, or only lack their data. Seconds and bytes."""
 
-    evaluations: int
-    trainings: int
+    cells: int
+    evaluations: int  # cells with equal settings share one
+    trainings: int  # and so do the models they need
     pictures: int  # scored
     seconds: float
     cache_bytes: float  # of the training's features, in the user's cache
@@ -56,8 +58,9 @@ def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
     """
     rates = rates or {}
     counts = {source.key: count_pictures(source) for source in _sources(plan)}
-    cells = [cell for cell in plan.cells if not cell.column.missing]
-    trainings = {_training_key(cell, plan): cell for cell in cells if cell.trained_on is not None}
+    there = [cell for cell in plan.cells if not cell.column.missing]
+    cells = list({(_detector_key(cell, plan), cell.source.key): cell for cell in there}.values())
+    trainings = {_detector_key(cell, plan): cell for cell in cells if cell.trained_on is not None}
     scored = sum(counts[cell.source.key] or 0 for cell in cells)
     seconds = sum(
         (counts[cell.source.key] or 0) * rates.get(cell.column.title, Rate()).score_seconds
@@ -71,6 +74,7 @@ def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
         assert cell.trained_on is not None
         caches[cell.column.backbone, cell.trained_on.key] = pictures * rate.token_bytes
     return Estimate(
+        cells=len(there),
         evaluations=len(cells),
         trainings=len(trainings),
         pictures=scored,
@@ -163,8 +167,8 @@ def describe_estimate(found: Estimate) -> str:
         else "assumed: the paper's for FAPrompt on an RTX 3090; --measure takes this machine's"
     )
     lines = [
-        f"{found.evaluations} evaluations of {found.pictures:,} pictures in all, "
-        f"{found.trainings} trainings",
+        f"{found.cells} cells: {found.evaluations} evaluations of {found.pictures:,} pictures in "
+        f"all, {found.trainings} trainings",
         f"time: about {_duration(found.seconds)} ({basis})",
         f"disk: {found.out_bytes / 1e9:.2f} GB of results, "
         f"{found.cache_bytes / 1e9:.2f} GB of cached features",
@@ -179,10 +183,14 @@ def _sources(plan: Plan) -> list[Source]:
     return list({source.key: source for source in (*plan.sources, *trained)}.values())
 
 
-def _training_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
-    assert cell.trained_on is not None
+def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
+    """Return what tells a cell's detector from others before any file is read."""
     method = cell.column.method
-    options = repr(sorted(method.all_options.items()))
+    if method.model:
+        return method.name, method.model
+    options = repr(sorted(resolved_options(method).items()))
+    if cell.trained_on is None:
+        return method.name, options, cell.column.backbone, method.preset
     training = plan.config.training_of(method, seed=cell.seed)
     return method.name, options, cell.column.backbone, cell.trained_on.key, training
 

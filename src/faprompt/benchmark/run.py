@@ -1,7 +1,10 @@
 """The cells of a plan, one after another: what is finished is kept, what fails is written down.
 
 OUT/models/<method>__<backbone>__<trained on>__<key>   trainings, shared between cells
-OUT/cells/<method>__<backbone>__<dataset>[__seedN]     what `evaluate` writes, and cell.json
+OUT/cells/<method>__<backbone>__<dataset>[__seedN]__<key>   what `evaluate` writes, and cell.json
+
+A key is a digest of all that decides the figures, so that several benchmarks may share OUT and
+none takes or overwrites what another one made with other settings.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from faprompt.benchmark.config import PAPER_SEED
 from faprompt.benchmark.identity import (
     backbone_stamp,
     content_digest,
     digest,
     model_digest,
+    resolved_options,
     sources_stamp,
 )
 from faprompt.benchmark.plan import Cell, Plan, Source, resolve, slug
@@ -52,6 +57,7 @@ class CellResult:
     """What became of one cell. `metrics` is its metrics.json, where it is done.
 
     replicates: metric name -> (replicates,) float64 of the mean, of `replicates.csv`.
+    folder: where its files are; None before it had its turn.
     """
 
     cell: Cell
@@ -61,6 +67,7 @@ class CellResult:
     metrics: Mapping[str, Any] | None = None
     kept: bool = False  # finished by an earlier run
     replicates: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
+    folder: Path | None = None
 
 
 def silent_bar(what: str) -> AbstractContextManager[Advance]:
@@ -144,7 +151,7 @@ class BenchmarkRun:
         self.plan, self.out, self.device = plan, out, device
         self.precision = pick_precision(precision or plan.config.precision, device)
         self.notify, self.progress_bar = notify, progress_bar
-        self.datasets: dict[tuple[Any, ...], tuple[Dataset, str]] = {}
+        self.datasets: dict[Source, tuple[Dataset, str]] = {}
         self.failed_trainings: dict[str, str] = {}
         self.told: set[str] = set()
         self.detector: tuple[str, Detector] | None = None  # one at a time: they are large
@@ -155,11 +162,12 @@ class BenchmarkRun:
         """Run one cell, or take what an earlier run left."""
         if cell.missing:
             return waiting(cell)
-        folder = self.out / "cells" / cell.name
         began, fingerprint = time.perf_counter(), ""
+        folder = self._folder(cell, fingerprint)
         try:
             identity = self.identity(cell)
             fingerprint = digest(identity)
+            folder = self._folder(cell, fingerprint)
             kept = read_finished(cell, folder, fingerprint)
             if kept:
                 return kept
@@ -168,12 +176,19 @@ class BenchmarkRun:
             failed = _failure(error)
             told = _describe_cell(cell) | failed | _timing(fingerprint, began)
             _write_json(folder / CELL_FILE, told)
-            return CellResult(cell, "failed", f"failed: {failed['error']}", told)
+            return CellResult(cell, "failed", f"failed: {failed['error']}", told, folder=folder)
         record |= {"identity": identity} | _timing(fingerprint, began)
         _write_json(folder / CELL_FILE, record)
         done = read_finished(cell, folder, fingerprint)
         assert done is not None, "a cell that was just written is finished"
         return replace(done, kept=False)
+
+    def _folder(self, cell: Cell, fingerprint: str) -> Path:
+        """Cells of one method with equal settings share a folder, whatever their labels."""
+        names = (cell.column.method.name, cell.column.backbone or "model", cell.source.entry.key)
+        seed = () if cell.seed in (None, PAPER_SEED) else (f"seed{cell.seed}",)
+        key = fingerprint[:12] or "unidentified"
+        return self.out / "cells" / "__".join((*map(slug, names), *seed, key))
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """All that decides a cell's figures."""
@@ -186,12 +201,10 @@ class BenchmarkRun:
 
     def _dataset(self, source: Source) -> tuple[Dataset, str]:
         """A dataset and the digest of its content, read once per run."""
-        entry = source.entry
-        key = source.folder, entry.id or entry.reader, source.split, entry.classes
-        if key not in self.datasets:
+        if source not in self.datasets:
             dataset = source.read()
-            self.datasets[key] = dataset, content_digest(dataset)
-        return self.datasets[key]
+            self.datasets[source] = dataset, content_digest(dataset)
+        return self.datasets[source]
 
     def _detector_identity(self, cell: Cell) -> dict[str, Any]:
         method = cell.column.method
@@ -199,12 +212,11 @@ class BenchmarkRun:
         if method.model:
             return common | {"model": model_digest(self._model(cell))}
         common |= {
-            "options": dict(sorted(method.all_options.items())),
+            "options": resolved_options(method),
             "backbone": backbone_stamp(cell.column.backbone),
-        }
+        } | sources_stamp(method.name, method.all_options)
         if cell.trained_on is None:
-            named = sources_stamp(method.name, method.all_options)
-            return common | {"preset": method.preset} | named
+            return common | {"preset": method.preset}  # its note says which one was run
         config = self.plan.config.training_of(method, seed=cell.seed)
         return common | {
             "training": run_options(config) | {"epochs": config.epochs},
@@ -316,7 +328,9 @@ def read_finished(cell: Cell, folder: Path, fingerprint: str) -> CellResult | No
         replicates = read_replicates(folder)
     except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
         return None
-    return CellResult(cell, "done", "", record, metrics, kept=True, replicates=replicates)
+    return CellResult(
+        cell, "done", "", record, metrics, kept=True, replicates=replicates, folder=folder
+    )
 
 
 def _describe_cell(cell: Cell) -> dict[str, Any]:

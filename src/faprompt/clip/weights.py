@@ -65,7 +65,14 @@ from faprompt.clip.wide_resnet import (
 )
 from faprompt.errors import ConfigError, ModelError
 
-__all__ = ["fetch_backbone", "list_backbones", "load_backbone", "may_be", "save_backbone"]
+__all__ = [
+    "backbone_files",
+    "fetch_backbone",
+    "list_backbones",
+    "load_backbone",
+    "may_be",
+    "save_backbone",
+]
 
 Weights = tuple[BackboneSpec, dict[str, Tensor]]
 
@@ -181,6 +188,23 @@ def may_be(backbone: Backbone, name: str) -> bool:
         return (known, gelu) == (asked, activation)
     spec, own = backbone.spec, pretrained_spec(*asked, quick_gelu=activation)
     return (spec.vision, spec.text, spec.quick_gelu) == (own.vision, own.text, own.quick_gelu)
+
+
+def backbone_files(source: str | Path) -> tuple[Path, ...]:
+    """List the files on this machine that decide what `load_backbone` gives; none is read.
+
+    Empty for names whose weights are drawn or downloaded, and where nothing lies.
+    """
+    place, _ = _split_activation(source, None)
+    if isinstance(place, str) and place in BUNDLED:
+        place = bundled_backbone_folder(place)
+    elif isinstance(place, str) and (place in NAMES or is_blip_name(place) or split_name(place)):
+        return ()
+    path = Path(place)
+    if path.is_dir():
+        return tuple(sorted(file for file in path.iterdir() if file.is_file()))
+    beside = (*_FORMS, "preprocessor_config.json")  # descriptions count for a file, too
+    return tuple(f for f in (path, *(path.parent / name for name in beside)) if f.is_file())
 
 
 def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:

@@ -103,7 +103,7 @@ def run_galleries(
         if gallery is not None and not told:
             told = _add_method(gallery, cell, pick, plan)
             told = told or _add_failures(
-                gallery, measured.get(cell.name), pick, plan, work, out, count=options.failures
+                gallery, measured.get(cell.name), pick, plan, out, count=options.failures
             )
         if told:
             lacking.append(f"{_column(cell, plan)} on {cell.source.entry.key}: {told}")
@@ -215,21 +215,19 @@ def _view(detector: Detector, chosen: Chosen, policy: MaskPolicy) -> View:
 
 def _add_failures(
     gallery: Gallery, result: CellResult | None, pick: Callable[[Cell], Detector], plan: Plan,
-    work: Path, out: Path, *, count: int,
+    out: Path, *, count: int,
 ) -> str:  # fmt: skip
     """Draw the worst mistakes of a measured cell; the reason where that cannot be."""
     if result is None:
         return ""
-    if result.status != "done":
+    if result.status != "done" or result.folder is None:
         return result.reason
     cell, options = result.cell, plan.config.evaluation
     name = _column(cell, plan)
     folder = out / slug(gallery.key) / FAILURES / slug(name)
     gallery.failures[name] = folder
     try:
-        write_failures(
-            work / "cells" / cell.name, gallery.dataset, pick(cell), options, folder, count=count
-        )
+        write_failures(result.folder, gallery.dataset, pick(cell), options, folder, count=count)
     except (FapromptError, OSError) as error:
         return f"failures are not shown: {error}"
     return ""
