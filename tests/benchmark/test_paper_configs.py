@@ -7,13 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from faprompt.benchmark import build_plan, build_tables, published_places, read_benchmark
+from faprompt.benchmark import (
+    build_plan,
+    build_tables,
+    parse_benchmark,
+    published_places,
+    read_benchmark,
+)
 from faprompt.benchmark.notes import statements
 from faprompt.benchmark.protocol import PRO, training_set
 from faprompt.clip.catalog import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
+from faprompt.errors import ConfigError
 from faprompt.evaluation.published import published_table
-from faprompt.methods.registry import preset_backbone
+from faprompt.methods.registry import preset_backbone, preset_options
 from faprompt.model_folder import fitting_note
 from faprompt.study.config import read_study
 from faprompt.study.plan import build_study
@@ -24,8 +31,15 @@ CONFIGS = sorted(FOLDER.parent.rglob("*.toml"))
 NUMBERS = range(4, 17)
 
 
+READINGS = ("released code", "as described")
+
+
+def config_file(number):
+    return FOLDER / f"table{number:02d}.toml"
+
+
 def load(number):
-    return build_plan(read_benchmark(FOLDER / f"table{number:02d}.toml"))
+    return build_plan(read_benchmark(config_file(number)))
 
 
 def test_there_is_a_file_for_every_table_of_results():
@@ -74,6 +88,7 @@ def test_one_command_with_a_data_root_is_enough(number, tmp_path):
     allowed = ("this version has no method", "this version has no reader", "full-shot")
     assert all(any(words in reason for words in allowed) for reason in lacking), lacking
     assert config.backbones == ("ViT-L-14-336",) and config.evaluation.pro_200
+    assert config.precision == "fp32", "as the authors' code"
     assert config.seeds == (111,) and config.training == {}, "every method by its own recipe"
 
 
@@ -130,8 +145,51 @@ def test_on_other_backbones_there_is_something_to_say():
         told |= {column.title: note_of(column) for column in plan.columns}
     assert told["winclip"].startswith("preset paper is of ViT-B-16-plus-240:laion400m_e31, so on")
     assert told["clip"] == "preset paper is of 518 pixels, and sees 256 on tiny"
-    assert told["FAPrompt (ViT-B-16)"] == "preset paper is of 518 pixels, and sees 512 on ViT-B-16"
-    assert told["FAPrompt (ViT-L-14)"] == ""
+    for reading, preset in (("as described", "paper"), ("released code", "official")):
+        wanted = f"preset {preset} is of 518 pixels, and sees 512 on ViT-B-16"
+        assert told[f"FAPrompt ({reading}) (ViT-B-16)"] == wanted
+        assert told[f"FAPrompt ({reading}) (ViT-L-14)"] == ""
+
+
+@pytest.mark.parametrize("number", sorted({*NUMBERS} - {6}))
+def test_both_readings_of_faprompt_stand_side_by_side(number):
+    """The released code has the published numbers, the method as described has none."""
+    methods = {method.title: method for method in read_benchmark(config_file(number)).methods}
+    released, described = (methods[f"FAPrompt ({reading})"] for reading in READINGS)
+    assert (released.preset, released.published) == ("official", True)
+    assert (described.preset, described.published) == ("paper", False)
+    for table in build_tables(load(number)):
+        beside = {
+            title: [f.published for _, column, f in table.places() if column.title == title]
+            for title in (released.title, described.title)
+        }
+        assert all(value is not None for value in beside[released.title])
+        assert all(value is None for value in beside[described.title])
+
+
+@pytest.mark.parametrize("number", [15, 16])
+def test_every_module_of_the_ablation_runs_in_both_readings(number):
+    methods = {method.title: method for method in read_benchmark(config_file(number)).methods}
+    official = dict(preset_options("faprompt", "official"))
+    presets = {
+        "CAP": "cap", "CAP w/o L_oc": "cap-without-oc", "DAP": "dap",
+        "DAP w/o L_prior": "dap-without-prior",
+    }  # fmt: skip
+    for module, preset in presets.items():
+        released, described = (methods[f"{module} ({reading})"] for reading in READINGS)
+        assert described.all_options == dict(preset_options("faprompt", preset))
+        assert released.all_options == {**official, **described.all_options}
+        assert (released.published, described.published) == (True, False)
+
+
+def test_table_6_runs_the_released_code_alone():
+    """Lengths 6 and 8 overwrite more than the normal prompt's tokens, as that code does."""
+    methods = read_benchmark(config_file(6)).methods
+    assert {method.preset for method in methods} == {"official"}
+    assert {tuple(method.options) for method in methods} == {("deep_length",), ("deep_depth",)}
+    with pytest.raises(ConfigError, match="would overwrite more than the 5 context tokens"):
+        preset_and_length = {"name": "faprompt", "options": {"deep_length": 6}}
+        parse_benchmark({"methods": [preset_and_length], "datasets": ["visa"]})
 
 
 @pytest.mark.parametrize("number", range(7, 15))

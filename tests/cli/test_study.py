@@ -53,8 +53,8 @@ def test_it_lists_its_studies(faprompt):
 def test_a_dry_run_of_a_paper_study_lists_runs_time_and_disk(faprompt, tmp_path):
     told = faprompt("study", "prompts-and-patches", "--dry-run", "--out", tmp_path / "out")
     assert told.code == 0 and not (tmp_path / "out").exists()
-    assert "180 cells" in told.lines[0]
-    assert "10 trainings" in told.out and "time: about" in told.out and "disk: " in told.out
+    assert "270 cells" in told.lines[0]
+    assert "15 trainings" in told.out and "time: about" in told.out and "disk: " in told.out
     assert "one pass over 24,029 tested pictures serves all runs" in told.lines[-1]
 
 
@@ -78,11 +78,12 @@ def test_it_runs_writes_and_redraws(faprompt, file, tmp_path):
 def test_a_dry_run_of_prompt_spread_tells_what_is_mapped(faprompt, tmp_path):
     told = faprompt("study", "prompt-spread", "--dry-run", "--out", tmp_path / "out")
     assert told.code == 0 and not (tmp_path / "out").exists()
-    assert "270 cells" in told.lines[0] and "15 trainings" in told.out
+    assert "12 cells" in told.lines[0] and "4 trainings" in told.out
+    assert any(line.split()[1].endswith("__visa-pcb4") for line in told.lines[1:13])
     assert told.lines[-1].startswith("then up to 40 pictures of each dataset are mapped")
-    assert "by 15 models" in told.lines[-1]
+    assert "by 4 models" in told.lines[-1]
     fewer = faprompt("study", "prompt-spread", "--dry-run", "--dataset", "btad", "--seed", "1")
-    assert "3 cells" in fewer.lines[0] and "by 3 models" in fewer.lines[-1]
+    assert "4 cells" in fewer.lines[0] and "by 4 models" in fewer.lines[-1]
 
 
 def test_prompt_spread_goes_its_own_way_and_tells_its_numbers(faprompt, tmp_path, monkeypatch):

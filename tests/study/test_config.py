@@ -7,6 +7,7 @@ import pytest
 from faprompt.errors import ConfigError
 from faprompt.evaluation.published import published_table
 from faprompt.methods.faprompt import FAPromptConfig
+from faprompt.methods.registry import preset_options
 from faprompt.study import build_study, list_studies, read_study
 from faprompt.study.config import study_folders
 from faprompt.study.plan import Changes
@@ -15,7 +16,14 @@ from tests.study import toys
 
 NAMES = {
     "ablation", "backbones", "complexity", "deep-prompts", "fullshot", "galleries",
-    "prompt-spread", "prompts-and-patches", "seeds", "selection", "tcp", "token-lengths",
+    "prompt-spread", "prompts-and-patches", "releases", "seeds", "selection", "tcp",
+    "token-lengths",
+}  # fmt: skip
+
+OFFICIAL = dict(preset_options("faprompt", "official"))
+MODULES = {
+    "CAP": "cap", "CAP w/o L_oc": "cap-without-oc", "DAP": "dap",
+    "DAP w/o L_prior": "dap-without-prior", "FAPrompt": "paper",
 }  # fmt: skip
 
 
@@ -44,13 +52,13 @@ class TestPaperStudies:
         own.write_text("")
         assert list_studies()["tcp"].resolve() == own
 
-    @pytest.mark.parametrize("name", sorted(NAMES - {"complexity", "galleries"}))
+    @pytest.mark.parametrize("name", sorted(NAMES - {"complexity", "galleries", "prompt-spread"}))
     def test_it_is_the_papers_protocol(self, name):
         plan = runs(name)
         config = plan.config
         assert config.backbones[-1] == "ViT-L-14-336" and config.evaluation.pro_200
         assert config.training == {}, "every method by its own recipe"
-        assert config.seeds[0] == 111
+        assert config.seeds[0] == 111 and config.precision == "fp32"
         zero_shot = [c for c in plan.cells if c.trained_on and not c.column.method.full_shot]
         trained = {c.trained_on.entry.id for c in zero_shot}
         assert trained == ({"mvtec", "visa"} if name == "fullshot" else {"mvtec"})
@@ -58,17 +66,22 @@ class TestPaperStudies:
         learning = [column for column in plan.columns if column.learns]
         missing = len(plan.columns) - len(learning)
         expected = 18 * len(learning) * len(config.seeds)
-        assert len(plan.cells) == (5 * 5 if name == "fullshot" else expected)
+        assert len(plan.cells) == (5 * 6 if name == "fullshot" else expected)
         assert missing == 0
 
-    def test_prompts_and_patches_are_ten_runs_and_the_default_is_one(self):
+    def test_prompts_and_patches_are_fifteen_runs_and_each_default_is_one(self):
         found = settings(runs("prompts-and-patches"))
-        assert found == {
+        released = {
             "K = 1": {"prompts": 1}, "K = 3": {"prompts": 3}, "K = 5": {"prompts": 5},
             "K = 10 / M = 10": {}, "K = 15": {"prompts": 15}, "K = 20": {"prompts": 20},
             "M = 1": {"patches": 1}, "M = 3": {"patches": 3}, "M = 5": {"patches": 5},
             "M = 15": {"patches": 15},
         }  # fmt: skip
+        described = {
+            f"M = {count} (as described)": {} if count == 10 else {"patches": count}
+            for count in (1, 3, 5, 10, 15)
+        }
+        assert found == {title: {**OFFICIAL, **o} for title, o in released.items()} | described
         assert (FAPromptConfig().prompts, FAPromptConfig().patches) == (10, 10)
 
     def test_deep_prompts_are_seven_runs(self):
@@ -77,29 +90,77 @@ class TestPaperStudies:
             "length = 2", "length = 4 / layers = 9", "length = 6", "length = 8", "layers = 5",
             "layers = 7", "layers = 11",
         ]  # fmt: skip
-        assert found["length = 6"] == {"deep_length": 6, "long_deep_prompts": "overwrite"}
-        assert found["layers = 11"] == {"deep_depth": 11}
+        assert OFFICIAL["long_deep_prompts"] == "overwrite", "or lengths above 5 are refused"
+        assert found["length = 6"] == {**OFFICIAL, "deep_length": 6}
+        assert found["layers = 11"] == {**OFFICIAL, "deep_depth": 11}
 
     def test_the_ablation_is_the_presets(self):
         found = settings(runs("ablation"))
-        assert found["CAP w/o L_oc"] == {"refine": False, "orthogonal_weight": 0.0}
-        assert found["DAP"] == {"prompts": 1} and found["FAPrompt"] == {}
+        assert list(found)[0] == "Base" and len(found) == 11
         assert runs("ablation").columns[0].method.name == "anomalyclip"
+        for name, preset in MODULES.items():
+            options = dict(preset_options("faprompt", preset))
+            assert found[f"{name} (as described)"] == options
+            assert found[f"{name} (released code)"] == {**OFFICIAL, **options}
 
     def test_token_lengths_selection_and_seeds(self):
         found = settings(runs("token-lengths"))
-        assert found["(2, 1)"]["long_deep_prompts"] == "overwrite" and found["(5, 2)"] == {}
-        assert found["(10, 4)"] == {"normal_tokens": 10, "abnormal_tokens": 4}
+        assert found["(2, 1)"] == {**OFFICIAL, "normal_tokens": 2, "abnormal_tokens": 1}
+        assert found["(5, 2)"] == OFFICIAL
+        assert found["(10, 4)"] == {**OFFICIAL, "normal_tokens": 10, "abnormal_tokens": 4}
         assert settings(runs("selection")) == {
             "top M by similarity": {}, "top M by probability": {"rank_by": "probability"},
             "first M": {"selection": "first"},
         }  # fmt: skip
         assert len(runs("seeds").config.seeds) == 5
 
+    def test_releases_are_four_runs_and_two_recipes(self):
+        plan = runs("releases")
+        assert settings(plan) == {
+            "released code": OFFICIAL,
+            "released code, top M": {**OFFICIAL, "selection": "topk"},
+            "first upload": dict(preset_options("faprompt", "first-upload")),
+            "as described": {},
+        }
+        epochs = [plan.config.training_of(column.method).epochs for column in plan.columns]
+        assert epochs == [7, 7, 15, 7]
+        assert [c.method.published for c in plan.columns] == [True, False, False, False]
+
+    def test_figure_1_is_of_three_classes_and_one_seed(self):
+        plan = runs("prompt-spread")
+        assert [source.key for source in plan.sources] == [
+            "btad (01)", "visa (pcb4)", "visa (chewinggum)",
+        ]  # fmt: skip
+        assert plan.config.seeds == (111,) and plan.config.precision == "fp32"
+        assert {cell.trained_on.key for cell in plan.cells} == {"mvtec"}
+        assert len(plan.cells) == 3 * 4
+
+    def test_the_two_classes_of_visa_have_printed_numbers_in_figure_1(self):
+        from faprompt.benchmark import build_tables
+
+        found = {
+            (row.dataset, column.title, figure.metric): figure.published
+            for table in build_tables(runs("prompt-spread"))
+            for row, column, figure in table.places()
+        }
+        ours, theirs = "FAPrompt (released code)", "AnomalyCLIP"
+        assert found["visa (pcb4)", ours, "image_auroc"] == 0.957
+        assert found["visa (pcb4)", ours, "pixel_auroc"] == 0.971
+        assert found["visa (pcb4)", theirs, "image_auroc"] == 0.939
+        assert found["btad (01)", ours, "image_auroc"] is None
+        assert found["visa (pcb4)", "FAPrompt (as described)", "image_auroc"] is None
+
+    def test_both_readings_stand_side_by_side(self):
+        for name in ("fullshot", "tcp", "seeds", "backbones", "prompt-spread"):
+            found = settings(runs(name, backbones=("ViT-L-14-336",)))
+            assert found["FAPrompt (released code)"] == OFFICIAL, name
+            assert found["FAPrompt (as described)"] == {}, name
+
     def test_full_shot_methods_keep_their_backbone_and_learn_from_the_tested_set(self):
         plan = runs("fullshot", backbones=("tiny",), train_on="visa")
         assert {column.title: column.backbone for column in plan.columns} == {
-            "AnomalyCLIP": "tiny", "FAPrompt": "tiny", "PatchCore": "wide_resnet50_2",
+            "AnomalyCLIP": "tiny", "FAPrompt (released code)": "tiny",
+            "FAPrompt (as described)": "tiny", "PatchCore": "wide_resnet50_2",
             "PatchCore, shared backbone": "tiny", "RD4AD": "wide_resnet50_2",
         }  # fmt: skip
         for cell in plan.cells:
@@ -140,8 +201,9 @@ class TestPaperStudies:
             ("industrial", "pixel_auroc", "CAP w/o L_oc"): 94.3,
             ("industrial", "pro_200", "DAP"): 84.9, ("medical", "pro_200", "FAPrompt"): 66.2,
         }  # fmt: skip
-        for place, percent in wanted.items():
-            value, note = places[place]
+        assert not any("as described" in label for _, _, label in places)
+        for (group, metric, label), percent in wanted.items():
+            value, note = places[group, metric, f"{label} (released code)"]
             assert abs(100 * value - percent) <= 0.0501 and note == "mean of the printed datasets"
 
 

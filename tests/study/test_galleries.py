@@ -200,8 +200,11 @@ class TestConfig:
         monkeypatch.chdir(study_folders()[-1].parents[1])
         config = read_study("galleries")
         plan = build_study(config).plan
-        assert [c.title for c in plan.columns] == ["CLIP", "APRIL-GAN", "AnomalyCLIP", "FAPrompt"]
-        assert len(plan.sources) == 19 and config.gallery.failures_of == ("FAPrompt",)
+        assert [c.title for c in plan.columns] == [
+            "CLIP", "APRIL-GAN", "AnomalyCLIP", "FAPrompt (released code)",
+        ]  # fmt: skip
+        assert len(plan.sources) == 19
+        assert config.gallery.failures_of == ("FAPrompt (released code)",)
         trained = {c.source.entry.key: c.trained_on.entry.id for c in plan.cells if c.trained_on}
         assert trained.pop("mvtec") == "visa" and set(trained.values()) == {"mvtec"}
         assert plan.config.evaluation.pro_200 and not plan.config.training

@@ -295,19 +295,27 @@ def _class_rows(
     yield Row("mean", "mean", key, metrics)
 
 
-def _published(config: BenchmarkConfig, row: Row, column: Column, metric: str) -> float | None:
-    method = column.method
-    if not (row.as_published and method.published):
+def printed_place(config: BenchmarkConfig, row: Row) -> tuple[str, str | None] | None:
+    """Return the dataset and class under which the paper prints a row's figures, or None.
+
+    The paper prints no means of other sets than its own, and none of some classes of a set; a
+    set of which one class alone is tested stands for that class.
+    """
+    if not row.as_published:
         return None
-    dataset, class_name = row.dataset, row.class_name
-    entry = next((entry for entry in config.datasets if entry.key == dataset), None)
-    if entry is not None and entry.id and entry.classes:
-        dataset = entry.id
-        class_name = class_name or (entry.classes[0] if len(entry.classes) == 1 else None)
-        if class_name is None:  # the paper prints no mean of some classes
-            return None
+    entry = next((entry for entry in config.datasets if entry.key == row.dataset), None)
+    if entry is None or not (entry.id and entry.classes):
+        return row.dataset, row.class_name
+    class_name = row.class_name or (entry.classes[0] if len(entry.classes) == 1 else None)
+    return (entry.id, class_name) if class_name else None
+
+
+def _published(config: BenchmarkConfig, row: Row, column: Column, metric: str) -> float | None:
+    method, place = column.method, printed_place(config, row)
+    if place is None or not method.published:
+        return None
     cell = find_published(
-        config.published, dataset=dataset, class_name=class_name, metric=metric,
+        config.published, dataset=place[0], class_name=place[1], metric=metric,
         method=method.published_as or method.name, setting=method.setting,
     )  # fmt: skip
     return cell.value if cell else None

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from faprompt.benchmark import CellResult, build_tables
-from faprompt.benchmark.grid import Figure, Row, Table
+from faprompt.benchmark.grid import Figure, Row, Table, printed_place
 from faprompt.benchmark.plan import Column
 from faprompt.benchmark.protocol import METRIC_TITLES, find_published, group_members
 from faprompt.study.config import Axis, Form, Point
@@ -90,18 +90,19 @@ def published_point(
 
     A group that is not printed is the mean of its printed datasets.
     """
-    if not point.published_as or not row.as_published:
+    place = printed_place(study.plan.config, row)
+    if place is None or not point.published_as:
         return None
     tables = study.plan.config.published
 
-    def printed(dataset: str) -> float | None:
+    def printed(dataset: str, class_name: str | None = None) -> float | None:
         cell = find_published(
-            tables, dataset=dataset, method=point.published_as, metric=metric,
-            setting=point.setting,
+            tables, dataset=dataset, class_name=class_name, method=point.published_as,
+            metric=metric, setting=point.setting,
         )  # fmt: skip
         return cell.value if cell else None
 
-    value = printed(row.dataset)
+    value = printed(*place)
     if value is not None:
         return value, ""
     if row.kind != "group":
