@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,9 +179,140 @@ class TestManyPictures:
         with pytest.raises(ValueError, match="batch_size should be at least 1, got 0"):
             list(detector.stream([small.picture()], batch_size=0))
 
-    def test_pictures_that_are_no_rgb_bytes_are_refused(self, detector):
-        with pytest.raises(ValueError, match=r"image should be \(H, W, 3\) uint8"):
-            detector.predict_batch([np.zeros((5, 5), np.uint8)])
+    @pytest.mark.parametrize("batch_size", [2.0, "2", True, None])
+    def test_a_batch_size_that_is_no_whole_number_is_refused(self, detector, batch_size):
+        with pytest.raises(TypeError, match="batch_size should be a whole number, got"):
+            detector.stream([small.picture()], batch_size=batch_size)
+
+    @pytest.mark.parametrize(
+        ("image", "error"),
+        [
+            (np.zeros((5, 5), np.uint8), ValueError),
+            (np.zeros((3, 5, 5), np.uint8), ValueError),
+            (np.zeros((5, 5, 3), np.float32), ValueError),
+            (np.zeros((0, 5, 3), np.uint8), ValueError),
+            ("part.png", TypeError),
+            (b"bytes", TypeError),
+            (Image.new("RGB", (8, 8)), TypeError),
+            (None, TypeError),
+        ],
+    )
+    def test_a_batch_of_anything_but_rgb_bytes_is_refused(self, detector, image, error):
+        with pytest.raises(error, match=r"image should be .*uint8.*`predict` and `stream`"):
+            detector.predict_batch([small.picture(), image])
+
+    @pytest.mark.parametrize("images", ["part.png", b"bytes", Path("a.png"), iter([])])
+    def test_a_batch_that_is_no_list_is_refused(self, detector, images):
+        with pytest.raises(TypeError, match="a batch is a list of arrays, got a .*`predict`"):
+            detector.predict_batch(images)
+
+    def test_a_batch_may_be_one_array(self, detector):
+        both = np.stack([small.picture(seed=1), small.picture(seed=2)])
+        assert [r.score for r in detector.predict_batch(both)] == [
+            r.score for r in detector.predict_batch(list(both))
+        ]
+
+    def test_class_names_are_one_for_each_picture(self, detector):
+        images = [small.picture(), small.picture()]
+        with pytest.raises(ValueError, match="each of the 2 pictures, got 3"):
+            detector.predict_batch(images, class_names=["a", "b", "c"])
+        with pytest.raises(ValueError, match="each of the 1 pictures, got 0"):
+            detector.predict_batch(images[:1], class_names=[])
+        with pytest.raises(TypeError, match="got the text 'mug'"):
+            detector.predict_batch(images, class_names="mug")
+        with pytest.raises(ValueError, match="each of the 2 pictures, got 1"):
+            detector(small.pixels(2), class_names=["a"])
+
+
+class TestBadPicturesInAStream:
+    def sources(self, tmp_path):
+        """Three good files, a broken one in the middle, and one more that is missing."""
+        good = [small.picture_file(tmp_path / f"{i}.png", seed=i) for i in range(3)]
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        return [good[0], good[1], tmp_path / "broken.png", good[2], tmp_path / "gone.png"]
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 8])
+    def test_raise_gives_what_came_before_and_then_the_error(self, detector, tmp_path, batch_size):
+        sources, results = self.sources(tmp_path), []
+        stream = detector.stream(sources, batch_size=batch_size)
+        with pytest.raises(ImageReadError, match="broken.png"):
+            results.extend(stream)
+        assert len(results) == 2
+        for source, result in zip(sources, results, strict=False):
+            close(result, detector.predict(source))
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 8])
+    def test_skip_leaves_it_out_and_logs_its_path(self, detector, tmp_path, batch_size, caplog):
+        sources = self.sources(tmp_path)
+        results = list(detector.stream(sources, batch_size=batch_size, on_error="skip"))
+        for number, result in zip((0, 1, 3), results, strict=True):
+            close(result, detector.predict(sources[number]))
+        told = [record.getMessage() for record in caplog.records if record.name == "faprompt"]
+        assert len(told) == 2 and all(line.startswith("skipped: ") for line in told)
+        assert "broken.png" in told[0] and "gone.png: no such file" in told[1]
+
+    @pytest.mark.parametrize("on_error", ["raise", "skip"])
+    def test_other_errors_come_after_what_was_read_too(self, detector, on_error):
+        def fail():
+            yield small.picture()
+            raise RuntimeError("the camera is gone")
+
+        for source, error in ((fail(), RuntimeError), ([small.picture(), 5], TypeError)):
+            results = []
+            with pytest.raises(error):
+                results.extend(detector.stream(source, on_error=on_error))
+            assert len(results) == 1
+
+    def test_only_bad_pictures_are_no_results(self, detector):
+        assert list(detector.stream(["a.png", "b.png"], on_error="skip")) == []
+
+    @pytest.mark.parametrize("on_error", ["ignore", None, True])
+    def test_an_unknown_value_is_refused_at_once(self, detector, on_error):
+        with pytest.raises(ValueError, match="on_error should be 'raise' or 'skip', got"):
+            detector.stream([], on_error=on_error)
+
+
+class TestThresholds:
+    @pytest.mark.parametrize("threshold", [5, -0.1, 1.0001, float("nan"), float("inf")])
+    def test_out_of_range_is_refused_everywhere(self, detector, threshold):
+        image = small.picture()
+        for call in (
+            lambda: detector.predict(image, threshold=threshold),
+            lambda: detector.predict_batch([image], threshold=threshold),
+            lambda: detector.predict_batch([], threshold=threshold),
+            lambda: detector.stream([image], threshold=threshold),
+            lambda: detector.explain(image, threshold=threshold),
+            lambda: small.detector(threshold=threshold),
+        ):
+            with pytest.raises(ValueError, match="threshold should be from 0 to 1, got"):
+                call()
+
+    @pytest.mark.parametrize("threshold", ["0.5", True, [0.5]])
+    def test_what_is_no_number_is_refused(self, detector, threshold):
+        with pytest.raises(TypeError, match="threshold should be a number from 0 to 1"):
+            detector.predict(small.picture(), threshold=threshold)
+
+    def test_numpys_numbers_are_numbers(self, detector):
+        result = detector.predict(small.picture(), threshold=np.float32(0.25))
+        assert result.threshold == 0.25
+
+
+class TestNotes:
+    def test_the_readers_notes_are_on_the_result(self, detector, tmp_path):
+        frames = [Image.fromarray(small.picture(seed=seed)) for seed in (1, 2)]
+        frames[0].save(tmp_path / "two.tif", save_all=True, append_images=frames[1:])
+        plain = small.picture_file(tmp_path / "one.png")
+        assert detector.predict(tmp_path / "two.tif").notes == ("frame 0 of 2",)
+        notes = [r.notes for r in detector.stream([plain, tmp_path / "two.tif"], batch_size=2)]
+        assert notes == [(), ("frame 0 of 2",)]
+        assert detector.predict_batch([small.picture()])[0].notes == ()
+
+    def test_the_pixel_limit_reaches_the_reader(self, detector, tmp_path):
+        path = small.picture_file(tmp_path / "part.png")
+        for call in (detector.predict, lambda p, **o: list(detector.stream([p], **o))):
+            with pytest.raises(ImageReadError, match="above the limit of 4,799"):
+                call(path, max_pixels=60 * 80 - 1)
+            call(path, max_pixels=60 * 80)
 
 
 class TestTensorDoor:

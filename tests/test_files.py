@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from faprompt.errors import ConfigError
+from faprompt.errors import FolderInUseError
 from faprompt.files import file_digest, lock_folder, temporary_name, write_atomically
 
 HOLD = """
@@ -44,11 +44,27 @@ def test_the_digest_is_that_of_the_content(tmp_path):
 
 def test_a_second_run_is_refused_while_the_first_one_holds_the_folder(tmp_path):
     folder = tmp_path / "new" / "out"
-    refused = pytest.raises(ConfigError, match="being written by another run")
+    refused = pytest.raises(FolderInUseError, match="being written by another run")
     with lock_folder(folder), refused, lock_folder(folder):
         pass
     with lock_folder(folder):
         pass  # free again
+
+
+def test_a_run_that_fails_leaves_no_empty_folder_and_no_folder_is_lost(tmp_path):
+    def fail_in(folder):
+        with lock_folder(folder):
+            raise KeyboardInterrupt
+
+    for name in ("new", "kept"):
+        (tmp_path / "kept").mkdir(exist_ok=True)
+        with pytest.raises(KeyboardInterrupt):
+            fail_in(tmp_path / name)
+    assert os.listdir(tmp_path) == ["kept"]
+    with pytest.raises(KeyboardInterrupt), lock_folder(tmp_path / "used"):
+        (tmp_path / "used" / "result").write_bytes(b"x")
+        raise KeyboardInterrupt
+    assert (tmp_path / "used" / "result").is_file()
 
 
 def test_a_killed_process_frees_the_folder(tmp_path):
@@ -57,7 +73,7 @@ def test_a_killed_process_frees_the_folder(tmp_path):
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(ConfigError, match="another run"), lock_folder(tmp_path):
+    with pytest.raises(FolderInUseError, match="another run"), lock_folder(tmp_path):
         pass
     holder.kill()
     holder.wait()

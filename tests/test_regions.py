@@ -87,3 +87,9 @@ def test_verdict_refuses():
         verdict(float("nan"), None)
     with pytest.raises(ValueError, match="review_band"):
         verdict(0.5, 0.5, -0.1)
+
+
+@pytest.mark.parametrize("threshold", [5, -0.1, float("nan"), float("inf")])
+def test_a_threshold_lies_in_the_range_of_scores(threshold):
+    with pytest.raises(ValueError, match="threshold should be from 0 to 1, got"):
+        verdict(0.5, threshold)

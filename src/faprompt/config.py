@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -132,6 +133,23 @@ def _fit_bool(value: Any) -> bool:
     if str(value).lower() not in words:
         raise ValueError(f"{value!r} is neither true nor false")
     return words[str(value).lower()]
+
+
+def check_whole_number(name: str, value: Any, *, low: int, high: int | None = None) -> None:
+    """Refuse an argument that is no whole number in a range; NumPy's integers are taken.
+
+    Raises:
+        TypeError: not an integer; True and False are none.
+        ValueError: below `low` or above `high`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"{name} should be a whole number, got {value!r} of type {type(value).__name__}."
+        )
+    if high is None and value < low:
+        raise ValueError(f"{name} should be at least {low}, got {value}.")
+    if high is not None and not low <= value <= high:
+        raise ValueError(f"{name} should be {low} to {high}, got {value}.")
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -11,10 +11,12 @@ Nothing is remembered between calls, so one detector may serve many threads.
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,15 +24,19 @@ from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
-from faprompt.config import to_mapping
-from faprompt.errors import ConfigError
-from faprompt.imaging.read import read_image
+from faprompt.config import check_whole_number, to_mapping
+from faprompt.errors import ConfigError, ImageReadError
+from faprompt.imaging.read import MAX_PIXELS, ReadImage, read_image
 from faprompt.imaging.tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts
 from faprompt.records import AnomalyResult
-from faprompt.regions import marked_regions, verdict
+from faprompt.regions import check_threshold, marked_regions, verdict
 from faprompt.scoring import render_map
+
+OnError = Literal["raise", "skip"]
+
+_log = logging.getLogger("faprompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Detector(nn.Module):
 
     Raises:
         ConfigError: the method's image size or its prompts do not fit the backbone.
+        ValueError: the threshold is not from 0 to 1.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class Detector(nn.Module):
         description: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_threshold(threshold)
         self.backbone = backbone
         self.method = method
         self.name = name
@@ -162,6 +170,7 @@ class Detector(nn.Module):
         with_prompt_scores: bool,
         class_names: Sequence[str] | None,
     ) -> tuple[ImageFeatures, MethodOutput]:
+        _check_class_names(class_names, pixels.shape[0])
         with torch.no_grad():  # the backbone is frozen
             features = self.method.encode_image(self.backbone, pixels)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
@@ -177,22 +186,24 @@ class Detector(nn.Module):
         threshold: float | None = None,
         with_prompt_scores: bool = False,
         bit_depth: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> AnomalyResult:
-        """One picture: a path, bytes, a PIL image or an array (H, W) or (H, W, 3).
+        """Score one picture: a path, bytes, a PIL image or an array (H, W) or (H, W, 3).
 
         Args:
             image: the picture.
-            threshold: verdict and regions at this score; None uses the model's own, if any.
+            threshold: verdict and regions at this score, 0 to 1; None uses the model's own,
+                if any.
             with_prompt_scores: also one score per abnormality prompt.
-            bit_depth: of 16-bit files that use fewer bits.
+            bit_depth, max_pixels: see `read_image`.
 
         Raises:
             ImageReadError: the picture cannot be read.
+            ValueError: an option is out of range.
         """
-        array = read_image(image, bit_depth=bit_depth).array
-        return self.predict_batch(
-            [array], threshold=threshold, with_prompt_scores=with_prompt_scores
-        )[0]
+        check_threshold(threshold)
+        read = read_image(image, bit_depth=bit_depth, max_pixels=max_pixels)
+        return self._predict_read([read], threshold, with_prompt_scores)[0]
 
     def stream(
         self,
@@ -202,19 +213,35 @@ class Detector(nn.Module):
         threshold: float | None = None,
         with_prompt_scores: bool = False,
         bit_depth: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        on_error: OnError = "raise",
     ) -> Iterator[AnomalyResult]:
-        """Results in order, `batch_size` pictures at a time; reading stays bounded."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size should be at least 1, got {batch_size}.")
-        waiting: list[np.ndarray] = []
-        options: dict[str, Any] = {"threshold": threshold, "with_prompt_scores": with_prompt_scores}
-        for image in images:
-            waiting.append(read_image(image, bit_depth=bit_depth).array)
-            if len(waiting) == batch_size:
-                yield from self.predict_batch(waiting, **options)
-                waiting = []
-        if waiting:
-            yield from self.predict_batch(waiting, **options)
+        """Score many pictures; results come in order, and reading stays one batch ahead.
+
+        Args:
+            images: pictures as `predict` takes them.
+            batch_size: pictures scored together.
+            threshold, with_prompt_scores, bit_depth, max_pixels: as in `predict`.
+            on_error: what to do with a picture that cannot be read. "raise" gives the results
+                of all pictures before it and raises its error then; "skip" leaves it out, and
+                the log `faprompt` gets a warning with its path and the reason.
+
+        Raises:
+            ImageReadError: a picture cannot be read and `on_error` is "raise".
+            ValueError: an option is out of range, or `on_error` is unknown.
+            TypeError: an option is of another type.
+        """
+        check_whole_number("batch_size", batch_size, low=1)
+        check_threshold(threshold)
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error should be 'raise' or 'skip', got {on_error!r}.")
+        options: dict[str, Any] = {"bit_depth": bit_depth, "max_pixels": max_pixels}
+        batches = _read_batches(images, batch_size, on_error, options)
+        return (
+            result
+            for batch in batches
+            for result in self._predict_read(batch, threshold, with_prompt_scores)
+        )
 
     def predict_batch(
         self,
@@ -224,17 +251,41 @@ class Detector(nn.Module):
         with_prompt_scores: bool = False,
         class_names: Sequence[str] | None = None,
     ) -> list[AnomalyResult]:
-        """Results of decoded pictures, each (H, W, 3) uint8 RGB of any size.
+        """Score decoded pictures, each (H, W, 3) uint8 RGB of any size.
 
-        `class_names` says what each picture shows, for methods that ask (`uses_class_names`).
+        Args:
+            images: arrays; files go through `predict` or `stream`.
+            threshold, with_prompt_scores: as in `predict`.
+            class_names: what each picture shows, for methods that ask (`uses_class_names`).
+
+        Raises:
+            TypeError: a picture is no array.
+            ValueError: an array of another shape or dtype, a threshold outside 0 to 1, or not
+                one class name for each picture.
         """
-        if not images:
+        check_threshold(threshold)
+        _check_arrays(images)
+        _check_class_names(class_names, len(images))
+        if not len(images):
             return []
         if self.method.tiled:
             found = self._score_tiles(images, with_prompt_scores, class_names)
         else:
             found = self._score(images, with_prompt_scores, class_names)
         return [self._result(scored, threshold) for scored in found]
+
+    def _predict_read(
+        self, batch: Sequence[ReadImage], threshold: float | None, with_prompt_scores: bool
+    ) -> list[AnomalyResult]:
+        """Results of pictures just read, with the reader's notes."""
+        results = self.predict_batch(
+            [read.array for read in batch],
+            threshold=threshold,
+            with_prompt_scores=with_prompt_scores,
+        )
+        return [
+            replace(result, notes=read.notes) for result, read in zip(results, batch, strict=True)
+        ]
 
     @torch.inference_mode()
     def explain(
@@ -256,6 +307,8 @@ class Detector(nn.Module):
         Raises:
             ConfigError: this picture is scored as several tiles, which have no common parts.
         """
+        check_threshold(threshold)
+        _check_arrays([image])
         if self.method.tiled and image.shape[0] != image.shape[1]:
             raise ConfigError(
                 f"{self.name} scores a picture of {image.shape[1]}x{image.shape[0]} as several "
@@ -378,6 +431,58 @@ class Detector(nn.Module):
             image_size=image_size,
         )
         return maps[0].cpu().numpy()
+
+
+def _read_batches(
+    images: Iterable[Any], batch_size: int, on_error: OnError, options: dict[str, Any]
+) -> Iterator[list[ReadImage]]:
+    """Read pictures in batches; before an error comes the batch that was begun."""
+    batch: list[ReadImage] = []
+    try:
+        for image in images:
+            try:
+                batch.append(read_image(image, **options))
+            except ImageReadError as error:
+                if on_error == "raise":
+                    raise
+                _log.warning("skipped: %s", error)
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+    except Exception:
+        yield batch
+        raise
+    yield batch
+
+
+def _check_arrays(images: Any) -> None:
+    """Refuse what is no sequence of (H, W, 3) uint8 arrays, before anything is scored."""
+    advice = "`predict` and `stream` read files and all other kinds of pictures."
+    if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__len__"):
+        raise TypeError(f"a batch is a list of arrays, got a {type(images).__name__}; {advice}")
+    for image in images:
+        if not isinstance(image, np.ndarray):
+            raise TypeError(
+                f"image should be a (H, W, 3) uint8 array, got a {type(image).__name__}; {advice}"
+            )
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(
+                f"image should be (H, W, 3) uint8, got {image.shape} {image.dtype}; {advice}"
+            )
+
+
+def _check_class_names(class_names: Sequence[str] | None, count: int) -> None:
+    if class_names is None:
+        return
+    if isinstance(class_names, str):
+        raise TypeError(
+            f"class_names is a list with one name for each picture, got the text {class_names!r}."
+        )
+    if len(class_names) != count:
+        raise ValueError(
+            f"class_names should have one name for each of the {count} pictures, "
+            f"got {len(class_names)}."
+        )
 
 
 def _join(tiles: Sequence[_Scored], boxes: Sequence[Box], image_size: tuple[int, int]) -> _Scored:

@@ -25,5 +25,9 @@ class ConfigError(FapromptError):
     """One or more options are unknown or out of range; the message lists all of them."""
 
 
+class FolderInUseError(FapromptError):
+    """Another run is writing into the output folder."""
+
+
 class MissingExtraError(FapromptError):
     """An optional dependency is needed; the message names the extra to install."""

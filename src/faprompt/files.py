@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from faprompt.errors import ConfigError
+from faprompt.errors import FolderInUseError
 
+_FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
 LOCK_NAME = ".faprompt.lock"  # stays in the folder; an empty file that locks nothing by itself
 
 
@@ -57,26 +58,51 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def csv_text(text: str) -> str:
+    """Return text for a CSV cell; what a spreadsheet would run as a formula gets a ' in front.
+
+    Formulas begin with =, +, - or @, also in their full-width forms, or with white space that a
+    spreadsheet drops (OWASP, "CSV Injection"). Use it for text such as names of files and
+    classes, not for numbers.
+
+    Example:
+        >>> csv_text("=1+1.png"), csv_text("part-1.png")
+        ("'=1+1.png", 'part-1.png')
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
 @contextmanager
 def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a folder for one run; it is created when missing.
 
-    The operating system releases the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends, however it ends. A folder
+    that was created here is removed again if the run ends before it writes anything.
 
     Raises:
-        ConfigError: another run is writing into the folder.
+        FolderInUseError: another run is writing into the folder.
     """
     place = Path(folder)
+    created = not place.exists()
     place.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place / LOCK_NAME)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError(
+        raise FolderInUseError(
             f"{place} is being written by another run; "
             "wait until it ends, or choose another folder."
         ) from error
     try:
         yield
     finally:
+        if created:
+            _remove_unused(place)
         lock.release()
+
+
+def _remove_unused(folder: Path) -> None:
+    with suppress(OSError):  # a folder that stays is no harm
+        if os.listdir(folder) == [LOCK_NAME]:
+            (folder / LOCK_NAME).unlink()
+            folder.rmdir()

@@ -74,6 +74,7 @@ class AnomalyResult:
     threshold: float | None = None
     regions: tuple[Region, ...] = ()
     prompt_scores: tuple[float, ...] | None = None  # one per abnormality prompt, on request
+    notes: tuple[str, ...] = ()  # what the reader did to the picture, one sentence each
 
     def __post_init__(self) -> None:
         if self.score_map.ndim != 2:

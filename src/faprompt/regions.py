@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 from scipy import ndimage
 
@@ -90,11 +92,32 @@ def verdict(score: float, threshold: float | None, review_band: float = 0.0) -> 
         raise ValueError("the score is NaN; no verdict can be drawn from it.")
     if not review_band >= 0:
         raise ValueError(f"review_band should be at least 0, got {review_band}.")
+    check_threshold(threshold)
     if threshold is None:
         return None
     if score >= threshold:
         return "NG"
     return "REVIEW" if score >= threshold - review_band else "OK"
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Refuse a threshold that no score can be compared with; None is allowed.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: NaN, infinite, below 0 or above 1.
+    """
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, Real):
+        raise TypeError(
+            "threshold should be a number from 0 to 1, or None, "
+            f"got {threshold!r} of type {type(threshold).__name__}."
+        )
+    if not 0 <= threshold <= 1:  # NaN compares with nothing
+        raise ValueError(
+            f"threshold should be from 0 to 1, got {threshold}; scores lie in that range."
+        )
 
 
 def _bbox(window: tuple[slice, slice]) -> tuple[int, int, int, int]:

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.helpers import small
 
@@ -144,3 +145,76 @@ def test_refusals(faprompt, pictures, model, tmp_path, arguments, code, told):
 def test_inputs_that_name_nothing(faprompt, tmp_path):
     outcome = faprompt("predict", tmp_path / "nowhere.png", *CLIP)
     assert outcome.code == 1 and "no such file or folder" in outcome.err
+
+
+def test_the_same_name_elsewhere_is_another_file_when_resuming(
+    faprompt, pictures, tmp_path, monkeypatch
+):
+    small.picture_file(tmp_path / "b" / "part_0.png", seed=7)
+    command = ["predict", "part_0.png", *CLIP, "--out", tmp_path / "out"]
+    monkeypatch.chdir(pictures)
+    first = faprompt(*command)
+    monkeypatch.chdir(tmp_path / "b")
+    second = faprompt(*command, "--resume")
+    assert second.code == 0 and second.lines != first.lines
+    fresh = faprompt(*command[:-1], tmp_path / "fresh")
+    assert second.lines == fresh.lines
+    assert "earlier results of files not named now: 1 kept, 0 dropped" in second.err
+
+
+def test_rows_of_deleted_pictures_are_reported(faprompt, pictures, tmp_path):
+    out = tmp_path / "out"
+    command = ["predict", pictures, *CLIP, "--out", out, "--table", "csv"]
+    assert "earlier results" not in faprompt(*command).err
+    (pictures / "part_1.png").unlink()
+    told = faprompt(*command, "--resume")
+    assert told.code == 0 and len(told.lines) == 2 == len(results(out))
+    assert "0 kept, 1 dropped because the file is gone or changed\n2 scored" in told.err
+    assert "part_1.png" not in (out / "report.html").read_text()
+    assert "part_1.png" not in (out / "results.csv").read_text()
+
+
+def test_the_default_folder_within_the_inputs_is_no_input(faprompt, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    small.picture_file(pictures / "maps" / "city.png")  # the user's own
+    for out in ([], ["--out", "res2"], ["--out", "."], [], ["--out", "."]):
+        told = faprompt("predict", ".", *CLIP, "--maps", "png", "--table", "csv", *out)
+        assert told.code == 0 and "left out" not in told.err
+        assert [line.split("\t")[2] for line in told.lines] == [
+            "maps/city.png", "part_0.png", "part_1.png", "part_2.png",
+        ]  # fmt: skip
+
+
+def test_other_kinds_of_files_are_told_in_one_line(faprompt, pictures, tmp_path):
+    for name in ("a.heic", "b.HEIC", "c.heic", "d.gif", "Thumbs.db", ".DS_Store", ".x.gif"):
+        (pictures / name).write_bytes(b"x")
+    told = faprompt("predict", pictures, *CLIP, "--out", tmp_path / "out")
+    assert told.code == 0 and told.err.splitlines()[0] == "left out: 3 .heic, 1 .gif"
+    assert len(told.lines) == 3
+
+
+def test_the_pixel_limit_is_an_option(faprompt, pictures, tmp_path):
+    small.picture_file(pictures / "wide.png", width=90)
+    for verb in ("predict", "explain"):
+        command = [verb, pictures, *CLIP, "--out", tmp_path / verb]
+        told = faprompt(*command, "--max-pixels", "4800")
+        assert told.code == 3 and len([x for x in told.lines if x.startswith("ERROR")]) == 1
+        assert "wide.png: 90x60 is 5,400 pixels, above the limit of 4,800" in told.out
+        assert faprompt(*command, "--max-pixels", "5400").code == 0
+        assert faprompt(*command, "--max-pixels", "0").code == 2
+
+
+def test_notes_are_one_line_for_each_kind(faprompt, pictures, tmp_path):
+    frames = [Image.fromarray(small.picture(seed=seed)) for seed in (1, 2, 3)]
+    for count in (2, 3):
+        frames[0].save(pictures / f"{count}.tif", save_all=True, append_images=frames[1:count])
+    dark = small.picture()[..., 0].astype(np.uint16) << 4
+    Image.fromarray(dark).save(pictures / "deep.png")
+    told = faprompt("predict", pictures, *CLIP, "--out", tmp_path / "out")
+    assert told.code == 0 and "2 pictures: frame 0 of 3\n" in told.err
+    (hint,) = [line for line in told.err.splitlines() if "--bit-depth 12" in line]
+    assert hint.startswith("1 picture: ") and "bit_depth" not in told.err
+    assert faprompt("predict", pictures, *CLIP, "--out", tmp_path / "out", "--bit-depth",
+                    "12").code == 0  # fmt: skip
+    notes = {row["path"].rsplit("/", 1)[1]: row["notes"] for row in results(tmp_path / "out")}
+    assert notes["2.tif"] == ["frame 0 of 2"] and notes["part_0.png"] == []

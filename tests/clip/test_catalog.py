@@ -204,7 +204,8 @@ class TestFetch:
         for act in (fetch_backbone, load_backbone):
             with pytest.raises(
                 ModelError,
-                match=r"ViT-L-14-336:openai are not on this machine .*openaipublic.*then gaierror.*huggingface.*"
+                match=r"ViT-L-14-336:openai are not on this machine "
+                r".*openaipublic.*then gaierror.*huggingface.*"
                 r"`faprompt models fetch ViT-L-14-336:openai` and copy .* FILE:quickgelu",
             ):
                 act("ViT-L-14-336")

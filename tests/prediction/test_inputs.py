@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 
 from faprompt.errors import ImageReadError
-from faprompt.prediction import artifact_folders, expand_inputs, natural_key
+from faprompt.files import LOCK_NAME
+from faprompt.prediction import expand_inputs, natural_key
+from faprompt.prediction.inputs import describe_left_out
 
 
 @pytest.fixture
@@ -72,13 +75,79 @@ def test_the_output_folder_is_left_out(tree):
         assert names(expand_inputs([named], exclude=["set/out"])) == ["set/out/overlays/b.jpg"]
 
 
-def test_a_run_into_its_own_input_folder_does_not_read_its_overlays(tree):
-    before = expand_inputs(["set"], exclude=artifact_folders("set"))
-    for name in ("maps", "overlays", "thumbs"):
-        (tree / name).mkdir()
-        (tree / name / "b.png").write_bytes(b"x")
-    assert expand_inputs(["set"], exclude=artifact_folders("set")) == before
-    assert len(expand_inputs(["set"])) == len(before) + 3
+def make(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+KEY = "b-0123456789abcdef"
+RUN = [f"maps/{KEY}.png", f"maps/{KEY}.npy", f"overlays/{KEY}.jpg", f"thumbs/{KEY}.jpg"]
+RUN += [f"thumbs/{KEY}-overlay.jpg", "results.jsonl", "run.json", "report.html", "results.csv"]
+
+
+@pytest.mark.parametrize("place", ["", "faprompt-results", "deep/er/res2"])
+def test_what_an_earlier_run_wrote_is_no_input(tree, place, monkeypatch):
+    """A run can also have ended between writing an overlay and its row."""
+    make(tree / place, *RUN)
+    wanted, left_out = [f"set/{name}" for name in IN_ORDER], Counter()
+    assert names(expand_inputs(["set"], left_out=left_out)) == wanted
+    assert left_out == {".txt": 1, ".bak": 1}
+    assert set(names(expand_inputs(["set/**"]))) == {*wanted, "set/__MACOSX/part2.jpg"}
+    overlay = f"{tree / place}/overlays/{KEY}.jpg"
+    for named in (overlay, f"{tree / place}/overlays", f"{tree / place}/overlays/*.jpg"):
+        assert names(expand_inputs([named])) == [overlay]  # named itself: taken
+    monkeypatch.chdir(tree)
+    assert names(expand_inputs(["."])) == IN_ORDER
+
+
+@pytest.mark.parametrize("name", ["maps", "overlays", "thumbs", "gallery", "curves"])
+def test_a_users_own_folder_is_read_whatever_its_name(tree, name):
+    own = [f"{name}/{KEY}.png", f"{name}/city.png"]
+    make(tree, *own, f"sub/{name}/city.png")
+    found = names(expand_inputs(["set"]))
+    assert {f"set/{path}" for path in own} < set(found) and f"set/sub/{name}/city.png" in found
+    make(tree, *RUN)  # a run into the folder itself, beside the user's own pictures
+    assert f"set/{name}/city.png" in names(expand_inputs(["set"]))
+
+
+def test_pictures_that_other_verbs_wrote_are_no_inputs(tree):
+    make(tree, f"{KEY}.png", f"{KEY}.html", f"{KEY}.json")  # explain
+    make(tree, "eval/metrics.json", "eval/gallery/gallery.csv", "eval/gallery/missed.png")
+    make(tree, "eval/curves/mug.png", "eval/curves/mug.csv")
+    make(tree, "model/loss.png", "model/loss.csv", f"model/{LOCK_NAME}")
+    make(tree, "study/figure.png", "study/figure.csv", "study/study.md")
+    assert names(expand_inputs(["set"])) == [f"set/{name}" for name in IN_ORDER]
+    for name in ("eval/metrics.json", f"model/{LOCK_NAME}", "study/study.md", f"{KEY}.html"):
+        (tree / name).unlink()  # then nothing says that they are ours
+    assert len(expand_inputs(["set"])) == len(IN_ORDER) + 5
+
+
+def test_other_kinds_of_files_are_counted(tree):
+    make(tree, "a.heic", "b.HEIC", "sub/c.gif", "sub/d.dcm", "e", ".hidden", ".git/x", "Icon\r")
+    (tree / "elsewhere").symlink_to(tree / "sub")
+    left_out = Counter()
+    expand_inputs(["set", "set/b.bmp"], left_out=left_out)
+    assert left_out == {
+        ".heic": 2, ".gif": 1, ".dcm": 1, ".txt": 1, ".bak": 1, "file without extension": 1,
+        "linked folder": 1,
+    }  # fmt: skip
+    assert describe_left_out(left_out).startswith("2 .heic, 1 .bak, 1 .dcm, 1 .gif, 1 .txt, 1 file")
+    by_pattern = Counter()
+    expand_inputs(["set/*"], left_out=by_pattern)
+    assert by_pattern == {".heic": 2, ".txt": 1, ".bak": 1, "file without extension": 1}
+
+
+def test_many_other_kinds_are_named_in_part():
+    left_out = Counter({f".{letter}": 20 - n for n, letter in enumerate("abcdefghij")})
+    assert describe_left_out(left_out).endswith("13 .h and 2 other kinds")
+    assert describe_left_out(Counter({"linked folder": 2})) == "2 linked folders"
+
+
+def test_a_folder_without_pictures_says_what_it_holds(tree):
+    make(tree, "scans/a.dcm", "scans/b.dcm")
+    with pytest.raises(ImageReadError, match=r"no pictures .*; it holds 2 \.dcm\."):
+        expand_inputs(["set/scans"])
 
 
 @pytest.mark.parametrize(

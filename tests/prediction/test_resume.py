@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import os
+
+import numpy as np
 import pytest
 
 from faprompt.errors import ConfigError
 from faprompt.prediction import predict_files
-from tests.prediction.fakes import RedScorer, parts, rows_of, timeless
+from faprompt.prediction.earlier import RECORD_NAME
+from tests.prediction.fakes import RedScorer, part, parts, rows_of, timeless
 
 
 def files_of(out_dir) -> dict[str, bytes]:
@@ -141,3 +146,188 @@ def test_a_model_calibrated_anew_cannot_resume(order, tmp_path):
     predict_files(Calibrated(0.5), paths[:1], out_dir=tmp_path / "out")
     with pytest.raises(ConfigError, match="threshold 0.[56].*now uses 0.[56].*without resume"):
         predict_files(Calibrated(0.6), paths[::order], out_dir=tmp_path / "out", resume=True)
+
+
+# --- which file a row is of ---------------------------------------------------------------
+
+
+def scores(out_dir) -> dict[str, float]:
+    return {row.path: round(255 * row.score) for row in rows_of(out_dir)}
+
+
+def test_the_same_name_in_another_working_directory_is_another_file(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first, second = part(tmp_path / "a" / "part.png", 90), part(tmp_path / "b" / "part.png", 180)
+    os.utime(second, ns=(first.stat().st_mtime_ns,) * 2)
+    monkeypatch.chdir(tmp_path / "a")
+    predict_files(RedScorer(), ["part.png"], out_dir=out, maps="npy")
+    monkeypatch.chdir(tmp_path / "b")
+    summary = predict_files(RedScorer(), ["part.png"], out_dir=out, maps="npy", resume=True)
+    assert (summary.n_ok, summary.n_resumed, summary.n_others, summary.n_dropped) == (1, 0, 1, 0)
+    assert scores(out) == {str(first): 90, "part.png": 180}
+    for row in rows_of(out):
+        assert np.load(out / row.map).max() == pytest.approx(row.score)
+    again = predict_files(RedScorer(), ["part.png"], out_dir=out, maps="npy", resume=True)
+    assert (again.n_resumed, again.n_others) == (1, 1)
+    monkeypatch.chdir(tmp_path / "a")
+    back = predict_files(RedScorer(), ["part.png"], out_dir=out, maps="npy", resume=True)
+    assert (back.n_resumed, back.n_others) == (1, 1)
+    assert scores(out) == {str(second): 180, "part.png": 90}
+
+
+def test_the_same_file_under_another_name_is_resumed(tmp_path, monkeypatch):
+    path, out = part(tmp_path / "a" / "part.png", 90), tmp_path / "out"
+    monkeypatch.chdir(tmp_path / "a")
+    predict_files(RedScorer(), ["part.png"], out_dir=out)
+    monkeypatch.chdir(tmp_path)
+    for named in ("a/part.png", str(path), "./a/../a/part.png"):
+        summary = predict_files(RedScorer(), [named], out_dir=out, resume=True)
+        assert (summary.n_resumed, summary.n_others) == (1, 0)
+        assert scores(out) == {named: 90}
+
+
+def test_a_file_that_was_overwritten_is_scored_again(tmp_path):
+    paths, out = parts(tmp_path / "in", 3), tmp_path / "out"
+    for path in paths:
+        os.utime(path, ns=(10**18, 10**18))
+    predict_files(RedScorer(), paths, out_dir=out)
+    size = paths[1].stat().st_size
+    part(paths[1], 200)
+    with paths[1].open("ab") as file:
+        file.write(bytes(size))  # another size, the same time
+    os.utime(paths[1], ns=(10**18, 10**18))
+    before = paths[2].read_bytes()
+    part(paths[2], 220)
+    paths[2].write_bytes(paths[2].read_bytes()[: len(before)].ljust(len(before), b"\0"))
+    os.utime(paths[2], ns=(10**18, 10**18 + 1))  # the same size, another time
+    scorer = RedScorer()
+    predict_files(scorer, paths, out_dir=out, resume=True)
+    assert sum(scorer.seen) == 2
+    assert list(scores(out).values())[0:2] == [20, 200]
+
+
+def test_a_link_that_points_elsewhere_is_another_file(tmp_path):
+    first, second = part(tmp_path / "a.png", 90), part(tmp_path / "b.png", 91)
+    assert first.stat().st_size == second.stat().st_size
+    os.utime(second, ns=(first.stat().st_mtime_ns,) * 2)
+    link, out = tmp_path / "link.png", tmp_path / "out"
+    link.symlink_to(first)
+    predict_files(RedScorer(), [link], out_dir=out)
+    assert predict_files(RedScorer(), [link], out_dir=out, resume=True).n_resumed == 1
+    link.unlink()
+    link.symlink_to(second)
+    predict_files(RedScorer(), [link], out_dir=out, resume=True)
+    assert scores(out) == {str(link): 91}
+
+
+def test_a_file_that_changes_while_it_is_scored_is_scored_again(tmp_path):
+    class Slow(RedScorer):
+        def predict_batch(self, images, *, threshold):
+            part(path, 200)
+            os.utime(path, ns=(10**18, 10**18))
+            return super().predict_batch(images, threshold=threshold)
+
+    path, out = part(tmp_path / "p.png", 90), tmp_path / "out"
+    predict_files(Slow(), [path], out_dir=out)
+    predict_files(RedScorer(), [path], out_dir=out, resume=True)
+    assert scores(out) == {str(path): 200}
+
+
+def test_without_the_record_of_its_inputs_nothing_is_resumed(tmp_path):
+    paths, out = parts(tmp_path / "in", 2), tmp_path / "out"
+    predict_files(RedScorer(), paths, out_dir=out)
+    record = out / RECORD_NAME
+    record.write_bytes(record.read_bytes()[:-20] + b"\nnull\n[]\n")  # torn within the last line
+    scorer = RedScorer()
+    predict_files(scorer, paths, out_dir=out, resume=True)
+    assert scorer.seen == [1]
+    record.unlink()
+    scorer = RedScorer()
+    predict_files(scorer, paths, out_dir=out, resume=True)
+    assert scorer.seen == [2]
+
+
+# --- rows of files that were not asked for ------------------------------------------------
+
+
+def test_rows_of_deleted_and_changed_files_are_dropped_and_counted(tmp_path):
+    paths, out = parts(tmp_path / "in", 5), tmp_path / "out"
+    options = {"out_dir": out, "table": "csv", "maps": "png"}
+    predict_files(RedScorer(), paths, **options)
+    paths[0].unlink()
+    part(paths[1], 250, size=(13, 20))
+    summary = predict_files(RedScorer(), paths[3:], resume=True, **options)
+    assert (summary.n_ok, summary.n_resumed, summary.n_others, summary.n_dropped) == (2, 2, 1, 2)
+    left = [str(path) for path in paths[2:]]
+    assert [row.path for row in rows_of(out)] == left
+    with (out / "results.csv").open(newline="") as table:
+        assert [row["path"] for row in csv.DictReader(table)] == left
+    page = (out / "report.html").read_text()
+    assert page.count('class="card"') == 3
+    assert not any(str(path) in page for path in paths[:2])
+    assert all(len(os.listdir(out / name)) == 3 for name in ("maps", "overlays"))
+    assert len(os.listdir(out / "thumbs")) == 6
+
+
+def test_a_failed_row_of_another_file_stays_while_the_file_does(tmp_path):
+    bad, good = tmp_path / "bad.png", part(tmp_path / "good.png", 90)
+    bad.write_bytes(b"")
+    predict_files(RedScorer(), [bad, good], out_dir=tmp_path / "out")
+    summary = predict_files(RedScorer(), [good], out_dir=tmp_path / "out", resume=True)
+    assert (summary.n_ok, summary.n_error, summary.n_others) == (1, 0, 1)
+    bad.unlink()
+    summary = predict_files(RedScorer(), [good], out_dir=tmp_path / "out", resume=True)
+    assert (summary.n_others, summary.n_dropped) == (0, 1)
+    assert [row.status for row in rows_of(tmp_path / "out")] == ["ok"]
+
+
+# --- what an earlier run left -------------------------------------------------------------
+
+
+def shown_files(out_dir) -> set[str]:
+    found = (path for path in out_dir.rglob("*") if path.is_file() and path.name[0] != ".")
+    return {path.relative_to(out_dir).as_posix() for path in found}
+
+
+def test_files_of_an_earlier_run_are_removed_where_this_one_does_not_write_them(tmp_path):
+    first, second, out = parts(tmp_path / "a", 3), parts(tmp_path / "b", 2), tmp_path / "out"
+    predict_files(RedScorer(), first, out_dir=out, table="csv", maps="npy")
+    predict_files(RedScorer(), second, out_dir=out, report=False)
+    overlays = {row.overlay for row in rows_of(out)}
+    assert shown_files(out) == {"results.jsonl", "run.json", *overlays}
+    assert not (out / "maps").exists() and not (out / "thumbs").exists()
+    predict_files(RedScorer(), second, out_dir=out, overlays=False, maps="png")
+    assert {path.split("/")[0] for path in shown_files(out)} == {
+        "results.jsonl", "run.json", "report.html", "maps", "thumbs",
+    }  # fmt: skip
+    predict_files(RedScorer(), [], out_dir=out, report=False, overlays=False)
+    assert shown_files(out) == {"results.jsonl", "run.json"}
+
+
+def test_files_of_others_stay(tmp_path):
+    paths, out = parts(tmp_path / "in", 2), tmp_path / "out"
+    theirs = ["maps/plan.png", "overlays/notes.txt", "results.csv", "report.html", "thumbs/a.jpg"]
+    for name in theirs:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    for _ in range(2):  # neither the first run nor a later one removes them
+        predict_files(RedScorer(), paths, out_dir=out, report=False, overlays=False)
+        assert shown_files(out) == {"results.jsonl", "run.json", *theirs}
+        assert {(out / name).read_text() for name in theirs} == {"mine"}
+
+
+def test_resuming_removes_a_report_that_it_does_not_write(tmp_path):
+    paths, out = parts(tmp_path / "in", 3), tmp_path / "out"
+    predict_files(RedScorer(), paths[:2], out_dir=out, table="csv", maps="npy")
+    predict_files(RedScorer(), paths, out_dir=out, maps="npy", report=False, resume=True)
+    assert not (out / "report.html").exists() and not (out / "results.csv").exists()
+    assert all((out / row.map).is_file() for row in rows_of(out)) and len(rows_of(out)) == 3
+
+
+def test_an_interrupted_run_leaves_no_report_of_the_one_before(tmp_path):
+    paths, out = parts(tmp_path / "in", 3), tmp_path / "out"
+    predict_files(RedScorer(), paths, out_dir=out, table="csv")
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(RedScorer(stop_at=0), paths, out_dir=out, table="csv")
+    assert shown_files(out) == {"results.jsonl", "run.json"}
+    assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]

@@ -13,7 +13,7 @@ from faprompt.prediction.rows import ResultsFile
 from faprompt.records import Region
 
 FIELDS = ["path", "status", "error", "score", "verdict", "threshold", "width", "height"]
-FIELDS += ["regions", "map", "overlay", "latency_ms", "model"]
+FIELDS += ["regions", "map", "overlay", "notes", "latency_ms", "model"]
 
 
 def row(path: str, score: float = 0.5, **values) -> ResultRow:
@@ -27,6 +27,7 @@ def test_fields_and_their_order():
     values = json.loads(line)
     assert list(values) == FIELDS
     assert values["regions"] == [{"bbox": [1, 2, 3, 4], "area_px": 4, "peak": 0.9, "mean": 0.7}]
+    assert values["notes"] == []
     assert json.loads(row("a", notes=("frame 0 of 2",)).to_line())["notes"] == ["frame 0 of 2"]
 
 

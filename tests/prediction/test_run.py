@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from faprompt.errors import ImageReadError, MissingExtraError
+from faprompt.errors import FolderInUseError, ImageReadError, MissingExtraError
+from faprompt.files import lock_folder
 from faprompt.prediction import ResultRow, expand_inputs, predict_files
 from faprompt.records import AnomalyResult
 from tests.prediction.fakes import RedScorer, part, parts, rows_of, timeless
@@ -164,10 +168,8 @@ def test_what_is_not_asked_for_is_not_written(tmp_path):
     summary = predict_files(
         RedScorer(), paths, out_dir=tmp_path / "out", overlays=False, report=False
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "results.jsonl",
-        "run.json",
-    ]
+    shown = [path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."]
+    assert sorted(shown) == ["results.jsonl", "run.json"]
     (row,) = rows_of(tmp_path / "out")
     assert row.map is None and row.overlay is None and summary.report is None
 
@@ -305,6 +307,17 @@ def test_options_out_of_range_are_refused_before_anything_is_written(tmp_path, m
         run(table="xls")
     with pytest.raises(ValueError, match="pixel_budget"):
         run(pixel_budget=0)
+    with pytest.raises(TypeError, match="batch_size should be a whole number, got 2.5"):
+        run(batch_size=2.5)
+    for threshold in (5, -1, math.nan):
+        with pytest.raises(ValueError, match="threshold should be from 0 to 1, got"):
+            run(threshold=threshold)
+    with pytest.raises(ValueError, match="bit_depth should be 1 to 32, got 99"):
+        run(bit_depth=99)
+    with pytest.raises(TypeError, match="bit_depth should be a whole number, got '12'"):
+        run(bit_depth="12")
+    with pytest.raises(ValueError, match="max_pixels should be at least 1, got 0"):
+        run(max_pixels=0)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match="parquet"):
         run(table="parquet")
@@ -327,3 +340,104 @@ def test_run_settings_are_written_beside_the_results(tmp_path):
 def test_detectors_need_no_base_class():
     result = RedScorer().predict_batch([np.zeros((2, 2, 3), np.uint8)], threshold=None)[0]
     assert isinstance(result, AnomalyResult)
+
+
+# --- special files and folders -------------------------------------------------------------
+
+
+def test_what_is_no_file_is_one_error_row_each(tmp_path):
+    folder = tmp_path / "in"
+    parts(folder, 2)
+    os.mkfifo(folder / "pipe.png")  # opening it would wait for a writer for ever
+    (folder / "broken.png").symlink_to("nowhere")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "good.png").symlink_to("part_1.png")
+    server = socket.socket(socket.AF_UNIX)
+    with server:
+        server.bind(os.path.relpath(folder / "socket.png"))
+        summary = predict_files(RedScorer(), expand_inputs([folder]), out_dir=tmp_path / "out")
+    told = {Path(row.path).name: row.error for row in rows_of(tmp_path / "out")}
+    assert (summary.n_ok, summary.n_error) == (3, 5)
+    assert "this link points to nothing" in told["broken.png"]
+    assert "Too many levels of symbolic links" in told["loop.png"]
+    for name in ("pipe.png", "socket.png", "zero.png"):
+        assert told[name] == f"{folder / name}: this is a pipe, a socket or a device, not a file."
+    assert told["good.png"] is None
+
+
+def test_a_folder_that_cannot_be_listed_is_one_error_row(tmp_path, monkeypatch):
+    parts(tmp_path / "in", 2)
+    parts(tmp_path / "in" / "locked", 2)
+    parts(tmp_path / "in" / "open", 1)
+    listed = os.scandir
+
+    def scandir(path="."):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for named in (tmp_path / "in", tmp_path / "in" / "**" / "*.png"):
+        paths = expand_inputs([named])
+        summary = predict_files(RedScorer(), paths, out_dir=tmp_path / "out")
+        assert (summary.n_ok, summary.n_error) == (3, 1)
+        (row,) = [row for row in rows_of(tmp_path / "out") if row.status == "error"]
+        locked = tmp_path / "in" / "locked"
+        assert row.path == str(locked) and row.error.startswith(
+            f"{locked}: this folder cannot be listed (Permission denied)"
+        )
+    assert expand_inputs([tmp_path / "in" / "locked"]) == [tmp_path / "in" / "locked"]
+
+
+def test_a_file_that_may_not_be_opened_is_one_error_row(tmp_path, monkeypatch):
+    paths = parts(tmp_path / "in", 3)
+    opened = Path.open
+
+    def refuse(self, *args, **options):
+        if self.name == "part_1.png":
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    predict_files(RedScorer(), paths, out_dir=tmp_path / "out", batch_size=1)
+    rows = rows_of(tmp_path / "out")
+    assert [row.status for row in rows] == ["ok", "error", "ok"]
+    assert "cannot be opened" in rows[1].error and "Permission denied" in rows[1].error
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "nul\0byte.png"])
+def test_a_name_that_no_file_can_have_is_one_error_row(name, tmp_path):
+    paths = parts(tmp_path / "in", 1)
+    paths = expand_inputs([paths[0], tmp_path / "in" / name])
+    summary = predict_files(RedScorer(), paths, out_dir=tmp_path / "out")
+    assert (summary.n_ok, summary.n_error) == (1, 1)
+    assert "cannot be opened" in rows_of(tmp_path / "out")[1].error
+
+
+def test_the_longest_name_a_file_can_have(tmp_path):
+    paths = [part(tmp_path / (letter * 250)[:250 // size] / "p.png", 90) for letter, size in
+             (("x", 1), ("検", 3), ("\U0001f600", 4))]  # fmt: skip
+    paths += [part(tmp_path / ((letter * 250)[: 250 // size] + ".png"), 90) for letter, size in
+              (("x", 1), ("検", 3), ("\U0001f600", 4))]  # fmt: skip
+    summary = predict_files(RedScorer(), paths, out_dir=tmp_path / "out", maps="png", table="csv")
+    assert (summary.n_ok, summary.n_error) == (6, 0)
+
+
+def test_one_file_under_two_names_counts_once(tmp_path, monkeypatch):
+    (path,) = parts(tmp_path / "in", 1)
+    monkeypatch.chdir(tmp_path)
+    summary = predict_files(RedScorer(), ["in/part_0.png", path], out_dir=tmp_path / "out")
+    assert summary.n_ok == 1 and rows_of(tmp_path / "out")[0].path == "in/part_0.png"
+
+
+def test_a_second_run_into_the_folder_is_refused(tmp_path):
+    paths, out = parts(tmp_path / "in", 2), tmp_path / "out"
+    predict_files(RedScorer(), paths, out_dir=out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with lock_folder(out):
+        with pytest.raises(FolderInUseError, match="being written by another run"):
+            predict_files(RedScorer(), paths[:1], out_dir=out)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+        predict_files(RedScorer(), paths[:1], out_dir=out, lock=False)  # the holder may write
+    assert len(rows_of(out)) == 1

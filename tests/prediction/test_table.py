@@ -42,6 +42,26 @@ def test_csv(tmp_path):
     assert os.listdir(tmp_path) == ["r.csv"]
 
 
+@pytest.mark.parametrize(
+    "name", ["=1+1.png", "+1.png", "-1.png", "@SUM(A1).png", "\t=1.png", "\r=1.png", "＝1.png"]
+)
+def test_csv_text_is_no_formula(name, tmp_path):
+    row = ResultRow(path=name, model="=red", status="error", error=f"{name}: broken", notes=("=n",))
+    write_table(tmp_path / "r.csv", [row], "csv")
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as stream:
+        (cells,) = csv.DictReader(stream)
+    assert (cells["path"], cells["model"], cells["notes"]) == (f"'{name}", "'=red", "'=n")
+    assert cells["error"] == f"'{name}: broken"
+    assert not any(cell.startswith(tuple("=+-@\t\r＝")) for cell in cells.values())
+
+
+def test_csv_numbers_are_left_as_they_are(tmp_path):
+    write_table(tmp_path / "r.csv", [ResultRow(path="a=b.png", model="red", score=-1e-9)], "csv")
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as stream:
+        (cells,) = csv.DictReader(stream)
+    assert (cells["path"], cells["score"]) == ("a=b.png", "-1e-09")
+
+
 def test_csv_takes_any_file_name(tmp_path):
     odd = ResultRow(path=os.fsdecode(b"caf\xe9.png"), model="red", score=0.5)
     write_table(tmp_path / "r.csv", [odd], "csv")

@@ -60,6 +60,9 @@ BitDepth = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, max=32, help="Bits that 16-bit files really use."),
 ]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, help="Refuse larger pictures, in pixels (width times height).")
+]
 DatasetName = Annotated[
     str, typer.Option(help="Which reader: auto, or a name of `faprompt datasets list`.")
 ]
@@ -82,3 +85,4 @@ Measure = Annotated[
     bool, typer.Option("--measure", help="With --dry-run: time this machine for the estimate.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+MAX_PIXELS = 200_000_000  # as in imaging, which this file must not wake

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faprompt.errors import ConfigError
@@ -31,9 +34,58 @@ def progress_bar(what: str) -> Iterator[Advance]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
+def printable(text: object) -> str:
+    """Escape what would act on a terminal, so that a file name stays one line of plain text.
+
+    Control characters, line and paragraph separators, halves of surrogate pairs, and marks
+    that turn the direction of writing or cannot be seen become \\n, \\x1b, \\u202e and the like.
+    The two joiners that scripts and emoji need are kept.
+
+    Example:
+        >>> printable("a\\tb\\x1b[2J.png")
+        'a\\\\tb\\\\x1b[2J.png'
+    """
+    return "".join(map(_escape, str(text)))
+
+
+def _escape(character: str) -> str:
+    plain = unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if plain or character in "\u200c\u200d":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def note(text: str) -> None:
-    """A line for the person, not for the script."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line for the person on stderr; scripts read stdout."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def say(text: object) -> None:
+    """Print text of one or several lines on stdout, each line escaped."""
+    print("\n".join(map(printable, str(text).split("\n"))), flush=True)
+
+
+def note_left_out(left_out: Counter[str]) -> None:
+    """Tell which other files the input folders hold, if any."""
+    from faprompt.prediction.inputs import describe_left_out
+
+    if left_out:
+        note(f"left out: {describe_left_out(left_out)}")
+
+
+@contextmanager
+def hold_folders(*folders: Path) -> Iterator[None]:
+    """Lock the folders that a run writes into, each once.
+
+    Raises:
+        FolderInUseError: another run is writing into one of them.
+    """
+    from faprompt.files import lock_folder
+
+    with ExitStack() as held:
+        for folder in dict.fromkeys(folder.resolve() for folder in folders):
+            held.enter_context(lock_folder(folder))
+        yield
 
 
 def pick_device(device: str) -> str:

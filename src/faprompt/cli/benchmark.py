@@ -38,6 +38,7 @@ def benchmark(
     """
     from faprompt.benchmark import build_plan, read_benchmark
     from faprompt.benchmark.config import restrict_classes
+    from faprompt.cli._terminal import hold_folders
     from faprompt.errors import ConfigError
 
     if measure and not dry_run:
@@ -48,7 +49,8 @@ def benchmark(
     if dry_run:
         tell_plan(plan, device, precision, measure=measure, as_json=as_json)
         return
-    results = _run(plan, out, work or out, device, precision, as_json=as_json)
+    with hold_folders(out, work or out):
+        results = _run(plan, out, work or out, device, precision, as_json=as_json)
     if any(r.status != "done" or (r.record or {})["unreadable"] for r in results):
         raise typer.Exit(3)
 
@@ -57,7 +59,7 @@ def _run(
     plan: Plan, out: Path, work: Path, device: str, precision: str, *, as_json: bool
 ) -> tuple[CellResult, ...]:
     from faprompt.benchmark import run_benchmark, write_tables
-    from faprompt.cli._terminal import note, pick_device, progress_bar
+    from faprompt.cli._terminal import note, pick_device, progress_bar, say
 
     found: dict[str, CellResult] = {}
     try:
@@ -74,7 +76,7 @@ def _run(
         rows = [_row(r.cell.name, r.status, r.reason) | {"metrics": r.metrics} for r in results]
         print(json.dumps({"cells": rows}, ensure_ascii=False))
     else:
-        print(markdown, end="")
+        say(markdown.rstrip("\n"))
     note(f"wrote {out / 'table.md'}, .csv, .tex and .html")
     return results
 
@@ -86,7 +88,7 @@ def tell_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_json
     from faprompt.benchmark import build_tables, describe_estimate, estimate, published_places
     from faprompt.benchmark import measure as measure_rates
     from faprompt.benchmark.estimate import absent_weights
-    from faprompt.cli._terminal import note, pick_device
+    from faprompt.cli._terminal import note, pick_device, say
     from faprompt.clip.backbone import pick_precision
 
     rates = {}
@@ -111,9 +113,9 @@ def tell_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_json
     print(f"{plan.config.title}: {len(cells)} cells, {figures} figures")
     for cell in cells:
         reason = f"  ({cell['reason']})" if cell["reason"] else ""
-        print(f"  {cell['status']:<9}  {cell['cell']}{reason}")
+        say(f"  {cell['status']:<9}  {cell['cell']}{reason}")
     for line in weights:
-        print(f"weights: {line}")
+        say(f"weights: {line}")
     print(describe_estimate(found))
 
 

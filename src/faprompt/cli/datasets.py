@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,14 +53,18 @@ def check(
     as_json: o.Json = False,
 ) -> None:
     """What a folder looks like to us. Exit 0 only if it could be evaluated."""
-    from faprompt.cli._terminal import progress_bar
+    from faprompt.cli._terminal import printable, progress_bar, say
     from faprompt.data import check_dataset, describe
 
     with progress_bar("check") as advance:
         result = check_dataset(
             folder, dataset=dataset, split=split, subset=subset, progress=advance
         )
-    print(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else describe(result))
+    if as_json:
+        print(json.dumps(result.to_dict(), ensure_ascii=False))
+    else:
+        named = {"problems": result.problems, "warnings": result.warnings}
+        say(describe(replace(result, **{k: tuple(map(printable, v)) for k, v in named.items()})))
     if not result.usable:
         raise typer.Exit(1)
 
@@ -73,7 +77,7 @@ def synth(
     seed: Annotated[int, typer.Option(help="Other seed, other pictures.")] = 111,
 ) -> None:
     """Draw two labelled sets with masks: one to train on, one with other objects and defects."""
-    from faprompt.cli._terminal import progress_bar
+    from faprompt.cli._terminal import hold_folders, progress_bar, say
     from faprompt.synthetic import write_dataset
     from faprompt.synthetic.kinds import KindSet
 
@@ -81,10 +85,11 @@ def synth(
         ("aux", "auxiliary", seed),
         ("test", "test", seed + 1),
     )
-    for kinds, part, own_seed in parts:
-        with progress_bar(part) as advance:
-            write_dataset(
-                folder / part, kinds=kinds, count=count, size=size, seed=own_seed,
-                progress=advance,
-            )  # fmt: skip
-        print(f"wrote {folder / part}")
+    with hold_folders(folder):
+        for kinds, part, own_seed in parts:
+            with progress_bar(part) as advance:
+                write_dataset(
+                    folder / part, kinds=kinds, count=count, size=size, seed=own_seed,
+                    progress=advance,
+                )  # fmt: skip
+            say(f"wrote {folder / part}")

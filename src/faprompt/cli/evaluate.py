@@ -63,7 +63,7 @@ def evaluate(
     An interrupted run goes on when called again with the same model, pictures and options.
     Exit 3 when some pictures could not be read; they are left out and named.
     """
-    from faprompt.cli._terminal import note, pick_detector, progress_bar
+    from faprompt.cli._terminal import hold_folders, note, pick_detector, progress_bar, say
     from faprompt.config import from_mapping, parse_assignments
     from faprompt.data import read_dataset
     from faprompt.evaluation import (
@@ -84,27 +84,28 @@ def evaluate(
     config = from_mapping(EvaluationConfig, chosen, what="evaluation options")
     sets = [read_dataset(folder, dataset, subset=subset) for folder in data]
     sets = _with_classes(sets, classes or [])
-    detector = pick_detector(
-        model=model, method=method, backbone=backbone, preset=preset,
-        options=parse_assignments(assignments or []), device=device, precision=precision,
-    )  # fmt: skip
     results = []
-    for number, found in enumerate(sets):
-        folder = out if len(sets) == 1 else out / f"{number + 1}-{found.name}"
-        state = folder / PROGRESS_NAME
-        if not resume:
-            state.unlink(missing_ok=True)
-        with progress_bar(found.name) as advance:
-            result = measure(detector, found, config, progress=advance, resume=state, note=note)
-        note(f"wrote {write_evaluation(result, folder)}")
-        for sheet in write_gallery(detector, result, folder):
-            note(f"wrote {sheet}")
-        results.append(result)
+    with hold_folders(out):
+        detector = pick_detector(
+            model=model, method=method, backbone=backbone, preset=preset,
+            options=parse_assignments(assignments or []), device=device, precision=precision,
+        )  # fmt: skip
+        for number, found in enumerate(sets):
+            folder = out if len(sets) == 1 else out / f"{number + 1}-{found.name}"
+            state = folder / PROGRESS_NAME
+            if not resume:
+                state.unlink(missing_ok=True)
+            with progress_bar(found.name) as advance:
+                result = measure(detector, found, config, progress=advance, resume=state, note=note)
+            note(f"wrote {write_evaluation(result, folder)}")
+            for sheet in write_gallery(detector, result, folder):
+                note(f"wrote {sheet}")
+            results.append(result)
     if as_json:
         rows = [to_json(result) for result in results]
         print(json.dumps(rows[0] if len(rows) == 1 else rows, ensure_ascii=False))
     else:
-        print(to_markdown(results), end="")
+        say(to_markdown(results).rstrip("\n"))
     if any(result.unreadable for result in results):
         raise typer.Exit(3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def explain(
     out: o.Out = Path("faprompt-explanations"),
     threshold: o.Threshold = None,
     bit_depth: o.BitDepth = None,
+    max_pixels: o.MaxPixels = o.MAX_PIXELS,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     as_json: o.Json = False,
@@ -32,26 +34,36 @@ def explain(
     after it, and the parts of the score; as PNG, HTML and JSON in OUT. One line per picture
     on stdout: score, path, page. Exit 3 when some files could not be read.
     """
-    from faprompt.cli._terminal import note, pick_detector, progress_bar
+    from faprompt.cli._terminal import (
+        hold_folders,
+        note,
+        note_left_out,
+        pick_detector,
+        progress_bar,
+    )
     from faprompt.config import parse_assignments
     from faprompt.explanation import explain_files
     from faprompt.prediction.inputs import expand_inputs
 
-    paths = expand_inputs(inputs, exclude=[out])
+    left_out: Counter[str] = Counter()
+    paths = expand_inputs(inputs, exclude=[out], left_out=left_out)
     options = parse_assignments(assignments or [])
-    detector = pick_detector(
-        model=model, method=method, backbone=backbone, preset=preset, options=options,
-        device=device, precision=precision, class_name=class_name,
-    )  # fmt: skip
     unreadable = 0
-    with progress_bar("explain") as advance:
-        found = explain_files(
-            detector, paths, out_dir=out, threshold=threshold, bit_depth=bit_depth
-        )
-        for done, one in enumerate(found, 1):
-            advance(done, len(paths))
-            unreadable += one.explanation is None
-            print(json.dumps(_row(one)) if as_json else _line(one), flush=True)
+    with hold_folders(out):
+        detector = pick_detector(
+            model=model, method=method, backbone=backbone, preset=preset, options=options,
+            device=device, precision=precision, class_name=class_name,
+        )  # fmt: skip
+        note_left_out(left_out)
+        with progress_bar("explain") as advance:
+            found = explain_files(
+                detector, paths, out_dir=out, threshold=threshold, bit_depth=bit_depth,
+                max_pixels=max_pixels,
+            )  # fmt: skip
+            for done, one in enumerate(found, 1):
+                advance(done, len(paths))
+                unreadable += one.explanation is None
+                print(json.dumps(_row(one)) if as_json else _line(one), flush=True)
     note(f"{len(paths) - unreadable} explained, {unreadable} unreadable")
     note(f"wrote {out}")
     if unreadable:
@@ -66,6 +78,9 @@ def _row(one: Any) -> dict[str, Any]:
 
 
 def _line(one: Any) -> str:
+    from faprompt.cli._terminal import printable
+
+    path = printable(one.path)
     if one.explanation is None:
-        return f"ERROR\t{one.path}\t{one.error}"
-    return f"{one.explanation.result.score:.4f}\t{one.path}\t{one.page}"
+        return f"ERROR\t{path}\t{printable(one.error)}"
+    return f"{one.explanation.result.score:.4f}\t{path}\t{printable(one.page)}"

@@ -50,6 +50,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def run() -> None:
     """Entry point. Exit 0 done; 2 the command line is wrong; 3 some inputs unreadable; 1 failed."""
+    from faprompt.cli._terminal import note
     from faprompt.errors import ConfigError, FapromptError
 
     for stream in (sys.stdout, sys.stderr):
@@ -58,9 +59,9 @@ def run() -> None:
     try:
         app(prog_name="faprompt")
     except (FapromptError, OSError) as error:
-        print(f"faprompt: {error}", file=sys.stderr)
+        note(f"faprompt: {error}")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print(f"faprompt: {GO_ON}", file=sys.stderr)
+            note(f"faprompt: {GO_ON}")
         raise

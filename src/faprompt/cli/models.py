@@ -64,10 +64,11 @@ def fetch(
     backbone: Annotated[str, typer.Argument(help="open_clip name, with :TAG for other weights.")],
 ) -> None:
     """Download a backbone for offline use, and print where it lies and its SHA-256."""
+    from faprompt.cli._terminal import say
     from faprompt.clip.weights import fetch_backbone
 
     fetched = fetch_backbone(backbone)
-    print(f"{fetched.path}\nsha256 {fetched.sha256}")
+    say(f"{fetched.path}\nsha256 {fetched.sha256}")
 
 
 @app.command()
@@ -92,13 +93,15 @@ def convert(
     assignments: o.Assignments = None,
 ) -> None:
     """Turn a reference checkpoint into a model folder that gives its numbers."""
+    from faprompt.cli._terminal import hold_folders, say
     from faprompt.config import parse_assignments
     from faprompt.model_import import import_reference
 
     options: dict[str, Any] = parse_assignments(assignments or [])
     options |= {"selection": selection} if selection else {}
     options |= {"rank_by": rank_by} if rank_by else {}
-    left_behind = import_reference(
-        checkpoint, method=method, backbone=backbone, out=out, options=options
-    )
-    print(f"wrote {out}; {len(left_behind)} tensors that no forward pass reads were left behind")
+    with hold_folders(out):
+        left_behind = import_reference(
+            checkpoint, method=method, backbone=backbone, out=out, options=options
+        )
+    say(f"wrote {out}; {len(left_behind)} tensors that no forward pass reads were left behind")

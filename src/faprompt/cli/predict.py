@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -23,7 +24,10 @@ def predict(
     threshold: o.Threshold = None,
     table: Annotated[
         Optional[Literal["csv", "parquet"]],  # noqa: UP045
-        typer.Option(help="Also write all results as one table."),
+        typer.Option(
+            help="Also write all results as one table. In CSV, text that a spreadsheet would "
+            "take for a formula gets a ' in front."
+        ),
     ] = None,
     maps: Annotated[
         Optional[Literal["npy", "png"]],  # noqa: UP045
@@ -33,44 +37,63 @@ def predict(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
+    max_pixels: o.MaxPixels = o.MAX_PIXELS,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
-    resume: Annotated[bool, typer.Option(help="Skip what OUT already holds.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Skip pictures that OUT holds and that have not changed.")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="Stop at the first unreadable file.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Score pictures and show where they are anomalous.
 
     One line per picture on stdout: verdict, score, path. OUT gets results.jsonl, overlays
-    and report.html. Exit 3 when some files could not be read.
+    and report.html; without --resume, the results of an earlier run in OUT are replaced.
+    Exit 3 when some files could not be read.
     """
-    from faprompt.cli._terminal import note, pick_detector, progress_bar
+    from faprompt.cli._terminal import (
+        hold_folders,
+        note,
+        note_left_out,
+        pick_detector,
+        progress_bar,
+    )
     from faprompt.config import parse_assignments
-    from faprompt.prediction.artifacts import artifact_folders
     from faprompt.prediction.inputs import expand_inputs
     from faprompt.prediction.run import predict_files
 
-    paths = expand_inputs(inputs, exclude=artifact_folders(out))
+    left_out: Counter[str] = Counter()
+    paths = expand_inputs(inputs, left_out=left_out)
     options = parse_assignments(assignments or [])
-    detector = pick_detector(
-        model=model, method=method, backbone=backbone, preset=preset, options=options,
-        device=device, precision=precision, class_name=class_name,
-    )  # fmt: skip
     done = 0
-    with progress_bar("predict") as advance:
-
-        def show(row: Any) -> None:
-            nonlocal done
-            done += 1
-            advance(done, len(paths))
-            print(json.dumps(row.to_dict()) if as_json else _line(row), flush=True)
-
-        summary = predict_files(
-            detector, paths, out_dir=out, batch_size=batch_size, threshold=threshold,
-            maps=maps, overlays=overlays, report=report, table=table, resume=resume,
-            strict=strict, on_result=show, bit_depth=bit_depth,
-            settings={"detector": detector.fingerprint()},
+    with hold_folders(out):
+        detector = pick_detector(
+            model=model, method=method, backbone=backbone, preset=preset, options=options,
+            device=device, precision=precision, class_name=class_name,
         )  # fmt: skip
+        note_left_out(left_out)
+        with progress_bar("predict") as advance:
+
+            def show(row: Any) -> None:
+                nonlocal done
+                done += 1
+                advance(done, len(paths))
+                print(json.dumps(row.to_dict()) if as_json else _line(row), flush=True)
+
+            summary = predict_files(
+                detector, paths, out_dir=out, batch_size=batch_size, threshold=threshold,
+                maps=maps, overlays=overlays, report=report, table=table, resume=resume,
+                strict=strict, on_result=show, bit_depth=bit_depth, max_pixels=max_pixels,
+                settings={"detector": detector.fingerprint()}, lock=False,
+            )  # fmt: skip
+    for line in summary.notes:
+        note(line.replace("bit_depth=", "--bit-depth "))
+    if summary.n_others or summary.n_dropped:
+        note(
+            f"earlier results of files not named now: {summary.n_others} kept, "
+            f"{summary.n_dropped} dropped because the file is gone or changed"
+        )
     note(f"{summary.n_ok} scored, {summary.n_error} unreadable, in {summary.seconds:.1f} s")
     note(f"wrote {summary.report or summary.results}")
     if summary.n_error:
@@ -78,6 +101,9 @@ def predict(
 
 
 def _line(row: Any) -> str:
+    from faprompt.cli._terminal import printable
+
+    path = printable(row.path)
     if row.status == "error":
-        return f"ERROR\t-\t{row.path}\t{row.error}"
-    return f"{row.verdict or '-'}\t{row.score:.4f}\t{row.path}"
+        return f"ERROR\t-\t{path}\t{printable(row.error)}"
+    return f"{row.verdict or '-'}\t{row.score:.4f}\t{path}"

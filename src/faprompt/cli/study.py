@@ -75,14 +75,16 @@ def study(
     The same command again goes on where it was. Exit 3 when some runs failed or lack
     something. `faprompt study redraw OUT` draws its figures anew from their CSV files.
     """
+    from faprompt.cli._terminal import hold_folders, say
     from faprompt.errors import ConfigError
     from faprompt.study import Changes, list_studies, read_study, redraw_study
 
     if (folder is not None) != (name == REDRAW):
         raise ConfigError("A folder belongs to redraw: faprompt study redraw FOLDER.")
     if folder is not None:
-        for path in redraw_study(folder):
-            print(path)
+        with hold_folders(folder):
+            for path in redraw_study(folder):
+                say(path)
         return
     if name == LIST:
         _list(list_studies(), as_json=as_json)
@@ -133,7 +135,7 @@ def _benchmark(
     precision: str | None,
     as_json: bool,
 ) -> None:
-    from faprompt.cli._terminal import note, pick_device, progress_bar
+    from faprompt.cli._terminal import hold_folders, note, pick_device, progress_bar
     from faprompt.cli.benchmark import tell_plan
     from faprompt.study import build_study, run_galleries, run_spread, run_study
     from faprompt.study.galleries import describe_choice
@@ -154,10 +156,11 @@ def _benchmark(
     run: Callable[..., StudyResult | SpreadResult | GalleryResult] = (
         run_galleries if config.gallery else run_spread if config.spread else run_study
     )
-    result = run(
-        study, out, work=work, data_root=data_root, device=pick_device(device),
-        precision=precision, notify=note, progress_bar=progress_bar,
-    )  # fmt: skip
+    with hold_folders(out, work or out):
+        result = run(
+            study, out, work=work, data_root=data_root, device=pick_device(device),
+            precision=precision, notify=note, progress_bar=progress_bar,
+        )  # fmt: skip
     written = {"beside": "sheets and a list for each dataset"} if config.gallery else {}
     _say(result.markdown, result.rows, out, as_json=as_json, **written)
     if not result.complete:
@@ -179,7 +182,7 @@ def _costs(
     precision: str | None,
     as_json: bool,
 ) -> None:
-    from faprompt.cli._terminal import note, pick_device
+    from faprompt.cli._terminal import hold_folders, note, pick_device
     from faprompt.clip.backbone import pick_precision
     from faprompt.errors import ConfigError
     from faprompt.study import measure_costs, write_costs
@@ -205,8 +208,10 @@ def _costs(
         return
     where = pick_device(device)
     exactness = pick_precision(precision or options.precision, where)
-    costs = measure_costs(options, out, drawn=drawn, device=where, precision=exactness, notify=note)
-    markdown = write_costs(config, costs, out, device=where, precision=exactness, drawn=drawn)
+    common: dict[str, Any] = {"drawn": drawn, "device": where, "precision": exactness}
+    with hold_folders(out):
+        costs = measure_costs(options, out, notify=note, **common)
+        markdown = write_costs(config, costs, out, **common)
     _say(markdown, [asdict(cost) for cost in costs], out, as_json=as_json)
     if any(cost.reason for cost in costs):
         raise typer.Exit(3)
@@ -216,7 +221,10 @@ def _say(
     markdown: str, rows: list[dict[str, Any]], out: Path, *, as_json: bool,
     beside: str = "its tables, and figure.svg, .png and .csv",
 ) -> None:  # fmt: skip
-    from faprompt.cli._terminal import note
+    from faprompt.cli._terminal import note, say
 
-    print(json.dumps({"rows": rows}, ensure_ascii=False) if as_json else markdown, end="")
+    if as_json:
+        print(json.dumps({"rows": rows}, ensure_ascii=False), end="")
+    else:
+        say(markdown.rstrip("\n"))
     note(f"wrote {out / 'study.md'}, {beside}")

@@ -58,7 +58,7 @@ def train(
     patchcore and rd4ad are full-shot: they learn each class from its own normal pictures, by
     default those of the train split; masks are not needed.
     """
-    from faprompt.cli._terminal import note, pick_device, progress_bar
+    from faprompt.cli._terminal import hold_folders, note, pick_device, progress_bar, say
     from faprompt.clip.backbone import pick_precision
     from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
@@ -78,7 +78,7 @@ def train(
         found = read_normal(data, dataset, split=split or SPLIT)
     else:
         found = read_dataset(data, dataset, split=split or "test")
-    with progress_bar("train") as advance:
+    with hold_folders(out), progress_bar("train") as advance:
 
         def show(sign: Progress) -> None:
             advance(sign.done, sign.total)
@@ -100,4 +100,4 @@ def train(
     if report.epochs:
         note(f"{report.steps} steps on {report.pictures} pictures; loss curve {report.loss_png}")
         note(f"image tower {report.image_seconds:.1f} s, prompts {report.step_seconds:.1f} s")
-    print(f"wrote {out}")
+    say(f"wrote {out}")

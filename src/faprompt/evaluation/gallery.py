@@ -22,7 +22,7 @@ from faprompt.evaluation.progress import ImageScore, region_text, sample_name
 from faprompt.evaluation.reading import read_sample
 from faprompt.evaluation.run import Evaluation
 from faprompt.evaluation.sheet import Entry, draw_sheet, make_panels
-from faprompt.files import write_atomically
+from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import encode_png
 from faprompt.metrics import UndefinedMetricError, f1_max_threshold
 
@@ -232,10 +232,10 @@ def _table(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
         image, sample = mistake.image, mistake.image.sample
         numbers = (image.score, mistake.threshold, image.overlap)
         told = ["" if number is None else f"{number:.6g}" for number in numbers]
-        place = [sample.image_path, region_text(sample)]
-        named = [*place, mistake.group, sample.defect_type, sample.label]
+        place = [csv_text(str(sample.image_path)), region_text(sample)]
+        named = [*place, csv_text(mistake.group), csv_text(sample.defect_type)]
         cause = _cause_cells(looks[id(sample)].cause)
-        rows.writerow([mistake.kind, mistake.rank, *named, *told, *cause])
+        rows.writerow([mistake.kind, mistake.rank, *named, sample.label, *told, *cause])
     return out.getvalue()
 
 

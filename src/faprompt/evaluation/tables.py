@@ -17,7 +17,7 @@ from faprompt.evaluation.drawing import printable
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.progress import PROGRESS_NAME, region_text
 from faprompt.evaluation.run import Evaluation
-from faprompt.files import write_atomically
+from faprompt.files import csv_text, write_atomically
 from faprompt.metrics import METRIC_NAMES, Curve, MetricResult
 
 REPLICATES_NAME = "replicates.csv"
@@ -253,7 +253,9 @@ def _metrics_csv(evaluation: Evaluation) -> str:
         figures = _figures(names, result.values, result.intervals)
         pixels = map(str, evaluation.pixel_pictures[name])
         reasons = _reasons_cell(result.undefined)
-        rows.append([name, str(result.normal), str(result.anomalous), *figures, *pixels, reasons])
+        rows.append(
+            [csv_text(name), str(result.normal), str(result.anomalous), *figures, *pixels, reasons]
+        )
     figures = _figures(names, evaluation.mean, evaluation.mean_intervals)
     return _csv([*rows, ["mean", "", "", *figures, "", "", _reasons_cell(evaluation.undefined)]])
 
@@ -275,14 +277,14 @@ def _scores_csv(evaluation: Evaluation) -> str:
         sample = image.sample
         rows.append(
             [
-                str(sample.image_path),
+                csv_text(str(sample.image_path)),
                 region_text(sample),
-                sample.class_name,
-                sample.defect_type,
+                csv_text(sample.class_name),
+                csv_text(sample.defect_type),
                 str(sample.label),
                 "" if image.score is None else f"{image.score:.9g}",  # all of a float32
                 _number(image.overlap),
-                image.error,
+                csv_text(image.error),
             ]
         )
     return _csv(rows)

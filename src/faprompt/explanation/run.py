@@ -16,7 +16,7 @@ from faprompt.explanation.panels import draw_panels
 from faprompt.explanation.sheet import draw_sheet
 from faprompt.explanation.words import Vocabulary
 from faprompt.files import write_atomically
-from faprompt.imaging import read_image
+from faprompt.imaging import MAX_PIXELS, read_image
 from faprompt.prediction.artifacts import Artifacts
 
 
@@ -39,6 +39,7 @@ def explain_files(
     out_dir: str | os.PathLike[str],
     threshold: float | None = None,
     bit_depth: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Explained]:
     """Explain files one by one, in order; NAME.png, NAME.html and NAME.json in the folder.
 
@@ -49,7 +50,7 @@ def explain_files(
         detector: of any method.
         out_dir: made when missing.
         threshold: verdict and regions at this score; None uses the model's own, if any.
-        bit_depth: of 16-bit files that use fewer bits.
+        bit_depth, max_pixels: see `read_image`.
 
     Raises:
         ConfigError: the method sees a picture as several tiles.
@@ -59,7 +60,7 @@ def explain_files(
     for path in paths:
         name = os.fspath(path)
         try:
-            image = read_image(name, bit_depth=bit_depth).array
+            image = read_image(name, bit_depth=bit_depth, max_pixels=max_pixels).array
         except ImageReadError as error:
             yield Explained(name, None, error=str(error))
             continue
@@ -70,7 +71,7 @@ def explain_files(
         sheet, page, data = (folder / f"{stem}.{kind}" for kind in ("png", "html", "json"))
         title = Path(name).name
         told = json.dumps({"path": name, **found.to_dict()}, allow_nan=False) + "\n"
-        write_atomically(sheet, draw_sheet(found, panels, name=title))
-        write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
         write_atomically(data, told.encode())
+        write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
+        write_atomically(sheet, draw_sheet(found, panels, name=title))  # last: known by the two
         yield Explained(name, found, sheet, page, data)

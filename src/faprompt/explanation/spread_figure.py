@@ -20,7 +20,7 @@ from faprompt.errors import ConfigError
 from faprompt.explanation.measures import MEASURES
 from faprompt.explanation.spread import MapPoint, PromptSpread, SpreadRow
 from faprompt.explanation.style import COLOURS, MARKERS, STYLE, picture_bytes
-from faprompt.files import write_atomically
+from faprompt.files import csv_text, write_atomically
 
 POINTS, SPREAD = "prompt-maps", "prompt-spread"
 KINDS = {
@@ -72,8 +72,14 @@ def _to_csv(kind: type[Row], rows: Sequence[Row]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([field.name for field in fields(kind)])
-    writer.writerows(["" if v is None else v for v in astuple(row)] for row in rows)
+    writer.writerows(map(_cell, astuple(row)) for row in rows)
     return out.getvalue().encode("utf-8", errors="surrogateescape")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return csv_text(value)
+    return "" if value is None else value
 
 
 def _read(kind: type[Row], path: Path) -> list[Row]:

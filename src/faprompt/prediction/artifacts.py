@@ -19,20 +19,31 @@ from faprompt.records import AnomalyResult, Region
 
 OVERLAY_MAX_SIDE = 4096
 THUMBNAIL_MAX_SIDE = 288
+_ARTIFACT = re.compile(r"-[0-9a-f]{16}(-overlay)?\.(jpg|png|npy)$")
 _MOST_BOXES = 50  # a map full of specks must not hide its picture
 
 
 def artifact_folders(out_dir: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Folders in which a run leaves pictures; never inputs, even where out_dir is one."""
+    """Return the folders in which a run leaves maps, overlays and thumbnails."""
     return tuple(Path(out_dir) / name for name in ("maps", "overlays", "thumbs"))
+
+
+def is_artifact_name(name: str) -> bool:
+    """Say whether a file in one of those folders has a name that a run gives.
+
+    Example:
+        >>> is_artifact_name("part-0123456789abcdef.jpg"), is_artifact_name("part.jpg")
+        (True, False)
+    """
+    return _ARTIFACT.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
     """Which pictures a run writes, and where.
 
-    A file's name is made from the path as the user gave it, so it is the same in every
-    run, and two folders that hold the same file name do not collide.
+    A file's name is made from the picture's absolute path, so it is the same in every run,
+    and two folders that hold the same file name do not collide.
     """
 
     folder: Path
@@ -118,7 +129,8 @@ def _scale_notes(image: np.ndarray, marked: np.ndarray) -> tuple[str, ...]:
 
 
 def _key(path: str) -> str:
-    """The file's stem, made safe, and 64 bits of its whole path."""
-    digest = hashlib.blake2s(Path(path).as_posix().encode(errors="surrogateescape"), digest_size=8)
+    """The file's stem, made safe, and 64 bits of its absolute path."""
+    whole = Path(os.path.abspath(path)).as_posix().encode(errors="surrogateescape")
+    digest = hashlib.blake2s(whole, digest_size=8)
     stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
     return f"{stem}-{digest.hexdigest()}"

@@ -6,6 +6,8 @@ much is held in memory is decided here and not by what the folder happens to con
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +17,7 @@ from typing import TypeVar
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging import ReadImage, count_pixels, read_image
+from faprompt.prediction.rows import FileStamp, stamp_file
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,6 +30,7 @@ class ReadAttempt:
     path: str
     image: ReadImage | ImageReadError
     seconds: float
+    stamp: FileStamp  # of the file before it was read
 
 
 def read_batches(
@@ -55,7 +59,7 @@ def read_batches(
     def attempt(path: str) -> ReadAttempt:
         return _attempt(path, bit_depth, max_pixels)
 
-    sizes = _map_ahead(pool, lambda path: (path, count_pixels(path)), paths, 2 * batch_size)
+    sizes = _map_ahead(pool, _size, paths, 2 * batch_size)
     waiting: list[Future[ReadAttempt]] = []
     waiting_pixels = 0
     for batch, pixels in _group(sizes, batch_size, pixel_budget // 4):
@@ -70,14 +74,39 @@ def read_batches(
         yield [future.result() for future in waiting]
 
 
+def _size(path: str) -> tuple[str, int]:
+    """A path and its pixels; 0 where they cannot be told."""
+    return path, 0 if _fault(path) else count_pixels(path)
+
+
 def _attempt(path: str, bit_depth: int | None, max_pixels: int) -> ReadAttempt:
     start = time.perf_counter()
+    stamp = stamp_file(path)  # before reading: a later change must not go unnoticed
     image: ReadImage | ImageReadError
     try:
+        if fault := _fault(path):
+            raise ImageReadError(f"{path}: {fault}")
         image = read_image(path, bit_depth=bit_depth, max_pixels=max_pixels)
     except ImageReadError as error:
         image = error
-    return ReadAttempt(path, image, time.perf_counter() - start)
+    return ReadAttempt(path, image, time.perf_counter() - start, stamp)
+
+
+def _fault(path: str) -> str:
+    """Why a path must not be opened as a picture, or "". A pipe would block the whole run."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "this link points to nothing; mend or remove it." if os.path.islink(path) else ""
+    except (OSError, ValueError):  # opening it says why
+        return ""
+    if stat.S_ISDIR(mode):
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            return f"this folder cannot be listed ({error.strerror}); its pictures are not scored."
+        return ""  # a folder in place of a file: the reader says so
+    return "" if stat.S_ISREG(mode) else "this is a pipe, a socket or a device, not a file."
 
 
 def _group(

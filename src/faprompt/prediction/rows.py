@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from faprompt.files import temporary_name
 from faprompt.records import Region, Verdict
+
+
+class FileStamp(NamedTuple):
+    """What identifies a file and its content for `resume`."""
+
+    file: str  # absolute path, links as they are
+    target: str  # absolute path with links followed; "" where that is the same path
+    size: int | None  # bytes; None where the file cannot be looked at
+    mtime_ns: int | None  # modification time, nanoseconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +41,13 @@ class ResultRow:
     regions: tuple[Region, ...] = ()
     map: str | None = None
     overlay: str | None = None
+    notes: tuple[str, ...] = ()  # what was done to the picture, one sentence each
     latency_ms: float | None = None  # decoding this picture plus its share of scoring its batch
-    notes: tuple[str, ...] = ()  # written only where there are any
+    stamp: FileStamp | None = field(default=None, compare=False)  # not part of the line
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values in the order of the file format."""
-        values: dict[str, Any] = {
+        return {
             "path": self.path,
             "status": self.status,
             "error": self.error,
@@ -49,10 +59,10 @@ class ResultRow:
             "regions": [_region_dict(region) for region in self.regions],
             "map": self.map,
             "overlay": self.overlay,
+            "notes": list(self.notes),
             "latency_ms": self.latency_ms,
             "model": self.model,
         }
-        return values | {"notes": list(self.notes)} if self.notes else values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResultRow:
@@ -75,6 +85,16 @@ class ResultRow:
             return text.encode() + b"\n"
         except UnicodeEncodeError:  # a file name that is not Unicode: written with escapes
             return json.dumps(values, allow_nan=False).encode() + b"\n"
+
+
+def stamp_file(path: str) -> FileStamp:
+    """Identify a file as it is now; a file that cannot be looked at has no size and time."""
+    file = os.path.abspath(path)
+    try:
+        target, found = os.path.realpath(path), os.stat(path)
+    except (OSError, ValueError):
+        return FileStamp(file, "", None, None)
+    return FileStamp(file, "" if target == file else target, found.st_size, found.st_mtime_ns)
 
 
 def read_rows(path: Path) -> Iterator[ResultRow]:

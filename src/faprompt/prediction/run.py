@@ -13,20 +13,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from faprompt.config import check_whole_number
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.files import write_atomically
+from faprompt.files import lock_folder, write_atomically
 from faprompt.imaging import MAX_PIXELS
 from faprompt.prediction.artifacts import Artifacts
+from faprompt.prediction.earlier import (
+    REPORT_NAME,
+    TABLE_NAMES,
+    EarlierRun,
+    InputRecord,
+    require_same_settings,
+)
+from faprompt.prediction.notes import NoteTally
 from faprompt.prediction.reading import read_batches
 from faprompt.prediction.report import write_report
 from faprompt.prediction.rows import ResultRow, ResultsFile, read_rows
 from faprompt.prediction.scoring import ImageScorer, ScoringStage
 from faprompt.prediction.table import TableKind, check_table_kind, write_table
+from faprompt.regions import check_threshold
 
 PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
 
@@ -43,6 +53,9 @@ class PredictionSummary:
     results: Path
     report: Path | None = None
     table: Path | None = None
+    n_others: int = 0  # earlier rows kept on resume whose files were not asked for
+    n_dropped: int = 0  # such rows dropped because their files are gone or changed
+    notes: tuple[str, ...] = ()  # one line per kind of note on the pictures, with a count
 
 
 def predict_files(
@@ -64,24 +77,28 @@ def predict_files(
     pixel_budget: int = PIXEL_BUDGET,
     settings: Mapping[str, Any] | None = None,
     model_card: str = "",
+    lock: bool = True,
 ) -> PredictionSummary:
     """Score files and write `results.jsonl`, and what else is asked for, into a folder.
 
     A file that cannot be read is a row with status "error", and the run goes on. Without
-    `resume` an earlier `results.jsonl` in the folder is replaced.
+    `resume` the results of an earlier run in the folder are replaced, and its maps, overlays,
+    thumbnails, table and report are removed.
 
     Args:
         detector: scores batches of pictures.
         paths: files in the order wanted (see `expand_inputs`); a repeated one counts once.
         out_dir: made when missing.
         batch_size: pictures scored together at most; large pictures make smaller batches.
-        threshold: passed to the detector; None leaves the choice to it.
+        threshold: passed to the detector, 0 to 1; None leaves the choice to it.
         maps: "npy" float32 in [0, 1], or "png" 16-bit grey, the score times 65535.
         overlays: a JPEG of every picture under its map; above 4096 pixels a side scaled down.
         report: `report.html`, self-contained; its thumbnails are kept in `thumbs`.
         table: also write `results.csv` or `results.parquet`.
-        resume: keep the rows of an earlier run in `out_dir` whose files are all there, and
-            do the rest, failed pictures among it. A picture is known by its path alone.
+        resume: keep the rows of an earlier run in `out_dir` whose pictures are unchanged
+            (same absolute path, size and modification time) and whose maps and overlays are
+            there; score the others, failed ones among them. Rows of pictures that are not in
+            `paths` are kept too, unless the picture is gone or changed; both are counted.
         strict: stop at the first unreadable file.
         on_result: called in this thread for every file, in order, resumed ones included.
         bit_depth, max_pixels: see `read_image`.
@@ -90,6 +107,7 @@ def predict_files(
         settings: anything else that changes scores, as plain JSON values, such as tiles or
             precision; a run is resumed only under equal settings.
         model_card: one line on the model for the report.
+        lock: hold the folder against other runs; False where the caller holds it already.
 
     Returns:
         Counts and the paths of what was written.
@@ -97,56 +115,97 @@ def predict_files(
     Raises:
         ImageReadError: a file could not be read and `strict` is set.
         ConfigError: the run to resume had another model, threshold or setting.
+        FolderInUseError: another run is writing into `out_dir`.
         MissingExtraError: Parquet without pyarrow.
-        ValueError: an option is out of range.
+        ValueError, TypeError: an option is out of range, or of another type.
     """
-    _check_options(batch_size, maps, table, pixel_budget)
+    _check_options(batch_size, maps, table, bit_depth, max_pixels, pixel_budget)
+    check_threshold(threshold)
+    threshold = None if threshold is None else float(threshold)
     started, folder = time.perf_counter(), Path(out_dir)
-    wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
+    wanted: dict[str, str] = {}  # absolute path -> as the user names it
+    for path in map(os.fspath, paths):
+        wanted.setdefault(os.path.abspath(path), path)
+    named = list(wanted.values())
     artifacts = Artifacts(folder, maps=maps, overlays=overlays, thumbnails=report)
     chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
     run_settings = json.loads(json.dumps({**(settings or {}), **chosen}))
-    kept = _kept_rows(folder, artifacts, run_settings) if resume else ()
-    folder.mkdir(parents=True, exist_ok=True)
-    artifacts.make_folders()
+    table_path = folder / TABLE_NAMES[table] if table else None
+    report_path = folder / REPORT_NAME if report else None
+    summaries = [path.name for path in (table_path, report_path) if path]
 
-    with ResultsFile(folder / "results.jsonl", kept) as results:
-        write_atomically(folder / "run.json", json.dumps(run_settings, indent=2).encode() + b"\n")
-        tally = _Tally(results, wanted, on_result, strict=strict)
-        with _threads() as readers, _threads() as writers:
-            batches = read_batches(
-                [path for path in wanted if path not in results],
-                pool=readers,
+    hold = lock_folder(folder) if lock else nullcontext()
+    with hold, InputRecord(folder, summaries) as record:
+        earlier, kept = EarlierRun(folder), ()
+        if resume and (folder / "results.jsonl").exists():
+            require_same_settings(folder, run_settings)
+            kept = earlier.rows(wanted, artifacts, record)
+        with ResultsFile(folder / "results.jsonl", kept) as results:
+            earlier.remove_stale()
+            record.publish()
+            artifacts.make_folders()
+            _write_settings(folder, run_settings)
+            tally = _Tally(results, record, named, on_result, strict=strict)
+            for row in _score(
+                detector,
+                [path for path in named if path not in results],
+                artifacts,
+                threshold=threshold,
                 batch_size=batch_size,
                 bit_depth=bit_depth,
                 max_pixels=max_pixels,
                 pixel_budget=pixel_budget,
-            )
-            stage = ScoringStage(
-                detector,
-                threshold=threshold,
-                artifacts=artifacts,
-                writers=writers,
-                large_batch=pixel_budget // 4,
-            )
-            for row in stage.rows(batches):
+            ):
                 tally.add(row)
-        tally.finish()
-        results.sort(wanted)
+            tally.finish()
+            results.sort(named)
+        if table and table_path:
+            write_table(table_path, read_rows(results.path), table)
+        if report_path:
+            write_report(
+                report_path,
+                read_rows(results.path),
+                model=detector.name,
+                threshold=tally.threshold,
+                model_card=model_card,
+            )
+    seconds = time.perf_counter() - started
+    return tally.summary(seconds, earlier, report=report_path, table=table_path)
 
-    table_path = folder / f"results.{table}" if table else None
-    if table and table_path:
-        write_table(table_path, read_rows(results.path), table)
-    report_path = folder / "report.html" if report else None
-    if report_path:
-        write_report(
-            report_path,
-            read_rows(results.path),
-            model=detector.name,
-            threshold=tally.threshold,
-            model_card=model_card,
+
+def _score(
+    detector: ImageScorer,
+    paths: list[str],
+    artifacts: Artifacts,
+    *,
+    threshold: float | None,
+    batch_size: int,
+    bit_depth: int | None,
+    max_pixels: int,
+    pixel_budget: int,
+) -> Iterator[ResultRow]:
+    """Read, score and write files; one row for each, in order."""
+    with _threads() as readers, _threads() as writers:
+        batches = read_batches(
+            paths,
+            pool=readers,
+            batch_size=batch_size,
+            bit_depth=bit_depth,
+            max_pixels=max_pixels,
+            pixel_budget=pixel_budget,
         )
-    return tally.summary(time.perf_counter() - started, report=report_path, table=table_path)
+        stage = ScoringStage(
+            detector,
+            threshold=threshold,
+            artifacts=artifacts,
+            writers=writers,
+            large_batch=pixel_budget // 4,
+        )
+        yield from stage.rows(batches)
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    write_atomically(folder / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
 
 
 class _Tally:
@@ -155,17 +214,19 @@ class _Tally:
     def __init__(
         self,
         results: ResultsFile,
+        record: InputRecord,
         wanted: list[str],
         on_result: Callable[[ResultRow], None] | None,
         *,
         strict: bool,
     ) -> None:
-        self._results = results
+        self._results, self._record = results, record
         self._ahead = iter(wanted)
         self._on_result = on_result
         self._strict = strict
         self._counts: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
+        self._notes = NoteTally()
         self.threshold: float | None = None
 
     def add(self, row: ResultRow) -> None:
@@ -175,6 +236,8 @@ class _Tally:
                 break
             self._take_resumed(path)
         self._check_threshold(row)
+        if row.stamp is not None:
+            self._record.append(row.path, row.stamp)
         self._results.append(row)
         self._take(row)
         if row.status == "error" and self._strict:
@@ -186,7 +249,7 @@ class _Tally:
             self._take_resumed(path)
 
     def summary(
-        self, seconds: float, *, report: Path | None, table: Path | None
+        self, seconds: float, earlier: EarlierRun, *, report: Path | None, table: Path | None
     ) -> PredictionSummary:
         return PredictionSummary(
             n_ok=self._counts["ok"],
@@ -197,6 +260,9 @@ class _Tally:
             results=self._results.path,
             report=report,
             table=table,
+            n_others=earlier.n_others,
+            n_dropped=earlier.n_dropped,
+            notes=self._notes.lines(),
         )
 
     def _take_resumed(self, path: str) -> None:
@@ -210,6 +276,7 @@ class _Tally:
         if row.status == "ok":
             self._verdicts[row.verdict or "none"] += 1
             self.threshold = row.threshold
+            self._notes.add(row)
         if self._on_result is not None:
             self._on_result(row)
 
@@ -222,42 +289,21 @@ class _Tally:
             )
 
 
-def _kept_rows(
-    folder: Path, artifacts: Artifacts, run_settings: Mapping[str, Any]
-) -> Iterator[ResultRow] | tuple[()]:
-    """Rows of an earlier run that need not be done again; checks that it was the same run."""
-    if not (folder / "results.jsonl").exists():
-        return ()
-    try:
-        earlier = json.loads((folder / "run.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: run.json is missing or broken, so it is not known how results.jsonl "
-            "was made; run without resume, or into another folder."
-        ) from error
-    names = sorted(set(earlier) | set(run_settings))
-    changed = [
-        f"{name} was {earlier.get(name)!r} and is {run_settings.get(name)!r}"
-        for name in names
-        if earlier.get(name) != run_settings.get(name)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{folder} cannot be resumed: {'; '.join(changed)}. "
-            "Run without resume, or into another folder."
-        )
-    return (row for row in read_rows(folder / "results.jsonl") if artifacts.complete(row))
-
-
 def _check_options(
-    batch_size: int, maps: str | None, table: TableKind | None, pixel_budget: int
+    batch_size: int,
+    maps: str | None,
+    table: TableKind | None,
+    bit_depth: int | None,
+    max_pixels: int,
+    pixel_budget: int,
 ) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size should be at least 1, got {batch_size}.")
+    check_whole_number("batch_size", batch_size, low=1)
+    if bit_depth is not None:
+        check_whole_number("bit_depth", bit_depth, low=1, high=32)
+    check_whole_number("max_pixels", max_pixels, low=1)
+    check_whole_number("pixel_budget", pixel_budget, low=1)
     if maps not in (None, "npy", "png"):
         raise ValueError(f"maps should be 'npy', 'png' or None, got {maps!r}.")
-    if pixel_budget < 1:
-        raise ValueError(f"pixel_budget should be at least 1, got {pixel_budget}.")
     if table is not None:
         check_table_kind(table)
 

@@ -102,10 +102,10 @@ class ScoringStage:
         self, attempt: ReadAttempt, result: AnomalyResult | ImageReadError, latency_ms: float
     ) -> ResultRow:
         if isinstance(result, ImageReadError) or isinstance(attempt.image, ImageReadError):
-            return self._error_row(attempt.path, str(result))
+            return self._error_row(attempt, str(result))
         if not _is_finite(result):
             reason = f"{attempt.path}: the model gave a score that is no finite number."
-            return self._error_row(attempt.path, reason)
+            return self._error_row(attempt, reason)
         notes = self._artifacts.write(attempt.path, attempt.image.array, result)
         height, width = result.image_size
         return ResultRow(
@@ -121,10 +121,17 @@ class ScoringStage:
             overlay=self._artifacts.overlay_name(attempt.path),
             latency_ms=round(latency_ms, 3),
             notes=attempt.image.notes + notes,
+            stamp=attempt.stamp,
         )
 
-    def _error_row(self, path: str, reason: str) -> ResultRow:
-        return ResultRow(path=path, model=self._detector.name, status="error", error=reason)
+    def _error_row(self, attempt: ReadAttempt, reason: str) -> ResultRow:
+        return ResultRow(
+            path=attempt.path,
+            model=self._detector.name,
+            status="error",
+            error=reason,
+            stamp=attempt.stamp,
+        )
 
 
 def _is_finite(result: AnomalyResult) -> bool:

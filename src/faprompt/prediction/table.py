@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from faprompt.errors import MissingExtraError
-from faprompt.files import temporary_name
+from faprompt.files import csv_text, temporary_name
 from faprompt.prediction.rows import ResultRow
 
 TableKind = Literal["csv", "parquet"]
@@ -19,7 +19,7 @@ TableKind = Literal["csv", "parquet"]
 _ROWS_PER_GROUP = 20_000
 _COLUMNS = (
     "path", "status", "error", "score", "verdict", "threshold", "width", "height", "regions",
-    "map", "overlay", "latency_ms", "model", "notes",
+    "map", "overlay", "notes", "latency_ms", "model",
 )  # fmt: skip
 
 
@@ -39,8 +39,9 @@ def check_table_kind(kind: TableKind) -> None:
 def write_table(path: Path, rows: Iterable[ResultRow], kind: TableKind) -> None:
     """Write rows as a table, atomically.
 
-    Every field of `results.jsonl` is a column. In CSV the regions are JSON text and notes
-    are joined by "; "; in Parquet both are lists.
+    Every field of `results.jsonl` is a column. In CSV the regions are JSON text, notes are
+    joined by "; ", and text that a spreadsheet would run as a formula gets a ' in front (see
+    `csv_text`); `results.jsonl` holds the names as they are. In Parquet both are lists.
     """
     check_table_kind(kind)
     temporary = temporary_name(path)
@@ -59,8 +60,10 @@ def _write_csv(path: Path, rows: Iterable[ResultRow]) -> None:
         writer.writeheader()
         for row in rows:
             values = row.to_dict()
-            regions = json.dumps(values["regions"])
-            writer.writerow(values | {"regions": regions, "notes": "; ".join(row.notes)})
+            values |= {"regions": json.dumps(values["regions"]), "notes": "; ".join(row.notes)}
+            writer.writerow(
+                {k: csv_text(v) if isinstance(v, str) else v for k, v in values.items()}
+            )
 
 
 def _write_parquet(path: Path, rows: Iterable[ResultRow]) -> None:

@@ -13,6 +13,7 @@ from faprompt.errors import DatasetError
 from faprompt.evaluation import Evaluation, EvaluationConfig, ImageScore, write_gallery
 from faprompt.evaluation.gallery import GALLERY_FOLDER, TITLES
 from faprompt.evaluation.progress import region_text
+from faprompt.files import csv_text
 
 
 def write_failures(
@@ -51,7 +52,10 @@ def read_scores(path: Path, dataset: Dataset) -> tuple[ImageScore, ...]:
     """
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
-    known = [(s.image_path.name, region_text(s), str(s.label)) for s in dataset.samples]
+    known = [
+        (Path(csv_text(str(s.image_path))).name, region_text(s), str(s.label))
+        for s in dataset.samples
+    ]
     if [(Path(row["path"]).name, row.get("region", ""), row["label"]) for row in rows] != known:
         raise DatasetError(
             f"{path} is of other pictures than {dataset.root} holds; run the study again."

@@ -14,7 +14,7 @@ from faprompt.data import Dataset
 from faprompt.evaluation.drawing import printable
 from faprompt.evaluation.gallery import GALLERY_FOLDER
 from faprompt.evaluation.progress import picture_key, region_text
-from faprompt.files import write_atomically
+from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import encode_jpeg
 from faprompt.study.choice import Chosen
 from faprompt.study.config import GalleryOptions, StudyConfig
@@ -100,6 +100,8 @@ def _csv(gallery: Gallery) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, str):
+        return csv_text(value)
     return "" if value is None else str(value)
 
 

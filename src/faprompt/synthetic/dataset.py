@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faprompt.errors import DatasetError
+from faprompt.files import LOCK_NAME, write_atomically
 from faprompt.synthetic.draw import LEAST_SIZE, Plan, draw_plans
 from faprompt.synthetic.kinds import KindSet, ObjectKind, defects_of, objects_of
 
@@ -100,7 +100,7 @@ def _shares(things: tuple[ObjectKind, ...], count: int) -> list[tuple[ObjectKind
 def _claim(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise DatasetError(f"{root} is a file; name a folder to write the set into.")
-    if root.is_dir() and any(root.iterdir()):
+    if root.is_dir() and any(path.name != LOCK_NAME for path in root.iterdir()):
         raise DatasetError(f"{root} is not empty; name a new or an empty folder for the set.")
     root.mkdir(parents=True, exist_ok=True)
 
@@ -148,6 +148,4 @@ def _encode(pixels: np.ndarray, ending: str) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    write_atomically(path, data)
