@@ -44,7 +44,7 @@ def main() -> int:
         rows = list(compare())
         for row in rows:
             verdict = "ok" if row.distance <= row.limit else "TOO FAR"
-            faults += row.distance > row.limit
+            faults += not row.distance <= row.limit  # NaN is a fault, too
             print(f"{name:<20} {row.stage:<44} {row.distance:.1e} of {row.limit:.1e}  {verdict}")
         nearest = max(rows, key=lambda row: row.distance / row.limit if row.limit else row.distance)
         largest.append(f"{name:<20} {nearest.distance:.1e} of {nearest.limit:.1e}, {nearest.stage}")

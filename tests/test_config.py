@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from faprompt.config import from_mapping, parse_assignments, to_mapping
+from faprompt.config import from_mapping, parse_assignments, parse_json, to_mapping
 from faprompt.errors import ConfigError
 
 
@@ -81,6 +81,9 @@ def test_values_become_what_the_field_wants(name, given, wanted):
         ("mode", "boil", "mode: 'boil' is none of bake, grill"),
         ("times", "1,x", "times: .*x"),
         ("times", 5, "times: .*int"),
+        ("times", {"a": 1}, "times: should be a list, got .*dict"),
+        ("shelves", 2**63, "shelves: 9223372036854775808 does not fit into 64 bits"),
+        ("heat", 10**400, "heat: .*too large"),
         ("label", 7, "label: 7 is not text"),
         ("timer", "soon", "timer: .*soon"),
         ("lamp", "dim", "lamp: 'dim' is neither true nor false and 'dim' is none of auto"),
@@ -108,6 +111,32 @@ def test_missing_options_keep_their_defaults():
 def test_plain_data_survives_json():
     oven = build(times="1,2", lamp="no", timer=4)
     assert build(**json.loads(json.dumps(to_mapping(oven)))) == oven
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": [1, {"b": NaN}]}', r"a\.1\.b is nan, wanted a finite number"),
+        ('{"a": -1e999}', "a is -inf, wanted a finite number"),
+        ('{"a": 9223372036854775808}', "a is a number of more than 64 bits"),
+        ('{"a": 1, "a": 2}', "the key 'a' occurs more than once"),
+        ('{"a": "\\udc00"}', "a holds half a surrogate pair"),
+        ('{"\\udc00": 1}', "the content has a key with half a surrogate pair"),
+        ("[" * 33 + "]" * 33, "nested deeper than 32 levels"),
+        ("[" * 100000, "nested deeper than 32 levels"),
+        ("NaN", "the content is nan"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_json_that_is_refused_names_the_field(text, told):
+    with pytest.raises(ValueError, match=told):
+        parse_json(text)
+
+
+def test_json_that_is_plain_is_kept():
+    held = {"a": [1, -2.5, None, True, "\u00e9", {"b": {}}], "c": 2**63 - 1}
+    assert parse_json(json.dumps(held)) == held
+    assert parse_json("[" * 32 + "]" * 32) != []
 
 
 def test_assignments_split_at_the_first_equals_sign():

@@ -270,7 +270,7 @@ class TestRefusals:
         ):
             assert told in str(caught.value)
 
-    @pytest.mark.parametrize("number", [2, "1", None])
+    @pytest.mark.parametrize("number", [2, "1", None, True, [1]])
     def test_unknown_formats(self, folder, number):
         change(folder, format=number)
         refused(folder, "has format .*, this version reads 1")
@@ -314,6 +314,113 @@ class TestRefusals:
     def test_broken_weights(self, folder, content):
         (folder / "model.safetensors").write_bytes(content)
         refused(folder, "model.safetensors is no safetensors file")
+
+    @pytest.mark.parametrize(
+        ("value", "told"),
+        [
+            (
+                lambda t: t.fill_(float("nan")),
+                "prior.linear1.bias holds values that are not finite",
+            ),
+            (lambda t: t.int(), "prior.linear1.bias is stored as int32, wanted float32"),
+            (lambda t: t.bool(), "prior.linear1.bias is stored as bool, wanted float32"),
+            (lambda t: t.cfloat(), "prior.linear1.bias is stored as complex64, wanted float32"),
+        ],
+    )
+    def test_values_and_types_of_tensors(self, folder, value, told):
+        state = load_file(folder / "model.safetensors")
+        state["prior.linear1.bias"] = value(state["prior.linear1.bias"])
+        save_file(state, folder / "model.safetensors")
+        refused(folder, f"model.safetensors does not fit its config: {told}")
+
+    def test_tensors_in_half_precision_are_floating_point_too(self, folder):
+        state = {k: v.half() for k, v in load_file(folder / "model.safetensors").items()}
+        save_file(state, folder / "model.safetensors")
+        loaded = load_detector(folder).method.state_dict()
+        assert all(torch.equal(loaded[key], state[key].float()) for key in state)
+
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            ('"threshold": NaN', "threshold is nan, wanted a finite number"),
+            ('"threshold": -Infinity', "threshold is -inf, wanted a finite number"),
+            ('"threshold": 1e999', "threshold is inf, wanted a finite number"),
+            ('"threshold": 1.5', r"threshold should lie in 0\.\.1, got 1\.5"),
+            ('"threshold": -0.1', r"threshold should lie in 0\.\.1, got -0\.1"),
+            ('"threshold": true', "threshold should be float or int or NoneType, got True"),
+            ('"threshold": 9' + "0" * 30, "threshold is a number of more than 64 bits"),
+            ('"threshold": 9' + "0" * 9999, "cannot be read"),
+            ('"threshold": 0.4, "threshold": 0.5', "key 'threshold' occurs more than once"),
+            ('"threshold": ' + "[" * 40 + "]" * 40, "nested deeper than 32 levels"),
+            ('"threshold": ' + "[" * 99999 + "]" * 99999, "nested deeper than 32 levels"),
+            ('"name": "\\ud800", "threshold": 0.4', "name holds half a surrogate pair"),
+            ('"treshold": 1, "threshold": 0.4', "'treshold' is unknown"),
+        ],
+    )
+    def test_what_json_lets_through_and_a_config_does_not(self, folder, written, told):
+        path = folder / "config.json"
+        text = path.read_text()
+        if '"name"' in written:
+            text = text.replace('"name": "small-faprompt",', "")
+        path.write_text(text.replace('"threshold": 0.4', written))
+        refused(folder, told)
+
+    @pytest.mark.parametrize(
+        "content", [b"\xff\xfe{}", b"\x00", b"", b'{"a": "\xff"}', b'"text"', b"null", b"7"]
+    )
+    def test_bytes_that_are_no_config(self, folder, content):
+        (folder / "config.json").write_bytes(content)
+        refused(folder, "config.json")
+
+    def test_a_byte_order_mark_is_no_fault(self, folder):
+        path = folder / "config.json"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert load_detector(folder).threshold == 0.4
+
+    @pytest.mark.parametrize(
+        ("option", "value", "told"),
+        [
+            ("prompts", "3", 'options.prompts should be 3, got "3"'),
+            ("prompts", True, "prompts: True is not a whole number"),
+            ("prompts", 2**70, "a number of more than 64 bits"),
+            ("prompts", 10**7, "faprompt cannot be built with its options"),
+            ("prompts", 10**12, "faprompt cannot be built with its options"),
+            ("patches", 10**9, "config.json: "),
+            ("prompts", -1, "prompts should be at least 1"),
+            ("refine", 1, "options.refine should be true, got 1"),
+            ("class_word", ["a"], r"class_word: \['a'\] is not text"),
+        ],
+    )
+    def test_options_of_another_type_or_size(self, folder, option, value, told):
+        change(folder, options={**read_config(folder)["options"], option: value})
+        refused(folder, told)
+
+    @pytest.mark.parametrize(
+        ("part", "told"),
+        [
+            ({"fingerprint": "abc"}, "fingerprint should be 64 hex digits, got 'abc'"),
+            ({"colour": 1}, "backbone's 'colour' is unknown"),
+            ({"source": "x" * 300}, "wants the backbone"),
+            ({"source": "a\x00b"}, "wants the backbone"),
+        ],
+    )
+    def test_backbones_that_cannot_be(self, folder, part, told):
+        change(folder, backbone={**read_config(folder)["backbone"], **part})
+        refused(folder, told)
+
+    @pytest.mark.parametrize("model", ["x" * 300, "a\x00b", "a/" + "b" * 300, "\ud800"])
+    def test_names_that_no_folder_can_have(self, model, monkeypatch):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(ModelError):
+            find_model(model)
+
+    def test_a_model_that_is_not_finite_is_not_written(self, tmp_path):
+        detector = small.detector()
+        with torch.no_grad():
+            next(detector.method.parameters())[0] = float("inf")
+        with pytest.raises(ModelError, match=r"is not finite: prompts\.\S+ hold NaN.*Nothing was"):
+            detector.save_pretrained(tmp_path / "m")
+        assert not (tmp_path / "m").exists()
 
     @pytest.mark.parametrize("writer", ["pickle", "torch"])
     def test_a_pickle_in_place_of_the_weights_is_never_run(self, folder, tmp_path, writer):

@@ -39,6 +39,7 @@ def import_reference(
         ConfigError: another method, no backbone, or options that contradict the checkpoint's
             shapes.
     """
+    from faprompt.clip.archive import value_faults
     from faprompt.clip.weights import load_backbone
     from faprompt.detector import Detector
     from faprompt.methods.reference import REFERENCES
@@ -60,6 +61,9 @@ def import_reference(
     built = build_method(method, frozen, chosen, preset=form.preset)
     _check_depth(reference.state, built)
     _check_width(reference.state, built, frozen.name)
+    faults = value_faults(built.state_dict(), reference.state)
+    if faults:
+        raise ModelError(f"{checkpoint}: {'; '.join(faults)}.")
     built.load_state_dict(reference.state)
     description = {
         "backbone": {"source": source},
@@ -73,24 +77,29 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
     """The state dict under a key of a reference checkpoint; nothing in the file is executed.
 
     Raises:
-        ModelError: missing, unreadable, or without the key.
+        ModelError: missing, unreadable, or without the key; the message says what the file is.
     """
-    import torch
+    from faprompt.clip.archive import load_plain, refuse_expanded
+    from faprompt.clip.file_kind import describe_file
 
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except Exception as error:  # torch's own words advise to load it unsafely
+        what = describe_file(path) or "it is broken, or holds more than tensors"
         raise ModelError(
-            f"{path} could not be read as plain tensors: it is broken, or holds more than "
-            "tensors. Nothing in it was run."
+            f"{path} could not be read as plain tensors: {what}. Nothing in it was run."
         ) from error
     state = content.get(key) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ModelError(
             f'{path} has no "{key}"; wanted a checkpoint of train.py.{_other_project(content)}'
         )
+    named = {name: value for name, value in state.items() if hasattr(value, "untyped_storage")}
+    if not all(isinstance(name, str) for name in state):
+        raise ModelError(f'{path}: its "{key}" should name every tensor.')
+    refuse_expanded(named, path)
     return state
 
 

@@ -78,3 +78,17 @@ def test_no_normal_pictures_to_learn_from(faprompt, tmp_path):
     told = faprompt("train", tmp_path / "set", *ON_TINY, "--out", tmp_path / "model")
     assert told.code != 0 and "put them into <class>/train/good" in told.err
     assert not (tmp_path / "model").exists()
+
+
+def test_good_pictures_alone_are_enough_to_learn_and_nothing_to_measure(faprompt, tmp_path):
+    for number in range(2):
+        folders.picture(tmp_path / "parts" / "mug" / "train" / "good" / f"{number}.png")
+    folders.picture(tmp_path / "parts" / "nut" / "train" / "good" / "0.png")
+    told = faprompt("train", tmp_path / "parts", *ON_TINY, "--out", tmp_path / "model")
+    assert told.code == 0, told.err
+    assert "nut: 1 normal picture only" in told.err and "mug: 1 normal" not in told.err
+    told = faprompt(
+        "evaluate", tmp_path / "parts", "--model", tmp_path / "model", "--out", tmp_path / "e",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert told.code == 1 and "has train/ and no test/" in told.err

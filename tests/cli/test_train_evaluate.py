@@ -66,6 +66,29 @@ def test_training_writes_a_model_that_can_be_measured_and_used(faprompt, shelf, 
     assert json.loads(told.out)["score"] == pytest.approx(scores[str(picture)], abs=1e-5)
 
 
+@pytest.mark.parametrize("more", [[], ["--set", "batch_size=12"]])
+def test_a_training_that_diverges_says_so_and_writes_nothing(faprompt, shelf, more, tmp_path):
+    """In the second step; or after the only one, whose loss is still finite."""
+    options = [*SMALL[: -2 if more else None], *more, "--set", "learning_rate=1e12"]
+    told = faprompt("train", shelf, *options, "--out", tmp_path / "model")
+    assert told.code == 1 and "is not finite: " in told.err
+    assert "A lower learning_rate often helps" in told.err and "Traceback" not in told.err
+    written = {path.name for path in (tmp_path / "model").iterdir()}
+    assert not written & {"config.json", "model.safetensors", "checkpoint.safetensors"}
+    told = faprompt("train", shelf, *options, "--out", tmp_path / "model", "--resume")
+    assert told.code == 1 and "is not finite: " in told.err
+
+
+def test_pictures_of_one_kind_are_said_on_the_terminal_and_in_the_model(faprompt, tmp_path):
+    folders.mvtec_class(tmp_path / "set" / "mug", normal={"good": folders.names(3)}, defects={})
+    told = faprompt("train", tmp_path / "set", *SMALL, "--out", tmp_path / "model")
+    assert told.code == 0
+    line = "All 3 pictures are normal: what an anomalous picture looks like cannot be learned"
+    assert line in told.err
+    assert line in read_config(tmp_path / "model")["training"]["warnings"]
+    assert line in (tmp_path / "model" / "README.md").read_text()
+
+
 def test_a_finished_training_is_the_same_again(faprompt, shelf, model, tmp_path):
     told = faprompt("train", shelf, *SMALL, "--set", "prompts=2", "--out", tmp_path / "again")
     assert told.code == 0

@@ -274,3 +274,50 @@ def test_an_empty_test_part_is_refused(tmp_path):
         DatasetError, match="test split is empty.*bottle/test/good holds no pictures"
     ):
         read_dataset(tmp_path, dataset="mvtec")
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """Good pictures of two classes and nothing else."""
+    for name, kind in (("mug", "good"), ("nut", "OK")):
+        for number in range(3):
+            folders.picture(tmp_path / "shelf" / name / "train" / kind / f"{number}.png")
+    return tmp_path / "shelf"
+
+
+def test_a_tree_of_train_alone_has_a_train_split(shelf):
+    found = read_dataset(shelf, split="train")
+    assert (found.name, found.normal, found.anomalous) == ("mvtec_style", 6, 0)
+    assert found.class_names() == ("mug", "nut") and found.warnings == ()
+    assert found.reason == "MVTec tree (train/ inside) of mug, nut"
+    one = read_dataset(shelf / "mug", split="train")
+    assert one.class_names() == ("mug",) and len(one) == 3
+    assert read_dataset(shelf, "mvtec_style", split="train").samples == found.samples
+
+
+def test_a_published_set_is_recognised_by_train_alone(shelf):
+    (shelf / "mug").rename(shelf / "bottle")
+    shutil.rmtree(shelf / "nut")
+    assert read_dataset(shelf, split="train").name == "mvtec"
+
+
+@pytest.mark.parametrize("inside", ["", "mug"])
+def test_nothing_to_measure_is_said(shelf, inside):
+    with pytest.raises(DatasetError, match=r"has train/ and no test/.*<class>/test/<defect>"):
+        read_dataset(shelf / inside)
+
+
+def test_classes_that_lack_the_split_are_named(shelf, tree):
+    for name in ("mug", "nut"):
+        (shelf / name).rename(tree / name)
+    assert "no test pictures in mug, nut" in read_dataset(tree, "mvtec_style").warnings
+    train = read_dataset(tree, "mvtec_style", split="train")
+    assert {"mug", "nut"} <= set(train.class_names())
+    assert not any("pictures in mug" in line for line in train.warnings)
+
+
+def test_train_without_a_folder_of_normal_pictures_is_no_tree(tmp_path):
+    """A YOLO export, for one."""
+    folders.picture(tmp_path / "train" / "images" / "0.png")
+    with pytest.raises(DatasetError, match="no dataset we know"):
+        read_dataset(tmp_path, split="train")

@@ -75,7 +75,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as weights: {what}"
         ) from error
-    _refuse_expanded(state, path)
+    refuse_expanded(state, path)
     return state
 
 
@@ -153,7 +153,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             _collect(_Layout(archive, root).load(), "", state)
         if not state:
             raise ValueError("it holds no tensors")
-        _refuse_expanded(state, path)
+        refuse_expanded(state, path)
     except ModelError:
         raise
     except Exception as error:  # a hostile or broken file may raise anything
@@ -251,8 +251,12 @@ def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def _refuse_expanded(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors that are no plain arrays, or that repeat a few values into a huge array."""
+def refuse_expanded(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are no plain arrays, or that repeat a few values into a huge array.
+
+    Raises:
+        ModelError: names the tensors.
+    """
     odd = [
         str(key)
         for key, tensor in state.items()

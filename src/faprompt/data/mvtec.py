@@ -42,17 +42,18 @@ class MvtecTreeReader:
 
     def recognise(self, root: Path) -> str | None:
         """The class folders found, when all of them are this dataset's."""
-        folders = class_folders(root)
+        split = "test" if class_folders(root) else "train"
+        folders = class_folders(root, split=split)
         names = [folder_name(folder) for folder in folders]
         if not folders or foreign_tree(root) or (self.classes and not self.classes >= set(names)):
             return None
         wanted = self.normal_folder
-        if wanted and not any(is_folder(folder / "test" / wanted) for folder in folders):
+        if wanted and not any(is_folder(folder / split / wanted) for folder in folders):
             return None
-        return f"MVTec tree (test/ inside) of {examples(names)}"
+        return f"MVTec tree ({split}/ inside) of {examples(names)}"
 
     def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """All pictures of `test` (or of `train`, which is normal only and rarely wanted)."""
+        """All pictures of `test`, or of `train`; a class without the other split is read too."""
         if split not in ("test", "train"):
             raise DatasetError(f"{self.name} has the splits 'test' and 'train', not {split!r}.")
         return read_tree(root, name=self.name, split=split, expected=self.layout)
@@ -62,32 +63,48 @@ def read_tree(root: Path, *, name: str, split: str, expected: str = TREE) -> Dat
     """Read every class of an MVTec tree.
 
     Raises:
-        DatasetError: `root` is no such tree, or a later MVTec dataset with another tree.
+        DatasetError: `root` is no such tree, or a later MVTec dataset with another tree; or no
+            class has the split.
     """
     foreign = foreign_tree(root)
     if foreign:
         raise DatasetError(f"{root} is not {name}: {foreign}.")
-    folders = class_folders(root)
+    folders = class_folders(root, split=split) or class_folders(root)
+    if not folders and class_folders(root, split="train"):
+        raise DatasetError(
+            f"{root} has train/ and no test/: there is nothing to measure. Put normal pictures "
+            "into <class>/test/good and anomalous ones into <class>/test/<defect>."
+        )
     if not folders:
         found = examples(path.name for path in list_folders(root)) or "no folders"
         raise DatasetError(f"{root} is not {name}: expected {expected}; found {found}.")
     notes = Notes()
-    _note_incomplete(root, folders, notes)
+    _note_incomplete(root, folders, notes, split=split)
     samples = [
         sample
         for folder in folders
         for sample in _read_class(folder, root, name=name, split=split, notes=notes)
     ]
     names = examples(folder_name(folder) for folder in folders)
-    reason = f"MVTec tree (test/ inside) of {names}"
+    reason = f"MVTec tree ({split}/ inside) of {names}"
     return build_dataset(name, root, samples, notes, split=split, reason=reason)
 
 
-def class_folders(root: Path) -> list[Path]:
-    """Folders with a `test/` inside: `root` itself, or else its subfolders."""
-    if is_folder(root / "test"):
-        return [root] if list_folders(root / "test") else []
-    return [folder for folder in list_folders(root) if list_folders(folder / "test")]
+def class_folders(root: Path, *, split: str = "test") -> list[Path]:
+    """Folders with that split inside: `root` itself, or else its subfolders.
+
+    A `train/` counts if a folder of normal pictures lies in it; a `test/` if any folder does.
+    """
+    own = is_folder(root / "test") or _has_split(root, "train")
+    folders = [root] if own else list_folders(root)
+    return [folder for folder in folders if _has_split(folder, split)]
+
+
+def _has_split(folder: Path, split: str) -> bool:
+    kinds = list_folders(folder / split)
+    if split == "test":
+        return bool(kinds)
+    return any(is_normal_name(kind.name) and holds_images(kind) for kind in kinds)
 
 
 def foreign_tree(root: Path) -> str | None:
@@ -108,13 +125,15 @@ def foreign_tree(root: Path) -> str | None:
     return None
 
 
-def _note_incomplete(root: Path, folders: list[Path], notes: Notes) -> None:
+def _note_incomplete(root: Path, folders: list[Path], notes: Notes, *, split: str) -> None:
+    """Name the classes that have only the other split."""
     if folders == [root]:
         return
-    bare = [path.name for path in list_folders(root) if is_folder(path / "train")]
-    bare = [name for name in bare if root / name not in folders]
-    if bare:
-        notes.warnings.append(f"no test pictures in {examples(bare)}")
+    other = "train" if split == "test" else "test"
+    bare = [path for path in list_folders(root) if is_folder(path / other)]
+    names = [path.name for path in bare if path not in folders]
+    if names:
+        notes.warnings.append(f"no {split} pictures in {examples(names)}")
 
 
 def _read_class(folder: Path, root: Path, *, name: str, split: str, notes: Notes) -> list[Sample]:

@@ -126,11 +126,11 @@ def at_least_one(config: MethodConfig, *names: str) -> list[str]:
 
 
 def above_zero(config: MethodConfig, *names: str) -> list[str]:
-    """A fault for each of these fields that is not above 0."""
+    """A fault for each of these fields that is not above 0, or not finite."""
     return [
-        f"{name} should be above 0, got {getattr(config, name)}"
+        f"{name} should be above 0 and finite, got {getattr(config, name)}"
         for name in names
-        if not getattr(config, name) > 0
+        if not 0 < getattr(config, name) < float("inf")
     ]
 
 

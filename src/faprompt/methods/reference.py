@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from faprompt.clip.archive import FLOATS
 from faprompt.errors import ModelError
 
 _DEAD = re.compile(r"^(compound_prompt_projections\.|token_(prefix|suffix)|tokenized_prompts)")
@@ -134,6 +135,10 @@ def _split(reference: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[st
     odd = sorted(key for key, value in live.items() if not isinstance(value, Tensor))
     if odd:
         raise ModelError(f"The checkpoint's {', '.join(odd)} should be tensors.")
+    whole = sorted(key for key, value in live.items() if value.dtype not in FLOATS)
+    if whole:
+        told = ", ".join(f"{key} ({str(live[key].dtype).removeprefix('torch.')})" for key in whole)
+        raise ModelError(f"The checkpoint's tensors should be floating-point numbers: {told}.")
     return {key: value.float() for key, value in live.items()}, dead
 
 

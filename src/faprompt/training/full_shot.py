@@ -87,6 +87,8 @@ def train_classes(
     parts, reports = [], []
     for number, name in enumerate(normal.class_names()):
         samples = [sample for sample in normal.samples if sample.class_name == name]
+        if len(samples) == 1:
+            notify(f"{name}: 1 normal picture only; how normal ones differ cannot be learned.")
         part = _part(method, backbone, name, seed=config.seed).to(config.device)
         if method.remembers:
             report = _remember(part, backbone, name, samples, transform, config, progress, notify)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from faprompt.data.masks import cut_region
 from faprompt.errors import ImageReadError
+from faprompt.files import file_digest
 from faprompt.imaging.read import PictureHandling, read_image, read_resized
 from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
@@ -20,7 +20,6 @@ from faprompt.records import Sample
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CHUNK = 1 << 20
 _WAITING_PER_READER = 2
 
 
@@ -93,14 +92,9 @@ def read_ahead(
 
 
 def _fingerprint(sample: Sample) -> str:
-    digest = hashlib.sha256()
-    size = 0
     try:
-        with sample.image_path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
+        size, digest = sample.image_path.stat().st_size, file_digest(sample.image_path)
     except OSError as error:
         raise ImageReadError(f"{sample.image_path} cannot be opened: {error}.") from error
     place = "" if sample.region is None else ":" + ",".join(map(str, sample.region))
-    return f"{size}:{digest.hexdigest()}{place}"
+    return f"{size}:{digest}{place}"

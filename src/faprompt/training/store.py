@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from faprompt.config import read_json
 from faprompt.errors import FapromptError
 from faprompt.files import write_atomically
 
@@ -176,7 +177,7 @@ def open_store(folder: Path, key: str, shape: StoreShape, about: dict[str, Any])
 
 def _refuse_foreign(folder: Path, key: str) -> None:
     try:
-        index = json.loads((folder / _INDEX).read_text("utf-8"))
+        index = read_json(folder / _INDEX)
         found = index.get("key") if isinstance(index, dict) else None
     except (OSError, ValueError):
         found = None
