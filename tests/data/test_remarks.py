@@ -140,7 +140,7 @@ def test_facts_are_read_from_the_files(tmp_path):
         Sample(place / "gone.png", 1, "mug"),
         Sample(place / "2.png", 1, "mug", mask_paths=(place / "no.png",), has_pixel_label=True),
     ]
-    found = read_facts(samples)
+    found = read_facts(samples, policy="reference")
     assert [one.marked for one in found] == [pytest.approx(15 / (9 * 14)), None, 0.0, None, None]
     assert found[0].digest == found[2].digest != found[1].digest == found[4].digest
     assert "gone.png" in found[3].error and found[3].digest == ""

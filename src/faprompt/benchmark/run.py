@@ -231,8 +231,6 @@ class BenchmarkRun:
                 detector, dataset, self.plan.config.evaluation, progress=advance,
                 resume=folder / PROGRESS_NAME, note=self.notify,
             )  # fmt: skip
-        for remark in result.remarks:
-            self._say_once(f"{cell.source.entry.title}: {remark}")
         write_evaluation(result, folder)
         counts = compare_counts(dataset.name, dataset.counts(), left_out=dataset.left_out_classes)
         return _describe_cell(cell) | {
@@ -269,11 +267,8 @@ class BenchmarkRun:
 
     def _tell(self, cell: Cell, note: str) -> None:
         """A note on a column's preset, once."""
-        if note:
-            self._say_once(f"{cell.column.title}: {note}")
-
-    def _say_once(self, line: str) -> None:
-        if line not in self.told:
+        line = f"{cell.column.title}: {note}"
+        if note and line not in self.told:
             self.told.add(line)
             self.notify(line)
 

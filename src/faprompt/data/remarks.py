@@ -52,9 +52,7 @@ def dataset_remarks(dataset: Dataset, facts: Sequence[PictureFacts]) -> tuple[st
     )
 
 
-def read_facts(
-    samples: Iterable[Sample], *, policy: MaskPolicy = "reference"
-) -> list[PictureFacts]:
+def read_facts(samples: Iterable[Sample], *, policy: MaskPolicy) -> list[PictureFacts]:
     """Read the facts of samples for a caller who has not opened the files yet.
 
     Picture files are hashed, not decoded; masks are decoded. A mask that cannot be read counts

@@ -33,6 +33,7 @@ from faprompt.records import Sample
 PROGRESS_NAME = "progress.safetensors"
 _HEADER = "faprompt_evaluation"
 _FORMAT = "2"
+_DIGEST_BYTES = 32  # of a SHA-256
 _SHARE = 20  # writing takes at most this part of the time
 
 
@@ -153,7 +154,8 @@ def _save(
     arrays["scores"] = np.array([_or_nan(image.score) for image in images])
     arrays["overlaps"] = np.array([_or_nan(image.overlap) for image in images])
     arrays["marked"] = np.array([_or_nan(image.marked) for image in images])
-    arrays["digests"] = np.array([_to_bytes(image.digests) for image in images], dtype=np.uint8)
+    digests = b"".join(_to_bytes(text) for image in images for text in image.digests)
+    arrays["digests"] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, 2, _DIGEST_BYTES)
     errors = {str(i): image.error for i, image in enumerate(images) if image.error}
     header = json.dumps({"identity": identity, "groups": told, "errors": errors})
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -188,8 +190,8 @@ def _images(
     ]  # fmt: skip
 
 
-def _to_bytes(digests: tuple[str, str]) -> list[list[int]]:
-    return [list(bytes.fromhex(text or "00" * 32)) for text in digests]
+def _to_bytes(digest: str) -> bytes:
+    return bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
 
 
 def _to_text(row: np.ndarray) -> tuple[str, str]:
