@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from faprompt.benchmark import parse_benchmark, read_benchmark
+from faprompt.benchmark.config import restrict_classes
 from faprompt.benchmark.protocol import (
     find_published,
     group_members,
@@ -102,6 +103,19 @@ def test_defaults_are_the_papers():
         ({"datasets": ["visa", "visa"]}, "datasets should differ"),
         ({"backbones": []}, "backbones should name at least one"),
         ({"seeds": [1, 1]}, "seeds should differ, got 1, 1"),
+        ({"precision": "fp64"}, "precision: 'fp64' is none of auto, fp32, bf16, fp16"),
+        (
+            {"methods": [{"name": "faprompt", "published": False, "published_as": "cap"}]},
+            "published_as and setting name a number of the paper, and published is false",
+        ),
+        (
+            {"methods": [{"name": "faprompt", "published": False, "setting": "deep_length=2"}]},
+            "published_as and setting name a number of the paper, and published is false",
+        ),
+        ({"datasets": [{"id": "btad", "classes": ["01", "01"]}]}, "classes should be names that"),
+        ({"datasets": [{"id": "btad", "classes": [""]}]}, "classes should be names that differ"),
+        ({"datasets": [{"id": "btad", "classes": [1]}]}, "classes: 1 is not text"),
+        ({"datasets": [{"id": "btad", "class": ["01"]}]}, "unknown option 'class'"),
         ({"published": [3]}, r"published should be tables 4 to 16 of the paper, got \[3\]"),
         ({"data": {"folders": {"shelf": "x"}}}, "folders of unknown datasets: shelf"),
         ({"data": {"folders": "x"}}, "folders should be a table"),
@@ -121,6 +135,31 @@ def test_defaults_are_the_papers():
 def test_refusals(changes, told):
     with pytest.raises(ConfigError, match=told):
         parse_benchmark(toys.config(**changes))
+
+
+def test_classes_are_part_of_a_datasets_name():
+    sets = [{"id": "btad", "classes": ["01"]}, {"id": "btad", "classes": ["01", "02"]}, "btad",
+            {"folder": "x", "label": "Parts", "classes": ["nut"]}]  # fmt: skip
+    config = parse_benchmark(toys.config(datasets=sets))
+    found = [(entry.key, entry.title, entry.group_name) for entry in config.datasets]
+    assert found == [
+        ("btad (01)", "BTAD (01)", "industrial"), ("btad (01, 02)", "BTAD (01, 02)", "industrial"),
+        ("btad", "BTAD", "industrial"), ("Parts (nut)", "Parts (nut)", ""),
+    ]  # fmt: skip
+
+
+def test_classes_of_a_caller_take_the_place_of_the_files():
+    config = parse_benchmark(toys.config(datasets=["visa", {"id": "btad", "classes": ["02"]}]))
+    assert restrict_classes(config, ()) == config
+    found = restrict_classes(config, ["01"])
+    assert [entry.key for entry in found.datasets] == ["visa (01)", "btad (01)"]
+    with pytest.raises(ConfigError, match="Toys: classes should be names that differ"):
+        restrict_classes(config, ["01", "01"])
+
+
+def test_precision_is_stated_or_chosen_by_the_device():
+    assert parse_benchmark(toys.config()).precision == "auto"
+    assert parse_benchmark(toys.config(precision="bf16")).precision == "bf16"
 
 
 def test_what_is_given_goes_before_every_recipe():

@@ -50,6 +50,35 @@ def test_prompts_may_come_from_any_set(tmp_path):
         assert missing in "; ".join(plan.cells[0].missing)
 
 
+def test_classes_are_tested_alone_but_trained_on_whole_sets(tmp_path):
+    toys.shelf(tmp_path / "shelf")
+    sets = [toys.entry("shelf"), {**toys.entry("shelf"), "classes": ["nut"]}]
+    plan = toys.plan(tmp_path, datasets=sets)
+    assert names(plan) == [
+        "clip__test-tiny__shelf", "clip__test-tiny__shelf-nut",
+        "faprompt__test-tiny__shelf", "faprompt__test-tiny__shelf-nut",
+    ]  # fmt: skip
+    assert [source.read().class_names() for source in plan.sources] == [("mug", "nut"), ("nut",)]
+    trained = {cell.trained_on.key for cell in plan.cells if cell.trained_on}
+    assert trained == {"shelf"}
+    alone = toys.plan(tmp_path, datasets=[sets[1]])
+    assert alone.cells[-1].trained_on.read().class_names() == ("mug", "nut")
+
+
+@pytest.mark.parametrize("classes", [["knob"], ["nut", "knob"], ["Nut"]])
+def test_an_unknown_class_is_an_error_that_lists_the_known(tmp_path, classes):
+    toys.shelf(tmp_path / "shelf")
+    with pytest.raises(ConfigError, match=r"shelf has no class '(knob|Nut)'.*: mug, nut"):
+        toys.plan(tmp_path, datasets=[{**toys.entry("shelf"), "classes": classes}])
+
+
+def test_classes_of_a_folder_that_is_absent_or_unreadable_are_not_checked(tmp_path):
+    (tmp_path / "shelf").mkdir()
+    sets = [{**toys.entry(name), "classes": ["nut"]} for name in ("shelf", "drawer")]
+    plan = toys.plan(tmp_path, datasets=sets, methods=["clip"])
+    assert [bool(cell.missing) for cell in plan.cells] == [False, True]
+
+
 def test_where_datasets_lie(tmp_path):
     (tmp_path / "sets" / "visa").mkdir(parents=True)
     (tmp_path / "sets" / "MVTEC").mkdir()

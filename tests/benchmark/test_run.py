@@ -106,6 +106,31 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(shelves, tmp_path, cou
     assert [r.metrics for r in pieces] == [r.metrics for r in whole]
 
 
+def test_some_classes_are_cells_of_their_own(shelves, tmp_path):
+    sets = [toys.entry("shelf"), {**toys.entry("shelf"), "classes": ["nut"]}]
+    whole, nut = run(toys.plan(shelves, methods=[toys.CLIP], datasets=sets), tmp_path)
+    assert list(whole.metrics["classes"]) == ["mug", "nut"]
+    assert list(nut.metrics["classes"]) == ["nut"]
+    assert nut.metrics["classes"]["nut"] == whole.metrics["classes"]["nut"]
+    assert whole.record["fingerprint"] != nut.record["fingerprint"]
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    assert "| shelf (nut) |" in files(tmp_path)["table.md"]
+
+
+def test_precision_is_the_files_unless_the_caller_says_otherwise(shelves, tmp_path):
+    one = {"methods": [toys.CLIP], "datasets": [toys.entry("shelf")]}
+    for stated, asked, wanted in (
+        ({}, {}, "fp32"), ({"precision": "bf16"}, {}, "bf16"),
+        ({"precision": "bf16"}, {"precision": "fp32"}, "fp32"),
+        ({"precision": "bf16"}, {"precision": "auto"}, "fp32"),
+    ):  # fmt: skip
+        (result,) = run(toys.plan(shelves, **one, **stated), tmp_path, **asked)
+        assert result.metrics["precision"] == wanted
+        under = f"Precision of the image tower: {wanted}. Presets: paper with image_size=56 (clip)."
+        assert under in files(tmp_path)["table.md"].splitlines()
+        assert result.metrics["preset"] == "paper"
+
+
 def test_a_hybrid_is_told_once_a_column_and_beneath_the_table(shelves, tmp_path):
     options = {"image_size": 56, "windows": [2]}
     methods = [{"name": "winclip", "preset": p, "options": options} for p in ("code", "common")]

@@ -52,6 +52,48 @@ def test_markdown_pairs_marks_and_differences(plan, results, tmp_path):
     assert "/tmp" not in text
 
 
+def test_precision_and_presets_stand_under_every_table_of_every_file(tmp_path):
+    methods = [
+        "clip", {"name": "faprompt", "label": "released", "preset": "official"},
+        {"name": "faprompt", "label": "described", "published": False},
+        {"name": "faprompt", "label": "K_1", "preset": "official", "options": {"prompts": 1}},
+        {"name": "faprompt", "label": "bundled", "model": "tiny"},
+    ]  # fmt: skip
+    plan = toys.plan(
+        methods=methods, datasets=["visa"], published=[4], precision="fp32",
+        table={"metrics": [["image_auroc"], ["image_ap"]]},
+    )  # fmt: skip
+    under = (
+        "Precision of the image tower: fp32. Presets: paper (clip, described); official "
+        "(released); official with prompts=1 (K_1); not recorded (bundled)."
+    )
+    write_tables(plan, [], tmp_path)
+    assert (tmp_path / "table.md").read_text().splitlines().count(under) == 2
+    assert (tmp_path / "table.html").read_text().count(f"<p class=under>{under}</p>") == 2
+    latex = under.replace("_", r"\_")
+    assert (tmp_path / "table.tex").read_text().count(f"{{\\footnotesize {latex}}}") == 2
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert {(r["column"], r["preset"], r["options"], r["precision"]) for r in rows} == {
+        ("clip", "paper", "", "fp32"), ("released", "official", "", "fp32"),
+        ("described", "paper", "", "fp32"), ("K_1", "official", "prompts=1", "fp32"),
+        ("bundled", "", "", "fp32"),
+    }  # fmt: skip
+    assert {r["column"] for r in rows if r["published"]} == {"released", "K_1", "bundled"}
+
+
+def test_what_ran_goes_before_what_the_file_says(tmp_path):
+    plan = toys.plan(
+        methods=["clip", {"name": "faprompt", "model": "tiny", "label": "bundled"}],
+        datasets=["visa"], table=PAIRS,
+    )  # fmt: skip
+    ran = [{"precision": "bf16", "preset": "paper"}, {"precision": "fp32", "preset": "official"}]
+    results = [toys.done(cell, {}, **parts) for cell, parts in zip(plan.cells, ran, strict=True)]
+    assert (
+        "Precision of the image tower: bf16 (clip); fp32 (bundled). Presets: paper (clip); "
+        "official (bundled)."
+    ) in write_tables(plan, results, tmp_path).splitlines()
+
+
 def test_presets_that_did_not_run_as_they_are_stand_beneath(tmp_path):
     plan = toys.plan(
         methods=["winclip", "anovl", "faprompt"], datasets=["visa", "mvtec"], backbones=["tiny"]

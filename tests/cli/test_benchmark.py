@@ -90,6 +90,26 @@ def test_tables_are_printed_and_written_and_gaps_are_exit_3(faprompt, config, tm
     ]  # fmt: skip
 
 
+def test_classes_and_precision_on_the_command_line(faprompt, config, tmp_path):
+    config.write_text(
+        CONFIG.replace(', "brainmri"', "").replace("title", 'precision = "bf16"\ntitle')
+    )
+    command = ["benchmark", config, "--data-root", tmp_path / "sets", "--device", "cpu"]
+    dry = faprompt(*command, "--class", "nut", "--dry-run")
+    assert dry.code == 0 and dry.lines[1] == "  would run  clip__test-tiny__shelf-nut"
+    told = faprompt(*command, "--class", "nut", "--out", tmp_path / "out", "--json")
+    (cell,) = json.loads(told.out)["cells"]
+    assert list(cell["metrics"]["classes"]) == ["nut"] and cell["metrics"]["precision"] == "bf16"
+    other = faprompt(*command, "--precision", "fp32", "--out", tmp_path / "out", "--json")
+    (cell,) = json.loads(other.out)["cells"]
+    assert list(cell["metrics"]["classes"]) == ["mug", "nut"]
+    assert cell["metrics"]["precision"] == "fp32"
+    both = faprompt(*command, "--class", "nut", "--class", "mug", "--dry-run")
+    assert both.lines[1] == "  would run  clip__test-tiny__shelf-nut-mug"
+    wrong = faprompt(*command, "--class", "knob", "--dry-run")
+    assert wrong.code == 2 and "has no class 'knob'. Its classes: mug, nut." in wrong.err
+
+
 def test_an_interrupted_run_leaves_its_tables(faprompt, config, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

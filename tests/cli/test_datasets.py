@@ -107,3 +107,21 @@ def test_all_normal_pictures_or_the_papers_quarter(faprompt, shelf, tmp_path):
         told = faprompt(*verb, shelf, "--subset", "all")
         assert told.code == 1 and "has no subset 'all'" in told.err
         assert faprompt(*verb, shelf, "--subset", "half").code == 2
+
+
+def test_the_papers_tables_of_counts(faprompt, tmp_path):
+    for name in ("01", "02", "03"):
+        folders.mvtec_class(
+            tmp_path / "btad" / name,
+            normal={"good": ["8.png", "9.png"]},
+            defects={"ko": ["0.png", "1.png"]},
+        )
+    told = faprompt("datasets", "table", "--data-root", tmp_path)
+    assert told.code == 3, "most sets are not there"
+    assert "| BTAD | 3 / 3 | 6 / 451 | 6 / 290 | no |" in told.lines
+    assert "- MPDD: no folder mpdd below the data root" in told.lines
+    rows = json.loads(faprompt("datasets", "table", "--data-root", tmp_path, "--json").out)["rows"]
+    (row,) = (row for row in rows if row["dataset"] == "btad")
+    assert row["ours"] == {"classes": 3, "test_normal": 6, "test_anomalous": 6}
+    assert row["published"] == {"classes": 3, "test_normal": 451, "test_anomalous": 290}
+    assert row["matches"] is False

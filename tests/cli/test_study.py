@@ -75,6 +75,22 @@ def test_it_runs_writes_and_redraws(faprompt, file, tmp_path):
     assert gone.code == 3 and "no folder none below the data root" in gone.out
 
 
+def test_classes_and_precision_on_the_command_line(faprompt, file, tmp_path):
+    command = ["study", file, "--data-root", tmp_path / "sets", "--device", "cpu"]
+    file.write_text(STUDY.replace("[benchmark]", '[benchmark]\nprecision = "bf16"'))
+    told = faprompt(*command, "--class", "nut", "--out", tmp_path / "out")
+    assert told.code == 0 and "| shelf (nut) |" in told.out
+    assert "Precision of the image tower: bf16. Presets: paper" in told.out
+    dry = faprompt(*command, "--class", "nut", "--dry-run")
+    assert "clip__test-tiny__shelf-nut" in dry.lines[1].lower()
+    told = faprompt(*command, "--class", "nut", "--precision", "fp32", "--out", tmp_path / "out")
+    assert "Precision of the image tower: fp32. Presets: paper" in told.out
+    wrong = faprompt(*command, "--class", "knob", "--dry-run")
+    assert wrong.code == 2 and "has no class 'knob'. Its classes: mug, nut." in wrong.err
+    cost = faprompt("study", "complexity", "--class", "nut", "--dry-run")
+    assert cost.code == 2 and "needs no data and trains nothing" in cost.err
+
+
 def test_a_dry_run_of_prompt_spread_tells_what_is_mapped(faprompt, tmp_path):
     told = faprompt("study", "prompt-spread", "--dry-run", "--out", tmp_path / "out")
     assert told.code == 0 and not (tmp_path / "out").exists()

@@ -92,3 +92,14 @@ def test_a_pooled_dataset_is_compared_by_its_total():
 def test_what_the_paper_does_not_have_is_neither():
     assert compare_counts("magnetic_tile", {"magnetic_tile": ClassCount(1, 1, 1)}).matches is None
     assert compare_counts("visa", counts_of("visa"), split="train").matches is None
+
+
+def test_classes_that_were_left_out_on_purpose_are_not_compared():
+    counts = counts_of("btad")
+    others = ("02", "03")
+    found = compare_counts("btad", {"01": counts["01"]}, left_out=others)
+    assert (found.matches, found.differences) == (True, ())
+    wrong = compare_counts("btad", {"01": ClassCount(20, 49, 49)}, left_out=others)
+    assert wrong.differences == ("normal + anomalous differ: 01 20 + 49 instead of 21 + 49",)
+    split = compare_counts("brainmri", {"a": ClassCount(90, 100, 0)}, left_out=("b",))
+    assert split.matches is None, "the paper counts the pooled group alone"

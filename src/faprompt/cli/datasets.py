@@ -70,6 +70,26 @@ def check(
 
 
 @app.command()
+def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
+    """Print Tables 1 and 2 of the paper, our counts beside the printed ones.
+
+    A dataset that is missing or cannot be read is "-" with the reason, and exit 3.
+    """
+    from faprompt.benchmark.dataset_tables import count_rows, describe_rows
+    from faprompt.cli._terminal import progress_bar
+
+    with progress_bar("count") as advance:
+        rows = count_rows(data_root, progress=advance)
+    if as_json:
+        told = [asdict(row) | {"matches": row.matches} for row in rows]
+        print(json.dumps({"rows": told}, ensure_ascii=False))
+    else:
+        print(describe_rows(rows))
+    if any(row.reasons for row in rows):
+        raise typer.Exit(3)
+
+
+@app.command()
 def synth(
     folder: Annotated[Path, typer.Argument(help="Where auxiliary/ and test/ are written.")],
     count: Annotated[int, typer.Option(min=8, help="Pictures in each of the two.")] = 400,

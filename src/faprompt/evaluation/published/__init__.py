@@ -11,7 +11,7 @@ give them as fractions too. A dash of the paper is an absent cell. Three things 
 
 Test counts per class are in `faprompt.data.published_counts`, not here.
 
-Source: FAPrompt (ICCV 2025), appendix; notes on other papers from the specs beside it.
+Source: FAPrompt (ICCV 2025), appendix; notes on other papers are from those papers.
 """
 
 from __future__ import annotations
