@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from faprompt.errors import FolderInUseError
-from faprompt.files import file_digest, lock_folder, temporary_name, write_atomically
+from faprompt.files import csv_text, file_digest, lock_folder, temporary_name, write_atomically
 
 HOLD = """
 import sys, time
@@ -56,7 +56,7 @@ def test_a_run_that_fails_leaves_no_empty_folder_and_no_folder_is_lost(tmp_path)
         with lock_folder(folder):
             raise KeyboardInterrupt
 
-    for name in ("new", "kept"):
+    for name in ("new", "new/deep/er", "kept"):
         (tmp_path / "kept").mkdir(exist_ok=True)
         with pytest.raises(KeyboardInterrupt):
             fail_in(tmp_path / name)
@@ -79,3 +79,9 @@ def test_a_killed_process_frees_the_folder(tmp_path):
     holder.wait()
     with lock_folder(tmp_path):
         pass
+
+
+def test_text_for_a_spreadsheet():
+    assert [csv_text(text) for text in ("", "a=b", "'=1", "=1", "\n=1", "＠a")] == [
+        "", "a=b", "'=1", "'=1", "'\n=1", "'＠a",
+    ]  # fmt: skip

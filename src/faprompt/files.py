@@ -76,14 +76,14 @@ def csv_text(text: str) -> str:
 def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a folder for one run; it is created when missing.
 
-    The operating system releases the lock when the process ends, however it ends. A folder
-    that was created here is removed again if the run ends before it writes anything.
+    The operating system releases the lock when the process ends, however it ends. Folders
+    that were created here are removed again if the run ends before it writes anything.
 
     Raises:
         FolderInUseError: another run is writing into the folder.
     """
     place = Path(folder)
-    created = not place.exists()
+    created = [path for path in (place, *place.parents) if not path.exists()]
     place.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place / LOCK_NAME)
     try:
@@ -96,13 +96,14 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        if created:
-            _remove_unused(place)
+        _remove_unused(created)
         lock.release()
 
 
-def _remove_unused(folder: Path) -> None:
+def _remove_unused(folders: list[Path]) -> None:
+    """Remove a folder that holds the lock alone, and the empty folders around it."""
     with suppress(OSError):  # a folder that stays is no harm
-        if os.listdir(folder) == [LOCK_NAME]:
-            (folder / LOCK_NAME).unlink()
-            folder.rmdir()
+        if folders and os.listdir(folders[0]) == [LOCK_NAME]:
+            (folders[0] / LOCK_NAME).unlink()
+            for folder in folders:
+                folder.rmdir()

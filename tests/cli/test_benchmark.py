@@ -85,7 +85,7 @@ def test_tables_are_printed_and_written_and_gaps_are_exit_3(faprompt, config, tm
     assert cell["status"] == "done" and cell["metrics"] == json.loads(written.read_text())
     told = faprompt(*command, tmp_path / "tables", "--work", tmp_path / "out")
     assert told.code == 0 and "(kept)" in told.err
-    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "tables").glob("[!.]*")) == [
         "table.csv", "table.html", "table.md", "table.tex",
     ]  # fmt: skip
 

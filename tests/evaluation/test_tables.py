@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from faprompt.evaluation import (
     to_json,
     to_markdown,
     write_evaluation,
+    write_gallery,
 )
 from faprompt.evaluation import tables as module
 from faprompt.metrics import METRIC_NAMES
 from faprompt.model_folder import build_detector
+from faprompt.study.failures import read_scores
 from tests.evaluation import toys
 
 
@@ -397,3 +400,24 @@ class TestAnotherSetInTheSameFolder:
         assert (tmp_path / "curves").is_dir()
         write_evaluation(replace(evaluation, curves={}), tmp_path)
         assert not (tmp_path / "curves").exists()
+
+
+def test_names_of_files_and_classes_are_no_formulas(tmp_path, monkeypatch, undrawn):
+    monkeypatch.chdir(tmp_path)
+    dataset = toys.dataset(Path("=set"), classes=("@mug",))
+    odd = dataset.samples[-1].image_path.rename("+1.png")
+    last = replace(dataset.samples[-1], image_path=odd, defect_type="-chip")
+    dataset = replace(dataset, samples=(*dataset.samples[:-1], last))
+    detector, config = toys.detector(), EvaluationConfig(replicates=0, gallery=3)
+    found = evaluate(detector, dataset, config)
+    write_evaluation(found, tmp_path / "out")
+    write_gallery(detector, found, tmp_path / "out")
+    scores = rows(tmp_path / "out" / "scores.csv")
+    assert [row["path"] for row in scores] == [f"'{s.image_path}" for s in dataset.samples]
+    assert {row["class"] for row in scores} == {"'@mug"} and scores[-1]["defect_type"] == "'-chip"
+    assert rows(tmp_path / "out" / "metrics.csv")[0]["class"] == "'@mug"
+    listed = rows(tmp_path / "out" / "gallery" / "gallery.csv")
+    assert listed and all(row["path"][:2] in ("'=", "'+") for row in listed)
+    assert {row["group"] for row in listed} == {"'@mug"}
+    back = read_scores(tmp_path / "out" / "scores.csv", dataset)  # and they are still told apart
+    assert [image.score for image in back] == pytest.approx([i.score for i in found.images])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from faprompt.errors import ConfigError
-from faprompt.prediction import predict_files
+from faprompt.prediction import expand_inputs, predict_files
 from faprompt.prediction.earlier import RECORD_NAME
 from tests.prediction.fakes import RedScorer, part, parts, rows_of, timeless
 
@@ -331,3 +331,11 @@ def test_an_interrupted_run_leaves_no_report_of_the_one_before(tmp_path):
         predict_files(RedScorer(stop_at=0), paths, out_dir=out, table="csv")
     assert shown_files(out) == {"results.jsonl", "run.json"}
     assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_an_overlay_that_is_an_input_is_not_removed(tmp_path):
+    paths, out = parts(tmp_path / "in", 2), tmp_path / "out"
+    predict_files(RedScorer(), paths, out_dir=out)
+    overlays = expand_inputs([out / "overlays"])
+    summary = predict_files(RedScorer(), overlays, out_dir=out, overlays=False)
+    assert (summary.n_ok, summary.n_error) == (2, 0)

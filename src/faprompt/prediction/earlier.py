@@ -59,25 +59,26 @@ class InputRecord:
 
 
 class EarlierRun:
-    """The rows and files of the run that last wrote into a folder, if there was one."""
+    """The rows and files of the run that last wrote into a folder, if there was one.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `wanted`: absolute path -> path as the user names it now, of every file asked for.
+    """
+
+    def __init__(self, folder: Path, wanted: Mapping[str, str]) -> None:
+        self.folder, self.wanted = folder, wanted
         self.exists = all((folder / name).is_file() for name in ("results.jsonl", "run.json"))
         self.n_others = 0  # rows kept whose files this run was not asked for
         self.n_dropped = 0  # rows of such files that are gone or changed
         self._kept: set[str] = set()  # artifacts of kept rows, relative to the folder
 
-    def rows(
-        self, wanted: Mapping[str, str], artifacts: Artifacts, record: InputRecord
-    ) -> Iterator[ResultRow]:
+    def rows(self, artifacts: Artifacts, record: InputRecord) -> Iterator[ResultRow]:
         """Rows that need not be made again; counts the others while it goes.
 
         Args:
-            wanted: absolute path -> path as the user names it now.
             artifacts: what this run writes for each picture.
             record: gets a line for each row.
         """
+        wanted = self.wanted
         stamps = _read_stamps(self.folder)
         for row in read_rows(self.folder / "results.jsonl"):
             stamp = stamps.pop(row.path, None)
@@ -102,7 +103,7 @@ class EarlierRun:
             yield row
 
     def remove_stale(self) -> None:
-        """Remove the files that the earlier run wrote, except those of kept rows."""
+        """Remove the files that the earlier run wrote, except those of kept rows and inputs."""
         if not self.exists:
             return
         for name in _read_summaries(self.folder):
@@ -110,7 +111,8 @@ class EarlierRun:
         for place in artifact_folders(self.folder):
             ours = [name for name in _list(place) if is_artifact_name(name)]
             for name in ours:
-                if f"{place.name}/{name}" not in self._kept:
+                is_input = os.path.abspath(place / name) in self.wanted
+                if not is_input and f"{place.name}/{name}" not in self._kept:
                     (place / name).unlink(missing_ok=True)
             if ours and not _list(place):
                 place.rmdir()

@@ -122,6 +122,7 @@ def predict_files(
     _check_options(batch_size, maps, table, bit_depth, max_pixels, pixel_budget)
     check_threshold(threshold)
     threshold = None if threshold is None else float(threshold)
+    bit_depth = None if bit_depth is None else int(bit_depth)
     started, folder = time.perf_counter(), Path(out_dir)
     wanted: dict[str, str] = {}  # absolute path -> as the user names it
     for path in map(os.fspath, paths):
@@ -136,10 +137,11 @@ def predict_files(
 
     hold = lock_folder(folder) if lock else nullcontext()
     with hold, InputRecord(folder, summaries) as record:
-        earlier, kept = EarlierRun(folder), ()
+        earlier = EarlierRun(folder, wanted)
+        kept: Iterable[ResultRow] = ()
         if resume and (folder / "results.jsonl").exists():
             require_same_settings(folder, run_settings)
-            kept = earlier.rows(wanted, artifacts, record)
+            kept = earlier.rows(artifacts, record)
         with ResultsFile(folder / "results.jsonl", kept) as results:
             earlier.remove_stale()
             record.publish()
