@@ -221,7 +221,9 @@ class TestManyPictures:
         with pytest.raises(TypeError, match="got the text 'mug'"):
             detector.predict_batch(images, class_names="mug")
         with pytest.raises(ValueError, match="each of the 2 pictures, got 1"):
-            detector(small.pixels(2), class_names=["a"])
+            detector.predict_batch(images, class_names=["a"])
+        with pytest.raises(ValueError, match="each of the 2 pictures, got 3"):
+            detector(small.pixels(2), class_names=["a", "b", "c"])
 
 
 class TestBadPicturesInAStream:

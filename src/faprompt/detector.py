@@ -170,7 +170,7 @@ class Detector(nn.Module):
         with_prompt_scores: bool,
         class_names: Sequence[str] | None,
     ) -> tuple[ImageFeatures, MethodOutput]:
-        _check_class_names(class_names, pixels.shape[0])
+        _check_class_names(class_names, pixels.shape[0], one_for_all=True)
         with torch.no_grad():  # the backbone is frozen
             features = self.method.encode_image(self.backbone, pixels)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
@@ -471,14 +471,16 @@ def _check_arrays(images: Any) -> None:
             )
 
 
-def _check_class_names(class_names: Sequence[str] | None, count: int) -> None:
+def _check_class_names(
+    class_names: Sequence[str] | None, count: int, *, one_for_all: bool = False
+) -> None:
     if class_names is None:
         return
     if isinstance(class_names, str):
         raise TypeError(
             f"class_names is a list with one name for each picture, got the text {class_names!r}."
         )
-    if len(class_names) != count:
+    if len(class_names) != count and not (one_for_all and len(class_names) == 1):
         raise ValueError(
             f"class_names should have one name for each of the {count} pictures, "
             f"got {len(class_names)}."
