@@ -294,6 +294,21 @@ class TestThresholds:
         with pytest.raises(TypeError, match="threshold should be a number from 0 to 1"):
             detector.predict(small.picture(), threshold=threshold)
 
+    @pytest.mark.parametrize(
+        ("options", "error", "told"),
+        [
+            ({"bit_depth": "12"}, TypeError, "bit_depth should be a whole number, got '12'"),
+            ({"bit_depth": 12.5}, TypeError, "bit_depth should be a whole number, got 12.5"),
+            ({"bit_depth": 99}, ValueError, "bit_depth should be 1 to 32, got 99"),
+            ({"max_pixels": 0}, ValueError, "max_pixels should be at least 1, got 0"),
+            ({"max_pixels": 1e6}, TypeError, "max_pixels should be a whole number"),
+        ],
+    )
+    def test_options_of_reading_are_checked_too(self, detector, options, error, told):
+        for call in (detector.predict, lambda image, **o: detector.stream([image], **o)):
+            with pytest.raises(error, match=told):
+                call(small.picture(), **options)
+
     def test_numpys_numbers_are_numbers(self, detector):
         result = detector.predict(small.picture(), threshold=np.float32(0.25))
         assert result.threshold == 0.25

@@ -199,9 +199,9 @@ class Detector(nn.Module):
 
         Raises:
             ImageReadError: the picture cannot be read.
-            ValueError: an option is out of range.
+            ValueError, TypeError: an option is out of range, or of another type.
         """
-        check_threshold(threshold)
+        _check_options(threshold, bit_depth, max_pixels)
         read = read_image(image, bit_depth=bit_depth, max_pixels=max_pixels)
         return self._predict_read([read], threshold, with_prompt_scores)[0]
 
@@ -228,11 +228,10 @@ class Detector(nn.Module):
 
         Raises:
             ImageReadError: a picture cannot be read and `on_error` is "raise".
-            ValueError: an option is out of range, or `on_error` is unknown.
-            TypeError: an option is of another type.
+            ValueError, TypeError: an option is unknown, out of range or of another type.
         """
         check_whole_number("batch_size", batch_size, low=1)
-        check_threshold(threshold)
+        _check_options(threshold, bit_depth, max_pixels)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error should be 'raise' or 'skip', got {on_error!r}.")
         options: dict[str, Any] = {"bit_depth": bit_depth, "max_pixels": max_pixels}
@@ -453,6 +452,13 @@ def _read_batches(
         yield batch
         raise
     yield batch
+
+
+def _check_options(threshold: float | None, bit_depth: int | None, max_pixels: int) -> None:
+    check_threshold(threshold)
+    if bit_depth is not None:
+        check_whole_number("bit_depth", bit_depth, low=1, high=32)
+    check_whole_number("max_pixels", max_pixels, low=1)
 
 
 def _check_arrays(images: Any) -> None:

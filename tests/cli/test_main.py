@@ -56,6 +56,7 @@ def test_without_a_verb_the_help_is_shown(faprompt):
     "arguments",
     [["predcit", "x"], ["predict", "x", "--threshhold", "1"], ["predict"], ["--nonsense"],
      ["predict", "x", "--maps", "jpg"], ["predict", "x", "--threshold", "1.5"],
+     ["predict", "x", "--threshold", "nan"], ["explain", "x", "--threshold", "nan"],
      ["predict", "x", "--bit-depth", "99"], ["predict", "x", "--batch-size", "0"],
      ["evaluate", "x", "--resolution", "screen"], ["models", "convert", "x", "--method", "clip"]],
 )  # fmt: skip

@@ -7,6 +7,14 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+
+def _refuse_nan(value: float | None) -> float | None:
+    """Refuse NaN, which passes typer's own check of a range."""
+    if value is not None and value != value:
+        raise typer.BadParameter("nan is not in the range 0<=x<=1.")
+    return value
+
+
 Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.")]
 Model = Annotated[
     Optional[str],  # noqa: UP045 - typer reads it at run time on 3.10 too
@@ -54,7 +62,12 @@ ClassName = Annotated[
 ]
 Threshold = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(min=0, max=1, help="Score from which a picture is NG; also marks regions."),
+    typer.Option(
+        min=0,
+        max=1,
+        callback=_refuse_nan,
+        help="Score from which a picture is NG, 0 to 1; also marks regions.",
+    ),
 ]
 BitDepth = Annotated[
     Optional[int],  # noqa: UP045
