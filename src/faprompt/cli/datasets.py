@@ -63,8 +63,9 @@ def check(
     if as_json:
         print(json.dumps(result.to_dict(), ensure_ascii=False))
     else:
-        named = {"problems": result.problems, "warnings": result.warnings}
-        say(describe(replace(result, **{k: tuple(map(printable, v)) for k, v in named.items()})))
+        problems = tuple(map(printable, result.problems))
+        warnings = tuple(map(printable, result.warnings))
+        say(describe(replace(result, problems=problems, warnings=warnings)))
     if not result.usable:
         raise typer.Exit(1)
 

@@ -125,8 +125,8 @@ def predict_files(
     bit_depth = None if bit_depth is None else int(bit_depth)
     started, folder = time.perf_counter(), Path(out_dir)
     wanted: dict[str, str] = {}  # absolute path -> as the user names it
-    for path in map(os.fspath, paths):
-        wanted.setdefault(os.path.abspath(path), path)
+    for path in paths:
+        wanted.setdefault(os.path.abspath(path), os.fspath(path))
     named = list(wanted.values())
     artifacts = Artifacts(folder, maps=maps, overlays=overlays, thumbnails=report)
     chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
