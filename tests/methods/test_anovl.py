@@ -16,7 +16,7 @@ from faprompt.explanation.explain import explain_picture
 from faprompt.imaging import views
 from faprompt.imaging.views import altered_views
 from faprompt.methods import anovl
-from faprompt.methods.registry import build_method, preset_config
+from faprompt.methods.registry import build_method, preset_config, preset_options
 from faprompt.prompts import templates
 from faprompt.scoring import pair_logits
 from tests.evaluation import toys
@@ -76,6 +76,8 @@ def test_the_codes_constants_and_presets():
         },
     }  # fmt: skip
     assert {name: to_mapping(preset_config("anovl", name)) for name in wanted} == wanted
+    for name in ("paper", "adapted", "visa", "visa-adapted"):  # a benchmark's identity holds it
+        assert preset_options("anovl", name)["position_filter"] == "bicubic"
     assert small.detector("anovl").transform.interpolation == "bilinear"
 
 
