@@ -146,9 +146,10 @@ def check_whole_number(name: str, value: Any, *, low: int, high: int | None = No
         raise TypeError(
             f"{name} should be a whole number, got {value!r} of type {type(value).__name__}."
         )
-    if high is None and value < low:
+    number = int(value)
+    if high is None and number < low:
         raise ValueError(f"{name} should be at least {low}, got {value}.")
-    if high is not None and not low <= value <= high:
+    if high is not None and not low <= number <= high:
         raise ValueError(f"{name} should be {low} to {high}, got {value}.")
 
 

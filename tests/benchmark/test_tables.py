@@ -212,7 +212,7 @@ class TestStatements:
         )  # fmt: skip
         given = [toys.done(plan.cells[0], {"aupro": 0.5, "pro_200": 0.6})]
         text = "\n".join(self.said(plan, given, tmp_path))
-        assert "pixel metrics at the picture's size; masks by the reference policy" in text
+        assert "pixel metrics at the picture's size; masks by the any-channel policy" in text
         assert "false-positive rate of 0.2, divided by 0.2" in text and "not alike" in text
         assert "PRO: the authors' own" in text
         assert "Pictures, normal + anomalous: shelf 3 + 4." in text
