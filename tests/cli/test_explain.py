@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.helpers import small
 
@@ -49,6 +50,15 @@ def test_json_lines_are_the_files(faprompt, pictures, tmp_path):
     rows = [json.loads(line) for line in told.lines]
     assert [json.loads(files[row["path"]].read_text()) for row in rows] == rows
     assert [row["prompts"] for row in rows] == [[], []]
+
+
+def test_notes_of_the_reader_are_told(faprompt, pictures, tmp_path):
+    frames = [Image.fromarray(small.picture(seed=seed)) for seed in (1, 2)]
+    frames[0].save(pictures / "two.tif", save_all=True, append_images=frames[1:])
+    told = faprompt("explain", pictures, *CLIP, "--out", tmp_path / "out", "--json")
+    plain, _, framed = (json.loads(line)["notes"] for line in told.lines)
+    assert framed == ["frame 0 of 2", *plain]
+    assert "1 picture: frame 0 of 2\n" in told.err
 
 
 def test_its_own_pictures_are_no_inputs(faprompt, pictures):

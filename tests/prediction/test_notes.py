@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faprompt.prediction import ResultRow
 from faprompt.prediction.notes import NoteTally
 
 
@@ -14,7 +13,7 @@ def lines(*notes_of_each: tuple[str, ...], paths=()) -> tuple[str, ...]:
     tally = NoteTally()
     names = [*map(str, paths), *(f"{n}.jpg" for n in range(len(notes_of_each) - len(paths)))]
     for path, notes in zip(names, notes_of_each, strict=True):
-        tally.add(ResultRow(path=path, model="m", score=0.5, notes=notes))
+        tally.add(path, notes)
     return tally.lines()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,12 @@ def note_left_out(left_out: Counter[str]) -> None:
 
     if left_out:
         note(f"left out: {describe_left_out(left_out)}")
+
+
+def note_pictures(lines: Iterable[str]) -> None:
+    """Tell what was done to the pictures; options are spelled as on the command line."""
+    for line in lines:
+        note(line.replace("bit_depth=", "--bit-depth "))
 
 
 @contextmanager

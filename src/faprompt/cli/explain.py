@@ -38,17 +38,19 @@ def explain(
         hold_folders,
         note,
         note_left_out,
+        note_pictures,
         pick_detector,
         progress_bar,
     )
     from faprompt.config import parse_assignments
     from faprompt.explanation import explain_files
     from faprompt.prediction.inputs import expand_inputs
+    from faprompt.prediction.notes import NoteTally
 
     left_out: Counter[str] = Counter()
     paths = expand_inputs(inputs, exclude=[out], left_out=left_out)
     options = parse_assignments(assignments or [])
-    unreadable = 0
+    unreadable, tally = 0, NoteTally()
     with hold_folders(out):
         detector = pick_detector(
             model=model, method=method, backbone=backbone, preset=preset, options=options,
@@ -63,18 +65,13 @@ def explain(
             for done, one in enumerate(found, 1):
                 advance(done, len(paths))
                 unreadable += one.explanation is None
-                print(json.dumps(_row(one)) if as_json else _line(one), flush=True)
+                tally.add(one.path, one.notes)
+                print(json.dumps(one.to_dict()) if as_json else _line(one), flush=True)
+    note_pictures(tally.lines())
     note(f"{len(paths) - unreadable} explained, {unreadable} unreadable")
     note(f"wrote {out}")
     if unreadable:
         raise typer.Exit(3)
-
-
-def _row(one: Any) -> dict[str, Any]:
-    """What NAME.json holds; of an unreadable file, why."""
-    if one.explanation is None:
-        return {"path": one.path, "error": one.error}
-    return {"path": one.path, **one.explanation.to_dict()}
 
 
 def _line(one: Any) -> str:

@@ -56,6 +56,7 @@ def predict(
         hold_folders,
         note,
         note_left_out,
+        note_pictures,
         pick_detector,
         progress_bar,
     )
@@ -87,8 +88,7 @@ def predict(
                 strict=strict, on_result=show, bit_depth=bit_depth, max_pixels=max_pixels,
                 settings={"detector": detector.fingerprint()}, lock=False,
             )  # fmt: skip
-    for line in summary.notes:
-        note(line.replace("bit_depth=", "--bit-depth "))
+    note_pictures(summary.notes)
     if summary.n_others or summary.n_dropped:
         note(
             f"earlier results of files not named now: {summary.n_others} kept, "

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from faprompt.detector import Detector
 from faprompt.errors import ImageReadError
@@ -30,6 +31,14 @@ class Explained:
     page: Path | None = None
     data: Path | None = None
     error: str = ""
+    notes: tuple[str, ...] = ()  # what the reader did to the picture, one sentence each
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what NAME.json holds; of an unreadable file, why."""
+        if self.explanation is None:
+            return {"path": self.path, "error": self.error}
+        values = self.explanation.to_dict()
+        return {"path": self.path, **values, "notes": [*self.notes, *values["notes"]]}
 
 
 def explain_files(
@@ -60,18 +69,19 @@ def explain_files(
     for path in paths:
         name = os.fspath(path)
         try:
-            image = read_image(name, bit_depth=bit_depth, max_pixels=max_pixels).array
+            read = read_image(name, bit_depth=bit_depth, max_pixels=max_pixels)
         except ImageReadError as error:
             yield Explained(name, None, error=str(error))
             continue
-        found = explain_picture(detector, image, vocabulary=vocabulary, threshold=threshold)
-        panels = draw_panels(found, image)
+        found = explain_picture(detector, read.array, vocabulary=vocabulary, threshold=threshold)
+        panels = draw_panels(found, read.array)
         folder.mkdir(parents=True, exist_ok=True)
         stem = Path(Artifacts(folder).overlay_name(name) or "").stem
         sheet, page, data = (folder / f"{stem}.{kind}" for kind in ("png", "html", "json"))
         title = Path(name).name
-        told = json.dumps({"path": name, **found.to_dict()}, allow_nan=False) + "\n"
+        one = Explained(name, found, sheet, page, data, notes=read.notes)
+        told = json.dumps(one.to_dict(), allow_nan=False) + "\n"
         write_atomically(data, told.encode())
         write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
         write_atomically(sheet, draw_sheet(found, panels, name=title))  # last: known by the two
-        yield Explained(name, found, sheet, page, data)
+        yield one

@@ -15,7 +15,7 @@ from faprompt.imaging import IMAGE_EXTENSIONS
 
 _IGNORED_FOLDERS = frozenset({"__macosx"})
 _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
-_NO_ENDING, _LINK = "file without extension", "linked folder"
+_NO_ENDING, _LINK = "without extension", "linked folder"
 _MOST_KINDS = 8  # of files left out, named in one line
 
 _HASHED = r"[^/]*-[0-9a-f]{16}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.formats import open_picture
-from faprompt.prediction.rows import ResultRow
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _DEPTH_HINT = re.compile(r"bit[_-]depth[= ]\d+")
@@ -28,16 +27,16 @@ class NoteTally:
         self._kinds: dict[str, _Kind] = {}
         self._others: list[str] = []  # pictures that may be deep and have no hint
 
-    def add(self, row: ResultRow) -> None:
-        """Count the notes of one picture."""
-        for note in row.notes:
+    def add(self, path: str, notes: tuple[str, ...]) -> None:
+        """Count the notes of one picture that was read."""
+        for note in notes:
             kind = self._kinds.setdefault(_NUMBER.sub("0", note), _Kind(note))
             numbers = _NUMBER.findall(note)
             pairs = zip(kind.largest, numbers, strict=True) if kind.count else ()
             kind.largest = [max(pair, key=_value) for pair in pairs] or numbers
             kind.count += 1
-        if row.path.lower().endswith(_DEEP_ENDINGS) and not any(map(_DEPTH_HINT.search, row.notes)):
-            self._others.append(row.path)
+        if path.lower().endswith(_DEEP_ENDINGS) and not any(map(_DEPTH_HINT.search, notes)):
+            self._others.append(path)
 
     def lines(self) -> tuple[str, ...]:
         """One line for each kind, in the order of its first picture.

@@ -278,7 +278,7 @@ class _Tally:
         if row.status == "ok":
             self._verdicts[row.verdict or "none"] += 1
             self.threshold = row.threshold
-            self._notes.add(row)
+            self._notes.add(row.path, row.notes)
         if self._on_result is not None:
             self._on_result(row)
 
