@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("prediction", "training", "evaluation", "diagnosis", "explanation"),
     ("benchmark",),
     ("study",),
-    ("cli",),
+    ("cli", "__main__"),
 )  # ground, rooms, rooms that know rooms, recipes, detector, workshops,
 # the workshop that uses the others, the one that uses that, doors
 

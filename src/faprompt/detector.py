@@ -89,6 +89,11 @@ class Detector(nn.Module):
                 f"image_size={size} does not split into the {patch}-pixel patches of "
                 f"{backbone.name}; {f'{low} or ' if low else ''}{low + patch} would."
             )
+        if method.keeps_aspect and method.config.picture_handling == "released":
+            raise ConfigError(
+                f"{method.name} keeps the aspect ratio of pictures, and picture_handling=released "
+                "resizes them to a square; use picture_handling=upright."
+            )
         self.transform = Transform(
             image_size=(size, size),
             mean=backbone.spec.mean,

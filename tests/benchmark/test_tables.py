@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from faprompt.benchmark import build_tables, write_tables
+from faprompt.benchmark import build_tables, notes, write_tables
 from faprompt.benchmark.tables import TABLE_FILES, to_csv, to_latex, to_markdown
 from tests.benchmark import toys
 
@@ -203,6 +203,17 @@ def test_methods_go_down_where_groups_are_compared():
 class TestStatements:
     def said(self, plan, results, folder):
         return write_tables(plan, results, folder).split("\n\n")[-1].splitlines()
+
+    def test_a_column_that_reads_as_public_code_does_says_so(self, tmp_path):
+        plan = toys.plan(methods=["clip", toys.FAPROMPT], datasets=[toys.entry("shelf")])
+        about = {"picture_handling": "released"}
+        given = [
+            toys.done(plan.cells[0], {"aupro": 0.5}),
+            toys.done(plan.cells[1], {"aupro": 0.5}, environment=about),
+        ]
+        lines = write_tables(plan, given, tmp_path).splitlines()
+        told = [line for line in lines if "public code reads" in line]
+        assert told == [f"- faprompt: {notes.RELEASED}"]
 
     def test_how_pixels_were_measured(self, tmp_path):
         plan = toys.plan(

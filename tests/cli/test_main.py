@@ -45,6 +45,13 @@ def test_the_version(faprompt):
     assert (told.code, told.out) == (0, f"faprompt {package.__version__}\n")
 
 
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "faprompt", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"faprompt {package.__version__}\n"), done.stderr
+
+
 def test_without_a_verb_the_help_is_shown(faprompt):
     told = faprompt()
     assert "Usage: faprompt" in told.out + told.err

@@ -163,8 +163,11 @@ def test_an_evaluation_measures_masks_of_another_size_only_where_asked_to(tmp_pa
     found = evaluate(detector, dataset, quick)
     assert {"pixel_auroc", "aupro"} <= set(found.mean)
     write_evaluation(found, tmp_path / "out")
+    assert "read as the public code reads them" in (tmp_path / "out" / "metrics.md").read_text()
     assert write_gallery(detector, found, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["mean"] == found.mean
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["mean"] == found.mean
+    assert written["environment"]["picture_handling"] == "released"
     with pytest.raises(ConfigError, match="resolution=model"):
         evaluate(detector, dataset, EvaluationConfig(resolution="picture"))
 
@@ -179,3 +182,5 @@ def test_the_presets_of_released_code_read_so():
             assert preset_config(name, preset).picture_handling == "released"
     with pytest.raises(ConfigError, match="picture_handling"):
         small.detector("clip", picture_handling="sideways")
+    with pytest.raises(ConfigError, match="keeps the aspect ratio"):
+        small.detector("anovl", squares=True, views=False, picture_handling="released")

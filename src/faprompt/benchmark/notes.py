@@ -13,6 +13,7 @@ from faprompt.benchmark.run import CellResult
 from faprompt.benchmark.wording import LEVEL
 
 _LISTED = 6  # places named per reason
+RELEASED = "pictures and masks are read as the public code reads them (picture_handling=released)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +198,13 @@ def _training(plan: Plan, column: Column) -> Iterator[str]:
 
 
 def _presets(done: list[CellResult]) -> Iterator[tuple[str, str]]:
-    """Columns whose preset did not run as it is."""
+    """Columns whose preset did not run as it is, or reads pictures as public code does."""
     for result in done:
-        if note := (result.metrics or {}).get("environment", {}).get("note"):
-            yield result.cell.column.title, f"{note}."
+        title, about = result.cell.column.title, (result.metrics or {}).get("environment", {})
+        if "note" in about:
+            yield title, f"{about['note']}."
+        if about.get("picture_handling") == "released":
+            yield title, RELEASED
 
 
 def _remarks(done: list[CellResult]) -> Iterator[tuple[str, str]]:

@@ -181,7 +181,11 @@ def evaluate(
 
 
 def environment(detector: Detector) -> dict[str, str]:
-    """What the figures were measured with; "note" where there is one to make of the preset."""
+    """Describe what the figures were measured with.
+
+    "picture_handling" is there for a model that reads as public code does, and "note" where the
+    preset did not run as it was published.
+    """
     import faprompt
 
     note = recorded_note(detector.description)
@@ -193,6 +197,7 @@ def environment(detector: Detector) -> dict[str, str]:
         "precision": detector.backbone.precision,
         "backbone_fingerprint": detector.backbone.state_fingerprint(),
         "image_size": "x".join(map(str, detector.transform.image_size)),
+        **({"picture_handling": "released"} if detector.released_reading else {}),
         **({"note": note} if note else {}),
     }
 

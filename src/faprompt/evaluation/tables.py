@@ -119,6 +119,8 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         f" Preset: {evaluation.preset or 'not recorded'}. Precision of the image tower: "
         f"{evaluation.environment['precision']}."
     )
+    if "picture_handling" in evaluation.environment:
+        lines[0] += " Pictures and masks are read as the public code reads them."
     if "note" in evaluation.environment:
         lines += ["", f"{evaluation.method}: {evaluation.environment['note']}."]
     if evaluation.unreadable:
