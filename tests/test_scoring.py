@@ -29,8 +29,9 @@ def draw(*shape, seed=0):
 
 def slow_render(grid, model_size, sigma, image_size=None):
     """torch's bilinear, scipy's Gaussian, torch's bilinear, each on the whole map."""
+    grid = grid.double()
     maps = F.interpolate(grid[:, None], size=model_size, mode="bilinear", align_corners=False)
-    smooth = np.stack([gaussian_filter(m, sigma=sigma) for m in maps[:, 0].double().numpy()])
+    smooth = np.stack([gaussian_filter(m, sigma=sigma) for m in maps[:, 0].numpy()])
     if image_size is None:
         return smooth
     resized = F.interpolate(

@@ -22,12 +22,9 @@ from faprompt.errors import ModelError  # noqa: E402
 from faprompt.model_folder import fit_to_backbone  # noqa: E402
 from faprompt.prompts.words import start_vector, word_vectors  # noqa: E402
 from tests.helpers import blip_files, small  # noqa: E402
+from tests.helpers.compare import close  # noqa: E402
 
 SENTENCES = ["a photo of the damaged object.", "object", "an anomalous object."]
-
-
-def close(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The image tower against open_clip's own and against the equations done slowly."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -8,17 +7,13 @@ from faprompt.clip.backbone import build_backbone
 from faprompt.clip.spec import VisionSpec
 from faprompt.clip.vision import WINDOWS_AT_ONCE, ConvStem, position_table, window_places
 from tests.helpers import naive
+from tests.helpers.compare import close
 
 ALL_LAYERS = (1, 2, 3, 4, 5, 6)
 
 
 def draw_pixels(count, height, width, seed=0):
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def close(actual, wanted, tolerance):
-    actual, wanted = (torch.as_tensor(np.asarray(t), dtype=torch.float64) for t in (actual, wanted))
-    torch.testing.assert_close(actual, wanted, rtol=0, atol=tolerance)
 
 
 class TestPlainPath:

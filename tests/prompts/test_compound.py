@@ -7,6 +7,7 @@ import torch
 from faprompt.prompts.compound import CompoundPrompts
 from faprompt.prompts.words import INIT_STD
 from tests.helpers import golden, naive
+from tests.helpers.compare import close
 
 OPTIONS = {
     "prompts": 3, "normal_tokens": 5, "abnormal_tokens": 2, "deep_depth": 9, "deep_length": 4,
@@ -40,13 +41,6 @@ def slow_encode(state, prompts, own_tokens, words):
     return naive.encode_prompt(state, vectors, len(vectors) - 1, heads=2, deep=deep)
 
 
-def close(ours, wanted):
-    wanted = np.asarray(wanted)
-    np.testing.assert_allclose(
-        ours.detach().numpy(), wanted, rtol=0, atol=2e-5 * np.abs(wanted).max()
-    )
-
-
 def own_tokens(prompts, index):
     return prompts.abnormal_tokens[index].detach().double().numpy()
 
@@ -56,10 +50,12 @@ def test_first_pass_equals_prompts_written_out(slow_state, deep_length):
     """Lengths beyond E overwrite words, own tokens and even the end, as the public code does."""
     prompts = build(deep_length=deep_length)
     first = prompts.encode(golden.backbone().text)
-    close(first.normal_text, slow_encode(slow_state, prompts, np.zeros((0, WIDTH)), "object."))
+    close(
+        first.normal_text, slow_encode(slow_state, prompts, np.zeros((0, WIDTH)), "object."), 2e-5
+    )
     for index, text in enumerate(first.abnormal_text):
         own = own_tokens(prompts, index)
-        close(text, slow_encode(slow_state, prompts, own, "damaged object."))
+        close(text, slow_encode(slow_state, prompts, own, "damaged object."), 2e-5)
 
 
 @pytest.mark.parametrize("deep_length", [4, 8])
@@ -73,7 +69,7 @@ def test_the_prior_is_added_to_the_abnormal_tokens_and_to_nothing_else(slow_stat
         for index in range(3):
             own = own_tokens(prompts, index) + prior[image].double().numpy()
             wanted = slow_encode(slow_state, prompts, own, "damaged object.")
-            close(refined[image, index], wanted)
+            close(refined[image, index], wanted, 2e-5)
 
 
 def test_without_a_prior_the_second_pass_is_the_first():
