@@ -152,7 +152,7 @@ def _config_faults(config: Mapping[str, Any]) -> list[str]:
         if key in config and not _is_of(config[key], kinds)
     ]
     threshold = config.get("threshold")
-    if _is_of(threshold, (float, int)) and not 0 <= threshold <= 1:
+    if isinstance(threshold, (float, int)) and not 0 <= threshold <= 1:
         faults.append(f"threshold should lie in 0..1, got {threshold}")
     backbone = config.get("backbone")
     return faults + (_backbone_faults(backbone) if isinstance(backbone, dict) else [])
