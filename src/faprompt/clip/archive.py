@@ -125,8 +125,8 @@ def value_faults(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite."""
-    if not tensor.is_floating_point():
+    """Whether no value is NaN or infinite; a tensor on the meta device has no values."""
+    if not tensor.is_floating_point() or tensor.is_meta:
         return True
     total = tensor.detach().sum(dtype=torch.float64 if tensor.is_cpu else torch.float32)
     return bool(total.isfinite()) or bool(tensor.isfinite().all())  # a sum is cheaper
