@@ -13,8 +13,9 @@ so nothing is left behind; `carry_moments` keeps AdamW's moments from picture to
 as the authors' code does, and makes results depend on their order.
 
 Paper: Deng et al., AnoVL: Adapting Vision-Language Models for Unified Zero-shot Anomaly
-Localization, 2023. Facts from hq-deng/AnoVL (vl_test.py). That code reads the
-tokens by a place in a list that only its 12 blocks have; here they are the last block's, by name.
+Localization, 2023. Facts from hq-deng/AnoVL (vl_test.py), through a written specification.
+That code reads the tokens by a place in a list that only its 12 blocks have; here they are
+the last block's, by name.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ cross entropy, temperature 0.07, and its training. `original` is the trainer's o
 tokens, cross entropy at CLIP's temperature, and SGD on one picture at a time.
 
 Paper: Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022. Facts
-from trainers/cocoop.py of KaiyangZhou/CoOp.
+from trainers/cocoop.py of KaiyangZhou/CoOp, through a written specification (section 3).
 """
 
 from __future__ import annotations

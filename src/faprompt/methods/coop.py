@@ -8,7 +8,7 @@ tower, map from the last layer's patches. The original has no map; a pixel AUROC
 chance is expected of this one on the paper's backbone, and published (33.3 on MVTec AD).
 
 Paper: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022. Facts from
-trainers/coop.py of KaiyangZhou/CoOp.
+trainers/coop.py of KaiyangZhou/CoOp, through a written specification (section 2).
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ what it makes. The authors' mosaics of four pictures (MVTec AD, one item in five
 tokens are encoded once.
 
 Paper: Gu et al., FiLo: Zero-Shot Anomaly Detection by Fine-Grained Description and
-High-Quality Localization, ACM MM 2024. Facts from CASIA-IVA-Lab/FiLo.
+High-Quality Localization, ACM MM 2024. Facts from CASIA-IVA-Lab/FiLo, through a written
+specification (section 7).
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class FiLo(ClassNameMethod):
     name = "filo"
     shared_names = TOGETHER
     config_class = FiLoConfig
-    parameters_at_full_size = ParameterCount(225_693_792, 225_693_792)
+    parameters_at_full_size = ParameterCount(225_693_792, 225_693_792)  # spec 7.9
     presets = PRESETS
     backbones = dict.fromkeys(("paper", "clean"), "ViT-L-14-336:gelu")
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(PRESETS, RECIPE)

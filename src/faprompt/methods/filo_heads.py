@@ -1,6 +1,6 @@
 """What FiLo trains on image tokens besides linear layers.
 
-Source: models/FiLo.py of CASIA-IVA-Lab/FiLo.
+Source: models/FiLo.py of CASIA-IVA-Lab/FiLo, through a written specification (section 7.3).
 """
 
 from __future__ import annotations

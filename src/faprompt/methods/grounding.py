@@ -13,7 +13,7 @@ theirs keeps its proportions; boxes are relative to the picture in both. The ful
 end is ours: the model asks for it.
 
 Papers: Gu et al., FiLo, ACM MM 2024; Liu et al., Grounding DINO, ECCV 2024. Facts from test.py
-of CASIA-IVA-Lab/FiLo. `peak_cell` is ours.
+of CASIA-IVA-Lab/FiLo, through a written specification (section 7.7). `peak_cell` is ours.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ so `paper` reads V-V patch tokens and adds AnomalyCLIP's local loss; `image-only
 latter out.
 
 Paper: Yao et al., TCP: Textual-based Class-aware Prompt tuning, CVPR 2024. Facts from
-trainers/tcp.py of htyao89/Textual-based_Class-aware_prompt_tuning.
+trainers/tcp.py of htyao89/Textual-based_Class-aware_prompt_tuning, through a written
+specification (section 6).
 """
 
 from __future__ import annotations
