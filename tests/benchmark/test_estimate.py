@@ -106,3 +106,9 @@ def test_methods_with_an_image_pass_of_their_own_are_measured_by_it():
     plan = toys.plan(backbones=["test-tiny"], methods=[filo, winclip])
     rates = measure(plan, device="cpu", precision="fp32", notify=pytest.fail)
     assert rates["filo"].step_seconds > 0 == rates["winclip"].step_seconds
+
+
+def test_some_classes_count_by_their_own_published_numbers():
+    sets = ["btad", {"id": "btad", "classes": ["01"]}, {"id": "visa", "classes": ["pcb3", "pcb4"]}]
+    plan = toys.plan(methods=["clip"], datasets=sets)
+    assert [count_pictures(source) for source in plan.sources] == [451 + 290, 70, 402]

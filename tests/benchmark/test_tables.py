@@ -65,7 +65,8 @@ def test_precision_and_presets_stand_under_every_table_of_every_file(tmp_path):
     )  # fmt: skip
     under = (
         "Precision of the image tower: fp32. Presets: paper (clip, described); official "
-        "(released); official with prompts=1 (K_1); not recorded (bundled)."
+        "(released); official with prompts=1 (K_1); not recorded (bundled). No published number "
+        "stands beside described."
     )
     write_tables(plan, [], tmp_path)
     assert (tmp_path / "table.md").read_text().splitlines().count(under) == 2

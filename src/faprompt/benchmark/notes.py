@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from faprompt.benchmark.grid import Row, Table, fill_in
 from faprompt.benchmark.plan import Column, Plan
@@ -14,68 +12,6 @@ from faprompt.benchmark.wording import LEVEL
 
 _LISTED = 6  # places named per reason
 RELEASED = "pictures and masks are read as the public code reads them (picture_handling=released)."
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnSettings:
-    """What a column ran with, as far as it is known before or after its cells ran."""
-
-    preset: str  # "" for a model that does not record it
-    options: str  # those that differ from the preset's, such as "prompts=1"
-    precision: str  # of the image tower
-
-    @property
-    def words(self) -> str:
-        """Return preset and options in one phrase, such as "official with prompts=1"."""
-        preset = self.preset or "not recorded"
-        return f"{preset} with {self.options}" if self.options else preset
-
-
-def column_settings(plan: Plan, results: Iterable[CellResult]) -> dict[str, ColumnSettings]:
-    """Return the settings of every column by its title.
-
-    Args:
-        plan: of `build_plan`.
-        results: of `run_benchmark`. A finished cell says which precision it ran in, and which
-            preset its model records; for the others the benchmark's own file does.
-    """
-    done = {result.cell.column.title: result.metrics for result in results if result.metrics}
-    return {
-        column.title: _settings(plan, column, done.get(column.title, {})) for column in plan.columns
-    }
-
-
-def _settings(plan: Plan, column: Column, metrics: Mapping[str, Any]) -> ColumnSettings:
-    method = column.method
-    return ColumnSettings(
-        preset=(metrics.get("preset") or "") if method.model else method.preset,
-        options=", ".join(f"{name}={value}" for name, value in method.options.items()),
-        precision=metrics.get("precision") or plan.config.precision,
-    )
-
-
-def settings_line(settings: Mapping[str, ColumnSettings]) -> str:
-    """Return precision and presets in words, as they stand under every table.
-
-    Example:
-        >>> paper = ColumnSettings("paper", "", "fp32")
-        >>> settings_line({"CLIP": paper, "FAPrompt": ColumnSettings("official", "", "fp32")})
-        'Precision of the image tower: fp32. Presets: paper (CLIP), official (FAPrompt).'
-    """
-    parts = [
-        "; ".join(f"{words} ({', '.join(titles)})" for words, titles in grouped.items())
-        for grouped in (_titles_by(settings, "precision"), _titles_by(settings, "words"))
-    ]
-    alike = {each.precision for each in settings.values()}
-    precision = alike.pop() if len(alike) == 1 else parts[0]
-    return f"Precision of the image tower: {precision}. Presets: {parts[1]}."
-
-
-def _titles_by(settings: Mapping[str, ColumnSettings], name: str) -> dict[str, list[str]]:
-    grouped: dict[str, list[str]] = {}
-    for title, each in settings.items():
-        grouped.setdefault(getattr(each, name), []).append(title)
-    return grouped
 
 
 def statements(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult]) -> list[str]:

@@ -11,16 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from faprompt.benchmark.grid import Figure, Table, build_tables
-from faprompt.benchmark.notes import (
-    ColumnSettings,
-    column_settings,
-    reasons,
-    settings_line,
-    statements,
-)
+from faprompt.benchmark.notes import reasons, statements
 from faprompt.benchmark.page import to_html
 from faprompt.benchmark.plan import Plan
 from faprompt.benchmark.run import CellResult
+from faprompt.benchmark.settings import ColumnSettings, column_settings, settings_line
 from faprompt.benchmark.wording import LEVEL, published_line, surroundings, values
 from faprompt.files import write_atomically
 
