@@ -17,7 +17,7 @@ test-portable: export ATEN_CPU_CAPABILITY = default
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 
-.PHONY: demo test test-all test-portable check format bench golden tables map tiny clean
+.PHONY: demo test test-all test-portable check format bench fuzz golden tables map tiny clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ bench: $(VENV)/.installed-dev  ## naive and ours side by side; about half an hou
 	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.training
+
+fuzz: $(VENV)/.installed-dev  ## damaged files for every reader; 100,000 take about half an hour
+	$(BIN)/python scripts/fuzz.py --inputs 100000
 
 golden: $(VENV)/.installed-dev  ## compare with the authors' numbers, stage by stage
 	$(BIN)/python scripts/compare_golden.py
