@@ -40,15 +40,19 @@ def run(method, features):
 
 def test_the_codes_constants():
     assert to_mapping(AnomalyCLIPConfig()) == {
-        "image_size": 518, "sigma_px": 4.0, "context_tokens": 12, "deep_depth": 9,
+        "image_size": 518, "sigma_px": 4.0,
+        "picture_handling": "upright", "context_tokens": 12, "deep_depth": 9,
         "deep_length": 4, "class_word": "object", "abnormal_word": "damaged",
         "temperature": 0.07, "map_layers": (), "local_weight": 4.0, "round_deep_to_half": False,
     }  # fmt: skip
 
 
-def test_official_rounds_the_deep_prompts_and_nothing_else():
+def test_official_rounds_the_deep_prompts_and_reads_as_released_and_nothing_else():
     official = build_method("anomalyclip", small.backbone(), preset="official").config
-    assert to_mapping(official) == {**to_mapping(AnomalyCLIPConfig()), "round_deep_to_half": True}
+    assert to_mapping(official) == {
+        **to_mapping(AnomalyCLIPConfig()), "round_deep_to_half": True,
+        "picture_handling": "released",
+    }  # fmt: skip
 
 
 def test_end_tokens_stand_at_15_and_16(monkeypatch):

@@ -58,7 +58,8 @@ def run(method, features, **keywords):
 
 def test_the_codes_constants_and_presets():
     paper = {
-        "image_size": 240, "sigma_px": 0.0, "class_word": "object", "use_class_names": True,
+        "image_size": 240, "sigma_px": 0.0,
+        "picture_handling": "upright", "class_word": "object", "use_class_names": True,
         "average": "mean-norm", "temperature": 1.0, "interpolation": "bilinear",
         "position_filter": "bicubic", "value_blocks": 12, "views": True, "squares": False,
         "textures": templates.ANOVL_TEXTURES, "adapt_steps": 0, "adapter": "prompts",

@@ -42,7 +42,8 @@ def run(method, features):
 
 def test_the_codes_constants_and_the_common_preset():
     paper = {
-        "image_size": 518, "sigma_px": 0.0, "class_word": "object", "use_class_names": True,
+        "image_size": 518, "sigma_px": 0.0,
+        "picture_handling": "upright", "class_word": "object", "use_class_names": True,
         "raw_class_names": True, "average": "norm-mean-norm", "temperature": 0.01, "map_layers": (),
         "position_filter": "bicubic",
     }  # fmt: skip

@@ -154,7 +154,8 @@ def plain_text(context, line):
 class TestCoOp:
     def test_its_constants(self):
         assert to_mapping(CoOpConfig()) == {
-            "image_size": 518, "sigma_px": 4.0, "context_tokens": 12, "normal_word": "normal",
+            "image_size": 518, "sigma_px": 4.0,
+            "picture_handling": "upright", "context_tokens": 12, "normal_word": "normal",
             "abnormal_word": "anomalous", "class_word": "object", "use_class_names": True,
             "temperature": 0.01, "map_temperature": 0.07, "local_weight": 0.0, "plain_path": True,
         }  # fmt: skip

@@ -308,7 +308,8 @@ class TestOnWideResNet:
 
 def test_presets():
     paper = {
-        "image_size": 256, "sigma_px": 4.0, "classes": (), "centre_crop": 224, "map_layers": (),
+        "image_size": 256, "sigma_px": 4.0,
+        "picture_handling": "upright", "classes": (), "centre_crop": 224, "map_layers": (),
         "value_path": True, "unit_tokens": False, "coreset": 0.1, "memory_limit": 0,
         "neighbours": 9, "memory": (),
     }  # fmt: skip

@@ -49,7 +49,8 @@ def output(name="clip", class_names=None, **options):
 
 def test_presets():
     paper = {
-        "image_size": 518, "sigma_px": 4.0, "class_word": "object", "use_class_names": True,
+        "image_size": 518, "sigma_px": 4.0,
+        "picture_handling": "upright", "class_word": "object", "use_class_names": True,
         "raw_class_names": True, "average": "norm-mean-norm", "temperature": 0.07,
         "prompt_set": "clip", "value_path": False, "class_ln_post": False, "map_layers": (),
     }  # fmt: skip

@@ -96,7 +96,8 @@ def test_tiles_keep_the_class_of_their_picture():
 
 def test_presets():
     paper = {
-        "image_size": 240, "sigma_px": 0.0, "windows": (2, 3), "class_word": "object",
+        "image_size": 240, "sigma_px": 0.0,
+        "picture_handling": "upright", "windows": (2, 3), "class_word": "object",
         "prompt_set": "paper", "average": "norm-mean-norm", "temperature": 0.01, "tiles": True,
         "references": (), "shots": 0, "seed": 111, "use_class_names": True,
         "raw_class_names": False, "reference_ln_post": False,

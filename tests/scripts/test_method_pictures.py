@@ -21,7 +21,7 @@ def sections():
     """Heading -> text, of the sections of a method or a backbone."""
     parts = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     found = dict(part.split("\n", 1) for part in parts)
-    found.pop("Recipes")
+    del found["Recipes"], found["Distances to public code"]
     return found
 
 
