@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from faprompt.benchmark.grid import Row, Table, fill_in
 from faprompt.benchmark.plan import Column, Plan
