@@ -95,7 +95,8 @@ class TestParameterCounts:
 def test_the_papers_constants():
     assert to_mapping(FAPromptConfig()) == {
         "image_size": 518, "sigma_px": 10.0, "picture_handling": "upright",
-        "prompts": 10, "normal_tokens": 5, "abnormal_tokens": 2, "patches": 10, "deep_depth": 9, "deep_length": 4,
+        "prompts": 10, "normal_tokens": 5, "abnormal_tokens": 2, "patches": 10,
+        "deep_depth": 9, "deep_length": 4,
         "class_word": "object", "abnormal_word": "damaged", "temperature": 0.07,
         "coarse_share": 2 / 3, "selection": "topk", "rank_by": "similarity",
         "image_cross_entropy": False, "focal_as_logit": False, "round_deep_to_half": False,
