@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
-from faprompt.errors import ImageReadError
+from faprompt.errors import ImageReadError, ModelError
 from faprompt.records import AnomalyResult, Region
 from tests.helpers import small
 
@@ -42,6 +42,15 @@ class TestPredict:
         Image.fromarray(array).save(memory, "PNG")
         for source in (path, str(path), path.read_bytes(), memory.getvalue(), Image.open(path)):
             same(detector.predict(source), wanted)
+
+    @pytest.mark.parametrize("threshold", [None, 0.5])
+    def test_a_score_that_is_no_number_is_refused_with_the_reason(self, threshold):
+        detector = small.detector()
+        with torch.no_grad():
+            detector.method.prompts.normal_context.fill_(float("inf"))
+        detector.refresh()
+        with pytest.raises(ModelError, match="small-faprompt gives a score that is no number"):
+            detector.predict(small.picture(), threshold=threshold)
 
     def test_grey_arrays_are_pictures_too(self, detector):
         grey = small.picture()[..., 0]

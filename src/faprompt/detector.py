@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
-from faprompt.errors import ConfigError, ImageReadError
+from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.imaging.read import MAX_PIXELS, ReadImage, read_image
 from faprompt.imaging.tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform, shorter_edge_size
@@ -263,6 +263,7 @@ class Detector(nn.Module):
             class_names: what each picture shows, for methods that ask (`uses_class_names`).
 
         Raises:
+            ModelError: a score is no number, because the model's values overflow.
             TypeError: a picture is no array.
             ValueError: an array of another shape or dtype, a threshold outside 0 to 1, or not
                 one class name for each picture.
@@ -378,6 +379,11 @@ class Detector(nn.Module):
 
     def _finish(self, images: Sequence[np.ndarray], output: MethodOutput) -> list[_Scored]:
         prompts = output.prompt_scores
+        if not output.score.isfinite().all():
+            raise ModelError(
+                f"{self.name} gives a score that is no number: its values overflow at precision "
+                f"{self.backbone.precision}. Use precision fp32, or train the model again."
+            )
         return [
             _Scored(
                 float(output.score[index]),

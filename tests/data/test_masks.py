@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from faprompt.data import picture_size, read_mask, resize_mask
 from faprompt.data.masks import is_blank_mask
 from faprompt.errors import DatasetError, ImageReadError
+from faprompt.imaging import Samples
 from faprompt.records import Sample
 from tests.helpers import folders
 from tests.imaging.files import png_rgb16
@@ -430,3 +431,13 @@ def test_resized_by_the_share_of_each_pixel():
 def test_same_size_changes_nothing():
     truth = np.random.default_rng(3).random((7, 11)) > 0.5
     np.testing.assert_array_equal(resize_mask(truth, (7, 11)), truth)
+
+
+@pytest.mark.parametrize("policy", ["any-channel", "reference", "strict"])
+def test_bits_of_which_zero_is_white(tmp_path, monkeypatch, policy):
+    """As tifffile returns them: the marked pixels are False."""
+    monkeypatch.setattr(
+        "faprompt.data.masks.read_samples", lambda path: Samples(~SQUARE, white_is_zero=True)
+    )
+    picture = Image.fromarray(grey(0, 255))
+    np.testing.assert_array_equal(truth_of(tmp_path, picture, policy=policy), SQUARE)

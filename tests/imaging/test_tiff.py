@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 import sys
 from typing import Any
 
@@ -438,3 +439,17 @@ def test_the_limit_stands_before_tifffile_decodes():
     ):  # fmt: skip
         with pytest.raises(ImageReadError, match="36x40 is 1,440 pixels, above the limit of 1,439"):
             read_image(write(values, **options), max_pixels=1439)
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}])
+def test_missing_strips_and_tiles_are_no_black_pixels(layout):
+    """The header says twice the height, so half of the picture is nowhere."""
+    values = ENCODINGS["float16"](GREY)
+    data = write(values, **(layout or {"rowsperstrip": len(values)}))
+    entry = struct.pack("<HHII", 257, 4, 1, len(values))
+    if entry not in data:
+        entry = struct.pack("<HHIHH", 257, 3, 1, len(values), 0)
+    assert data.count(entry) == 1
+    taller = entry[:8] + struct.pack("<I", 2 * len(values))
+    with pytest.raises(ImageReadError, match="strips or tiles are missing"):
+        read_image(data.replace(entry, taller))

@@ -248,7 +248,8 @@ def _shown(samples: Samples) -> Samples:
         if low < 0 or not np.isfinite(high):  # NaN compares false with both
             raise ImageReadError("it holds negative or non-finite values; export it as 8-bit grey.")
     if samples.white_is_zero:
-        values = _full(values, samples.bits) - values
+        bilevel = values.dtype == np.bool_
+        values = ~values if bilevel else _full(values, samples.bits) - values
     return Samples(values, samples.alpha)
 
 

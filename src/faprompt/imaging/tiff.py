@@ -11,6 +11,7 @@ Tag numbers and values: TIFF 6.0 specification (Adobe, 1992).
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -168,6 +169,8 @@ def read_with_tifffile(
     stream.seek(0)
     with tifffile.TiffFile(stream) as tiff:
         page, count = tiff.pages[0], len(tiff.pages)
+        if len(page.dataoffsets) < math.prod(page.chunked):  # tifffile would fill in zeros
+            raise ImageReadError("strips or tiles are missing; copy or export it again.")
         try:
             array = page.asarray()
         except ValueError as error:
