@@ -249,6 +249,11 @@ class MethodSuite:
         for told in ("image_size should be at least 1", *(f"{name} should" for name in options)):
             assert told in str(caught.value)
 
+    @pytest.mark.parametrize("sigma", [600.5, 1e308])
+    def test_a_map_cannot_be_smoothed_by_more_than_its_size(self, sigma):
+        with pytest.raises(ConfigError, match="sigma_px should be 0 to image_size=600, got"):
+            build_method(self.name, self.backbone(), {"image_size": 600, "sigma_px": sigma})
+
     def test_unknown_presets_are_refused_with_the_known_ones(self):
         with pytest.raises(ConfigError, match="no preset 'mine'; known: paper"):
             build_method(self.name, self.backbone(), preset="mine")

@@ -40,8 +40,10 @@ class MethodConfig:
         found = []
         if self.image_size < 1:
             found.append(f"image_size should be at least 1, got {self.image_size}")
-        if not 0 <= self.sigma_px < float("inf"):
-            found.append(f"sigma_px should be finite and not negative, got {self.sigma_px}")
+        if not 0 <= self.sigma_px <= max(1, self.image_size):  # above it every map is flat
+            found.append(
+                f"sigma_px should be 0 to image_size={self.image_size}, got {self.sigma_px}"
+            )
         return found
 
 
