@@ -535,8 +535,9 @@ class FakeTifffile(types.ModuleType):
         super().__init__("tifffile")
         height, width = array.shape[axes.index("Y")], array.shape[axes.index("X")]
         page = types.SimpleNamespace(
-            imagewidth=width, imagelength=height, axes=axes, asarray=lambda: array
-        )
+            imagewidth=width, imagelength=height, axes=axes, asarray=lambda: array,
+            chunked=(1, 1, 1), dataoffsets=(8,),
+        )  # fmt: skip
         self.pages = [page] * pages
 
     def TiffFile(self, stream):  # noqa: N802 (tifffile's own name)
