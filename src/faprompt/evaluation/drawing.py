@@ -116,14 +116,14 @@ class Heading:
         return one + (len(self.title) - 1) * self._title_line
 
 
-def printable(text: str) -> str:
-    """The text with question marks for what is no Unicode: a file name may hold any bytes."""
+def as_unicode(text: str) -> str:
+    """Return the text with question marks for what is no Unicode, as in some file names."""
     return text.encode(errors="replace").decode()
 
 
 def fitting(text: str, width: float, *, cut: int, size: int) -> str:
     """The text, cut off at its beginning (0) or its end (-1) where it is too wide."""
-    letters = list(printable(text))
+    letters = list(as_unicode(text))
     shown = "".join(letters)
     while len(letters) > 1 and font(size).getlength(shown) > width:
         del letters[cut]
@@ -134,7 +134,7 @@ def fitting(text: str, width: float, *, cut: int, size: int) -> str:
 def wrapped(text: str, width: float, *, size: int, bold: bool = False) -> list[str]:
     """The text in lines of at most `width` pixels, broken between words, long words within."""
     face, lines = font(size, bold=bold), [""]
-    for word in printable(text).split():
+    for word in as_unicode(text).split():
         longer = f"{lines[-1]} {word}".strip()
         if face.getlength(longer) <= width:
             lines[-1] = longer

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.evaluation.drawing import printable
+from faprompt.evaluation.drawing import as_unicode
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.progress import PROGRESS_NAME, region_text
 from faprompt.evaluation.run import Evaluation
@@ -132,7 +132,7 @@ def _remarks(evaluation: Evaluation) -> list[str]:
 
 def _one_line(text: str) -> str:
     """Return a text without the line breaks and control characters that file names may hold."""
-    return _CONTROLS.sub("?", printable(text))
+    return _CONTROLS.sub("?", as_unicode(text))
 
 
 def _reasons(evaluation: Evaluation) -> list[str]:

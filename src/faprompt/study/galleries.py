@@ -27,7 +27,7 @@ from faprompt.data import Dataset
 from faprompt.data.masks import MaskPolicy
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, FapromptError
-from faprompt.evaluation.drawing import fit, printable
+from faprompt.evaluation.drawing import as_unicode, fit
 from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.progress import sample_name
 from faprompt.evaluation.reading import read_sample
@@ -160,14 +160,14 @@ def _open(plan: Plan, options: GalleryOptions, lacking: list[str]) -> dict[str, 
 
 def _row(chosen: Chosen, dataset: Dataset, policy: MaskPolicy) -> Row:
     sample = chosen.sample
-    name = printable(sample_name(sample, dataset.root))
+    name = as_unicode(sample_name(sample, dataset.root))
     row = Row(name, chosen.why, sample.label)
     try:
         read = read_sample(sample, policy=policy)
     except FapromptError as error:
-        row.error = printable(str(error))
+        row.error = as_unicode(str(error))
         return row
-    row.error = printable(read.error)
+    row.error = as_unicode(read.error)
     if read.image is not None:
         nothing = np.zeros(read.image.shape[:2], np.float32)
         row.panel, _, row.mask = fit(read.image, nothing, read.mask)

@@ -11,7 +11,7 @@ from typing import Any
 
 from faprompt.benchmark.plan import Source, slug
 from faprompt.data import Dataset
-from faprompt.evaluation.drawing import printable
+from faprompt.evaluation.drawing import as_unicode
 from faprompt.evaluation.gallery import GALLERY_FOLDER
 from faprompt.evaluation.progress import picture_key, region_text
 from faprompt.files import csv_text, write_atomically
@@ -76,7 +76,7 @@ def gallery_lines(gallery: Gallery) -> Iterator[dict[str, Any]]:
         sample = chosen.sample
         line: dict[str, Any] = {
             "group": chosen.group,
-            "path": printable(picture_key(sample.image_path, gallery.dataset.root)),
+            "path": as_unicode(picture_key(sample.image_path, gallery.dataset.root)),
             "region": region_text(sample), "class": sample.class_name,
             "defect_type": sample.defect_type, "label": sample.label, "parts": chosen.parts,
             "why": chosen.why, "error": row.error,
