@@ -230,6 +230,14 @@ def test_a_backbone_replaced_behind_its_path_is_measured_anew(shelves, tmp_path,
     assert again[0].metrics["mean"] != first[0].metrics["mean"]
 
 
+def test_the_files_of_a_backbone_are_read_once_a_run(shelves, tmp_path, counted):
+    save_backbone(load_backbone("test-tiny"), tmp_path / "weights")
+    stamps = counted("backbone_stamp")
+    plan = toys.plan(shelves, methods=[toys.CLIP], backbones=[str(tmp_path / "weights")])
+    assert [result.status for result in run(plan, tmp_path / "out")] == ["done", "done"]
+    assert stamps.calls == 1
+
+
 def test_settings_written_out_are_the_settings_they_spell(shelves, tmp_path, counted):
     """Two labels of one configuration share the training and the evaluation."""
     options = toys.FAPROMPT["options"]

@@ -10,8 +10,8 @@ datasets = ["mvtec", {folder = "bottles", label = "Bottles"}, {id = "btad", clas
 [data]                               [evaluation]  [training]  [table]
 root = "sets"                        options of the workshops, and how the table looks
 
-A method is trained by its own recipe; what [training] says goes before every recipe, and what
-a method's own table `training` says before that.
+A method is trained by its own recipe. [training] overrides every recipe, and a method's own
+table `training` overrides both.
 """
 
 from __future__ import annotations

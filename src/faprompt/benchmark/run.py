@@ -152,6 +152,7 @@ class BenchmarkRun:
         self.precision = pick_precision(precision or plan.config.precision, device)
         self.notify, self.progress_bar = notify, progress_bar
         self.datasets: dict[Source, tuple[Dataset, str]] = {}
+        self.backbones: dict[str, dict[str, str]] = {}  # name -> its stamp
         self.failed_trainings: dict[str, str] = {}
         self.told: set[str] = set()
         self.detector: tuple[str, Detector] | None = None  # one at a time: they are large
@@ -206,6 +207,12 @@ class BenchmarkRun:
             self.datasets[source] = dataset, content_digest(dataset)
         return self.datasets[source]
 
+    def _backbone(self, name: str) -> dict[str, str]:
+        """Return the stamp of a backbone, whose files are read once per run."""
+        if name not in self.backbones:
+            self.backbones[name] = backbone_stamp(name)
+        return self.backbones[name]
+
     def _detector_identity(self, cell: Cell) -> dict[str, Any]:
         method = cell.column.method
         common: dict[str, Any] = {"method": method.name, "precision": self.precision}
@@ -213,7 +220,7 @@ class BenchmarkRun:
             return common | {"model": model_digest(self._model(cell))}
         common |= {
             "options": resolved_options(method),
-            "backbone": backbone_stamp(cell.column.backbone),
+            "backbone": self._backbone(cell.column.backbone),
         } | sources_stamp(method.name, method.all_options)
         if cell.trained_on is None:
             return common | {"preset": method.preset}  # its note says which one was run

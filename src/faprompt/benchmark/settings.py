@@ -51,7 +51,7 @@ def _settings(plan: Plan, column: Column, metrics: Mapping[str, Any]) -> ColumnS
 
 
 def settings_line(settings: Mapping[str, ColumnSettings]) -> str:
-    """Return precision and presets in words, as they stand under every table.
+    """Return precision and presets in words, for the line under every table.
 
     Example:
         >>> paper = ColumnSettings("paper", "", "fp32")

@@ -62,7 +62,7 @@ def to_markdown(
         tables: of `build_tables`.
         said: lines below all tables.
         lacking: reasons for empty places.
-        under: what stands under every table; see `settings_line`.
+        under: line below every table; see `settings_line`.
     """
     parts = [f"# {title}"]
     for table in tables:

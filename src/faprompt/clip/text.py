@@ -142,7 +142,7 @@ class TextTower(nn.Module):
             q, k, v = _project(block, stream)
             keys.append(k)
             values.append(v)
-            if number < len(blocks) and length:  # nobody reads the last block's output
+            if number < len(blocks) and length:  # the last block's output is not used
                 seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
                 stream = _finish(block, stream, seen)
         return EncodedPrefix(prefix, tuple(keys), tuple(values))

@@ -119,8 +119,8 @@ def load_backbone(
         quick_gelu: the activation, if the source does not tell, or against what it tells.
 
     Returns:
-        The backbone; its `name` is what loads it again (a file of WideResNet-50-2 is told by
-        the network's name alone).
+        The backbone; its `name` is what loads it again (for a file of
+        WideResNet-50-2, the name of the network).
 
     Raises:
         ModelError: nothing there, not downloadable, not a plain ViT CLIP, of unknown

@@ -88,7 +88,7 @@ def _sample(image: Path, label: int) -> Sample:
 
 
 def _cross_check(root: Path, samples: list[Sample], notes: Notes) -> None:
-    """`label/<stem>.txt` repeats the class; one that says otherwise is told, and blocks."""
+    """`label/<stem>.txt` repeats the class; one that differs is a reported problem."""
     torn, unclear = [], []
     for label, kind in enumerate(_KINDS):
         stems = {stem_key(sample.image_path) for sample in samples if sample.label == label}

@@ -31,8 +31,8 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
 
     Stems have to be equal, so `1` never meets `10`. Numbered masks are taken together. More
     than one candidate otherwise (`0.png` beside `0.bmp`, `0.png` beside `0_mask.png`) is a
-    clash: the picture stays without a mask and the clash is told, since any choice may be
-    the wrong one. The same goes for one mask that two pictures could claim.
+    clash: the picture stays without a mask and the clash is reported, because any choice may
+    be wrong. The same goes for one mask that two pictures could claim.
 
     Args:
         images: the pictures that should have masks.
