@@ -19,15 +19,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageDraw
 
-from faprompt.benchmark import build_plan, read_benchmark
-from faprompt.benchmark.detectors import detector_source
-from faprompt.benchmark.plan import slug
 from faprompt.data import read_dataset
 from faprompt.detector import Detector
 from faprompt.evaluation.drawing import INK, PAPER, font
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
 from faprompt.model_folder import load_detector
+from faprompt.reproduce.benchmark_config import read_benchmark
+from faprompt.reproduce.benchmark_plan import build_plan, slug
+from faprompt.reproduce.cell_detectors import detector_source
 from faprompt.training.recipes import recipe_config
 from faprompt.training.session import train_model
 

@@ -1,22 +1,16 @@
-"""Write, identify and lock files: helpers that every package may import.
-
-Ours; the locks are those of the library `filelock`, which torch brings along.
-"""
+"""Write, identify and sort files: helpers that every package may import."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import re
+import unicodedata
 from pathlib import Path
-
-from filelock import FileLock, Timeout
-
-from faprompt.errors import FolderInUseError
+from typing import Any
 
 _FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
-LOCK_NAME = ".faprompt.lock"  # stays in the folder; an empty file that locks nothing by itself
+_DIGITS = re.compile(r"([0-9]+)")
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -72,38 +66,21 @@ def csv_text(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
-@contextmanager
-def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder for one run; it is created when missing.
+def natural_key(path: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """Return a sort key that compares digit runs as numbers, folder by folder, ignoring case.
 
-    The operating system releases the lock when the process ends, however it ends. Folders
-    that were created here are removed again if the run ends before it writes anything.
+    Equal keys mean equal text: where two names differ only in case, in leading zeros or in
+    how an accent is coded, the plain text decides.
 
-    Raises:
-        FolderInUseError: another run is writing into the folder.
+    Example:
+        >>> sorted(["b/2.png", "b/10.png", "B/1.png", "a b/3.png"], key=natural_key)
+        ['a b/3.png', 'B/1.png', 'b/2.png', 'b/10.png']
     """
-    place = Path(folder)
-    created = [path for path in (place, *place.parents) if not path.exists()]
-    place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / LOCK_NAME)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FolderInUseError(
-            f"{place} is being written by another run; "
-            "wait until it ends, or choose another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        _remove_unused(created)
-        lock.release()
+    text = os.fspath(path)
+    return tuple(_part_key(part) for part in text.replace(os.sep, "/").split("/")), text
 
 
-def _remove_unused(folders: list[Path]) -> None:
-    """Remove a folder that holds the lock alone, and the empty folders around it."""
-    with suppress(OSError):  # a folder that stays is no harm
-        if folders and os.listdir(folders[0]) == [LOCK_NAME]:
-            (folders[0] / LOCK_NAME).unlink()
-            for folder in folders:
-                folder.rmdir()
+def _part_key(part: str) -> tuple[Any, ...]:
+    folded = unicodedata.normalize("NFC", part).casefold()
+    # split() with a group alternates text and digits, so text is compared with text only
+    return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))

@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from faprompt.files import LOCK_NAME, lock_folder
-from tests.benchmark import toys
 from tests.cli.test_benchmark import CONFIG
 from tests.cli.test_study import STUDY
 from tests.helpers import small
+from tests.reproduce import toys
 
 CLIP = ["--method", "clip", "--backbone", "test-tiny", "--set", "image_size=56"]
 CLIP += ["--device", "cpu"]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.benchmark import toys
+from tests.reproduce import toys
 
 STUDY = """
 title = "Toys"
@@ -103,7 +103,7 @@ def test_a_dry_run_of_prompt_spread_tells_what_is_mapped(faprompt, tmp_path):
 
 
 def test_prompt_spread_goes_its_own_way_and_tells_its_numbers(faprompt, tmp_path, monkeypatch):
-    """See tests/study/test_prompt_spread for what it does."""
+    """See tests/reproduce/test_prompt_spread for what it does."""
     from types import SimpleNamespace
 
     seen = {}
@@ -141,11 +141,10 @@ def test_a_gallery_says_what_it_scores_and_writes_its_sheets(faprompt, file, tmp
 
 
 def test_costs_need_no_data(faprompt, tmp_path, monkeypatch):
-    from faprompt.study import MethodCost
-    from faprompt.study.cost_records import Timing
+    from faprompt.reproduce.cost_records import MethodCost, Timing
 
     monkeypatch.setattr(
-        "faprompt.study.complexity.measure_method",
+        "faprompt.reproduce.complexity.measure_method",
         lambda name, *_, **__: MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56),
     )
     out = tmp_path / "out"

@@ -232,8 +232,8 @@ def test_train_split(root):
 
 def test_progress_counts_to_the_end(root):
     calls = []
-    check_dataset(root, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(done, 10) for done in range(1, 11)]
+    check_dataset(root, progress=lambda *call: calls.append(call))
+    assert calls == [("check", done, 10) for done in range(1, 11)]
 
 
 def test_what_is_no_dataset_is_refused(tmp_path):
@@ -330,11 +330,9 @@ def test_inspection_of_too_many_pixels(tmp_path, monkeypatch):
 def test_slices_are_counted_and_their_pictures_opened_once(tmp_path):
     industrial.sdd(tmp_path)
     seen = []
-    check = check_dataset(
-        tmp_path, subset="all", progress=lambda done, total: seen.append((done, total))
-    )
+    check = check_dataset(tmp_path, subset="all", progress=lambda *call: seen.append(call))
     assert (check.normal, check.anomalous) == (15, 3)
-    assert seen[-1] == (18, 18)
+    assert seen[-1] == ("check", 18, 18)
     assert check.usable and check.problems == ()
     assert not any("copies" in line for line in check.warnings)
     assert (check_dataset(tmp_path).normal, check.matches_paper) == (4, False)

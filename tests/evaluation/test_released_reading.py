@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faprompt.training.progress import silent
 from PIL import Image
 
 from faprompt.clip._open_clip import open_clip_module
@@ -24,7 +25,6 @@ from faprompt.imaging import Transform, read_resized
 from faprompt.methods.registry import preset_config
 from faprompt.training.masks import read_masks
 from faprompt.training.pictures import Pictures
-from faprompt.training.progress import silent
 from tests.evaluation import toys
 from tests.helpers import small
 

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from faprompt.training.progress import silent
 from PIL import Image
 
 from faprompt.config import from_mapping
@@ -17,7 +18,6 @@ from faprompt.training.masks import (
     resize_mask,
 )
 from faprompt.training.pictures import Pictures
-from faprompt.training.progress import silent
 from tests.training import toys
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from faprompt.errors import ConfigError
+from faprompt.work import ProgressCallback, logger, no_progress
 
 if TYPE_CHECKING:
-    from faprompt.detector import Detector
+    from rich.progress import TaskID
 
-Advance = Callable[[int, int], None]
+    from faprompt.detector import Detector
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Advance]:
-    """A bar on stderr when a terminal looks on, nothing otherwise; call it with (done, total)."""
+def progress_bars() -> Iterator[ProgressCallback]:
+    """Show progress on stderr where a terminal is attached: one bar for each stage."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield no_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -35,8 +36,28 @@ def progress_bar(what: str) -> Iterator[Advance]:
         Remaining(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(printable(what), total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        shown: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in shown:
+                for finished in shown.values():
+                    bars.remove_task(finished)
+                shown.clear()
+                shown[stage] = bars.add_task(printable(stage), total=None)
+            bars.update(shown[stage], completed=done, total=total)
+
+        yield show
+
+
+def show_log() -> None:
+    """Print the notes and warnings of the log `faprompt` on stderr, as plain lines."""
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_StderrHandler()]
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
 
 
 def printable(text: object) -> str:
@@ -84,40 +105,6 @@ def note_pictures(lines: Iterable[str]) -> None:
         note(line.replace("bit_depth=", "--bit-depth "))
 
 
-@contextmanager
-def hold_folders(*folders: Path) -> Iterator[None]:
-    """Lock the folders that a run writes into, each once.
-
-    Raises:
-        FolderInUseError: another run is writing into one of them.
-    """
-    from faprompt.files import lock_folder
-
-    with ExitStack() as held:
-        for folder in dict.fromkeys(folder.resolve() for folder in folders):
-            held.enter_context(lock_folder(folder))
-        yield
-
-
-def pick_device(device: str) -> str:
-    """ "auto" becomes the best there is.
-
-    Raises:
-        ConfigError: a device this torch cannot use.
-    """
-    import torch
-
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {device} cannot be used here: {error}") from error
-    return device
-
-
 def pick_detector(
     *,
     model: str | None,
@@ -136,9 +123,9 @@ def pick_detector(
     Raises:
         ConfigError: both or parts of both were given.
     """
-    from faprompt.clip.backbone import pick_precision
     from faprompt.model_card import recorded_note
     from faprompt.model_folder import build_detector, load_detector
+    from faprompt.work import pick_device, pick_precision
 
     device = pick_device(device)
     common: dict[str, Any] = {

@@ -11,7 +11,8 @@ import typer
 from faprompt.cli import _options as o
 
 if TYPE_CHECKING:
-    from faprompt.benchmark import CellResult, Plan
+    from faprompt.reproduce.benchmark_plan import Plan
+    from faprompt.reproduce.benchmark_run import CellResult
 
 
 def benchmark(
@@ -36,10 +37,10 @@ def benchmark(
     Every cell has a folder in OUT/cells; the same command again goes on where it was. Exit 3
     when some cells failed or lack something: they are "-" in the tables, with the reason.
     """
-    from faprompt.benchmark import build_plan, read_benchmark
-    from faprompt.benchmark.config import restrict_classes
-    from faprompt.cli._terminal import hold_folders
     from faprompt.errors import ConfigError
+    from faprompt.reproduce.benchmark_config import read_benchmark, restrict_classes
+    from faprompt.reproduce.benchmark_plan import build_plan
+    from faprompt.work import hold_folders
 
     if measure and not dry_run:
         raise ConfigError("--measure belongs to --dry-run.")
@@ -58,15 +59,18 @@ def benchmark(
 def _run(
     plan: Plan, out: Path, work: Path, device: str, precision: str, *, as_json: bool
 ) -> tuple[CellResult, ...]:
-    from faprompt.benchmark import run_benchmark, write_tables
-    from faprompt.cli._terminal import note, pick_device, progress_bar, say
+    from faprompt.cli._terminal import note, progress_bars, say
+    from faprompt.reproduce.benchmark_run import run_benchmark
+    from faprompt.reproduce.result_tables import write_tables
+    from faprompt.work import pick_device
 
     found: dict[str, CellResult] = {}
     try:
-        run_benchmark(
-            plan, work, device=pick_device(device), precision=precision, notify=note,
-            progress_bar=progress_bar, results=found,
-        )  # fmt: skip
+        with progress_bars() as progress:
+            run_benchmark(
+                plan, work, device=pick_device(device), precision=precision,
+                progress=progress, results=found,
+            )  # fmt: skip
     except KeyboardInterrupt:
         write_tables(plan, found.values(), out)
         raise
@@ -85,18 +89,16 @@ def tell_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_json
     """What a plan would run, what is missing, and its time and disk."""
     from dataclasses import asdict
 
-    from faprompt.benchmark import build_tables, describe_estimate, estimate, published_places
-    from faprompt.benchmark import measure as measure_rates
-    from faprompt.benchmark.estimate import absent_weights
-    from faprompt.cli._terminal import note, pick_device, say
-    from faprompt.clip.backbone import pick_precision
+    from faprompt.cli._terminal import say
+    from faprompt.reproduce.estimate import absent_weights, describe_estimate, estimate
+    from faprompt.reproduce.estimate import measure as measure_rates
+    from faprompt.reproduce.table_grid import build_tables, published_places
+    from faprompt.work import pick_device, pick_precision
 
     rates = {}
     if measure:
         where = pick_device(device)
-        rates = measure_rates(
-            plan, device=where, precision=pick_precision(precision, where), notify=note
-        )
+        rates = measure_rates(plan, device=where, precision=pick_precision(precision, where))
     found = estimate(plan, rates)
     tables = build_tables(plan)
     figures = sum(len(list(table.places())) for table in tables)

@@ -53,12 +53,12 @@ def check(
     as_json: o.Json = False,
 ) -> None:
     """What a folder looks like to us. Exit 0 only if it could be evaluated."""
-    from faprompt.cli._terminal import printable, progress_bar, say
+    from faprompt.cli._terminal import printable, progress_bars, say
     from faprompt.data import check_dataset, describe
 
-    with progress_bar("check") as advance:
+    with progress_bars() as progress:
         result = check_dataset(
-            folder, dataset=dataset, split=split, subset=subset, progress=advance
+            folder, dataset=dataset, split=split, subset=subset, progress=progress
         )
     if as_json:
         print(json.dumps(result.to_dict(), ensure_ascii=False))
@@ -76,11 +76,11 @@ def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
 
     A dataset that is missing or cannot be read is "-" with the reason, and exit 3.
     """
-    from faprompt.benchmark.dataset_tables import count_rows, describe_rows
-    from faprompt.cli._terminal import progress_bar
+    from faprompt.cli._terminal import progress_bars
+    from faprompt.reproduce.dataset_tables import count_rows, describe_rows
 
-    with progress_bar("count") as advance:
-        rows = count_rows(data_root, progress=advance)
+    with progress_bars() as progress:
+        rows = count_rows(data_root, progress=progress)
     if as_json:
         told = [asdict(row) | {"matches": row.matches} for row in rows]
         print(json.dumps({"rows": told}, ensure_ascii=False))
@@ -98,9 +98,10 @@ def synth(
     seed: Annotated[int, typer.Option(help="Other seed, other pictures.")] = 111,
 ) -> None:
     """Draw two labelled sets with masks: one to train on, one with other objects and defects."""
-    from faprompt.cli._terminal import hold_folders, progress_bar, say
+    from faprompt.cli._terminal import progress_bars, say
     from faprompt.synthetic import write_dataset
     from faprompt.synthetic.kinds import KindSet
+    from faprompt.work import hold_folders
 
     parts: tuple[tuple[KindSet, str, int], ...] = (
         ("aux", "auxiliary", seed),
@@ -108,9 +109,9 @@ def synth(
     )
     with hold_folders(folder):
         for kinds, part, own_seed in parts:
-            with progress_bar(part) as advance:
+            with progress_bars() as progress:
                 write_dataset(
                     folder / part, kinds=kinds, count=count, size=size, seed=own_seed,
-                    progress=advance,
+                    progress=progress,
                 )  # fmt: skip
             say(f"wrote {folder / part}")

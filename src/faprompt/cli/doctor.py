@@ -9,7 +9,7 @@ from faprompt.cli import _options as o
 
 def doctor(as_json: o.Json = False) -> None:
     """Versions, devices, speed of the bundled model, and missing extras."""
-    from faprompt.diagnosis import diagnose
+    from faprompt.cli.diagnosis import diagnose
 
     found = diagnose()
     if as_json:

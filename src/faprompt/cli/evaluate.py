@@ -63,7 +63,7 @@ def evaluate(
     An interrupted run goes on when called again with the same model, pictures and options.
     Exit 3 when some pictures could not be read; they are left out and named.
     """
-    from faprompt.cli._terminal import hold_folders, note, pick_detector, progress_bar, say
+    from faprompt.cli._terminal import note, pick_detector, progress_bars, say
     from faprompt.config import from_mapping, parse_assignments
     from faprompt.data import read_dataset
     from faprompt.evaluation import (
@@ -75,6 +75,7 @@ def evaluate(
         write_gallery,
     )
     from faprompt.evaluation import evaluate as measure
+    from faprompt.work import hold_folders
 
     chosen = {
         "batch_size": batch_size, "resolution": resolution, "fpr_limit": fpr_limit,
@@ -95,8 +96,8 @@ def evaluate(
             state = folder / PROGRESS_NAME
             if not resume:
                 state.unlink(missing_ok=True)
-            with progress_bar(found.name) as advance:
-                result = measure(detector, found, config, progress=advance, resume=state, note=note)
+            with progress_bars() as progress:
+                result = measure(detector, found, config, progress=progress, resume=state)
             note(f"wrote {write_evaluation(result, folder)}")
             for sheet in write_gallery(detector, result, folder):
                 note(f"wrote {sheet}")

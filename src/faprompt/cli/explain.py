@@ -35,17 +35,17 @@ def explain(
     on stdout: score, path, page. Exit 3 when some files could not be read.
     """
     from faprompt.cli._terminal import (
-        hold_folders,
         note,
         note_left_out,
         note_pictures,
         pick_detector,
-        progress_bar,
+        progress_bars,
     )
     from faprompt.config import parse_assignments
     from faprompt.explanation import explain_files
     from faprompt.prediction.inputs import expand_inputs
     from faprompt.prediction.notes import NoteTally
+    from faprompt.work import hold_folders
 
     left_out: Counter[str] = Counter()
     paths = expand_inputs(inputs, exclude=[out], left_out=left_out)
@@ -57,13 +57,13 @@ def explain(
             device=device, precision=precision, class_name=class_name,
         )  # fmt: skip
         note_left_out(left_out)
-        with progress_bar("explain") as advance:
+        with progress_bars() as progress:
             found = explain_files(
                 detector, paths, out_dir=out, threshold=threshold, bit_depth=bit_depth,
                 max_pixels=max_pixels,
             )  # fmt: skip
             for done, one in enumerate(found, 1):
-                advance(done, len(paths))
+                progress("explain", done, len(paths))
                 unreadable += one.explanation is None
                 tally.add(one.path, one.notes)
                 print(json.dumps(one.to_dict()) if as_json else _line(one), flush=True)

@@ -43,6 +43,9 @@ app.command("doctor")(doctor.doctor)
 
 @app.callback(invoke_without_command=True)
 def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    from faprompt.cli._terminal import show_log
+
+    show_log()
     if version:
         typer.echo(f"faprompt {__version__}")
         raise typer.Exit

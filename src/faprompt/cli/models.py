@@ -93,9 +93,10 @@ def convert(
     assignments: o.Assignments = None,
 ) -> None:
     """Turn a reference checkpoint into a model folder that gives its numbers."""
-    from faprompt.cli._terminal import hold_folders, say
+    from faprompt.cli._terminal import say
     from faprompt.config import parse_assignments
     from faprompt.model_import import import_reference
+    from faprompt.work import hold_folders
 
     options: dict[str, Any] = parse_assignments(assignments or [])
     options |= {"selection": selection} if selection else {}

@@ -53,16 +53,16 @@ def predict(
     Exit 3 when some files could not be read.
     """
     from faprompt.cli._terminal import (
-        hold_folders,
         note,
         note_left_out,
         note_pictures,
         pick_detector,
-        progress_bar,
+        progress_bars,
     )
     from faprompt.config import parse_assignments
     from faprompt.prediction.inputs import expand_inputs
     from faprompt.prediction.run import predict_files
+    from faprompt.work import hold_folders
 
     left_out: Counter[str] = Counter()
     paths = expand_inputs(inputs, left_out=left_out)
@@ -74,12 +74,12 @@ def predict(
             device=device, precision=precision, class_name=class_name,
         )  # fmt: skip
         note_left_out(left_out)
-        with progress_bar("predict") as advance:
+        with progress_bars() as progress:
 
             def show(row: Any) -> None:
                 nonlocal done
                 done += 1
-                advance(done, len(paths))
+                progress("predict", done, len(paths))
                 print(json.dumps(row.to_dict()) if as_json else _line(row), flush=True)
 
             summary = predict_files(

@@ -13,7 +13,10 @@ import typer
 from faprompt.cli import _options as o
 
 if TYPE_CHECKING:
-    from faprompt.study import Changes, GalleryResult, StudyConfig, StudyResult
+    from faprompt.reproduce.galleries import GalleryResult
+    from faprompt.reproduce.study_config import StudyConfig
+    from faprompt.reproduce.study_plan import Changes
+    from faprompt.reproduce.study_run import StudyResult
 
 LIST, REDRAW = "list", "redraw"
 
@@ -75,9 +78,12 @@ def study(
     The same command again goes on where it was. Exit 3 when some runs failed or lack
     something. `faprompt study redraw OUT` draws its figures anew from their CSV files.
     """
-    from faprompt.cli._terminal import hold_folders, say
+    from faprompt.cli._terminal import say
     from faprompt.errors import ConfigError
-    from faprompt.study import Changes, list_studies, read_study, redraw_study
+    from faprompt.reproduce.prompt_spread import redraw_study
+    from faprompt.reproduce.study_config import list_studies, read_study
+    from faprompt.reproduce.study_plan import Changes
+    from faprompt.work import hold_folders
 
     if (folder is not None) != (name == REDRAW):
         raise ConfigError("A folder belongs to redraw: faprompt study redraw FOLDER.")
@@ -112,7 +118,7 @@ def study(
 
 
 def _list(found: dict[str, Path], *, as_json: bool) -> None:
-    from faprompt.study import read_study
+    from faprompt.reproduce.study_config import read_study
 
     rows = [{"name": n, "title": read_study(n).title, "file": str(p)} for n, p in found.items()]
     if as_json:
@@ -135,12 +141,13 @@ def _benchmark(
     precision: str | None,
     as_json: bool,
 ) -> None:
-    from faprompt.cli._terminal import hold_folders, note, pick_device, progress_bar
+    from faprompt.cli._terminal import progress_bars
     from faprompt.cli.benchmark import tell_plan
-    from faprompt.study import build_study, run_galleries, run_spread, run_study
-    from faprompt.study.galleries import describe_choice
-    from faprompt.study.prompt_spread import SpreadResult, describe_mapping
-    from faprompt.study.run import describe_sharing
+    from faprompt.reproduce.galleries import describe_choice, run_galleries
+    from faprompt.reproduce.prompt_spread import SpreadResult, describe_mapping, run_spread
+    from faprompt.reproduce.study_plan import build_study
+    from faprompt.reproduce.study_run import describe_sharing, run_study
+    from faprompt.work import hold_folders, pick_device
 
     study = build_study(config, data_root=data_root, changes=changes)
     precision = precision or study.plan.config.precision
@@ -156,10 +163,10 @@ def _benchmark(
     run: Callable[..., StudyResult | SpreadResult | GalleryResult] = (
         run_galleries if config.gallery else run_spread if config.spread else run_study
     )
-    with hold_folders(out, work or out):
+    with hold_folders(out, work or out), progress_bars() as progress:
         result = run(
             study, out, work=work, data_root=data_root, device=pick_device(device),
-            precision=precision, notify=note, progress_bar=progress_bar,
+            precision=precision, progress=progress,
         )  # fmt: skip
     written = {"beside": "sheets and a list for each dataset"} if config.gallery else {}
     _say(result.markdown, result.rows, out, as_json=as_json, **written)
@@ -182,11 +189,10 @@ def _costs(
     precision: str | None,
     as_json: bool,
 ) -> None:
-    from faprompt.cli._terminal import hold_folders, note, pick_device
-    from faprompt.clip.backbone import pick_precision
     from faprompt.errors import ConfigError
-    from faprompt.study import measure_costs, write_costs
-    from faprompt.study.costs import dry_run_lines
+    from faprompt.reproduce.complexity import measure_costs
+    from faprompt.reproduce.cost_page import dry_run_lines, write_costs
+    from faprompt.work import hold_folders, pick_device, pick_precision
 
     options = config.complexity
     assert options is not None
@@ -210,7 +216,7 @@ def _costs(
     exactness = pick_precision(precision or options.precision, where)
     common: dict[str, Any] = {"drawn": drawn, "device": where, "precision": exactness}
     with hold_folders(out):
-        costs = measure_costs(options, out, notify=note, **common)
+        costs = measure_costs(options, out, **common)
         markdown = write_costs(config, costs, out, **common)
     _say(markdown, [asdict(cost) for cost in costs], out, as_json=as_json)
     if any(cost.reason for cost in costs):

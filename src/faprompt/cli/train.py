@@ -58,16 +58,15 @@ def train(
     patchcore and rd4ad are full-shot: they learn each class from its own normal pictures, by
     default those of the train split; masks are not needed.
     """
-    from faprompt.cli._terminal import hold_folders, note, pick_device, progress_bar, say
-    from faprompt.clip.backbone import pick_precision
+    from faprompt.cli._terminal import note, progress_bars, say
     from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
     from faprompt.methods.registry import method_class, own_backbone
     from faprompt.training.config import TrainingConfig
     from faprompt.training.full_shot import SPLIT, read_normal
-    from faprompt.training.progress import Progress
     from faprompt.training.recipes import recipe_config
     from faprompt.training.session import train_model
+    from faprompt.work import hold_folders, pick_device, pick_precision
 
     values = parse_assignments(assignments or [])
     training_names = {field.name for field in fields(TrainingConfig)}
@@ -78,11 +77,7 @@ def train(
         found = read_normal(data, dataset, split=split or SPLIT)
     else:
         found = read_dataset(data, dataset, split=split or "test")
-    with hold_folders(out), progress_bar("train") as advance:
-
-        def show(sign: Progress) -> None:
-            advance(sign.done, sign.total)
-
+    with hold_folders(out), progress_bars() as progress:
         report = train_model(
             found,
             method=method,
@@ -94,8 +89,7 @@ def train(
             name=name or out.name,
             precision=pick_precision(precision, where),
             resume=resume,
-            progress=show,
-            notify=note,
+            progress=progress,
         )
     if report.epochs:
         note(f"{report.steps} steps on {report.pictures} pictures; loss curve {report.loss_png}")

@@ -21,13 +21,6 @@ Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_precision(precision: str, device: str) -> str:
-    """Return the precision itself, or for "auto" bf16 on a CUDA device and fp32 elsewhere."""
-    if precision != "auto":
-        return precision
-    return "bf16" if device.startswith("cuda") else "fp32"
-
-
 class Backbone(nn.Module):
     """Both towers of one CLIP, or BLIP. Built frozen: no parameter asks for a gradient.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,7 @@ from faprompt.data.remarks import (
 )
 from faprompt.errors import FapromptError
 from faprompt.records import Sample
-
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
+from faprompt.work import ProgressCallback, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def check_dataset(
     dataset: str = "auto",
     split: str = "test",
     subset: str = "paper",
-    progress: Progress | None = None,
+    progress: ProgressCallback = no_progress,
 ) -> DatasetCheck:
     """Read a folder as `read_dataset` does, then open every picture and every mask.
 
@@ -104,7 +103,7 @@ def check_dataset(
         dataset: a name of `list_datasets()`, or "auto".
         split: "test" or "train".
         subset: "paper" or "all", as for `read_dataset`.
-        progress: called after each picture with (done, all).
+        progress: called after each picture with "check", pictures done and pictures in all.
 
     Returns:
         Counts, the paper's beside ours, and what is wrong or odd: lost masks and pictures,
@@ -118,8 +117,7 @@ def check_dataset(
     ledger = _Ledger(found.root)
     for done, sample in enumerate(found.samples, start=1):
         ledger.look_at(sample)
-        if progress:
-            progress(done, len(found))
+        progress("check", done, len(found))
     orphans = found.orphan_lines()
     undefined = _undefined(found)
     blocking = found.problems + ledger.mask_problems()

@@ -8,7 +8,7 @@ interrupted goes on from its file, see `progress.py`.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from faprompt.imaging.transform import resize_map
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
 from faprompt.model_card import recorded_note, recorded_preset
 from faprompt.records import AnomalyResult
+from faprompt.work import ProgressCallback, logger, no_progress
 
 _SAVE_EVERY_S = 30.0
 
@@ -114,9 +115,8 @@ def evaluate(
     dataset: Dataset,
     config: EvaluationConfig | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback = no_progress,
     resume: Path | None = None,
-    note: Callable[[str], None] | None = None,
     save_every_s: float = _SAVE_EVERY_S,
 ) -> Evaluation:
     """Measure a detector on a dataset.
@@ -124,12 +124,11 @@ def evaluate(
     Args:
         detector: any; its own `forward` is what is measured.
         dataset: its classes are the metric groups, unless `config.by_defect`.
-        progress: called with (done, total) pictures.
+        progress: called with the name of the set, pictures done and pictures in all.
         resume: a file to save the run in now and then. One that is there already is gone
             on from if model, pictures, options and versions are the same, with the result
             of an uninterrupted run to the bit. Pictures and masks are the same if their
             content is. The file stays; `write_evaluation` removes it.
-        note: called with a line for the person, on what was found in `resume`.
         save_every_s: seconds between two savings; 0 saves after every batch.
 
     Raises:
@@ -149,8 +148,8 @@ def evaluate(
     identity = run_identity(dataset, config, model=model, environment=about) if resume else {}
     keeper = Progress(resume, identity, every_s=save_every_s)
     images, found = keeper.load(dataset.samples, groups)
-    if found and note:
-        note(found)
+    if found:
+        logger.info(found)
     rest = dataset.samples[len(images) :]
     released = detector.released_reading
     for batch in read_batches(
@@ -158,8 +157,7 @@ def evaluate(
     ):
         images += _measure(detector, batch, groups, config, dataset.root, start=len(images))
         keeper.save_if_due(images, groups)
-        if progress:
-            progress(len(images), len(dataset.samples))
+        progress(dataset.name, len(images), len(dataset.samples))
     closed = groups.closed()
     facts = [PictureFacts(i.sample, i.digests[0], i.marked, i.error) for i in images]
     return Evaluation(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from faprompt.explanation.explain import Explanation, explain_picture
 from faprompt.explanation.run import Explained, explain_files
-from faprompt.explanation.spread import PromptSpread, prompt_spread
-from faprompt.explanation.spread_figure import redraw_spread, write_spread
 from faprompt.explanation.words import NearWord, Vocabulary
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faprompt.prediction.artifacts import artifact_folders
-from faprompt.prediction.inputs import expand_inputs, natural_key
+from faprompt.prediction.inputs import expand_inputs
 from faprompt.prediction.report import write_report
 from faprompt.prediction.rows import ResultRow, read_rows
 from faprompt.prediction.run import PredictionSummary, predict_files
@@ -18,7 +18,6 @@ __all__ = [
     "artifact_folders",
     "expand_inputs",
     "find_regions",
-    "natural_key",
     "predict_files",
     "read_rows",
     "verdict",

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from faprompt.errors import ImageReadError
-from faprompt.files import LOCK_NAME
+from faprompt.files import natural_key
 from faprompt.imaging import IMAGE_EXTENSIONS
+from faprompt.work import LOCK_NAME
 
 _IGNORED_FOLDERS = frozenset({"__macosx"})
 _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
@@ -101,25 +102,9 @@ def describe_left_out(left_out: Counter[str]) -> str:
     return ", ".join(told[:_MOST_KINDS]) + (f" and {more} other kinds" if more > 0 else "")
 
 
-def natural_key(path: str | os.PathLike[str]) -> tuple[tuple[tuple[int, int | str], ...], ...]:
-    """Sort key that reads runs of digits as numbers, folder by folder, whatever the case.
-
-    Example:
-        >>> sorted(["b/1", "a10.png", "a2.png"], key=natural_key)
-        ['a2.png', 'a10.png', 'b/1']
-    """
-    return tuple(_part_key(part) for part in Path(path).parts)
-
-
 def _folder_text(path: str | os.PathLike[str]) -> str:
     """Absolute, with a separator at the end, so that "out" is no beginning of "output"."""
     return os.path.join(os.path.abspath(path), "")
-
-
-def _part_key(part: str) -> tuple[tuple[int, int | str], ...]:
-    pieces = re.split(r"([0-9]+)", part.casefold())
-    numbered = tuple((0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces)
-    return (*numbered, (2, part))  # equal but for case or leading zeros: still a fixed order
 
 
 def _expand(named: str, others: Counter[str]) -> Iterator[Path]:

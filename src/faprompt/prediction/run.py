@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from faprompt.config import check_whole_number
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.files import lock_folder, write_atomically
+from faprompt.files import write_atomically
 from faprompt.imaging import MAX_PIXELS
 from faprompt.prediction.artifacts import Artifacts
 from faprompt.prediction.earlier import (
@@ -37,6 +37,7 @@ from faprompt.prediction.rows import ResultRow, ResultsFile, read_rows
 from faprompt.prediction.scoring import ImageScorer, ScoringStage
 from faprompt.prediction.table import TableKind, check_table_kind, write_table
 from faprompt.regions import check_threshold
+from faprompt.work import lock_folder
 
 PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
 

@@ -6,14 +6,15 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faprompt.errors import DatasetError
-from faprompt.files import LOCK_NAME, write_atomically
+from faprompt.files import write_atomically
 from faprompt.synthetic.draw import LEAST_SIZE, Plan, draw_plans
 from faprompt.synthetic.kinds import KindSet, ObjectKind, defects_of, objects_of
+from faprompt.work import LOCK_NAME, ProgressCallback, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,6 @@ They are dedicated to the public domain under CC0 1.0 Universal:
 https://creativecommons.org/publicdomain/zero/1.0/
 """
 
-Progress = Callable[[int, int], None]
-
 
 def write_dataset(
     folder: str | Path,
@@ -37,7 +36,7 @@ def write_dataset(
     size: int = 256,
     seed: int,
     image_format: str = "png",
-    progress: Progress | None = None,
+    progress: ProgressCallback = no_progress,
 ) -> Path:
     """Draw a labelled set with masks; about half of the pictures of each kind are normal.
 
@@ -53,7 +52,7 @@ def write_dataset(
         size: side in pixels, at least 32.
         seed: the same seed draws the same set.
         image_format: png, bmp or jpg; masks are always png.
-        progress: called after each picture with (done, all).
+        progress: called after each picture with the folder's name, pictures done and in all.
 
     Returns:
         The folder.
@@ -78,8 +77,7 @@ def write_dataset(
             _write_picture(root / _slug(kind.name), defect, seen[defect], image, mask, image_format)
             seen[defect] += 1
             done += 1
-            if progress:
-                progress(done, count)
+            progress(root.name, done, count)
         counts[_slug(kind.name)] = {_slug(name) or "good": seen[name] for name in sorted(seen)}
     _write(root / "LICENSE.txt", LICENSE.encode())
     facts = {"generator": GENERATOR_VERSION, "kinds": kinds, "seed": seed, "size": size}

@@ -27,8 +27,8 @@ from faprompt.imaging.read import PictureHandling
 from faprompt.methods.base import Method
 from faprompt.training.config import TrainingConfig, default_cache_dir
 from faprompt.training.pictures import Pictures
-from faprompt.training.progress import Notify, Progress, ProgressCallback
 from faprompt.training.store import FORMAT, StoreShape, TokenStore, open_store
+from faprompt.work import ProgressCallback, logger
 
 Origin = Literal["cached", "streamed"]
 
@@ -196,7 +196,6 @@ def prepare_features(
     recipe: FeatureRecipe,
     config: TrainingConfig,
     *,
-    notify: Notify,
     progress: ProgressCallback,
 ) -> FeatureSource:
     """Fill or reuse the cache of this recipe, or stream where it must not or cannot be.
@@ -215,15 +214,15 @@ def prepare_features(
         class_channels=spec.embed_dim,
     )  # fmt: skip
     if config.cache == "off":
-        notify("Feature cache off: features are computed again in every epoch.")
+        logger.info("Feature cache off: features are computed again in every epoch.")
         return StreamedFeatures(encoder)
     reason = None if folder.exists() else _too_large(shape, folder, config.cache_limit_gb)
     if reason and config.cache == "on":
         raise ConfigError(f"{reason}; raise cache_limit_gb, free the disk, or set cache=auto.")
     if reason:
-        notify(f"{reason}, so features are computed again in every epoch.")
+        logger.info(f"{reason}, so features are computed again in every epoch.")
         return StreamedFeatures(encoder)
-    return CachedFeatures(_fill(folder, encoder, recipe, shape, notify, progress), encoder)
+    return CachedFeatures(_fill(folder, encoder, recipe, shape, progress), encoder)
 
 
 def _fill(
@@ -231,16 +230,17 @@ def _fill(
     encoder: Encoder,
     recipe: FeatureRecipe,
     shape: StoreShape,
-    notify: Notify,
     progress: ProgressCallback,
 ) -> TokenStore:
     count = shape.pictures
     if not folder.exists():
-        notify(f"Feature cache: {shape.total_bytes / 1e9:.2f} GB for {count} pictures in {folder}.")
+        logger.info(
+            f"Feature cache: {shape.total_bytes / 1e9:.2f} GB for {count} pictures in {folder}."
+        )
     store = open_store(folder, recipe.key, shape, recipe.about())
     missing = store.missing()
     if len(missing) < count:
-        notify(f"Feature cache: {count - len(missing)} of {count} pictures are in {folder}.")
+        logger.info(f"Feature cache: {count - len(missing)} of {count} pictures are in {folder}.")
     committed, done = time.monotonic(), count - len(missing)
     try:
         for group, features in encoder.encode(missing):
@@ -249,7 +249,7 @@ def _fill(
             if time.monotonic() - committed > _COMMIT_EVERY_SECONDS:
                 store.commit()
                 committed = time.monotonic()
-            progress(Progress("images", done, count))
+            progress("images", done, count)
     finally:
         store.commit()
     return store

@@ -20,8 +20,8 @@ from faprompt.training.config import TrainingConfig
 from faprompt.training.features import Encoder
 from faprompt.training.loop import train
 from faprompt.training.pictures import Pictures
-from faprompt.training.progress import Notify, Progress, ProgressCallback, log_note, silent
 from faprompt.training.run import TrainingReport
+from faprompt.work import ProgressCallback, logger, no_progress
 
 SPLIT = "train"  # of the set itself: what is measured lies in the other
 CLASSES = "classes"  # below a model folder: what the training of each class leaves
@@ -64,8 +64,7 @@ def train_classes(
     *,
     out_dir: str | Path,
     resume: bool = False,
-    progress: ProgressCallback | None = None,
-    notify: Notify | None = None,
+    progress: ProgressCallback = no_progress,
 ) -> TrainingReport:
     """Learn every class of a dataset, in place; arguments and errors as in `loop.train`.
 
@@ -77,27 +76,26 @@ def train_classes(
         DatasetError: there is no normal picture.
         ConfigError: options that training writes were given.
     """
-    notify, progress = notify or log_note, progress or silent
     _refuse_written(method)
     normal = only_normal(dataset)
     lacking = sorted(set(dataset.class_names()) - set(normal.class_names()))
     if lacking:
-        notify(f"Without normal pictures, and left out: {', '.join(lacking)}.")
+        logger.info(f"Without normal pictures, and left out: {', '.join(lacking)}.")
     backbone.to(config.device)
     parts, reports = [], []
     for number, name in enumerate(normal.class_names()):
         samples = [sample for sample in normal.samples if sample.class_name == name]
         if len(samples) == 1:
-            notify(f"{name}: 1 normal picture only; how normal ones differ cannot be learned.")
+            logger.info(f"{name}: 1 normal picture only; how normal ones differ cannot be learned.")
         part = _part(method, backbone, name, seed=config.seed).to(config.device)
         if method.remembers:
-            report = _remember(part, backbone, name, samples, transform, config, progress, notify)
+            report = _remember(part, backbone, name, samples, transform, config, progress)
         else:
-            notify(f"{name}: {len(samples)} normal pictures.")
+            logger.info(f"{name}: {len(samples)} normal pictures.")
             place = Path(out_dir) / CLASSES / f"{number}-{_plain(name)}"
             report = train(
                 part, backbone, samples, transform, config,
-                out_dir=place, resume=resume, progress=progress, notify=notify,
+                out_dir=place, resume=resume, progress=progress,
             )  # fmt: skip
         parts.append(part)
         reports.append(report)
@@ -124,7 +122,6 @@ def _remember(
     transform: Transform,
     config: TrainingConfig,
     progress: ProgressCallback,
-    notify: Notify,
 ) -> TrainingReport:
     pictures = Pictures(
         samples, transform, handling=part.config.picture_handling, bit_depth=config.bit_depth,
@@ -134,10 +131,10 @@ def _remember(
 
     def batches() -> Iterator[ImageFeatures]:
         for group, features in encoder.encode(range(len(samples))):
-            progress(Progress("images", group[-1] + 1, len(samples)))
+            progress("images", group[-1] + 1, len(samples))
             yield features
 
-    notify(part.remember(name, batches(), seed=config.seed))
+    logger.info(part.remember(name, batches(), seed=config.seed))
     nowhere = Path()
     return TrainingReport(
         epochs=0, steps=0, resumed_at=0, pictures=len(samples), normal=len(samples), anomalous=0,

@@ -29,8 +29,8 @@ from faprompt.training.masks import (
     read_masks,
 )
 from faprompt.training.pictures import Pictures
-from faprompt.training.progress import Notify, ProgressCallback, log_note, log_warning, silent
 from faprompt.training.run import TrainingReport, TrainingRun
+from faprompt.work import ProgressCallback, logger, no_progress
 
 
 def train(
@@ -42,8 +42,7 @@ def train(
     *,
     out_dir: str | Path,
     resume: bool = False,
-    progress: ProgressCallback | None = None,
-    notify: Notify | None = None,
+    progress: ProgressCallback = no_progress,
 ) -> TrainingReport:
     """Train a method's parameters in place, on the samples given.
 
@@ -56,9 +55,7 @@ def train(
         config: options.
         out_dir: gets loss.csv, loss.png, checkpoint.safetensors, and TensorBoard's files.
         resume: go on from the checkpoint there; where there is none, begin.
-        progress: called after every mask, group of pictures and step.
-        notify: takes notes for people, such as the size of the cache before it is written, and
-            what cannot be learned from these pictures; the `faprompt` log otherwise.
+        progress: called with the stage "masks", "images" or "steps".
 
     Returns:
         What the run did; its `warnings` say what could not be learned.
@@ -72,14 +69,12 @@ def train(
         FapromptError: a loss or gradient that is not finite; it names step and terms.
         KeyboardInterrupt: passed on, after a checkpoint was written.
     """
-    warn = notify or log_warning
-    notify, progress = notify or log_note, progress or silent
     _check_parts(method, backbone)
     method.begin_epoch(0, config.epochs)  # a method that wants more epochs says so now
     out_dir = Path(out_dir)
     chosen, blank = choose_samples(samples, config.unmasked)
     if blank:
-        notify(f"{blank} anomalous picture(s) without a mask: {config.unmasked}.")
+        logger.info(f"{blank} anomalous picture(s) without a mask: {config.unmasked}.")
     method.begin_training(sorted({sample.class_name for sample in chosen}))
     out_dir.mkdir(parents=True, exist_ok=True)
     backbone.to(config.device)
@@ -94,15 +89,15 @@ def train(
     )  # fmt: skip
     warnings = () if method.full_shot else learning_warnings(chosen, masks.marked())
     for line in warnings:
-        warn(line)
+        logger.warning(line)
     recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
     identity = run_identity(method, config, recipe, chosen, masks)
     run = TrainingRun(method, backbone, chosen, masks, config, identity, out_dir, progress)
-    run.begin(resume=resume, notify=notify)
+    run.begin(resume=resume)
     try:
         if not run.finished:
             encoder = Encoder(method, backbone, pictures, config)
-            run.work(prepare_features(encoder, recipe, config, notify=notify, progress=progress))
+            run.work(prepare_features(encoder, recipe, config, progress=progress))
     finally:
         run.log.close()
     return replace(run.report(), warnings=warnings)

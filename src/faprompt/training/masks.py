@@ -19,7 +19,7 @@ from faprompt.errors import DatasetError
 from faprompt.imaging.read import PictureHandling
 from faprompt.records import Sample
 from faprompt.training.pictures import read_ahead
-from faprompt.training.progress import Progress, ProgressCallback
+from faprompt.work import ProgressCallback
 
 _NAMED_IN_ERRORS = 3
 
@@ -77,7 +77,7 @@ def read_masks(
         zip(drawn, read_ahead(read, drawn, readers=readers), strict=True), start=1
     ):
         packed[index] = bits
-        progress(Progress("masks", done, len(drawn)))
+        progress("masks", done, len(drawn))
     return PackedMasks(packed, image_size)
 
 

@@ -36,7 +36,7 @@ from faprompt.training.curves import LossLog
 from faprompt.training.features import FeatureSource, Origin
 from faprompt.training.masks import PackedMasks
 from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
-from faprompt.training.progress import Notify, Progress, ProgressCallback
+from faprompt.work import ProgressCallback, logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,11 @@ class TrainingRun:
         """Whether no step is left."""
         return self.done >= self.steps
 
-    def begin(self, *, resume: bool, notify: Notify) -> None:
+    def begin(self, *, resume: bool) -> None:
         """Start from the parameters as they are, or from the checkpoint."""
         if not self.path.exists():
             if resume:
-                notify(f"There is no {self.path} to resume from; training begins.")
+                logger.info(f"There is no {self.path} to resume from; training begins.")
             self.log.start()
             return
         header, tensors = load_checkpoint(self.path)
@@ -129,7 +129,7 @@ class TrainingRun:
         self.started = self.done = self.resumed_at = header.step
         self.seconds = dict(header.seconds)
         self.log.start(header.loss_names, tensors["losses"])
-        notify(f"Resumed after step {self.done} of {self.steps}.")
+        logger.info(f"Resumed after step {self.done} of {self.steps}.")
 
     def work(self, features: FeatureSource) -> None:
         """Take the remaining steps; leave a checkpoint however it ends, but for errors."""
@@ -186,7 +186,7 @@ class TrainingRun:
         if self.finished:
             self._require_finite_parameters()
             self._require_finite_scores(tokens, told)
-        self.progress(Progress("steps", self.done, self.steps, epoch + 1, values))
+        self.progress("steps", self.done, self.steps)
 
     def save(self) -> None:
         """Write the checkpoint and the whole loss.csv.

@@ -17,8 +17,8 @@ from faprompt.model_folder import fit_to_backbone, fitting_note, save_model
 from faprompt.training.config import TrainingConfig
 from faprompt.training.full_shot import train_classes
 from faprompt.training.loop import train
-from faprompt.training.progress import Notify, ProgressCallback, log_note
 from faprompt.training.run import TrainingReport
+from faprompt.work import ProgressCallback, logger, no_progress
 
 
 def train_model(
@@ -33,8 +33,7 @@ def train_model(
     name: str,
     precision: Any = "fp32",
     resume: bool = False,
-    progress: ProgressCallback | None = None,
-    notify: Notify | None = None,
+    progress: ProgressCallback = no_progress,
     model_license: str = "unknown",
     remarks: Mapping[str, Any] | None = None,
 ) -> TrainingReport:
@@ -57,12 +56,11 @@ def train_model(
     )
     usable, transform = dataset.require_usable(), detector.transform
     for line in dataset_remarks(usable, read_facts(usable, policy=config.mask_policy)):
-        (notify or log_note)(f"{usable.name}: {line}")
+        logger.info(f"{usable.name}: {line}")
     note = fitting_note(method, frozen, options, preset=preset)
-    if note and notify:
-        notify(f"{method}: {note}")
-    where: dict[str, Any] = {"out_dir": out, "resume": resume}
-    where |= {"progress": progress, "notify": notify}
+    if note:
+        logger.info(f"{method}: {note}")
+    where: dict[str, Any] = {"out_dir": out, "resume": resume, "progress": progress}
     if isinstance(built, FullShotMethod):
         report = train_classes(built, frozen, usable, transform, config, **where)
     else:

@@ -1,0 +1,1 @@
+"""Reproduce the paper: benchmarks, studies, published numbers and figures."""

@@ -1,0 +1,234 @@
+"""Galleries of a whole study on folders drawn on the spot."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faprompt.data import read_dataset
+from faprompt.errors import ConfigError, DatasetError
+from faprompt.evaluation.overlap import map_overlap
+from faprompt.evaluation.reading import read_sample
+from faprompt.model_folder import load_detector
+from faprompt.reproduce.failures import read_scores
+from faprompt.reproduce.galleries import by_detector, describe_choice, run_galleries
+from faprompt.reproduce.gallery_choice import choose_pictures
+from faprompt.reproduce.gallery_files import even_parts
+from faprompt.reproduce.study_config import GalleryOptions, read_study, study_folders
+from faprompt.reproduce.study_plan import build_study
+from tests.reproduce import study_toys as toys
+from tests.reproduce import toys as benchmark_toys
+
+OPTIONS = {"anomalous": 2, "normal": 1, "several": 2, "rows": 4}
+POINTS = [{"label": "CLIP", "method": "clip", "options": {"image_size": 56}}, toys.point("ours")]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def sets(tmp_path):
+    benchmark_toys.shelf(tmp_path / "sets" / "shelf")
+    benchmark_toys.shelf(tmp_path / "sets" / "drawer", classes=("cup",))
+    parts = np.zeros((9, 14), np.uint8)
+    parts[1:3, 1:3] = parts[6:8, 9:12] = 255
+    (mask,) = (tmp_path / "sets/drawer/cup/ground_truth/chip").glob("0*")
+    Image.fromarray(parts).save(mask)
+    return tmp_path / "sets"
+
+
+def study(root, points=POINTS, **options):
+    return toys.study(
+        root, figure="gallery", gallery={**OPTIONS, **options}, claims=[],
+        axes=[{"name": "method", "title": "method", "points": points}],
+    )  # fmt: skip
+
+
+def content(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def lines(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestWhole:
+    def test_sheets_lists_and_page(self, sets, tmp_path):
+        out, work, told = tmp_path / "out", tmp_path / "work", []
+        result = run_galleries(study(sets), out, work=work, notify=told.append)
+        assert result.complete and result.lacking == ()
+        assert {str(path) for path in content(out)} == {
+            "study.md", "shelf/pictures.csv", "shelf/pictures-1.jpg", "shelf/pictures-2.jpg",
+            "drawer/pictures.csv", "drawer/pictures-1.jpg", "drawer/several-1.jpg",
+        }  # fmt: skip
+        assert not (work / "cells").exists(), "only the pictures shown are scored"
+        assert [line.split("]")[0] for line in told if line.startswith("[")] == [
+            "[1/4", "[2/4", "[3/4", "[4/4",
+        ]  # fmt: skip
+        assert result.markdown == (out / "study.md").read_text()
+        assert "- [several-1.jpg](drawer/several-1.jpg)" in result.markdown
+        assert [row["dataset"] for row in result.rows] == ["shelf"] * 6 + ["drawer"] * 4
+        with Image.open(out / "shelf/pictures-1.jpg") as sheet:
+            assert sheet.width == 2 * 24 + 4 * 224 + 3 * 8 and sheet.height > 3 * 140
+
+    def test_the_list_holds_what_each_model_says_alone(self, sets, tmp_path):
+        out, work = tmp_path / "out", tmp_path / "work"
+        run_galleries(study(sets), out, work=work)
+        (model,) = (work / "models").glob("faprompt__*")
+        detector = load_detector(model, backbone="test-tiny")
+        chosen = choose_pictures(read_dataset(sets / "drawer"), GalleryOptions(**OPTIONS))
+        rows = lines(out / "drawer" / "pictures.csv")
+        assert [row["group"] for row in rows] == ["pictures"] * 3 + ["several"]
+        assert rows[-1]["parts"] == "2" and rows[-1]["why"] == "chip, its mask has 2 parts"
+        for one, row in zip(chosen, rows, strict=True):
+            read = read_sample(one.sample, policy="reference")
+            (alone,) = detector.predict_batch([read.image])
+            assert float(row["score: ours"]) == pytest.approx(alone.score, rel=1e-5)
+            assert row["path"] == one.sample.image_path.relative_to(sets / "drawer").as_posix()
+            if one.sample.label:
+                overlap = map_overlap(alone.score_map, read.mask)
+                assert float(row["overlap: ours"]) == pytest.approx(overlap, abs=1e-5)
+            else:
+                assert row["overlap: ours"] == ""
+            assert row["score: CLIP"] != row["score: ours"]
+
+    def test_again_gives_the_same_files_and_trains_nothing(self, sets, tmp_path, monkeypatch):
+        out, work = tmp_path / "out", tmp_path / "work"
+        run_galleries(study(sets), out, work=work)
+        before = content(out)
+        monkeypatch.setattr("faprompt.reproduce.benchmark_run.train_model", None)
+        (out / "shelf" / "pictures-7.jpg").write_bytes(b"of a longer run")
+        run_galleries(study(sets), out, work=work)
+        assert content(out) == before
+
+    def test_failures_have_their_causes_and_keep_their_cell(self, sets, tmp_path, monkeypatch):
+        out, work = tmp_path / "out", tmp_path / "work"
+        wanted = study(sets, failures=5, failures_of=["CLIP"])
+        result = run_galleries(wanted, out, work=work)
+        measured = {p.name.rpartition("__")[0]: p for p in (work / "cells").iterdir()}
+        assert set(measured) == {"clip__test-tiny__shelf", "clip__test-tiny__drawer"}
+        rows = lines(out / "shelf/failures/CLIP/gallery/gallery.csv")
+        assert rows and all(row["cause"] for row in rows)
+        assert "Failures of [CLIP](shelf/failures/CLIP/gallery): false alarms: " in result.markdown
+        scores = {row["path"]: row["score"] for row in lines(
+            measured["clip__test-tiny__shelf"] / "scores.csv"
+        )}  # fmt: skip
+        for row in rows:
+            assert float(row["score"]) == pytest.approx(float(scores[row["path"]]), rel=1e-5)
+        before = content(out)
+        monkeypatch.setattr("faprompt.reproduce.benchmark_run.evaluate", None)
+        run_galleries(wanted, out, work=work)
+        assert content(out) == before
+
+    def test_what_is_not_there_is_told_and_stops_nothing(self, sets, tmp_path):
+        (sets / "drawer").rename(sets / "hidden")
+        (picture,) = (sets / "shelf/mug/test/good").glob("8*")
+        for path in picture.parent.iterdir():
+            path.write_bytes(b"no picture")
+        gone = {"label": "gone", "method": "clip", "model": "no-such-model"}
+        result = run_galleries(study(sets, [POINTS[0], gone]), tmp_path / "out")
+        assert not result.complete
+        told = "\n".join(result.lacking)
+        assert "CLIP on drawer: no folder drawer below the data root" in told
+        assert "gone on shelf: " in told and "mug/test/good/" in told
+        rows = lines(tmp_path / "out/shelf/pictures.csv")
+        assert [bool(row["error"]) for row in rows] == [False, False, True] + [False] * 3
+        assert rows[2]["score: CLIP"] == "" and "score: gone" not in rows[0]
+        assert "Not shown:" in result.markdown
+
+    def test_several_seeds_are_columns_of_their_own(self, sets, tmp_path):
+        values = toys.values(
+            figure="gallery", gallery={**OPTIONS, "several": 0}, claims=[],
+            axes=[{"name": "method", "title": "method", "points": POINTS}],
+        )  # fmt: skip
+        values["benchmark"] |= {"seeds": [1, 2], "datasets": [benchmark_toys.entry("shelf")]}
+        plan = toys.study(sets, **values)
+        run_galleries(plan, tmp_path / "out")
+        (row, *_) = lines(tmp_path / "out/shelf/pictures.csv")
+        heads = [name for name in row if name.startswith("score")]
+        assert heads == ["score: CLIP", "score: ours, seed 1", "score: ours, seed 2"]
+
+
+class TestParts:
+    @pytest.mark.parametrize(
+        ("count", "sizes"), [(0, []), (3, [3]), (4, [4]), (5, [2, 3]), (9, [3, 3, 3]), (8, [4, 4])]
+    )
+    def test_sheets_are_even_and_none_is_too_long(self, count, sizes):
+        parts = list(even_parts(list(range(count)), 4))
+        assert [len(part) for part in parts] == sizes
+        assert [row for part in parts for row in part] == list(range(count))
+
+    def test_each_detector_is_had_once(self, sets):
+        plan = by_detector(study(sets).plan)
+        assert [(c.column.title, c.source.entry.key) for c in plan.cells] == [
+            ("CLIP", "shelf"), ("CLIP", "drawer"), ("ours", "shelf"), ("ours", "drawer"),
+        ]  # fmt: skip
+
+    def test_a_dry_run_says_what_is_scored(self, sets):
+        wanted = study(sets, failures=5, failures_of=["ours"])
+        told = describe_choice(wanted.plan, wanted.config.gallery)
+        assert "3 of each class and 2 of each of 2 datasets, and all pictures for ours" in told
+
+    @pytest.mark.parametrize("other", ["other.png,,0", "{name},0 0 1 1,{label}"])
+    def test_scores_of_other_pictures_are_refused(self, sets, tmp_path, other):
+        """Another region of the same picture is another sample."""
+        path, dataset = tmp_path / "scores.csv", read_dataset(sets / "drawer")
+        rows = [f"{s.image_path.name},,{s.label}" for s in dataset.samples]
+        first = dataset.samples[0]
+        changed = other.format(name=first.image_path.name, label=first.label)
+        for row, refused in ((rows[0], False), (changed, True)):
+            lines = ["path,region,label", row, *rows[1:]]
+            path.write_text("\n".join([lines[0] + ",score,overlap,error"]
+                                      + [f"{line},0.5,," for line in lines[1:]]))  # fmt: skip
+            if refused:
+                with pytest.raises(DatasetError, match="is of other pictures than"):
+                    read_scores(path, dataset)
+            else:
+                assert len(read_scores(path, dataset)) == len(rows)
+
+
+class TestConfig:
+    def test_the_papers_file(self, monkeypatch):
+        monkeypatch.chdir(study_folders()[-1].parents[1])
+        config = read_study("galleries")
+        plan = build_study(config).plan
+        assert [c.title for c in plan.columns] == [
+            "CLIP", "APRIL-GAN", "AnomalyCLIP", "FAPrompt (released code)",
+        ]  # fmt: skip
+        assert len(plan.sources) == 19
+        assert config.gallery.failures_of == ("FAPrompt (released code)",)
+        trained = {c.source.entry.key: c.trained_on.entry.id for c in plan.cells if c.trained_on}
+        assert trained.pop("mvtec") == "visa" and set(trained.values()) == {"mvtec"}
+        assert plan.config.evaluation.pro_200 and not plan.config.training
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"gallery": {"rows": 0}}, "rows at least 1"),
+            ({"gallery": {"normal": -1}}, "should be 0 or more"),
+            ({"gallery": {"anomalous": 0, "normal": 0, "several": 0}}, "some pictures be shown"),
+            ({"gallery": {"failures": 3}}, "failures and failures_of belong together"),
+            ({"gallery": {"failures_of": ["CLIP"]}}, "belong together"),
+            ({"gallery": {"failures": 3, "failures_of": ["x"]}}, "points that are not there: x"),
+            ({"gallery": {"row": 3}}, "unknown option 'row'"),
+            ({"figure": "dots"}, r"'gallery' and \[gallery\] belong together"),
+            ({"claims": [{"text": "x", "better": "CLIP", "than": []}]}, "could bear out claims"),
+        ],
+    )
+    def test_refusals(self, changes, told):
+        axes = [{"name": "method", "title": "method", "points": POINTS}]
+        values = {"figure": "gallery", "gallery": OPTIONS, "claims": [], "axes": axes, **changes}
+        with pytest.raises(ConfigError, match=told):
+            toys.config(**values)
+
+    def test_another_study_has_no_gallery(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"toys has no table \[gallery\]"):
+            run_galleries(toys.study(), tmp_path)

@@ -1,0 +1,168 @@
+"""A whole study on folders drawn on the spot: files, shared features, resumption."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from faprompt.reproduce.study_figure import CSV_NAME, read_figure
+from faprompt.reproduce.study_run import run_study
+from faprompt.training.features import Encoder
+from tests.reproduce import study_toys as toys
+from tests.reproduce import toys as benchmark_toys
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+    monkeypatch.setattr(
+        "faprompt.reproduce.study_figure.draw", lambda *_: b"drawn"
+    )  # see test_figure
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def sets(tmp_path):
+    benchmark_toys.shelf(tmp_path / "sets" / "shelf")
+    benchmark_toys.shelf(tmp_path / "sets" / "drawer", classes=("cup",))
+    return tmp_path / "sets"
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Pictures through the image tower: of trainings, and of evaluations."""
+    from faprompt.clip.backbone import Backbone
+
+    counted = {"all": 0, "training": 0}
+    encode, train = Backbone.encode_image, Encoder._encode
+
+    def every(self, pixels, **options):
+        counted["all"] += len(pixels)
+        return encode(self, pixels, **options)
+
+    def training(self, pixels):
+        counted["training"] += len(pixels)
+        return train(self, pixels)
+
+    monkeypatch.setattr(Backbone, "encode_image", every)
+    monkeypatch.setattr(Encoder, "_encode", training)
+    return counted
+
+
+def texts(out):
+    return {p.name: p.read_bytes() for p in out.iterdir() if p.is_file() and p.name != "costs.csv"}
+
+
+def test_all_runs_share_one_feature_pass(sets, tmp_path, passes):
+    out, told = tmp_path / "out", []
+    result = run_study(toys.study(sets), out, data_root=sets, notify=told.append)
+    assert result.complete and len(result.results) == 6
+    # 8 pictures of shelf train and are tested, 4 of drawer are tested: once each for 3 runs
+    assert passes == {"all": 8 + 8 + 4, "training": 8}
+    assert any("12 encoded in" in line and "24 taken from those" in line for line in told)
+    assert not (out / "features").exists(), "what is done needs no tokens"
+    costs = list(csv.DictReader((out / "costs.csv").read_text().splitlines()))
+    assert [(row["run"], row["encoded"]) for row in costs] == [
+        ("K = 1", "8"), ("K = 2 / M = 4", "0"), ("M = 8", "0"),
+    ]  # fmt: skip
+    assert "3 trainings encoded 8 pictures in all (a training set has 8)" in result.markdown
+
+
+def test_shared_tokens_change_no_figure(sets, tmp_path):
+    """With `cache = off` every run reads its pictures itself; the metrics are the same bits."""
+    training = {**toys.TRAINING, "cache": "off"}
+    apart = toys.study(sets, benchmark={**toys.values()["benchmark"], "training": training})
+    alone = run_study(apart, tmp_path / "alone", data_root=sets)
+    together = run_study(toys.study(sets), tmp_path / "together", data_root=sets)
+    assert [r.metrics for r in alone.results] == [r.metrics for r in together.results]
+    assert alone.dots == together.dots
+
+
+def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
+    out = tmp_path / "out"
+    result = run_study(toys.study(sets), out, data_root=sets)
+    assert {p.name for p in out.iterdir()} == {
+        "cells", "models", "costs.csv", "figure.csv", "figure.svg", "figure.png", "study.md",
+        "table.md", "table.csv", "table.tex", "table.html",
+    }  # fmt: skip
+    assert read_figure(out / CSV_NAME) == result.dots
+    dots = {(d.metric, d.series, d.label): d.value for d in result.dots}
+    found = next(r for r in result.results if r.cell.name == "M-8__test-tiny__drawer")
+    assert found.folder is not None and found.folder.parent == out / "cells"
+    cell = json.loads((found.folder / "metrics.json").read_text())
+    assert dots["image AUROC", "drawer", "M = 8"] == cell["mean"]["image_auroc"]
+    for metric, series in {(d.metric, d.series) for d in result.dots}:
+        assert dots[metric, series, "K = 2"] == dots[metric, series, "M = 4"], "one run"
+    lines = result.markdown.splitlines()
+    assert lines[0] == "# K and M" and "The paper: more is better." in lines
+    assert "![figure](figure.svg)" in lines and "## image AUROC" in lines
+    assert any(line.startswith("Claim: two are better than one. This run ") for line in lines)
+
+
+def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, passes, monkeypatch):
+    study = toys.study(sets)
+    run_study(study, tmp_path / "whole", data_root=sets)
+
+    calls = []
+
+    def failing(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    evaluate, out = room.evaluate, tmp_path / "pieces"
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "evaluate", failing)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, out, data_root=sets)
+    assert "not run yet" in (out / "study.md").read_text()
+    assert {d.label for d in read_figure(out / CSV_NAME)} == {"K = 1"}
+    passes["all"] = 0
+    run_study(study, out, data_root=sets)
+    assert passes["all"] == 4, "tokens of shelf were kept, so only drawer's 4 pictures are encoded"
+    ours, theirs = texts(out), texts(tmp_path / "whole")
+    for both in (ours, theirs):
+        lines = both["study.md"].decode().splitlines()
+        both["study.md"] = "\n".join(line for line in lines if not line.startswith("Cost: "))
+    assert ours == theirs
+    passes["all"] = 0
+    again = run_study(study, out, data_root=sets)
+    assert passes["all"] == 0 and all(r.kept for r in again.results)
+
+
+def test_tokens_beyond_the_limit_are_not_kept(sets, tmp_path, passes):
+    benchmark = {**toys.values()["benchmark"], "training": {**toys.TRAINING, "cache": "off"}}
+    run_study(toys.study(sets, benchmark=benchmark), tmp_path / "out", data_root=sets)
+    assert passes["all"] == 3 * (8 + 8 + 4), "no cache, no sharing: each run encodes for itself"
+
+
+def test_what_lacks_its_data_is_told_and_stops_nothing(sets, tmp_path):
+    (sets / "drawer").rename(sets / "hidden")
+    result = run_study(toys.study(sets), tmp_path / "out", data_root=sets)
+    assert not result.complete
+    assert {r.status for r in result.results} == {"done", "missing"}
+    assert {d.series for d in result.dots} == {"shelf"}
+    assert "no folder drawer below the data root" in result.markdown
+
+
+def test_seeds_have_dots_of_their_own_and_a_sentence(sets, tmp_path):
+    axes = [{"name": "method", "title": "method", "points": [
+        {"label": "CLIP", "method": "clip", "options": {"image_size": 56}}, toys.point("FAPrompt"),
+    ]}]  # fmt: skip
+    benchmark = {**toys.values()["benchmark"], "seeds": [1, 2, 3]}
+    benchmark["datasets"] = [benchmark_toys.entry("shelf")]
+    study = toys.study(sets, axes=axes, claims=[], figure="seeds", benchmark=benchmark)
+    result = run_study(study, tmp_path / "out", data_root=sets)
+    assert result.complete and len(result.results) == 4
+    place = [d for d in result.dots if (d.metric, d.label) == ("image AUROC", "FAPrompt")]
+    seeds = [d.value for d in place if d.source == "seed"]
+    (mean,) = [d for d in place if d.source == "ours"]
+    assert len(seeds) == 3 and mean.value == pytest.approx(sum(seeds) / 3)
+    spread = (sum((v - mean.value) ** 2 for v in seeds) / 2) ** 0.5
+    assert mean.spread == pytest.approx(spread)
+    assert [d.note for d in place if d.source == "seed"] == ["1", "2", "3"]
+    assert "shelf image AUROC: CLIP less FAPrompt is" in result.markdown
