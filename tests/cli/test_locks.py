@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from faprompt.files import LOCK_NAME, lock_folder
+from faprompt.work import LOCK_NAME, lock_folder
 from tests.cli.test_benchmark import CONFIG
 from tests.cli.test_study import STUDY
 from tests.helpers import small

@@ -10,11 +10,7 @@ __all__ = [
     "Explained",
     "Explanation",
     "NearWord",
-    "PromptSpread",
     "Vocabulary",
     "explain_files",
     "explain_picture",
-    "prompt_spread",
-    "redraw_spread",
-    "write_spread",
 ]

@@ -20,7 +20,6 @@ from typing import Any
 
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, FapromptError
-from faprompt.explanation import PromptSpread, redraw_spread, write_spread
 from faprompt.files import write_atomically
 from faprompt.reproduce.benchmark_plan import Cell, Plan, slug
 from faprompt.reproduce.benchmark_run import CellResult
@@ -28,6 +27,7 @@ from faprompt.reproduce.cell_detectors import detector_source
 from faprompt.reproduce.shared_features import SharedFeatures
 from faprompt.reproduce.spread import (
     MapPoint,
+    PromptSpread,
     SpreadRow,
     embed_model,
     gather_prompt_maps,
@@ -35,7 +35,7 @@ from faprompt.reproduce.spread import (
     over_models,
     spaced_samples,
 )
-from faprompt.reproduce.spread_figure import POINTS
+from faprompt.reproduce.spread_figure import POINTS, redraw_spread, write_spread
 from faprompt.reproduce.spread_words import spread_sections
 from faprompt.reproduce.study_config import SpreadOptions
 from faprompt.reproduce.study_figure import CSV_NAME, redraw

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from faprompt.errors import ConfigError
-from faprompt.explanation.style import COLOURS, MARKERS, STYLE, picture_bytes
 from faprompt.files import csv_text, write_atomically
+from faprompt.reproduce.figure_style import COLOURS, MARKERS, STYLE, picture_bytes
 from faprompt.reproduce.spread import MapPoint, PromptSpread, SpreadRow
 from faprompt.reproduce.spread_measures import MEASURES
 

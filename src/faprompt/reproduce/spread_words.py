@@ -11,9 +11,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from faprompt.explanation import PromptSpread
 from faprompt.reproduce.differences import welch_interval
-from faprompt.reproduce.spread import SpreadRow
+from faprompt.reproduce.spread import PromptSpread, SpreadRow
 from faprompt.reproduce.spread_figure import POINTS, SPREAD
 from faprompt.reproduce.spread_measures import MEASURES, Measure
 from faprompt.reproduce.study_words import Verdict

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from faprompt.errors import ConfigError
-from faprompt.explanation.style import COLOURS, MARKERS, STYLE, picture_bytes
 from faprompt.files import write_atomically
+from faprompt.reproduce.figure_style import COLOURS, MARKERS, STYLE, picture_bytes
 from faprompt.reproduce.series import Dot, Source
 from faprompt.reproduce.study_config import Form
 
