@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from faprompt.explanation import PromptSpread
-from faprompt.reproduce.spread import MapPoint, SpreadRow, over_models
+from faprompt.reproduce.spread import MapPoint, PromptSpread, SpreadRow, over_models
 from faprompt.reproduce.spread_measures import MEASURES
 from faprompt.reproduce.spread_words import compare, judge_spread, spread_sections
 

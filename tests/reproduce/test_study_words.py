@@ -10,7 +10,7 @@ from faprompt.reproduce.differences import picture_differences, seed_differences
 from faprompt.reproduce.study_config import Claim
 from faprompt.reproduce.study_words import judge, paragraph, seed_sentences
 from tests.reproduce import study_toys as toys
-from tests.reproduce.toys import dot
+from tests.reproduce.study_toys import dot
 
 CLAIM = Claim(text="two are better than one", better="K = 2", than=("K = 1",))
 WON = [dot("K = 1", 0.7), dot("K = 2", 0.8)]
