@@ -21,7 +21,7 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import DeepPrompts, TextTower
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.methods.base import MethodParts, ParameterCount, at_least_one, within_depth
 from faprompt.methods.text_pair import PairConfig, PairMethod, PairOutput, TextPair
 from faprompt.prompts.words import (
@@ -90,9 +90,9 @@ class AnomalyCLIP(PairMethod):
             self.register_buffer(name, frozen.detach().clone(), persistent=False)
 
     @property
-    def layers(self) -> tuple[int, ...] | None:
-        """Blocks whose patch tokens are wanted."""
-        return self.config.map_layers or None
+    def image_options(self) -> ImageOptions:
+        """V-V tokens of `map_layers`."""
+        return ImageOptions(layers=self.config.map_layers or None)
 
     def static_text(self, text: TextTower) -> Tensor:
         """(1 + K, D): the normal text feature, then the abnormal one(s); un-normalised."""

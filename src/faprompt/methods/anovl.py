@@ -34,7 +34,7 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.imaging.tiles import Box, end_squares
 from faprompt.imaging.views import altered_views
 from faprompt.methods.base import MethodOutput, above_zero
@@ -113,17 +113,13 @@ class AnoVL(SentenceMethod):
         self._moments: dict[str, dict[str, Any]] = {}  # class -> AdamW's, if they are carried
 
     @property
-    def value_path(self) -> bool:
-        """Over `value_blocks` blocks."""
-        return True
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """The number of V-V blocks, and how the position table is resized."""
-        return {
-            "value_blocks": self._value_blocks,
-            "position_filter": self.config.position_filter,
-        }
+    def image_options(self) -> ImageOptions:
+        """V-V tokens of the last `value_blocks` blocks."""
+        return ImageOptions(
+            class_ln_post=True,
+            value_blocks=self._value_blocks,
+            position_filter=self.config.position_filter,
+        )
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:
@@ -170,12 +166,9 @@ class AnoVL(SentenceMethod):
         if not self.config.views:
             return features
         tokens = [features.class_token]
+        plain = replace(self.image_options, layers=(1,), value_path=False)
         for view in altered_views(pixels.to(backbone.device)):
-            plain = backbone.encode_image(
-                view, layers=[1], value_path=False, class_ln_post=True,
-                position_filter=self.config.position_filter,
-            )  # fmt: skip
-            tokens.append(plain.class_token)
+            tokens.append(backbone.encode_image(view, plain).class_token)
         return replace(features, views=torch.stack(tokens, dim=1))
 
     def forward(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.imaging.read import PictureHandling
 
 Kind = Literal["training-free", "learned", "full-shot"]
@@ -174,24 +174,9 @@ class Method(nn.Module):
         return "training-free" if cls.loss is Method.loss else "learned"
 
     @property
-    def layers(self) -> Sequence[int] | None:
-        """Blocks whose patch tokens are wanted, from 1; None means the last."""
-        return None
-
-    @property
-    def value_path(self) -> bool:
-        """Whether patch tokens come from the V-V path."""
-        return True
-
-    @property
-    def class_ln_post(self) -> bool:
-        """Whether the class token passes `ln_post`, as in CLIP itself."""
-        return False
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Further options of the image pass, such as `windows`; see `VisionTower.forward`."""
-        return {}
+    def image_options(self) -> ImageOptions:
+        """Which tokens of the image tower the method needs."""
+        return DEFAULT_OPTIONS
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:
@@ -233,14 +218,8 @@ class Method(nn.Module):
         return ()
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """The image pass with this method's options; (B, 3, H, W) normalised pixels."""
-        return backbone.encode_image(
-            pixels,
-            layers=self.layers,
-            value_path=self.value_path,
-            class_ln_post=self.class_ln_post,
-            **self.image_options,
-        )
+        """Encode (B, 3, H, W) normalised pixels with `image_options`."""
+        return backbone.encode_image(pixels, self.image_options)
 
     def static_text(self, text: TextTower) -> Any:
         """The text side that depends on no image; computed once for inference."""

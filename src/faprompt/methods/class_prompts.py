@@ -16,6 +16,7 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
+from faprompt.clip.vision import ImageOptions
 from faprompt.methods.base import above_zero, at_least_one
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.methods.text_pair import PairConfig, PairMethod
@@ -58,14 +59,10 @@ class ClassPromptMethod(ClassNameMethod, PairMethod):
         self.register_buffer("start_word", start, persistent=False)
 
     @property
-    def value_path(self) -> bool:
-        """Unless configured plain."""
-        return not self.config.plain_path
-
-    @property
-    def class_ln_post(self) -> bool:
-        """CLIP's own class token goes with its own patch tokens."""
-        return self.config.plain_path
+    def image_options(self) -> ImageOptions:
+        """V-V tokens, or with `plain_path` CLIP's own patch tokens and class token."""
+        plain = self.config.plain_path
+        return ImageOptions(value_path=not plain, class_ln_post=plain)
 
     @property
     def map_temperature(self) -> float:

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.errors import ConfigError
 from faprompt.methods.base import (
     MethodConfig,
@@ -179,25 +179,18 @@ class FiLo(ClassNameMethod):
         self.register_buffer("start_word", start, persistent=False)
 
     @property
-    def layers(self) -> tuple[int, ...]:
-        """Blocks of the plain path; beyond the depth, those of the V-V path, depth added."""
-        return tuple(sorted({*self._linear_taps, *self._shape_taps}))
-
-    @property
-    def class_ln_post(self) -> bool:
-        """As in CLIP."""
-        return True
-
-    @property
-    def image_options(self) -> dict[str, Any]:
+    def image_options(self) -> ImageOptions:
         """Raw tokens of both paths; the V-V path begins after the first quarter."""
-        return {
-            "raw_tokens": True,
-            "position_filter": self.config.position_filter,
-            "value_blocks": self._depth - self._value_start,
-            "plain_layers": [layer for layer in self.layers if layer <= self._depth],
-            "next_attention": self.config.taps == "aliased",
-        }
+        depth, taps = self._depth, sorted({*self._linear_taps, *self._shape_taps})
+        return ImageOptions(
+            layers=tuple(tap - depth for tap in taps if tap > depth),
+            plain_layers=tuple(tap for tap in taps if tap <= depth),
+            next_attention=self.config.taps == "aliased",
+            value_blocks=depth - self._value_start,
+            class_ln_post=True,
+            raw_tokens=True,
+            position_filter=self.config.position_filter,
+        )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -205,11 +198,8 @@ class FiLo(ClassNameMethod):
         return () if self._dino is None else (self._dino.fingerprint,)
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Both paths in one pass; keys as in `layers`. Pixels too, for a grounding."""
-        value = [layer - self._depth for layer in self.layers if layer > self._depth]
-        features = backbone.encode_image(
-            pixels, layers=value, class_ln_post=True, **self.image_options
-        )
+        """See `Method.encode_image`; a grounding looks at the pixels again."""
+        features = super().encode_image(backbone, pixels)
         return replace(features, pixels=pixels if self.config.grounding != "none" else None)
 
     def static_text(self, text: TextTower) -> None:

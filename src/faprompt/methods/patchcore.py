@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, unpack_stages
 from faprompt.methods.base import MethodOutput, at_least_one, within_depth, zero_or_above
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
@@ -48,7 +48,7 @@ class PatchCoreConfig(FullShotConfig):
 
     image_size: int = 256
     centre_crop: int = 224  # side in pixels of what is seen of `image_size`; 0 for all
-    map_layers: tuple[int, ...] = ()  # stages, or blocks from 1; () is 2 and 3, or see `layers`
+    map_layers: tuple[int, ...] = ()  # stages, or blocks from 1; () is the middle ones
     value_path: bool = True  # of a transformer: the V-V tokens that all methods here read
     unit_tokens: bool = False  # the tokens of each layer to unit length, so that none outweighs
     coreset: float = 0.1  # share of the patches that is kept
@@ -112,19 +112,11 @@ class PatchCore(FullShotMethod):
         self.models = nn.ModuleList(_Memory(kept, sum(self._widths)) for kept in config.memory)
 
     @property
-    def layers(self) -> tuple[int, ...] | None:
-        """As configured; of a transformer else those that end half and three quarters of it."""
-        return None if self._stages else self._layers
-
-    @property
-    def value_path(self) -> bool:
-        """As configured; a convolutional network has no such path."""
-        return self.config.value_path and not self._stages
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Tokens as the blocks leave them."""
-        return {} if self._stages else {"raw_tokens": True}
+    def image_options(self) -> ImageOptions:
+        """Tokens before their projection; a convolutional network knows no such options."""
+        if self._stages:
+            return DEFAULT_OPTIONS
+        return ImageOptions(layers=self._layers, value_path=self.config.value_path, raw_tokens=True)
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:

@@ -71,11 +71,6 @@ class RD4AD(FullShotMethod):
         self.models = nn.ModuleList(Student() for _ in config.classes)
 
     @property
-    def value_path(self) -> bool:
-        """A convolutional network has no such path."""
-        return False
-
-    @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:
         """As the official code."""
         return "bilinear"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
+from faprompt.clip.vision import ImageOptions
 from faprompt.methods.base import MethodConfig, above_zero
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.prompts.states import StateTexts
@@ -56,14 +57,9 @@ class SentenceMethod(ClassNameMethod):
         self.register_buffer("text_pair", pair, persistent=False)
 
     @property
-    def value_path(self) -> bool:
-        """The tower is used as it is."""
-        return False
-
-    @property
-    def class_ln_post(self) -> bool:
-        """As in CLIP."""
-        return True
+    def image_options(self) -> ImageOptions:
+        """CLIP's own patch tokens and class token."""
+        return ImageOptions(value_path=False, class_ln_post=True)
 
     @property
     def raw_class_names(self) -> bool:

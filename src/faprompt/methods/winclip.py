@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import MethodOutput
 from faprompt.methods.references import find_references, fingerprints, remember
@@ -106,13 +106,12 @@ class WinCLIP(SentenceMethod):
         self.memory = remember(found, encode, tiled=self.tiled)
 
     @property
-    def image_options(self) -> dict[str, Any]:
-        """Windows, and patch tokens before their projection."""
-        return {
-            "windows": self.config.windows,
-            "raw_tokens": True,
-            "raw_ln_post": self.config.reference_ln_post,
-        }
+    def image_options(self) -> ImageOptions:
+        """Windows, and plain patch tokens before their projection."""
+        return ImageOptions(
+            value_path=False, class_ln_post=True, windows=self.config.windows, raw_tokens=True,
+            raw_ln_post=self.config.reference_ln_post,
+        )  # fmt: skip
 
     @property
     def tiled(self) -> bool:
