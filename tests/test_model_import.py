@@ -107,10 +107,11 @@ class TestAprilGAN:
         assert left == () and detector.method.image_options.layers == (6, 12, 18, 24)
         assert read_config(tmp_path / "model")["options"]["position_filter"] == "bicubic"
         with torch.no_grad():
-            tokens = golden.backbone().encode_image(
-                golden.pixels(), ImageOptions(layers=(6, 12, 18, 24), value_path=False, class_ln_post=True,
-                raw_tokens=True, position_filter="bicubic"),
-            ).patch_tokens  # fmt: skip
+            options = ImageOptions(
+                layers=(6, 12, 18, 24), value_path=False, class_ln_post=True, raw_tokens=True,
+                position_filter="bicubic",
+            )  # fmt: skip
+            tokens = golden.backbone().encode_image(golden.pixels(), options).patch_tokens
             found = detector.encode(golden.pixels())
         pair = detector.method.text_pair
         for number, layer in enumerate((6, 12, 18, 24)):

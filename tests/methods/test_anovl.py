@@ -396,7 +396,7 @@ def test_options_out_of_range_are_refused():
     options = {"value_blocks": -1, "adapt_steps": -2, "learning_rate": 0}
     with pytest.raises(ConfigError) as caught:
         build_method("anovl", small.backbone(), options)
-    for told in ("value_blocks should not be negative, got -1", "adapt_steps should not",
+    for told in ("value_blocks should be at least 0, got -1", "adapt_steps should be",
                  "learning_rate should be above 0"):  # fmt: skip
         assert told in str(caught.value)
     with pytest.raises(ConfigError, match="carry_moments wants adapt_steps above 0"):

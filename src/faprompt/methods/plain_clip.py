@@ -26,6 +26,7 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions
+from faprompt.config import Positive
 from faprompt.methods.base import (
     MethodConfig,
     MethodOutput,
@@ -54,7 +55,7 @@ class PlainCLIPConfig(SentenceConfig):
     prompt_set: PromptSet = "clip"
     sigma_px: float = 4.0
     raw_class_names: bool = True
-    temperature: float = CLIP_AD_TEMPERATURE
+    temperature: Positive = CLIP_AD_TEMPERATURE
     value_path: bool = False
     class_ln_post: bool = False  # True is CLIP proper; False gives the published figures
     map_layers: tuple[int, ...] = ()  # blocks from 1, whose maps are averaged; () is the last

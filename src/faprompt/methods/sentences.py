@@ -17,7 +17,8 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageOptions
-from faprompt.methods.base import MethodConfig, above_zero
+from faprompt.config import Positive
+from faprompt.methods.base import MethodConfig
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.prompts.states import StateTexts
 from faprompt.prompts.templates import Average
@@ -34,12 +35,7 @@ class SentenceConfig(MethodConfig):
     use_class_names: bool = True
     raw_class_names: bool = False  # as folders are called, "metal_nut" and "01", not in words
     average: Average = "norm-mean-norm"
-    temperature: float = 0.01
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        return found + above_zero(self, "temperature")
+    temperature: Positive = 0.01
 
 
 class SentenceMethod(ClassNameMethod):
