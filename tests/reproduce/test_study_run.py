@@ -40,9 +40,9 @@ def passes(monkeypatch):
     counted = {"all": 0, "training": 0}
     encode, train = Backbone.encode_image, Encoder._encode
 
-    def every(self, pixels, **options):
+    def every(self, pixels, *options):
         counted["all"] += len(pixels)
-        return encode(self, pixels, **options)
+        return encode(self, pixels, *options)
 
     def training(self, pixels):
         counted["training"] += len(pixels)

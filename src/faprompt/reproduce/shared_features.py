@@ -11,7 +11,7 @@ import hashlib
 import io
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.files import write_atomically
 from faprompt.methods.base import Method
@@ -51,13 +51,12 @@ class SharedFeatures:
             return
         if not detector.backbone.has_text:  # feature maps, many times the size of the picture
             return
-        encode = method.encode_image
         about = (
-            detector.backbone.state_fingerprint(), detector.backbone.precision, method.layers,
-            method.value_path, method.class_ln_post, sorted(method.image_options.items()),
+            detector.backbone.state_fingerprint(), detector.backbone.precision,
+            to_mapping(method.image_options),
         )  # fmt: skip
 
-        def shared(backbone: Backbone, pixels: Tensor) -> ImageFeatures:
+        def shared(pixels: Tensor, encode: Callable[[Tensor], ImageFeatures]) -> ImageFeatures:
             key = hashlib.sha256(repr((about, tuple(pixels.shape))).encode())
             key.update(pixels.detach().cpu().contiguous().numpy().tobytes())
             place = self.folder / f"{key.hexdigest()}.safetensors"
@@ -65,14 +64,14 @@ class SharedFeatures:
                 self.reused += len(pixels)
                 return _read(place, pixels.device)
             began = time.perf_counter()
-            found: ImageFeatures = encode(backbone, pixels)
+            found = encode(pixels)
             self._wait(pixels)
             self.seconds += time.perf_counter() - began
             self.encoded += len(pixels)
             self._keep(place, found)
             return found
 
-        method.__dict__["encode_image"] = shared  # of this instance only; it is no module
+        detector.feature_cache = shared
 
     def clear(self) -> None:
         """Let go of the disk."""

@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.imaging.read import PictureHandling
 from faprompt.methods.base import Method
@@ -43,14 +44,11 @@ class FeatureRecipe:
 
     backbone: str  # state_fingerprint
     precision: str
-    layers: tuple[int, ...]
-    value_path: bool
-    class_ln_post: bool
+    image_options: dict[str, Any]
     transform: dict[str, Any]
     bit_depth: int | None
     dtype: str
     pictures: tuple[str, ...]  # fingerprints, in order
-    image_options: dict[str, Any] = field(default_factory=dict)
     handling: PictureHandling = "upright"
 
     @property
@@ -63,9 +61,8 @@ class FeatureRecipe:
     def about(self) -> dict[str, Any]:
         """The recipe for people: everything but the long list."""
         told = {k: v for k, v in asdict(self).items() if k != "pictures"}
-        for name, default in (("image_options", {}), ("handling", "upright")):
-            if told[name] == default:  # left out, so that older caches serve
-                del told[name]
+        if self.handling == "upright":  # left out, so that older caches serve
+            del told["handling"]
         return told
 
 
@@ -76,14 +73,11 @@ def feature_recipe(
     return FeatureRecipe(
         backbone=backbone.state_fingerprint(),
         precision=backbone.precision,
-        layers=_layers(method, backbone),
-        value_path=method.value_path,
-        class_ln_post=method.class_ln_post,
+        image_options=to_mapping(method.image_options),
         transform=pictures.transform.to_dict(),
         bit_depth=pictures.bit_depth,
         dtype=dtype,
         pictures=pictures.fingerprints(),
-        image_options=method.image_options,
         handling=pictures.handling,
     )
 
@@ -97,7 +91,7 @@ class Encoder:
         self.method = method
         self.backbone = backbone
         self.pictures = pictures
-        self.layers = _layers(method, backbone)
+        self.layers = method.image_options.token_keys(backbone.spec.vision.layers)
         self.dtype = _DTYPES[config.cache_dtype]
         self.batch_size = config.encode_batch_size
         self.seconds = 0.0  # reading, resizing and encoding pictures
@@ -207,7 +201,7 @@ def prepare_features(
     folder = Path(config.cache_dir or default_cache_dir()).expanduser() / recipe.key
     rows, columns = encoder.grid
     spec = encoder.backbone.spec
-    raw = recipe.image_options.get("raw_tokens", False)
+    raw = recipe.image_options["raw_tokens"]
     shape = StoreShape(
         len(encoder.pictures), encoder.layers, rows * columns,
         spec.vision.width if raw else spec.embed_dim, config.cache_dtype,
@@ -272,8 +266,3 @@ def _too_large(shape: StoreShape, folder: Path, limit_gb: float) -> str | None:
     if size > _DISK_SHARE * free:
         return f"The feature cache would take {size:.2f} GB, and {there} has {free:.2f} GB free"
     return None
-
-
-def _layers(method: Method, backbone: Backbone) -> tuple[int, ...]:
-    depth = backbone.spec.vision.layers
-    return tuple(sorted({depth} if method.layers is None else set(method.layers)))
