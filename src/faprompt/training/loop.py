@@ -21,7 +21,8 @@ from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method
 from faprompt.records import Sample
 from faprompt.training.config import TrainingConfig, run_options
-from faprompt.training.features import Encoder, FeatureRecipe, feature_recipe, prepare_features
+from faprompt.token_cache import TokenRecipe
+from faprompt.training.features import Encoder, feature_recipe, prepare_features
 from faprompt.training.masks import (
     PackedMasks,
     choose_samples,
@@ -106,7 +107,7 @@ def train(
 def run_identity(
     method: Method,
     config: TrainingConfig,
-    recipe: FeatureRecipe,
+    recipe: TokenRecipe,
     samples: Sequence[Sample],
     masks: PackedMasks,
 ) -> dict[str, Any]:
