@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from faprompt.training.progress import silent
 from PIL import Image
 
 from faprompt.clip._open_clip import open_clip_module
@@ -25,6 +24,7 @@ from faprompt.imaging import Transform, read_resized
 from faprompt.methods.registry import preset_config
 from faprompt.training.masks import read_masks
 from faprompt.training.pictures import Pictures
+from faprompt.work import no_progress
 from tests.evaluation import toys
 from tests.helpers import small
 
@@ -112,7 +112,12 @@ def test_masks_of_any_size_are_those_of_the_public_loader(tmp_path, mode, size):
     sample = a_sample(tmp_path / "picture.png", tmp_path / "mask.png")
     np.testing.assert_array_equal(read_resized_mask(sample, (SIDE, SIDE)), wanted)
     packed = read_masks(
-        [sample], (SIDE, SIDE), handling="released", policy="strict", readers=1, progress=silent
+        [sample],
+        (SIDE, SIDE),
+        handling="released",
+        policy="strict",
+        readers=1,
+        progress=no_progress,
     )
     np.testing.assert_array_equal(packed.batch([0])[0].numpy() > 0, wanted)
     assert 0 < wanted.mean() < 0.5

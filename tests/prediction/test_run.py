@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from faprompt.errors import FolderInUseError, ImageReadError, MissingExtraError
-from faprompt.files import lock_folder
 from faprompt.prediction import ResultRow, expand_inputs, predict_files
 from faprompt.records import AnomalyResult
+from faprompt.work import lock_folder
 from tests.prediction.fakes import RedScorer, part, parts, rows_of, timeless
 
 

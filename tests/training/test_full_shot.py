@@ -19,6 +19,7 @@ from faprompt.training.config import TrainingConfig
 from faprompt.training.full_shot import read_normal, train_classes
 from faprompt.training.session import train_model
 from tests.helpers import folders, small
+from tests.helpers.log import logged_notes
 
 pytest.importorskip("anomalib")
 OPTIONS = {"image_size": 56, "centre_crop": 0, "coreset": 0.5}
@@ -41,11 +42,10 @@ def shelf(tmp_path):
 def learn(dataset, tmp_path, **options):
     method = build_method("patchcore", small.backbone(), {**OPTIONS, **options})
     detector = Detector(small.backbone(), method, name="learned")
-    notes = []
-    report = train_classes(
-        method, small.backbone(), dataset, detector.transform, CONFIG,
-        out_dir=tmp_path / "out", notify=notes.append,
-    )  # fmt: skip
+    with logged_notes() as notes:
+        report = train_classes(
+            method, small.backbone(), dataset, detector.transform, CONFIG, out_dir=tmp_path / "out"
+        )
     return detector, report, notes
 
 
