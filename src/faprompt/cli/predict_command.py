@@ -1,15 +1,15 @@
-"""`faprompt predict`: pictures in; verdicts, maps and a report out."""
+"""Define `faprompt predict`."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 
 def predict(
@@ -23,17 +23,19 @@ def predict(
     out: o.Out = Path("faprompt-results"),
     threshold: o.Threshold = None,
     table: Annotated[
-        Optional[Literal["csv", "parquet"]],  # noqa: UP045
+        Literal["csv", "parquet"] | None,
         typer.Option(
-            help="Also write all results as one table. In CSV, text that a spreadsheet would "
-            "take for a formula gets a ' in front."
+            help="Also write all results as one table. In CSV, text that a spreadsheet would run "
+            "as a formula starts with a '."
         ),
     ] = None,
     maps: Annotated[
-        Optional[Literal["npy", "png"]],  # noqa: UP045
+        Literal["npy", "png"] | None,
         typer.Option(help="Also write score maps: float32 .npy, or 16-bit .png."),
     ] = None,
-    overlays: Annotated[bool, typer.Option(help="Write pictures with their map on top.")] = True,
+    overlays: Annotated[
+        bool, typer.Option(help="Write each picture with its score map on top.")
+    ] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
@@ -41,18 +43,18 @@ def predict(
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     resume: Annotated[
-        bool, typer.Option(help="Skip pictures that OUT holds and that have not changed.")
+        bool, typer.Option(help="Skip pictures that OUT has results of and that have not changed.")
     ] = False,
     strict: Annotated[bool, typer.Option(help="Stop at the first unreadable file.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Score pictures and show where they are anomalous.
 
-    One line per picture on stdout: verdict, score, path. OUT gets results.jsonl, overlays
-    and report.html; without --resume, the results of an earlier run in OUT are replaced.
-    Exit 3 when some files could not be read.
+    Prints one line for each picture: verdict, score, path. Writes results.jsonl, overlays and
+    report.html into OUT; without --resume, earlier results there are replaced. Exits with 3
+    when some files could not be read.
     """
-    from faprompt.cli._terminal import (
+    from faprompt.cli.terminal import (
         note,
         note_left_out,
         note_pictures,
@@ -101,7 +103,7 @@ def predict(
 
 
 def _line(row: Any) -> str:
-    from faprompt.cli._terminal import printable
+    from faprompt.cli.terminal import printable
 
     path = printable(row.path)
     if row.status == "error":

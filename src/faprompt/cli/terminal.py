@@ -1,4 +1,4 @@
-"""What all verbs share: progress bars, devices, and where a detector comes from."""
+"""Print for people, and build the detector that a command line names."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _StderrHandler(logging.Handler):
 
 
 def printable(text: object) -> str:
-    """Escape what would act on a terminal, so that a file name stays one line of plain text.
+    """Escape characters that act on a terminal, so that a file name stays one line of text.
 
     Control characters, line and paragraph separators, halves of surrogate pairs, and marks
     that turn the direction of writing or cannot be seen become \\n, \\x1b, \\u202e and the like.
@@ -82,7 +82,7 @@ def _escape(character: str) -> str:
 
 
 def note(text: str) -> None:
-    """Print a line for the person on stderr; scripts read stdout."""
+    """Print a line for people on stderr; scripts read stdout."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
@@ -92,7 +92,7 @@ def say(text: object) -> None:
 
 
 def note_left_out(left_out: Counter[str]) -> None:
-    """Tell which other files the input folders hold, if any."""
+    """Print which other files the input folders hold, if any."""
     from faprompt.prediction.inputs import describe_left_out
 
     if left_out:
@@ -100,7 +100,7 @@ def note_left_out(left_out: Counter[str]) -> None:
 
 
 def note_pictures(lines: Iterable[str]) -> None:
-    """Tell what was done to the pictures; options are spelled as on the command line."""
+    """Print what the reader did to pictures; options are spelled as on the command line."""
     for line in lines:
         note(line.replace("bit_depth=", "--bit-depth "))
 
@@ -116,9 +116,7 @@ def pick_detector(
     preset: str = "paper",
     class_name: str = "",
 ) -> Detector:
-    """`--model`, or a training-free `--method` on a `--backbone`; "" is no class name.
-
-    Says where a preset does not run as it is.
+    """Return the detector of `--model`, or of `--method` on `--backbone`.
 
     Raises:
         ConfigError: both or parts of both were given.

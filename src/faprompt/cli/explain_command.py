@@ -1,4 +1,4 @@
-"""`faprompt explain`: pictures in; what their scores are made of out."""
+"""Define `faprompt explain`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 
 def explain(
@@ -30,11 +30,12 @@ def explain(
 ) -> None:
     """Show why pictures got their scores.
 
-    The map of each abnormality prompt, the patches that fed the prior, the map before and
-    after it, and the parts of the score; as PNG, HTML and JSON in OUT. One line per picture
-    on stdout: score, path, page. Exit 3 when some files could not be read.
+    Writes a PNG, an HTML page and a JSON file for each picture into OUT: the map of each
+    abnormality prompt, the patches that the prior was computed from, the map before and after
+    the prior, and the terms of the score. Prints one line for each picture: score, path, page.
+    Exits with 3 when some files could not be read.
     """
-    from faprompt.cli._terminal import (
+    from faprompt.cli.terminal import (
         note,
         note_left_out,
         note_pictures,
@@ -75,7 +76,7 @@ def explain(
 
 
 def _line(one: Any) -> str:
-    from faprompt.cli._terminal import printable
+    from faprompt.cli.terminal import printable
 
     path = printable(one.path)
     if one.explanation is None:

@@ -1,4 +1,4 @@
-"""`faprompt evaluate`: metrics per class and their mean, on labelled folders."""
+"""Define `faprompt evaluate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.data import Dataset
@@ -27,43 +27,56 @@ def evaluate(
     out: o.Out = Path("faprompt-evaluation"),
     resolution: Annotated[
         Literal["model", "picture"],
-        typer.Option(help="Where pixel metrics are taken: the model's size, or the picture's."),
+        typer.Option(
+            help="Size at which pixel metrics are computed: the model's input, or the picture."
+        ),
     ] = "model",
-    fpr_limit: Annotated[float, typer.Option(help="Where AUPRO ends.")] = 0.3,
+    fpr_limit: Annotated[
+        float, typer.Option(help="False positive rate at which AUPRO ends, 0 to 1.")
+    ] = 0.3,
     mask_policy: Annotated[
         Literal["any-channel", "reference", "strict"],
         typer.Option(
-            help="Which mask pixels are anomalous. any-channel: a colour channel is above 0 where "
+            help="Mask pixels that count as anomalous. any-channel: a colour channel is above 0 "
+            "where "
             "alpha is above 0. reference: the luminance is above 0, as in the authors' code. "
             "strict: the brightest channel is above 127, for noisy JPEG masks."
         ),
     ] = "any-channel",
     by_defect: Annotated[
-        bool, typer.Option(help="One group per kind of defect, against all normal pictures.")
+        bool,
+        typer.Option(help="Compute metrics for each kind of defect, against all normal pictures."),
     ] = False,
     replicates: Annotated[
-        int, typer.Option(help="Bootstrap replicates of the 95 % intervals; 0 for none.")
+        int, typer.Option(help="Number of bootstrap replicates of the 95 % intervals; 0 for none.")
     ] = 200,
     gallery: Annotated[
-        int, typer.Option(help="Pictures per kind of mistake on a contact sheet; 0 for none.")
+        int,
+        typer.Option(help="Pictures of each kind of mistake on a contact sheet; 0 for no sheets."),
     ] = 12,
     pro_200: Annotated[
-        bool, typer.Option("--pro-200", help="Also the authors' own PRO, beside AUPRO.")
+        bool,
+        typer.Option(
+            "--pro-200", help="Also compute the PRO of the authors' code, with 200 thresholds."
+        ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option(help="Go on with an interrupted run in OUT, if it is the same.")
+        bool,
+        typer.Option(
+            help="Continue an interrupted run in OUT if model, pictures and options are the same."
+        ),
     ] = True,
     batch_size: o.BatchSize = 8,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     as_json: o.Json = False,
 ) -> None:
-    """Measure a detector: metrics.json, .md and .csv, scores.csv, curves and gallery in OUT.
+    """Compute the metrics of a detector on labelled folders.
 
-    An interrupted run goes on when called again with the same model, pictures and options.
-    Exit 3 when some pictures could not be read; they are left out and named.
+    Writes metrics.json, .md and .csv, scores.csv, curves and contact sheets into OUT. Exits
+    with 3 when some pictures could not be read; they are left out and named.
     """
-    from faprompt.cli._terminal import note, pick_detector, progress_bars, say
+    from faprompt.cli.terminal import note, pick_detector, progress_bars, say
     from faprompt.config import from_mapping, parse_assignments
     from faprompt.data import read_dataset
     from faprompt.evaluation import (

@@ -1,14 +1,14 @@
-"""`faprompt doctor`: what this machine has, how fast it is, and what is missing for what."""
+"""Define `faprompt doctor`."""
 
 from __future__ import annotations
 
 import json
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 
 def doctor(as_json: o.Json = False) -> None:
-    """Versions, devices, speed of the bundled model, and missing extras."""
+    """Report versions, device, speed of the bundled model, and missing extras."""
     from faprompt.cli.diagnosis import diagnose
 
     found = diagnose()

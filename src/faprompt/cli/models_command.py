@@ -1,21 +1,21 @@
-"""`faprompt models`: what can be used, what a model is, and reference checkpoints in."""
+"""Define `faprompt models`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 app = typer.Typer(no_args_is_help=True, help="List, describe, fetch and import models.")
 
 
 @app.command("list")
 def list_(as_json: o.Json = False) -> None:
-    """Methods, backbones and bundled models."""
+    """List methods, backbones and bundled models."""
     from faprompt.clip.weights import list_backbones
     from faprompt.methods.registry import describe_methods
     from faprompt.model_folder import list_models
@@ -36,7 +36,7 @@ def list_(as_json: o.Json = False) -> None:
 
 
 def _words(value: Any) -> Any:
-    """The presets of each backbone in words; anything else as it is."""
+    """Return the presets of each backbone in words, and any other value unchanged."""
     if not isinstance(value, dict):
         return value
     keys = {name: [key for key in value if value[key] == name] for name in value.values()}
@@ -48,7 +48,7 @@ def info(
     model: Annotated[str, typer.Argument(help="A bundled name, a folder, or a hub id.")],
     as_json: o.Json = False,
 ) -> None:
-    """What a model is made of and was trained on."""
+    """Describe a model: its method, options, backbone and training."""
     from faprompt.model_card import model_card
     from faprompt.model_config import check_options
     from faprompt.model_folder import find_model, read_config
@@ -61,10 +61,12 @@ def info(
 
 @app.command()
 def fetch(
-    backbone: Annotated[str, typer.Argument(help="open_clip name, with :TAG for other weights.")],
+    backbone: Annotated[
+        str, typer.Argument(help="Backbone: an open_clip name, with :TAG for other weights.")
+    ],
 ) -> None:
-    """Download a backbone for offline use, and print where it lies and its SHA-256."""
-    from faprompt.cli._terminal import say
+    """Download a backbone for offline use, and print its path and SHA-256."""
+    from faprompt.cli.terminal import say
     from faprompt.clip.weights import fetch_backbone
 
     fetched = fetch_backbone(backbone)
@@ -73,27 +75,30 @@ def fetch(
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' .pth.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint (.pth) of the authors' code.")],
     method: Annotated[
-        Literal["faprompt", "anomalyclip", "april-gan"], typer.Option(help="Whose it is.")
+        Literal["faprompt", "anomalyclip", "april-gan"],
+        typer.Option(help="Method that the checkpoint belongs to."),
     ],
-    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
     backbone: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The CLIP it was trained on; april-gan: ViT-L-14-336:gelu if not told."),
+        str | None,
+        typer.Option(help="CLIP that it was trained on. Default for april-gan: ViT-L-14-336:gelu."),
     ] = None,
     selection: Annotated[
-        Optional[Literal["topk", "first"]],  # noqa: UP045
-        typer.Option(help="FAPrompt: which patches feed the prior; the released code: first."),
+        Literal["topk", "first"] | None,
+        typer.Option(
+            help="FAPrompt: patches that the prior is computed from. Released code: first."
+        ),
     ] = None,
     rank_by: Annotated[
-        Optional[Literal["similarity", "probability"]],  # noqa: UP045
-        typer.Option(help="FAPrompt: what topk ranks by."),
+        Literal["similarity", "probability"] | None,
+        typer.Option(help="FAPrompt: value by which topk ranks patches."),
     ] = None,
     assignments: o.Assignments = None,
 ) -> None:
-    """Turn a reference checkpoint into a model folder that gives its numbers."""
-    from faprompt.cli._terminal import say
+    """Convert a checkpoint of the authors' code into a model folder with the same scores."""
+    from faprompt.cli.terminal import say
     from faprompt.config import parse_assignments
     from faprompt.model_import import import_reference
     from faprompt.work import hold_folders
@@ -105,4 +110,4 @@ def convert(
         left_behind = import_reference(
             checkpoint, method=method, backbone=backbone, out=out, options=options
         )
-    say(f"wrote {out}; {len(left_behind)} tensors that no forward pass reads were left behind")
+    say(f"wrote {out}; {len(left_behind)} tensors were dropped, because no forward pass reads them")

@@ -1,4 +1,4 @@
-"""`faprompt datasets`: what we can read, what a folder looks like, and a set drawn here."""
+"""Define `faprompt datasets`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.data import DatasetInfo
@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="List, check and draw labelled sets
 
 @app.command("list")
 def list_(as_json: o.Json = False) -> None:
-    """Every layout we read, by the name --dataset takes: counts, source, licence and labels."""
+    """List the datasets and layouts that can be read: name, counts, source, licence, labels."""
     from faprompt.data import dataset_info, list_datasets
 
     infos = [dataset_info(name) for name in list_datasets()]
@@ -38,7 +38,7 @@ def list_(as_json: o.Json = False) -> None:
 
 
 def _as_row(info: DatasetInfo) -> dict[str, Any]:
-    """Flat, with None where a layout of your own has nothing to tell."""
+    """Return a flat row; a layout without published facts has None there."""
     row = asdict(info)
     facts = row.pop("facts") or dict.fromkeys(("labels", "source", "licence", "remark"))
     return {**row, **facts}
@@ -48,12 +48,17 @@ def _as_row(info: DatasetInfo) -> dict[str, Any]:
 def check(
     folder: Annotated[Path, typer.Argument(help="A labelled folder, or a list of pictures.")],
     dataset: o.DatasetName = "auto",
-    split: Annotated[str, typer.Option(help="test, or train where there is one.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Split: test, or train where the dataset has one.")
+    ] = "test",
     subset: o.Subset = "paper",
     as_json: o.Json = False,
 ) -> None:
-    """What a folder looks like to us. Exit 0 only if it could be evaluated."""
-    from faprompt.cli._terminal import printable, progress_bars, say
+    """Check a labelled folder: counts, lost masks, unreadable files, copies.
+
+    Exits with 1 when the folder cannot be evaluated.
+    """
+    from faprompt.cli.terminal import printable, progress_bars, say
     from faprompt.data import check_dataset, describe
 
     with progress_bars() as progress:
@@ -72,11 +77,12 @@ def check(
 
 @app.command()
 def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
-    """Print Tables 1 and 2 of the paper, our counts beside the printed ones.
+    """Print Tables 1 and 2 of the paper beside the counts of the datasets here.
 
-    A dataset that is missing or cannot be read is "-" with the reason, and exit 3.
+    A dataset that is missing or cannot be read is "-" with the reason; the exit status is
+    then 3.
     """
-    from faprompt.cli._terminal import progress_bars
+    from faprompt.cli.terminal import progress_bars
     from faprompt.reproduce.dataset_tables import count_rows, describe_rows
 
     with progress_bars() as progress:
@@ -92,13 +98,19 @@ def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Where auxiliary/ and test/ are written.")],
-    count: Annotated[int, typer.Option(min=8, help="Pictures in each of the two.")] = 400,
-    size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Other seed, other pictures.")] = 111,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder in which auxiliary/ and test/ are written.")
+    ],
+    count: Annotated[
+        int, typer.Option(min=8, help="Number of pictures in each of the two sets.")
+    ] = 400,
+    size: Annotated[int, typer.Option(min=64, help="Side of the pictures, in pixels.")] = 256,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random numbers; the same seed draws the same pictures.")
+    ] = 111,
 ) -> None:
-    """Draw two labelled sets with masks: one to train on, one with other objects and defects."""
-    from faprompt.cli._terminal import progress_bars, say
+    """Draw two labelled sets with masks: one for training, one with other objects and defects."""
+    from faprompt.cli.terminal import progress_bars, say
     from faprompt.synthetic import write_dataset
     from faprompt.synthetic.kinds import KindSet
     from faprompt.work import hold_folders

@@ -1,4 +1,4 @@
-"""`faprompt train`: prompts learned on one labelled set."""
+"""Define `faprompt train`."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ from typing import Annotated
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="A labelled folder; see `faprompt datasets check`.")],
+    data: Annotated[Path, typer.Argument(help="Labelled folder; see `faprompt datasets check`.")],
     dataset: o.DatasetName = "auto",
-    method: Annotated[str, typer.Option(help="A method that learns.")] = "faprompt",
+    method: Annotated[str, typer.Option(help="Method to train.")] = "faprompt",
     preset: Annotated[
         str,
         typer.Option(
-            help="paper (as described), official (as the public code computes), common (like for "
-            "like) and more; see `faprompt models list`."
+            help="Preset: paper (as described), official (as the public code computes), common "
+            "(alike "
+            "for all methods) and more; see `faprompt models list`."
         ),
     ] = "paper",
     backbone: Annotated[
-        str, typer.Option(help="As in predict; default: tiny, or a full-shot preset's own.")
+        str,
+        typer.Option(help="Backbone, as in predict. Default: tiny, or that of a full-shot preset."),
     ] = "",
     out: o.Out = Path("faprompt-model"),
     assignments: o.Assignments = None,
-    name: Annotated[str, typer.Option(help="The model's name; default: OUT's.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the model. Default: the name of OUT.")] = "",
     split: Annotated[
-        str, typer.Option(help="Which to learn from; default: test; full-shot: train.")
+        str, typer.Option(help="Split to train on. Default: test, or train for full-shot methods.")
     ] = "",
     device: o.Device = "auto",
     precision: o.Precision = "auto",
-    resume: Annotated[bool, typer.Option(help="Go on from OUT's checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint in OUT.")] = False,
 ) -> None:
-    """Learn prompts on a labelled set and write a model folder.
+    """Train a method on a labelled set and write a model folder.
 
-    The image tower runs once per picture; its tokens are kept in a cache. --set takes
-    options of the method (prompts=5) and of the training (epochs=7, batch_size=8).
-
-    Each method is trained by a recipe of its own, and --set goes before it:
+    The image tower encodes each picture once; its tokens are cached. --set takes options of
+    the method (prompts=5) and of the training (epochs=7, batch_size=8). Each method has its
+    own training recipe, which --set overrides:
 
     \b
     april-gan             adam 0.001, batch 8, 15 epochs
@@ -56,9 +57,9 @@ def train(
     rd4ad                 adam 0.005, batch 16, 200 epochs
 
     patchcore and rd4ad are full-shot: they learn each class from its own normal pictures, by
-    default those of the train split; masks are not needed.
+    default those of the train split, and need no masks.
     """
-    from faprompt.cli._terminal import note, progress_bars, say
+    from faprompt.cli.terminal import note, progress_bars, say
     from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
     from faprompt.methods.registry import method_class, own_backbone
