@@ -1,4 +1,4 @@
-"""`report.html`: a run to look at, one file that needs no network and no server."""
+"""Write `report.html`: a run as one page that needs no network."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from faprompt.files import write_atomically
-from faprompt.imaging.overlay import RAMP
+from faprompt.imaging.overlay import ramp_css
+from faprompt.pages import render_page
 from faprompt.prediction.artifacts import Artifacts
 from faprompt.prediction.rows import ResultRow
 
@@ -28,7 +27,6 @@ ERROR_LIST_SIZE = 1_000
 BINS = 50
 
 _VERDICTS = ("NG", "REVIEW", "OK", "none")
-_VERDICT_WORDS = {"none": "no verdict"}
 _CHART_WIDTH, _CHART_HEIGHT = 700, 130
 
 
@@ -75,29 +73,25 @@ def write_report(
     target = Path(path)
     digest = _digest(rows)
     shown, listed = digest.ranked[:gallery_size], digest.ranked[gallery_size:]
-    template = Template(
-        resources.files("faprompt.prediction").joinpath("report.html").read_text("utf-8")
-    )
-    page = template.substitute(
-        title=escape(title),
+    page = render_page(
+        "report.html",
+        title=title,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        model=escape(model),
-        about=f"<dt>About</dt><dd>{escape(model_card)}</dd>" if model_card else "",
-        threshold="none" if threshold is None else f"{threshold:.4g}",
-        filters=_filters(digest),
-        most=f"{int(digest.bins.max()):,}",
-        histogram=_histogram(digest.bins, threshold),
+        model=model,
+        model_card=model_card,
+        threshold=threshold,
+        verdicts=[(name, digest.verdicts[name]) for name in _VERDICTS if digest.verdicts[name]],
+        chart=_histogram(digest.bins, threshold),
         aspect=f"{_usual_aspect(shown):.3f}",
-        ramp=", ".join(f"rgb({r} {g} {b})" for r, g, b in RAMP),
-        gallery="\n".join(_card(row, target.parent) for row in shown) or _EMPTY_GALLERY,
-        listing=_listing(listed, len(shown), digest.n_ok),
-        errors=_errors(digest),
-        note=_gallery_note(len(shown), digest.n_ok),
+        ramp=ramp_css(),
+        shown=shown,
+        cards=(_card(row, target.parent) for row in shown),
+        listed=listed,
+        n_ok=digest.n_ok,
+        errors=digest.errors,
+        n_errors=digest.n_errors,
     )
     write_atomically(target, page.encode("utf-8", errors="replace"))
-
-
-_EMPTY_GALLERY = '<p class="empty">No picture could be scored.</p>'
 
 
 def _digest(rows: Iterable[ResultRow]) -> _Digest:
@@ -119,156 +113,59 @@ def _digest(rows: Iterable[ResultRow]) -> _Digest:
 
 
 def score_bin(score: float) -> int:
-    """Which of the `BINS` equal parts of [0, 1] a score falls into; 1 belongs to the last."""
+    """Return which of the `BINS` equal parts of [0, 1] holds a score; 1 is in the last."""
     return min(BINS - 1, max(0, int(score * BINS)))
 
 
-def _filters(digest: _Digest) -> str:
-    buttons = [_filter_button("all", "All", digest.n_ok + digest.n_errors, pressed=True)]
-    for name in _VERDICTS:
-        if digest.verdicts[name]:
-            word = _VERDICT_WORDS.get(name, name)
-            buttons.append(_filter_button(name, word, digest.verdicts[name]))
-    if digest.n_errors:
-        buttons.append(_filter_button("error", "Errors", digest.n_errors))
-    return "\n".join(buttons)
-
-
-def _filter_button(name: str, word: str, count: int, *, pressed: bool = False) -> str:
-    return (
-        f'<button type="button" class="filter {name.lower()}" data-filter="{name}" '
-        f'aria-pressed="{str(pressed).lower()}">{word} <span>{count:,}</span></button>'
-    )
-
-
-def _histogram(bins: np.ndarray, threshold: float | None) -> str:
-    """Bars on the fixed 0..1 scale, as SVG; every bar tells its range and count on hover."""
-    most, bar = max(1, int(bins.max())), _CHART_WIDTH / BINS
-    shapes = []
+def _histogram(bins: np.ndarray, threshold: float | None) -> dict[str, Any]:
+    """Return the bars and the threshold of the chart, in units of its viewBox."""
+    most, width = int(bins.max()), _CHART_WIDTH / BINS
+    bars = []
     for i, count in enumerate(bins.tolist()):
         if count:
             tall = max(2.0, count / most * _CHART_HEIGHT)
-            shapes.append(
-                f'<rect x="{i * bar + 0.5:.1f}" y="{_CHART_HEIGHT - tall:.1f}" '
-                f'width="{bar - 1:.1f}" height="{tall:.1f}" rx="1.5">'
-                f"<title>{i / BINS:.2f} to {(i + 1) / BINS:.2f}: {count:,}</title></rect>"
+            bars.append(
+                {
+                    "x": f"{i * width + 0.5:.1f}",
+                    "y": f"{_CHART_HEIGHT - tall:.1f}",
+                    "width": f"{width - 1:.1f}",
+                    "height": f"{tall:.1f}",
+                    "label": f"{i / BINS:.2f} to {(i + 1) / BINS:.2f}: {count:,}",
+                }
             )
-    label = f"Histogram of {int(bins.sum()):,} scores from 0 to 1"
+    cut = None
     if threshold is not None:
         x = min(1.0, max(0.0, threshold)) * _CHART_WIDTH
         anchor, shift = ("end", -6) if threshold > 0.8 else ("start", 6)
-        shapes.append(
-            f'<line class="cut" x1="{x:.1f}" x2="{x:.1f}" y1="-14" y2="{_CHART_HEIGHT}"/>'
-            f'<text class="cut" x="{x + shift:.1f}" y="-5" text-anchor="{anchor}">'
-            f"threshold {threshold:.4g}</text>"
-        )
-        label += f", threshold {threshold:.4g}"
-    return (
-        f'<svg viewBox="0 -18 {_CHART_WIDTH} {_CHART_HEIGHT + 18}" role="img" '
-        f'aria-label="{label}">{"".join(shapes)}</svg>'
-    )
+        label = f"threshold {threshold:.4g}"
+        text_x = f"{x + shift:.1f}"
+        cut = {"x": f"{x:.1f}", "text_x": text_x, "anchor": anchor, "label": label}
+    size = {"width": _CHART_WIDTH, "height": _CHART_HEIGHT}
+    return {**size, "bars": bars, "cut": cut, "most": most}
 
 
 def _usual_aspect(rows: list[ResultRow]) -> float:
-    """Width over height of the frames in the gallery: the median picture, within reason."""
+    """Return the median width over height of pictures, bounded to 0.75..2."""
     aspects = [row.width / row.height for row in rows if row.width and row.height]
     return float(np.clip(np.median(aspects), 0.75, 2.0)) if aspects else 1.0
 
 
-def _card(row: ResultRow, folder: Path) -> str:
-    shown = row.verdict or "none"
-    return (
-        f'<article class="card" data-verdict="{shown}" data-path="{_search_text(row.path)}">'
-        f"{_pair(row, folder)}"
-        f'<p class="line">{_chip(shown)}<b class="score">{row.score:.4f}</b></p>'
-        f'<p class="name" title="{escape(row.path)}">{_name(row.path)}</p>'
-        f'<p class="facts">{escape(_facts(row))}</p></article>'
-    )
+def _card(row: ResultRow, folder: Path) -> dict[str, Any]:
+    head, tail = os.path.split(row.path)
+    plain, marked = (_embed(folder / name) for name in Artifacts(folder).thumbnail_names(row.path))
+    return {
+        "row": row,
+        "verdict": row.verdict or "none",
+        "plain": plain,
+        "marked": marked,
+        "overlay": quote(row.overlay) if row.overlay else None,
+        "folder": os.path.join(head, ""),
+        "name": tail,
+    }
 
 
-def _pair(row: ResultRow, folder: Path) -> str:
-    names = Artifacts(folder).thumbnail_names(row.path)
-    words = (f"{row.path}, the picture", f"{row.path}, score {row.score:.4f}, anomaly map over it")
-    views = [
-        _picture(folder / name, escape(text), kind)
-        for name, text, kind in zip(names, words, ("plain", "marked"), strict=True)
-    ]
-    inner = "".join(views)
-    if row.overlay is None:
-        return f'<div class="pair">{inner}</div>'
-    href, title = escape(quote(row.overlay)), escape(f"Open the overlay of {row.path}")
-    return f'<a class="pair" href="{href}" title="{title}">{inner}</a>'
-
-
-def _picture(path: Path, text: str, kind: str) -> str:
+def _embed(path: Path) -> str:
     try:
-        data = base64.b64encode(path.read_bytes()).decode()
+        return base64.b64encode(path.read_bytes()).decode()
     except OSError:
-        return f'<span class="{kind} missing">no preview</span>'
-    return (
-        f'<img class="{kind}" alt="{text}" loading="lazy" decoding="async" '
-        f'src="data:image/jpeg;base64,{data}">'
-    )
-
-
-def _chip(shown: str) -> str:
-    return f'<span class="chip {shown.lower()}">{_VERDICT_WORDS.get(shown, shown)}</span>'
-
-
-def _name(path: str) -> str:
-    head, tail = os.path.split(path)
-    return f"<bdi>{escape(os.path.join(head, ''))}<b>{escape(tail)}</b></bdi>"
-
-
-def _facts(row: ResultRow) -> str:
-    facts = [f"{row.width} × {row.height} px"]
-    if row.regions:
-        facts.append(f"{len(row.regions)} region{'s' if len(row.regions) > 1 else ''}")
-    return " · ".join([*facts, *row.notes])
-
-
-def _listing(rows: list[ResultRow], n_shown: int, n_ok: int) -> str:
-    if not rows:
         return ""
-    lines = "\n".join(_list_line(rank, row) for rank, row in enumerate(rows, n_shown + 1))
-    more = n_ok - n_shown - len(rows)
-    rest = f"<p>And {more:,} lower scores, see results.jsonl.</p>" if more else ""
-    return (
-        "<section><h2>Lower scores</h2><table><thead><tr><th>Rank<th>Score<th>Verdict"
-        f"<th>Picture</tr></thead><tbody>{lines}</tbody></table>{rest}</section>"
-    )
-
-
-def _list_line(rank: int, row: ResultRow) -> str:
-    shown, name = row.verdict or "none", escape(row.path)
-    if row.overlay is not None:
-        name = f'<a href="{escape(quote(row.overlay))}">{name}</a>'
-    return (
-        f'<tr data-verdict="{shown}" data-path="{_search_text(row.path)}"><td>{rank:,}'
-        f"<td>{row.score:.4f}<td>{_chip(shown)}<td>{name}</tr>"
-    )
-
-
-def _errors(digest: _Digest) -> str:
-    if not digest.n_errors:
-        return ""
-    lines = "\n".join(
-        f'<li data-verdict="error" data-path="{_search_text(row.path)}">{escape(row.error or "")}'
-        for row in digest.errors
-    )
-    more = digest.n_errors - len(digest.errors)
-    rest = f"<p>And {more:,} more, see results.jsonl.</p>" if more else ""
-    return (
-        f'<section class="errors"><h2>Could not be read ({digest.n_errors:,})</h2>'
-        f"<ul>{lines}</ul>{rest}</section>"
-    )
-
-
-def _gallery_note(n_shown: int, n_ok: int) -> str:
-    if n_shown == n_ok:
-        return "Highest score first." if n_ok else ""
-    return f"The {n_shown:,} highest of {n_ok:,} scores with pictures; the others are listed below."
-
-
-def _search_text(path: str) -> str:
-    return escape(path.lower())
