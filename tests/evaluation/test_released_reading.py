@@ -19,11 +19,11 @@ from faprompt.data.masks import read_resized_mask
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
 from faprompt.evaluation import EvaluationConfig, evaluate, write_evaluation
 from faprompt.evaluation.gallery import write_gallery
-from faprompt.evaluation.reading import read_sample
+from faprompt.evaluation.sample_batches import read_sample
 from faprompt.imaging import Transform, read_resized
 from faprompt.methods.registry import preset_config
-from faprompt.training.masks import read_masks
 from faprompt.training.pictures import Pictures
+from faprompt.training.training_masks import read_masks
 from faprompt.work import no_progress
 from tests.evaluation import toys
 from tests.helpers import small

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from faprompt.explanation import Vocabulary, explain_files, explain_picture
-from faprompt.explanation.page import draw_page
-from faprompt.explanation.panels import SIDE, draw_panels
-from faprompt.explanation.sheet import draw_sheet
+from faprompt.explanation.explanation_page import draw_page
+from faprompt.explanation.explanation_panels import SIDE, draw_panels
+from faprompt.explanation.explanation_sheet import draw_sheet
 from tests.helpers import small
 from tests.prediction.test_report import Page
 

@@ -9,7 +9,7 @@ import pytest
 
 from faprompt.errors import ImageReadError
 from faprompt.prediction import expand_inputs
-from faprompt.prediction.inputs import describe_left_out
+from faprompt.prediction.input_paths import describe_left_out
 from faprompt.work import LOCK_NAME
 
 

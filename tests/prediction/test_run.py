@@ -175,7 +175,7 @@ def test_what_is_not_asked_for_is_not_written(tmp_path):
 
 
 def test_large_overlays_are_scaled_down_with_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("faprompt.prediction.artifacts.OVERLAY_MAX_SIDE", 40)
+    monkeypatch.setattr("faprompt.prediction.result_pictures.OVERLAY_MAX_SIDE", 40)
     path = part(tmp_path / "p.png", 200, size=(30, 80))
     predict_files(RedScorer(), [path], out_dir=tmp_path / "out", threshold=0.5)
     (row,) = rows_of(tmp_path / "out")

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from faprompt.errors import ConfigError, FapromptError
-from faprompt.training.config import default_cache_dir
 from faprompt.training.features import Encoder, feature_recipe, prepare_features
 from faprompt.training.pictures import Pictures, read_ahead
 from faprompt.training.store import StoreShape, open_store
+from faprompt.training.training_config import default_cache_dir
 from faprompt.work import no_progress
 from tests.helpers.log import logged_notes
 from tests.training import toys

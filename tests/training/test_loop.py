@@ -11,7 +11,7 @@ from PIL import Image
 
 from faprompt.errors import DatasetError, FapromptError, MissingExtraError
 from faprompt.methods.base import Method, MethodConfig, MethodOutput
-from faprompt.training.run import epoch_order
+from faprompt.training.training_steps import epoch_order
 from tests.training import toys
 
 

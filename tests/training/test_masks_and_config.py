@@ -9,14 +9,14 @@ from PIL import Image
 
 from faprompt.config import from_mapping
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
-from faprompt.training.config import WORK_OPTIONS, TrainingConfig
-from faprompt.training.masks import (
+from faprompt.training.pictures import Pictures
+from faprompt.training.training_config import WORK_OPTIONS, TrainingConfig
+from faprompt.training.training_masks import (
     choose_samples,
     learning_warnings,
     read_masks,
     resize_mask,
 )
-from faprompt.training.pictures import Pictures
 from faprompt.work import no_progress
 from tests.helpers.log import logged_notes
 from tests.training import toys

@@ -62,8 +62,8 @@ def predict(
         progress_bars,
     )
     from faprompt.config import parse_assignments
-    from faprompt.prediction.inputs import expand_inputs
-    from faprompt.prediction.run import predict_files
+    from faprompt.prediction.bulk_run import predict_files
+    from faprompt.prediction.input_paths import expand_inputs
     from faprompt.work import hold_folders
 
     left_out: Counter[str] = Counter()

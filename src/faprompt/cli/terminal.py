@@ -93,7 +93,7 @@ def say(text: object) -> None:
 
 def note_left_out(left_out: Counter[str]) -> None:
     """Print which other files the input folders hold, if any."""
-    from faprompt.prediction.inputs import describe_left_out
+    from faprompt.prediction.input_paths import describe_left_out
 
     if left_out:
         note(f"left out: {describe_left_out(left_out)}")

@@ -63,10 +63,10 @@ def train(
     from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
     from faprompt.methods.registry import method_class, own_backbone
-    from faprompt.training.config import TrainingConfig
-    from faprompt.training.full_shot import SPLIT, read_normal
+    from faprompt.training.full_shot_training import SPLIT, read_normal
     from faprompt.training.recipes import recipe_config
-    from faprompt.training.session import train_model
+    from faprompt.training.training_config import TrainingConfig
+    from faprompt.training.training_session import train_model
     from faprompt.work import hold_folders, pick_device, pick_precision
 
     values = parse_assignments(assignments or [])

@@ -40,8 +40,8 @@ from faprompt.reproduce.protocol import (
     paper_has,
     published_methods,
 )
-from faprompt.training.config import TrainingConfig
 from faprompt.training.recipes import recipe_config
+from faprompt.training.training_config import TrainingConfig
 
 PAPER_SEED = 111
 PROTOCOL = "protocol"

@@ -27,7 +27,7 @@ from faprompt.reproduce.benchmark_config import (
     method_kind,
 )
 from faprompt.reproduce.protocol import training_set
-from faprompt.training.full_shot import SPLIT, read_normal
+from faprompt.training.full_shot_training import SPLIT, read_normal
 
 
 @dataclass(frozen=True, slots=True)

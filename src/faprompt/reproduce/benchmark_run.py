@@ -38,9 +38,9 @@ from faprompt.reproduce.cell_identity import (
     sources_stamp,
 )
 from faprompt.training.checkpoint import CHECKPOINT_NAME
-from faprompt.training.config import run_options
-from faprompt.training.run import TrainingReport
-from faprompt.training.session import train_model
+from faprompt.training.training_config import run_options
+from faprompt.training.training_session import train_model
+from faprompt.training.training_steps import TrainingReport
 from faprompt.work import ProgressCallback, logger, no_progress, pick_precision
 
 Status = Literal["done", "failed", "missing", "waiting"]

@@ -26,7 +26,7 @@ from faprompt.detector import Detector
 from faprompt.files import write_atomically
 from faprompt.methods.base import Method
 from faprompt.reproduce.benchmark_plan import Cell, slug
-from faprompt.training.run import TrainingReport
+from faprompt.training.training_steps import TrainingReport
 
 
 class SharedFeatures:

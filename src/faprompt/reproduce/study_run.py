@@ -24,7 +24,7 @@ from faprompt.reproduce.shared_features import CostBook, SharedFeatures
 from faprompt.reproduce.study_figure import write_figure
 from faprompt.reproduce.study_plan import StudyPlan
 from faprompt.reproduce.study_words import paragraph, seed_sentences
-from faprompt.training.config import WORK_OPTIONS, TrainingConfig
+from faprompt.training.training_config import WORK_OPTIONS, TrainingConfig
 from faprompt.work import ProgressCallback, logger, no_progress
 
 STUDY_FILE, COSTS_FILE, FEATURES = "study.md", "costs.csv", "features"

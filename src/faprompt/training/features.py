@@ -25,9 +25,9 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError
 from faprompt.imaging.read import PictureHandling
 from faprompt.methods.base import Method
-from faprompt.training.config import TrainingConfig, default_cache_dir
 from faprompt.training.pictures import Pictures
 from faprompt.training.store import FORMAT, StoreShape, TokenStore, open_store
+from faprompt.training.training_config import TrainingConfig, default_cache_dir
 from faprompt.work import ProgressCallback, logger
 
 Origin = Literal["cached", "streamed"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, encode_map_png, overlay, shrink
-from faprompt.prediction.rows import ResultRow
+from faprompt.prediction.result_rows import ResultRow
 from faprompt.records import AnomalyResult, Region
 
 OVERLAY_MAX_SIDE = 4096

@@ -20,11 +20,11 @@ from faprompt.data.masks import resize_mask
 from faprompt.data.remarks import PictureFacts, dataset_remarks
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
-from faprompt.evaluation.config import EvaluationConfig, Resolution
-from faprompt.evaluation.groups import Groups, group_names
+from faprompt.evaluation.evaluation_config import EvaluationConfig, Resolution
+from faprompt.evaluation.metric_groups import Groups, group_names
 from faprompt.evaluation.overlap import map_overlap
-from faprompt.evaluation.progress import ImageScore, Progress, picture_key, run_identity
-from faprompt.evaluation.reading import ReadSample, read_batches
+from faprompt.evaluation.sample_batches import ReadSample, read_batches
+from faprompt.evaluation.saved_progress import ImageScore, Progress, picture_key, run_identity
 from faprompt.imaging.transform import resize_map
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
 from faprompt.model_card import recorded_note, recorded_preset

@@ -16,11 +16,11 @@ from faprompt.imaging.transform import Transform
 from faprompt.methods.full_shot import FullShotMethod
 from faprompt.methods.registry import build_method
 from faprompt.records import Sample
-from faprompt.training.config import TrainingConfig
 from faprompt.training.features import Encoder
-from faprompt.training.loop import train
 from faprompt.training.pictures import Pictures
-from faprompt.training.run import TrainingReport
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train
+from faprompt.training.training_steps import TrainingReport
 from faprompt.work import ProgressCallback, logger, no_progress
 
 SPLIT = "train"  # of the set itself: what is measured lies in the other

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from faprompt.detector import Detector
-from faprompt.explanation.words import NearWord, Vocabulary
+from faprompt.explanation.vocabulary import NearWord, Vocabulary
 from faprompt.methods.base import MethodParts
 from faprompt.records import AnomalyResult
 from faprompt.scoring import render_map

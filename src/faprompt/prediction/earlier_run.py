@@ -15,8 +15,8 @@ from typing import Any
 
 from faprompt.errors import ConfigError
 from faprompt.files import temporary_name
-from faprompt.prediction.artifacts import Artifacts, artifact_folders, is_artifact_name
-from faprompt.prediction.rows import FileStamp, ResultRow, read_rows, stamp_file
+from faprompt.prediction.result_pictures import Artifacts, artifact_folders, is_artifact_name
+from faprompt.prediction.result_rows import FileStamp, ResultRow, read_rows, stamp_file
 
 RECORD_NAME = ".faprompt-inputs.jsonl"
 REPORT_NAME = "report.html"

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from faprompt.data.base import Dataset
-from faprompt.evaluation.config import EvaluationConfig
-from faprompt.evaluation.groups import Groups
-from faprompt.evaluation.reading import content_digests
+from faprompt.evaluation.evaluation_config import EvaluationConfig
+from faprompt.evaluation.metric_groups import Groups
+from faprompt.evaluation.sample_batches import content_digests
 from faprompt.files import write_atomically
 from faprompt.records import Sample
 

@@ -31,11 +31,11 @@ from faprompt.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from faprompt.training.config import TrainingConfig
-from faprompt.training.curves import LossLog
 from faprompt.training.features import FeatureSource, Origin
-from faprompt.training.masks import PackedMasks
+from faprompt.training.loss_log import LossLog
 from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_masks import PackedMasks
 from faprompt.work import ProgressCallback, logger
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from faprompt.detector import Detector
 from faprompt.errors import ImageReadError
-from faprompt.explanation.explain import Explanation, explain_picture
-from faprompt.explanation.page import draw_page
-from faprompt.explanation.panels import draw_panels
-from faprompt.explanation.sheet import draw_sheet
-from faprompt.explanation.words import Vocabulary
+from faprompt.explanation.explanation_page import draw_page
+from faprompt.explanation.explanation_panels import draw_panels
+from faprompt.explanation.explanation_sheet import draw_sheet
+from faprompt.explanation.picture_explanation import Explanation, explain_picture
+from faprompt.explanation.vocabulary import Vocabulary
 from faprompt.files import write_atomically
 from faprompt.imaging import MAX_PIXELS, read_image
-from faprompt.prediction.artifacts import Artifacts
+from faprompt.prediction.result_pictures import Artifacts
 
 
 @dataclass(frozen=True, slots=True)

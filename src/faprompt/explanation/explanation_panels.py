@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from faprompt.explanation.explain import Explanation, Patch
+from faprompt.explanation.picture_explanation import Explanation, Patch
 from faprompt.imaging import overlay
 from faprompt.records import Region
 

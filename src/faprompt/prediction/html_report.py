@@ -18,8 +18,8 @@ import numpy as np
 from faprompt.files import write_atomically
 from faprompt.imaging.overlay import ramp_css
 from faprompt.pages import render_page
-from faprompt.prediction.artifacts import Artifacts
-from faprompt.prediction.rows import ResultRow
+from faprompt.prediction.result_pictures import Artifacts
+from faprompt.prediction.result_rows import ResultRow
 
 GALLERY_SIZE = 500  # pictures shown; 10 to 40 kB each
 LIST_SIZE = 5_000  # rows in all, shown or listed

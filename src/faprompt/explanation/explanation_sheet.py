@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.explanation.explain import Explanation
-from faprompt.explanation.panels import Panels
+from faprompt.explanation.explanation_panels import Panels
+from faprompt.explanation.picture_explanation import Explanation
 from faprompt.imaging import colour_table
 
 COLUMNS = 5

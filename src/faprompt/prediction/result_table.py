@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from faprompt.errors import MissingExtraError
 from faprompt.files import csv_text, temporary_name
-from faprompt.prediction.rows import ResultRow
+from faprompt.prediction.result_rows import ResultRow
 
 TableKind = Literal["csv", "parquet"]
 

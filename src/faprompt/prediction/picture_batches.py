@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging import ReadImage, count_pixels, read_image
-from faprompt.prediction.rows import FileStamp, stamp_file
+from faprompt.prediction.result_rows import FileStamp, stamp_file
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

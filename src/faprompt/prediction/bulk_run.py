@@ -22,20 +22,20 @@ from faprompt.config import check_whole_number
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import write_atomically
 from faprompt.imaging import MAX_PIXELS
-from faprompt.prediction.artifacts import Artifacts
-from faprompt.prediction.earlier import (
+from faprompt.prediction.earlier_run import (
     REPORT_NAME,
     TABLE_NAMES,
     EarlierRun,
     InputRecord,
     require_same_settings,
 )
-from faprompt.prediction.notes import NoteTally
-from faprompt.prediction.reading import read_batches
-from faprompt.prediction.report import write_report
-from faprompt.prediction.rows import ResultRow, ResultsFile, read_rows
-from faprompt.prediction.scoring import ImageScorer, ScoringStage
-from faprompt.prediction.table import TableKind, check_table_kind, write_table
+from faprompt.prediction.html_report import write_report
+from faprompt.prediction.note_tally import NoteTally
+from faprompt.prediction.picture_batches import read_batches
+from faprompt.prediction.result_pictures import Artifacts
+from faprompt.prediction.result_rows import ResultRow, ResultsFile, read_rows
+from faprompt.prediction.result_table import TableKind, check_table_kind, write_table
+from faprompt.prediction.scoring_stage import ImageScorer, ScoringStage
 from faprompt.regions import check_threshold
 from faprompt.work import lock_folder
 

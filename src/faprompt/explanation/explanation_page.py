@@ -6,8 +6,8 @@ import base64
 
 import numpy as np
 
-from faprompt.explanation.explain import Explanation
-from faprompt.explanation.panels import Panels
+from faprompt.explanation.explanation_panels import Panels
+from faprompt.explanation.picture_explanation import Explanation
 from faprompt.imaging import encode_jpeg
 from faprompt.imaging.overlay import ramp_css
 from faprompt.pages import render_page

@@ -20,16 +20,16 @@ from faprompt.config import to_mapping
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method
 from faprompt.records import Sample
-from faprompt.training.config import TrainingConfig, run_options
 from faprompt.training.features import Encoder, FeatureRecipe, feature_recipe, prepare_features
-from faprompt.training.masks import (
+from faprompt.training.pictures import Pictures
+from faprompt.training.training_config import TrainingConfig, run_options
+from faprompt.training.training_masks import (
     PackedMasks,
     choose_samples,
     learning_warnings,
     read_masks,
 )
-from faprompt.training.pictures import Pictures
-from faprompt.training.run import TrainingReport, TrainingRun
+from faprompt.training.training_steps import TrainingReport, TrainingRun
 from faprompt.work import ProgressCallback, logger, no_progress
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from faprompt.evaluation.drawing import as_unicode
+from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.gallery import remove_gallery
-from faprompt.evaluation.progress import PROGRESS_NAME, region_text
-from faprompt.evaluation.run import Evaluation
+from faprompt.evaluation.saved_progress import PROGRESS_NAME, region_text
 from faprompt.files import csv_text, write_atomically
 from faprompt.metrics import METRIC_NAMES, Curve, MetricResult
 

@@ -14,10 +14,10 @@ from faprompt.errors import ConfigError
 from faprompt.methods.full_shot import FullShotMethod
 from faprompt.methods.registry import build_method
 from faprompt.model_folder import fit_to_backbone, fitting_note, save_model
-from faprompt.training.config import TrainingConfig
-from faprompt.training.full_shot import train_classes
-from faprompt.training.loop import train
-from faprompt.training.run import TrainingReport
+from faprompt.training.full_shot_training import train_classes
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train
+from faprompt.training.training_steps import TrainingReport
 from faprompt.work import ProgressCallback, logger, no_progress
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging import ReadImage
-from faprompt.prediction.artifacts import Artifacts
-from faprompt.prediction.reading import ReadAttempt
-from faprompt.prediction.rows import ResultRow
+from faprompt.prediction.picture_batches import ReadAttempt
+from faprompt.prediction.result_pictures import Artifacts
+from faprompt.prediction.result_rows import ResultRow
 from faprompt.records import AnomalyResult
 
 
