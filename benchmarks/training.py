@@ -35,11 +35,11 @@ from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, spec_from_ope
 from faprompt.imaging.transform import Transform
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
-from faprompt.training.config import TrainingConfig
+from faprompt.training.training_config import TrainingConfig
 from faprompt.training.features import Encoder, Features
-from faprompt.training.loop import train
+from faprompt.training.training_loop import train
 from faprompt.training.pictures import Pictures
-from faprompt.training.run import TrainingReport
+from faprompt.training.training_steps import TrainingReport
 
 RESULTS = Path(__file__).parent / "results" / "training.csv"
 MVTEC_PICTURES = 1725  # test split of MVTec AD, the paper's training set

@@ -25,8 +25,8 @@ from faprompt.config import parse_toml
 from faprompt.data import read_dataset
 from faprompt.model_folder import CARD, CONFIG, WEIGHTS, bundled_folder
 from faprompt.synthetic import write_dataset
-from faprompt.training.config import TrainingConfig
-from faprompt.training.session import train_model
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_session import train_model
 
 ROOT = Path(__file__).resolve().parents[1]
 AUXILIARY = "drawn by faprompt.synthetic, family aux, seed 111"

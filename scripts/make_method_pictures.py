@@ -29,7 +29,7 @@ from faprompt.reproduce.benchmark_config import read_benchmark
 from faprompt.reproduce.benchmark_plan import build_plan, slug
 from faprompt.reproduce.cell_detectors import detector_source
 from faprompt.training.recipes import recipe_config
-from faprompt.training.session import train_model
+from faprompt.training.training_session import train_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "methods-on-tiny.toml"

@@ -20,7 +20,7 @@ from faprompt.evaluation import (
     write_evaluation,
     write_gallery,
 )
-from faprompt.evaluation import tables as module
+from faprompt.evaluation import metric_files as module
 from faprompt.metrics import METRIC_NAMES
 from faprompt.model_folder import build_detector
 from faprompt.reproduce.failures import read_scores

@@ -14,9 +14,9 @@ from faprompt.imaging.transform import Transform
 from faprompt.methods.class_prompts import ClassPromptMethod
 from faprompt.methods.tcp import TCPV1
 from faprompt.prompts.words import display_name
-from faprompt.training.config import TrainingConfig
-from faprompt.training.loop import train
-from faprompt.training.run import epoch_order
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train
+from faprompt.training.training_steps import epoch_order
 from tests.evaluation import toys
 from tests.helpers import export, small
 

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from faprompt.prediction import ResultRow, predict_files, write_report
-from faprompt.prediction import report as report_module
-from faprompt.prediction.report import BINS, score_bin
+from faprompt.prediction import html_report as report_module
+from faprompt.prediction.html_report import BINS, score_bin
 from tests.prediction.fakes import RedScorer, part, parts
 
 SEPARATOR = "\x1f"  # between the texts of two tags

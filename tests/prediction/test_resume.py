@@ -10,7 +10,7 @@ import pytest
 
 from faprompt.errors import ConfigError
 from faprompt.prediction import expand_inputs, predict_files
-from faprompt.prediction.earlier import RECORD_NAME
+from faprompt.prediction.earlier_run import RECORD_NAME
 from tests.prediction.fakes import RedScorer, part, parts, rows_of, timeless
 
 

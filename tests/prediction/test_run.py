@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from faprompt.errors import FolderInUseError, ImageReadError, MissingExtraError
-from faprompt.files import lock_folder
 from faprompt.prediction import ResultRow, expand_inputs, predict_files
 from faprompt.records import AnomalyResult
+from faprompt.work import lock_folder
 from tests.prediction.fakes import RedScorer, part, parts, rows_of, timeless
 
 
@@ -175,7 +175,7 @@ def test_what_is_not_asked_for_is_not_written(tmp_path):
 
 
 def test_large_overlays_are_scaled_down_with_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("faprompt.prediction.artifacts.OVERLAY_MAX_SIDE", 40)
+    monkeypatch.setattr("faprompt.prediction.result_pictures.OVERLAY_MAX_SIDE", 40)
     path = part(tmp_path / "p.png", 200, size=(30, 80))
     predict_files(RedScorer(), [path], out_dir=tmp_path / "out", threshold=0.5)
     (row,) = rows_of(tmp_path / "out")

@@ -21,7 +21,7 @@ from tests.reproduce import toys
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(
     )
     with monkeypatch.context() as patch:  # and in the middle of the training
         patch.setattr(
-            "faprompt.training.run.TrainingRun.take_step",
+            "faprompt.training.training_steps.TrainingRun.take_step",
             Counted(None, fail_at=1),
         )
         with pytest.raises(KeyboardInterrupt):

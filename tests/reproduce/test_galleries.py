@@ -11,7 +11,7 @@ from PIL import Image
 from faprompt.data import read_dataset
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.evaluation.overlap import map_overlap
-from faprompt.evaluation.reading import read_sample
+from faprompt.evaluation.sample_batches import read_sample
 from faprompt.model_folder import load_detector
 from faprompt.reproduce.failures import read_scores
 from faprompt.reproduce.galleries import by_detector, describe_choice, run_galleries
@@ -28,8 +28,8 @@ POINTS = [{"label": "CLIP", "method": "clip", "options": {"image_size": 56}}, to
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-    monkeypatch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

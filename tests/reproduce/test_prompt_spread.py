@@ -50,8 +50,8 @@ def values(*, seeds=(1, 2), spread=PAIR, names=("shelf", "drawer"), replicates=0
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-        patch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+        patch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+        patch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

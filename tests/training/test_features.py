@@ -12,10 +12,12 @@ from PIL import Image
 
 from faprompt.clip.vision import ImageOptions
 from faprompt.errors import ConfigError, FapromptError
-from faprompt.training.config import default_cache_dir
 from faprompt.training.features import Encoder, feature_recipe, prepare_features
 from faprompt.training.pictures import Pictures, read_ahead
 from faprompt.training.store import StoreShape, open_store
+from faprompt.training.training_config import default_cache_dir
+from faprompt.work import no_progress
+from tests.helpers.log import logged_notes
 from tests.training import toys
 
 
@@ -26,12 +28,11 @@ class Prepared:
         method, backbone = method or toys.faprompt(), backbone or toys.backbone()
         config = toys.config(folder, **options)
         pictures = Pictures(samples, transform or toys.TRANSFORM, readers=config.readers)
-        self.notes, self.encoder = [], Encoder(method, backbone, pictures, config)
+        self.encoder = Encoder(method, backbone, pictures, config)
         self.recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
         self.folder = folder / "cache" / self.recipe.key
-        self.source = prepare_features(
-            self.encoder, self.recipe, config, notify=self.notes.append, progress=lambda _: None
-        )
+        with logged_notes() as self.notes:
+            self.source = prepare_features(self.encoder, self.recipe, config, progress=no_progress)
 
 
 def fresh(samples, layers=None):
@@ -70,12 +71,13 @@ def test_streamed_equals_cached(dtype, samples, tmp_path):
 
 
 def test_streamed_training_equals_cached_training(samples, tmp_path):
-    cached, streamed, notes = toys.faprompt(), toys.faprompt(), []
+    cached, streamed = toys.faprompt(), toys.faprompt()
     toys.run(cached, samples, tmp_path)
-    report = toys.run(
-        streamed, samples, tmp_path, out="streamed", options={"cache_limit_gb": 1e-7,
-        "cache_dir": str(tmp_path / "elsewhere")}, notify=notes.append,
-    )  # fmt: skip
+    with logged_notes() as notes:
+        report = toys.run(
+            streamed, samples, tmp_path, out="streamed", options={"cache_limit_gb": 1e-7,
+            "cache_dir": str(tmp_path / "elsewhere")},
+        )  # fmt: skip
     assert report.features == "streamed" and not (tmp_path / "elsewhere").exists()
     assert any("above cache_limit_gb=1e-07" in n and "again in every epoch" in n for n in notes)
     toys.assert_same(cached, streamed)
@@ -127,13 +129,14 @@ def test_encoding_in_groups_gives_the_same_within_rounding(samples, tmp_path):
     torch.testing.assert_close(alone.patch_tokens[4], grouped.patch_tokens[4], atol=1e-5, rtol=1e-5)
 
 
-def test_size_is_told_before_the_files_are_there(samples, tmp_path):
+def test_size_is_reported_before_the_files_are_there(samples, tmp_path, monkeypatch):
     told = []
 
-    def notify(note):
+    def info(note):
         told.append((note, (tmp_path / "cache").exists()))
 
-    toys.run(toys.faprompt(), samples, tmp_path, notify=notify)
+    monkeypatch.setattr("faprompt.training.features.logger.info", info)
+    toys.run(toys.faprompt(), samples, tmp_path)
     note, existed = told[0]
     assert note.startswith("Feature cache: 0.00 GB for 7 pictures") and not existed
     (folder,) = (tmp_path / "cache").iterdir()

@@ -14,11 +14,12 @@ from faprompt.errors import ConfigError, DatasetError
 from faprompt.imaging import read_image
 from faprompt.methods.registry import build_method
 from faprompt.model_folder import load_detector, read_config
-from faprompt.training import full_shot as room
-from faprompt.training.config import TrainingConfig
-from faprompt.training.full_shot import read_normal, train_classes
-from faprompt.training.session import train_model
+from faprompt.training import full_shot_training as room
+from faprompt.training.full_shot_training import read_normal, train_classes
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_session import train_model
 from tests.helpers import folders, small
+from tests.helpers.log import logged_notes
 
 pytest.importorskip("anomalib")
 OPTIONS = {"image_size": 56, "centre_crop": 0, "coreset": 0.5}
@@ -41,11 +42,10 @@ def shelf(tmp_path):
 def learn(dataset, tmp_path, **options):
     method = build_method("patchcore", small.backbone(), {**OPTIONS, **options})
     detector = Detector(small.backbone(), method, name="learned")
-    notes = []
-    report = train_classes(
-        method, small.backbone(), dataset, detector.transform, CONFIG,
-        out_dir=tmp_path / "out", notify=notes.append,
-    )  # fmt: skip
+    with logged_notes() as notes:
+        report = train_classes(
+            method, small.backbone(), dataset, detector.transform, CONFIG, out_dir=tmp_path / "out"
+        )
     return detector, report, notes
 
 
@@ -154,7 +154,7 @@ def test_students_go_through_the_common_loop_each_in_a_folder(shelf, tmp_path, m
 
     taken = []
     monkeypatch.setattr(
-        "faprompt.training.run.TrainingRun.take_step", lambda self, *_: taken.append(1)
+        "faprompt.training.training_steps.TrainingRun.take_step", lambda self, *_: taken.append(1)
     )
     again = train_model(read_normal(shelf), config=config, resume=True, **where)
     assert again.resumed_at == 6 and not taken

@@ -16,8 +16,8 @@ from faprompt.imaging.transform import Transform
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
-from faprompt.training.config import TrainingConfig
-from faprompt.training.loop import train
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train
 
 IMAGE_SIZE = (40, 32)  # height and width differ, so that exchanging them shows
 TRANSFORM = Transform(image_size=IMAGE_SIZE)

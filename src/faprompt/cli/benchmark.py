@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.reproduce.benchmark_plan import Plan
@@ -20,7 +20,7 @@ def benchmark(
     data_root: o.DataRoot = None,
     out: o.Out = Path("faprompt-benchmark"),
     work: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
+        Path | None,
         typer.Option(help="Where cells and models lie; default OUT. Configs may share one."),
     ] = None,
     dry_run: Annotated[
@@ -59,7 +59,7 @@ def benchmark(
 def _run(
     plan: Plan, out: Path, work: Path, device: str, precision: str, *, as_json: bool
 ) -> tuple[CellResult, ...]:
-    from faprompt.cli._terminal import note, progress_bars, say
+    from faprompt.cli.terminal import note, progress_bars, say
     from faprompt.reproduce.benchmark_run import run_benchmark
     from faprompt.reproduce.result_tables import write_tables
     from faprompt.work import pick_device
@@ -89,7 +89,7 @@ def tell_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_json
     """What a plan would run, what is missing, and its time and disk."""
     from dataclasses import asdict
 
-    from faprompt.cli._terminal import say
+    from faprompt.cli.terminal import say
     from faprompt.reproduce.estimate import absent_weights, describe_estimate, estimate
     from faprompt.reproduce.estimate import measure as measure_rates
     from faprompt.reproduce.table_grid import build_tables, published_places

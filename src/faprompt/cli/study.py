@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faprompt.cli import _options as o
+from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.reproduce.galleries import GalleryResult
@@ -26,42 +26,42 @@ def study(
         str, typer.Argument(help="A study, the path of a TOML file, or list, or redraw.")
     ] = LIST,
     folder: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time on 3.10 too
+        Path | None,
         typer.Argument(help="Of redraw: the OUT of a study."),
     ] = None,
     data_root: o.DataRoot = None,
     dataset: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="Instead of the study's: an id, or a folder below the data root."),
     ] = None,
     train_on: Annotated[
         str, typer.Option(help="Instead of the paper's protocol: an id, or such a folder.")
     ] = "",
     backbone: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="Instead of the study's; repeatable."),
     ] = None,
     seed: Annotated[
-        Optional[list[int]],  # noqa: UP045
+        list[int] | None,
         typer.Option(help="Instead of the study's; repeatable."),
     ] = None,
     epochs: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=1, help="Of every training."),
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder for what is written; default faprompt-study/NAME."),
     ] = None,
     work: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Where cells and models lie; default OUT. Studies may share one."),
     ] = None,
     drawn: Annotated[
         bool, typer.Option("--drawn", help="Of complexity: draw the backbone's weights.")
     ] = False,
     repeats: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(min=2, help="Of complexity: calls that are timed."),
     ] = None,
     dry_run: Annotated[
@@ -78,7 +78,7 @@ def study(
     The same command again goes on where it was. Exit 3 when some runs failed or lack
     something. `faprompt study redraw OUT` draws its figures anew from their CSV files.
     """
-    from faprompt.cli._terminal import say
+    from faprompt.cli.terminal import say
     from faprompt.errors import ConfigError
     from faprompt.reproduce.prompt_spread import redraw_study
     from faprompt.reproduce.study_config import list_studies, read_study
@@ -141,8 +141,8 @@ def _benchmark(
     precision: str | None,
     as_json: bool,
 ) -> None:
-    from faprompt.cli._terminal import progress_bars
     from faprompt.cli.benchmark import tell_plan
+    from faprompt.cli.terminal import progress_bars
     from faprompt.reproduce.galleries import describe_choice, run_galleries
     from faprompt.reproduce.prompt_spread import SpreadResult, describe_mapping, run_spread
     from faprompt.reproduce.study_plan import build_study
@@ -227,7 +227,7 @@ def _say(
     markdown: str, rows: list[dict[str, Any]], out: Path, *, as_json: bool,
     beside: str = "its tables, and figure.svg, .png and .csv",
 ) -> None:  # fmt: skip
-    from faprompt.cli._terminal import note, say
+    from faprompt.cli.terminal import note, say
 
     if as_json:
         print(json.dumps({"rows": rows}, ensure_ascii=False), end="")

@@ -18,9 +18,9 @@ import numpy as np
 
 from faprompt.detector import Detector
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
-from faprompt.evaluation.progress import ImageScore, region_text, sample_name
-from faprompt.evaluation.reading import read_sample
-from faprompt.evaluation.run import Evaluation
+from faprompt.evaluation.evaluation_run import Evaluation
+from faprompt.evaluation.sample_batches import read_sample
+from faprompt.evaluation.saved_progress import ImageScore, region_text, sample_name
 from faprompt.evaluation.sheet import Entry, draw_sheet, make_panels
 from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import encode_png

@@ -40,9 +40,9 @@ from faprompt.reproduce.cells import Cell, Plan, Source, resolve, slug
 from faprompt.reproduce.experiment import PAPER_SEED
 from faprompt.reproduce.tested_tokens import TestedTokens
 from faprompt.training.checkpoint import CHECKPOINT_NAME
-from faprompt.training.config import run_options
-from faprompt.training.run import TrainingReport
-from faprompt.training.session import train_model
+from faprompt.training.training_config import run_options
+from faprompt.training.training_session import train_model
+from faprompt.training.training_steps import TrainingReport
 from faprompt.work import ProgressCallback, logger, no_progress, pick_precision
 
 Status = Literal["done", "failed", "missing", "waiting"]

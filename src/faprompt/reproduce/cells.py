@@ -22,7 +22,7 @@ from faprompt.methods.registry import (
 from faprompt.model_folder import find_model, read_config
 from faprompt.reproduce.experiment import PAPER_SEED, DatasetEntry, Experiment, MethodEntry
 from faprompt.reproduce.protocol import known_datasets, training_set
-from faprompt.training.full_shot import SPLIT, read_normal
+from faprompt.training.full_shot_training import SPLIT, read_normal
 
 PROTOCOL = "protocol"  # train on the set that the paper's protocol names
 

@@ -12,7 +12,7 @@ from faprompt.detector import Detector
 from faprompt.errors import DatasetError
 from faprompt.evaluation import Evaluation, EvaluationConfig, ImageScore, write_gallery
 from faprompt.evaluation.gallery import GALLERY_FOLDER, TITLES
-from faprompt.evaluation.progress import region_text
+from faprompt.evaluation.saved_progress import region_text
 from faprompt.files import csv_text
 
 

@@ -25,8 +25,8 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.evaluation.drawing import as_unicode, fit
 from faprompt.evaluation.overlap import map_overlap
-from faprompt.evaluation.progress import sample_name
-from faprompt.evaluation.reading import read_sample
+from faprompt.evaluation.sample_batches import read_sample
+from faprompt.evaluation.saved_progress import sample_name
 from faprompt.files import write_atomically
 from faprompt.reproduce.benchmark_plan import Cell, Plan, slug
 from faprompt.reproduce.benchmark_run import CellResult, run_benchmark

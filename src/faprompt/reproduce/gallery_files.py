@@ -12,7 +12,7 @@ from typing import Any
 from faprompt.data import Dataset
 from faprompt.evaluation.drawing import as_unicode
 from faprompt.evaluation.gallery import GALLERY_FOLDER
-from faprompt.evaluation.progress import picture_key, region_text
+from faprompt.evaluation.saved_progress import picture_key, region_text
 from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import encode_jpeg
 from faprompt.reproduce.benchmark_plan import Source, slug

@@ -22,7 +22,7 @@ from faprompt.data import Dataset
 from faprompt.data.files import relative_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.evaluation.reading import read_sample
+from faprompt.evaluation.sample_batches import read_sample
 from faprompt.metrics.bootstrap import (
     check_replicates,
     image_ids,

@@ -25,8 +25,8 @@ from faprompt.reproduce.study_figure import write_figure
 from faprompt.reproduce.study_words import paragraph, seed_sentences
 from faprompt.reproduce.table_files import write_tables
 from faprompt.reproduce.tested_tokens import TestedTokens
-from faprompt.training.config import WORK_OPTIONS, TrainingConfig
-from faprompt.training.run import TrainingReport
+from faprompt.training.training_config import WORK_OPTIONS, TrainingConfig
+from faprompt.training.training_steps import TrainingReport
 from faprompt.work import logger
 
 STUDY_FILE, COSTS_FILE, FEATURES = "study.md", "costs.csv", "features"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from faprompt.methods.base import Method
-from faprompt.training.config import TrainingConfig
+from faprompt.training.training_config import TrainingConfig
 
 
 def learning_rate_at(config: TrainingConfig, epoch: int) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from faprompt.config import from_mapping
 from faprompt.methods.registry import preset_recipe
-from faprompt.training.config import TrainingConfig
+from faprompt.training.training_config import TrainingConfig
 
 
 def recipe_config(

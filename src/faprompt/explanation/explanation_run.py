@@ -1,0 +1,87 @@
+"""Pictures in; one sheet, one page and one JSON file each out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faprompt.detector import Detector
+from faprompt.errors import ImageReadError
+from faprompt.explanation.explanation_page import draw_page
+from faprompt.explanation.explanation_panels import draw_panels
+from faprompt.explanation.explanation_sheet import draw_sheet
+from faprompt.explanation.picture_explanation import Explanation, explain_picture
+from faprompt.explanation.vocabulary import Vocabulary
+from faprompt.files import write_atomically
+from faprompt.imaging import MAX_PIXELS, read_image
+from faprompt.prediction.result_pictures import Artifacts
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What came of one file; `error` says why there is no explanation."""
+
+    path: str  # as the user named it
+    explanation: Explanation | None
+    sheet: Path | None = None
+    page: Path | None = None
+    data: Path | None = None
+    error: str = ""
+    notes: tuple[str, ...] = ()  # what the reader did to the picture, one sentence each
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what NAME.json holds; of an unreadable file, why."""
+        if self.explanation is None:
+            return {"path": self.path, "error": self.error}
+        values = self.explanation.to_dict()
+        return {"path": self.path, **values, "notes": [*self.notes, *values["notes"]]}
+
+
+def explain_files(
+    detector: Detector,
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    out_dir: str | os.PathLike[str],
+    threshold: float | None = None,
+    bit_depth: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Explained]:
+    """Explain files one by one, in order; NAME.png, NAME.html and NAME.json in the folder.
+
+    A file's name is made from the picture's path as `predict`'s overlays are, the same in
+    every run; a file that cannot be read is told, and the run goes on.
+
+    Args:
+        detector: of any method.
+        out_dir: made when missing.
+        threshold: verdict and regions at this score; None uses the model's own, if any.
+        bit_depth, max_pixels: see `read_image`.
+
+    Raises:
+        ConfigError: the method sees a picture as several tiles.
+    """
+    folder = Path(out_dir)
+    vocabulary = Vocabulary(detector.backbone)
+    for path in paths:
+        name = os.fspath(path)
+        try:
+            read = read_image(name, bit_depth=bit_depth, max_pixels=max_pixels)
+        except ImageReadError as error:
+            yield Explained(name, None, error=str(error))
+            continue
+        found = explain_picture(detector, read.array, vocabulary=vocabulary, threshold=threshold)
+        panels = draw_panels(found, read.array)
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = Path(Artifacts(folder).overlay_name(name) or "").stem
+        sheet, page, data = (folder / f"{stem}.{kind}" for kind in ("png", "html", "json"))
+        title = Path(name).name
+        one = Explained(name, found, sheet, page, data, notes=read.notes)
+        told = json.dumps(one.to_dict(), allow_nan=False) + "\n"
+        write_atomically(data, told.encode())
+        write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
+        write_atomically(sheet, draw_sheet(found, panels, name=title))  # last: known by the two
+        yield one

@@ -1,0 +1,321 @@
+"""The bulk run: many files through one detector, into one folder of results.
+
+Files are read by threads ahead of the detector and results are written by threads behind
+it. Rows appear in `results.jsonl` in the order of the input, each only after its pictures
+are on disk, so a run that was cut off can go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from faprompt.config import check_whole_number
+from faprompt.errors import ConfigError, ImageReadError
+from faprompt.files import write_atomically
+from faprompt.imaging import MAX_PIXELS
+from faprompt.prediction.earlier_run import (
+    REPORT_NAME,
+    TABLE_NAMES,
+    EarlierRun,
+    InputRecord,
+    require_same_settings,
+)
+from faprompt.prediction.html_report import write_report
+from faprompt.prediction.note_tally import NoteTally
+from faprompt.prediction.picture_batches import read_batches
+from faprompt.prediction.result_pictures import Artifacts
+from faprompt.prediction.result_rows import ResultRow, ResultsFile, read_rows
+from faprompt.prediction.result_table import TableKind, check_table_kind, write_table
+from faprompt.prediction.scoring_stage import ImageScorer, ScoringStage
+from faprompt.regions import check_threshold
+from faprompt.work import lock_folder
+
+PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSummary:
+    """What a run did. The counts cover every file asked for, resumed ones included."""
+
+    n_ok: int
+    n_error: int
+    n_resumed: int  # how many an earlier run had done already
+    verdicts: Mapping[str, int]  # "OK", "REVIEW", "NG"; "none" where no threshold is known
+    seconds: float
+    results: Path
+    report: Path | None = None
+    table: Path | None = None
+    n_others: int = 0  # earlier rows kept on resume whose files were not asked for
+    n_dropped: int = 0  # such rows dropped because their files are gone or changed
+    notes: tuple[str, ...] = ()  # one line per kind of note on the pictures, with a count
+
+
+def predict_files(
+    detector: ImageScorer,
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    out_dir: str | os.PathLike[str],
+    batch_size: int = 8,
+    threshold: float | None = None,
+    maps: Literal["npy", "png"] | None = None,
+    overlays: bool = True,
+    report: bool = True,
+    table: TableKind | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    on_result: Callable[[ResultRow], None] | None = None,
+    bit_depth: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    pixel_budget: int = PIXEL_BUDGET,
+    settings: Mapping[str, Any] | None = None,
+    model_card: str = "",
+    lock: bool = True,
+) -> PredictionSummary:
+    """Score files and write `results.jsonl`, and what else is asked for, into a folder.
+
+    A file that cannot be read is a row with status "error", and the run goes on. Without
+    `resume` the results of an earlier run in the folder are replaced, and its maps, overlays,
+    thumbnails, table and report are removed.
+
+    Args:
+        detector: scores batches of pictures.
+        paths: files in the order wanted (see `expand_inputs`); a repeated one counts once.
+        out_dir: made when missing.
+        batch_size: pictures scored together at most; large pictures make smaller batches.
+        threshold: passed to the detector, 0 to 1; None leaves the choice to it.
+        maps: "npy" float32 in [0, 1], or "png" 16-bit grey, the score times 65535.
+        overlays: a JPEG of every picture under its map; above 4096 pixels a side scaled down.
+        report: `report.html`, self-contained; its thumbnails are kept in `thumbs`.
+        table: also write `results.csv` or `results.parquet`.
+        resume: keep the rows of an earlier run in `out_dir` whose pictures are unchanged
+            (same absolute path, size and modification time) and whose maps and overlays are
+            there; score the others, failed ones among them. Rows of pictures that are not in
+            `paths` are kept too, unless the picture is gone or changed; both are counted.
+        strict: stop at the first unreadable file.
+        on_result: called in this thread for every file, in order, resumed ones included.
+        bit_depth, max_pixels: see `read_image`.
+        pixel_budget: bounds the pictures in memory, in pixels; a single picture above it
+            is still read, alone.
+        settings: anything else that changes scores, as plain JSON values, such as tiles or
+            precision; a run is resumed only under equal settings.
+        model_card: one line on the model for the report.
+        lock: hold the folder against other runs; False where the caller holds it already.
+
+    Returns:
+        Counts and the paths of what was written.
+
+    Raises:
+        ImageReadError: a file could not be read and `strict` is set.
+        ConfigError: the run to resume had another model, threshold or setting.
+        FolderInUseError: another run is writing into `out_dir`.
+        MissingExtraError: Parquet without pyarrow.
+        ValueError, TypeError: an option is out of range, or of another type.
+    """
+    _check_options(batch_size, maps, table, bit_depth, max_pixels, pixel_budget)
+    check_threshold(threshold)
+    threshold = None if threshold is None else float(threshold)
+    bit_depth = None if bit_depth is None else int(bit_depth)
+    started, folder = time.perf_counter(), Path(out_dir)
+    wanted: dict[str, str] = {}  # absolute path -> as the user names it
+    for path in paths:
+        wanted.setdefault(os.path.abspath(path), os.fspath(path))
+    named = list(wanted.values())
+    artifacts = Artifacts(folder, maps=maps, overlays=overlays, thumbnails=report)
+    chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
+    run_settings = json.loads(json.dumps({**(settings or {}), **chosen}))
+    table_path = folder / TABLE_NAMES[table] if table else None
+    report_path = folder / REPORT_NAME if report else None
+    summaries = [path.name for path in (table_path, report_path) if path]
+
+    hold = lock_folder(folder) if lock else nullcontext()
+    with hold, InputRecord(folder, summaries) as record:
+        earlier = EarlierRun(folder, wanted)
+        kept: Iterable[ResultRow] = ()
+        if resume and (folder / "results.jsonl").exists():
+            require_same_settings(folder, run_settings)
+            kept = earlier.rows(artifacts, record)
+        with ResultsFile(folder / "results.jsonl", kept) as results:
+            earlier.remove_stale()
+            record.publish()
+            artifacts.make_folders()
+            _write_settings(folder, run_settings)
+            tally = _Tally(results, record, named, on_result, strict=strict)
+            for row in _score(
+                detector,
+                [path for path in named if path not in results],
+                artifacts,
+                threshold=threshold,
+                batch_size=batch_size,
+                bit_depth=bit_depth,
+                max_pixels=max_pixels,
+                pixel_budget=pixel_budget,
+            ):
+                tally.add(row)
+            tally.finish()
+            results.sort(named)
+        if table and table_path:
+            write_table(table_path, read_rows(results.path), table)
+        if report_path:
+            write_report(
+                report_path,
+                read_rows(results.path),
+                model=detector.name,
+                threshold=tally.threshold,
+                model_card=model_card,
+            )
+    seconds = time.perf_counter() - started
+    return tally.summary(seconds, earlier, report=report_path, table=table_path)
+
+
+def _score(
+    detector: ImageScorer,
+    paths: list[str],
+    artifacts: Artifacts,
+    *,
+    threshold: float | None,
+    batch_size: int,
+    bit_depth: int | None,
+    max_pixels: int,
+    pixel_budget: int,
+) -> Iterator[ResultRow]:
+    """Read, score and write files; one row for each, in order."""
+    with _threads() as readers, _threads() as writers:
+        batches = read_batches(
+            paths,
+            pool=readers,
+            batch_size=batch_size,
+            bit_depth=bit_depth,
+            max_pixels=max_pixels,
+            pixel_budget=pixel_budget,
+        )
+        stage = ScoringStage(
+            detector,
+            threshold=threshold,
+            artifacts=artifacts,
+            writers=writers,
+            large_batch=pixel_budget // 4,
+        )
+        yield from stage.rows(batches)
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    write_atomically(folder / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
+
+
+class _Tally:
+    """Takes the rows of a run in order: into the file, to the caller, into the counts."""
+
+    def __init__(
+        self,
+        results: ResultsFile,
+        record: InputRecord,
+        wanted: list[str],
+        on_result: Callable[[ResultRow], None] | None,
+        *,
+        strict: bool,
+    ) -> None:
+        self._results, self._record = results, record
+        self._ahead = iter(wanted)
+        self._on_result = on_result
+        self._strict = strict
+        self._counts: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
+        self._notes = NoteTally()
+        self.threshold: float | None = None
+
+    def add(self, row: ResultRow) -> None:
+        """A fresh row; the resumed ones that stand before it in the input go first."""
+        for path in self._ahead:
+            if path == row.path:
+                break
+            self._take_resumed(path)
+        self._check_threshold(row)
+        if row.stamp is not None:
+            self._record.append(row.path, row.stamp)
+        self._results.append(row)
+        self._take(row)
+        if row.status == "error" and self._strict:
+            raise ImageReadError(row.error or row.path)
+
+    def finish(self) -> None:
+        """The resumed rows behind the last fresh one."""
+        for path in self._ahead:
+            self._take_resumed(path)
+
+    def summary(
+        self, seconds: float, earlier: EarlierRun, *, report: Path | None, table: Path | None
+    ) -> PredictionSummary:
+        return PredictionSummary(
+            n_ok=self._counts["ok"],
+            n_error=self._counts["error"],
+            n_resumed=self._counts["resumed"],
+            verdicts=dict(self._verdicts),
+            seconds=seconds,
+            results=self._results.path,
+            report=report,
+            table=table,
+            n_others=earlier.n_others,
+            n_dropped=earlier.n_dropped,
+            notes=self._notes.lines(),
+        )
+
+    def _take_resumed(self, path: str) -> None:
+        row = self._results.read(path)
+        self._check_threshold(row)
+        self._counts["resumed"] += 1
+        self._take(row)
+
+    def _take(self, row: ResultRow) -> None:
+        self._counts[row.status] += 1
+        if row.status == "ok":
+            self._verdicts[row.verdict or "none"] += 1
+            self.threshold = row.threshold
+            self._notes.add(row.path, row.notes)
+        if self._on_result is not None:
+            self._on_result(row)
+
+    def _check_threshold(self, row: ResultRow) -> None:
+        """A model calibrated anew between two halves of a run must not go unnoticed."""
+        if row.status == "ok" and self._counts["ok"] and row.threshold != self.threshold:
+            raise ConfigError(
+                f"{self._results.path} has rows made with threshold {self.threshold}, and the "
+                f"model now uses {row.threshold}; run again without resume."
+            )
+
+
+def _check_options(
+    batch_size: int,
+    maps: str | None,
+    table: TableKind | None,
+    bit_depth: int | None,
+    max_pixels: int,
+    pixel_budget: int,
+) -> None:
+    check_whole_number("batch_size", batch_size, low=1)
+    if bit_depth is not None:
+        check_whole_number("bit_depth", bit_depth, low=1, high=32)
+    check_whole_number("max_pixels", max_pixels, low=1)
+    check_whole_number("pixel_budget", pixel_budget, low=1)
+    if maps not in (None, "npy", "png"):
+        raise ValueError(f"maps should be 'npy', 'png' or None, got {maps!r}.")
+    if table is not None:
+        check_table_kind(table)
+
+
+@contextmanager
+def _threads() -> Iterator[Executor]:
+    """A pool of threads that drops what has not begun when the run ends early."""
+    pool = ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2)))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,136 @@
+"""The pictures beside `results.jsonl`: maps, overlays, and thumbnails for the report."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from faprompt.files import write_atomically
+from faprompt.imaging import encode_jpeg, encode_map_png, overlay, shrink
+from faprompt.prediction.result_rows import ResultRow
+from faprompt.records import AnomalyResult, Region
+
+OVERLAY_MAX_SIDE = 4096
+THUMBNAIL_MAX_SIDE = 288
+_ARTIFACT = re.compile(r"-[0-9a-f]{16}(-overlay)?\.(jpg|png|npy)$")
+_MOST_BOXES = 50  # a map full of specks must not hide its picture
+
+
+def artifact_folders(out_dir: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Return the folders in which a run leaves maps, overlays and thumbnails."""
+    return tuple(Path(out_dir) / name for name in ("maps", "overlays", "thumbs"))
+
+
+def is_artifact_name(name: str) -> bool:
+    """Say whether a file in one of those folders has a name that a run gives.
+
+    Example:
+        >>> is_artifact_name("part-0123456789abcdef.jpg"), is_artifact_name("part.jpg")
+        (True, False)
+    """
+    return _ARTIFACT.search(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """Which pictures a run writes, and where.
+
+    A file's name is made from the picture's absolute path, so it is the same in every run,
+    and two folders that hold the same file name do not collide.
+    """
+
+    folder: Path
+    maps: Literal["npy", "png"] | None = None
+    overlays: bool = True
+    thumbnails: bool = True
+
+    def make_folders(self) -> None:
+        """Create the sub-folders in use."""
+        used = (self.maps, self.overlays, self.thumbnails)
+        for folder, wanted in zip(artifact_folders(self.folder), used, strict=True):
+            if wanted:
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def map_name(self, path: str) -> str | None:
+        """Where the map of a picture goes, relative to the folder; None when not written."""
+        return f"maps/{_key(path)}.{self.maps}" if self.maps else None
+
+    def overlay_name(self, path: str) -> str | None:
+        """Where the overlay of a picture goes; None when not written."""
+        return f"overlays/{_key(path)}.jpg" if self.overlays else None
+
+    def thumbnail_names(self, path: str) -> tuple[str, str]:
+        """Where the thumbnails of the picture and of its overlay go."""
+        return f"thumbs/{_key(path)}.jpg", f"thumbs/{_key(path)}-overlay.jpg"
+
+    def complete(self, row: ResultRow) -> bool:
+        """True when everything this run would write for a picture is there already."""
+        if row.status != "ok":
+            return False
+        names = [self.map_name(row.path), self.overlay_name(row.path)]
+        if names != [row.map if self.maps else None, row.overlay if self.overlays else None]:
+            return False
+        if self.thumbnails:
+            names += self.thumbnail_names(row.path)
+        return all((self.folder / name).is_file() for name in names if name)
+
+    def write(self, path: str, image: np.ndarray, result: AnomalyResult) -> tuple[str, ...]:
+        """Write what was asked for one picture, each file atomically.
+
+        Args:
+            path: of the picture, as the user named it.
+            image: (H, W, 3) uint8.
+            result: with a score map of the same height and width.
+
+        Returns:
+            Notes for the user.
+        """
+        regions = result.regions[:_MOST_BOXES]
+        view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)
+        notes: tuple[str, ...] = ()
+        if map_name := self.map_name(path):
+            write_atomically(self.folder / map_name, self._encode_map(result.score_map))
+        if overlay_name := self.overlay_name(path):
+            marked = overlay(view[0], view[1], regions=view[2])
+            write_atomically(self.folder / overlay_name, encode_jpeg(marked))
+            notes = _scale_notes(image, marked)
+        if self.thumbnails:
+            self._write_thumbnails(path, *shrink(*view, max_side=THUMBNAIL_MAX_SIDE))
+        return notes
+
+    def _write_thumbnails(
+        self, path: str, image: np.ndarray, score_map: np.ndarray, regions: tuple[Region, ...]
+    ) -> None:
+        names = self.thumbnail_names(path)
+        pictures = (image, overlay(image, score_map, regions=regions))
+        for name, picture in zip(names, pictures, strict=True):
+            write_atomically(self.folder / name, encode_jpeg(picture, quality=75))
+
+    def _encode_map(self, score_map: np.ndarray) -> bytes:
+        if self.maps == "png":
+            return encode_map_png(score_map)
+        buffer = io.BytesIO()
+        np.save(buffer, score_map.astype(np.float32, copy=False), allow_pickle=False)
+        return buffer.getvalue()
+
+
+def _scale_notes(image: np.ndarray, marked: np.ndarray) -> tuple[str, ...]:
+    if image.shape == marked.shape:
+        return ()
+    height, width = marked.shape[:2]
+    return (f"overlay scaled down to {width}x{height}",)
+
+
+def _key(path: str) -> str:
+    """The file's stem, made safe, and 64 bits of its absolute path."""
+    whole = Path(os.path.abspath(path)).as_posix().encode(errors="surrogateescape")
+    digest = hashlib.blake2s(whole, digest_size=8)
+    stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
+    return f"{stem}-{digest.hexdigest()}"
