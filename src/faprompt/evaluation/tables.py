@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.evaluation.drawing import as_unicode
+from faprompt.evaluation.contact_sheet import as_unicode
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.progress import PROGRESS_NAME, region_text
 from faprompt.evaluation.run import Evaluation
