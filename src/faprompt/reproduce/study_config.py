@@ -23,7 +23,6 @@ from typing import Any, Literal
 from faprompt.config import from_mapping, parse_toml
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import list_methods
-from faprompt.metrics.bootstrap import check_replicates
 
 Form = Literal["lines", "dots", "seeds", "costs", "spread", "gallery"]
 PREFIX = "study-"
@@ -109,10 +108,8 @@ class SpreadOptions:
     narrow: str  # and of the one whose are said to cluster
     per_label: int = 20  # normal pictures of a dataset that are mapped, and anomalous ones
     embedded: int = 1  # models of each point, by seed, whose maps are drawn as a t-SNE
-    replicates: int = 1000  # of the bootstrap over pictures; 0 for no intervals of one model
 
     def __post_init__(self) -> None:
-        check_replicates(self.replicates)
         if self.wide == self.narrow:
             raise ValueError(f"wide and narrow should differ, got {self.wide!r} twice")
         if self.per_label < 2 or self.embedded < 1:

@@ -18,12 +18,12 @@ from faprompt.files import write_atomically
 from faprompt.reproduce.benchmark_plan import Plan
 from faprompt.reproduce.benchmark_run import CellResult, run_benchmark
 from faprompt.reproduce.estimate import Rate, count_pictures
+from faprompt.reproduce.figure_dots import Dot, study_dots
 from faprompt.reproduce.result_tables import write_tables
-from faprompt.reproduce.series import Dot, study_dots
 from faprompt.reproduce.shared_features import CostBook, SharedFeatures
+from faprompt.reproduce.study_claims import claims_section
 from faprompt.reproduce.study_figure import write_figure
 from faprompt.reproduce.study_plan import StudyPlan
-from faprompt.reproduce.study_words import paragraph, seed_sentences
 from faprompt.training.config import WORK_OPTIONS, TrainingConfig
 from faprompt.work import ProgressCallback, logger, no_progress
 
@@ -115,8 +115,7 @@ def write_study(
 
 def to_markdown(study: StudyPlan, dots: tuple[Dot, ...], tables: str, book: CostBook) -> str:
     """The page of a study; `tables` is the Markdown of its benchmark."""
-    said = paragraph(study.config, dots, study.plan.config.backbones) + seed_sentences(dots)
-    parts = [f"# {study.config.title}", *said]
+    parts = [f"# {study.config.title}", *claims_section(study.config, dots)]
     if dots:
         parts.append("![figure](figure.svg)")
     parts += _cost_lines(book)
