@@ -199,19 +199,13 @@ def _print_costs(config: Experiment, *, as_json: bool) -> None:
     print(json.dumps({"runs": lines}) if as_json else "\n".join([config.title, *lines]))
 
 
-def _measure_costs(
-    config: Experiment, context: RunContext, *, drawn: bool, as_json: bool
-) -> bool:
+def _measure_costs(config: Experiment, context: RunContext, *, drawn: bool, as_json: bool) -> bool:
     """Measure what methods cost and print the page; return whether all were measured."""
     from faprompt.reproduce.complexity import measure_costs
     from faprompt.reproduce.cost_page import write_costs
-    from faprompt.work import pick_precision
 
-    options = config.complexity
-    assert options is not None
-    precision = pick_precision(context.precision or options.precision, context.device)
-    context = replace(context, precision=precision)
-    costs = measure_costs(options, context, drawn=drawn)
+    assert config.complexity is not None
+    costs = measure_costs(config.complexity, context, drawn=drawn)
     markdown = write_costs(config, costs, context, drawn=drawn)
     rows = [asdict(cost) for cost in costs]
     _print_page(markdown, rows, context.out, _FIGURE_FILES, as_json=as_json)

@@ -183,8 +183,11 @@ def _merge_equal_runs(
         printed = next((method for method in same if method.published), first)
         merged.append(
             replace(
-                first, label=titles[first.title], options=_needed_options(first),
-                published=printed.published, published_as=printed.published_as,
+                first,
+                label=titles[first.title],
+                options=_needed_options(first),
+                published=printed.published,
+                published_as=printed.published_as,
                 setting=printed.setting,
             )  # fmt: skip
         )

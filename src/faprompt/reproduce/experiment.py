@@ -34,7 +34,6 @@ from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig
 from faprompt.methods.registry import METHODS, list_methods, method_class, preset_options
 from faprompt.metrics import METRIC_NAMES
-from faprompt.metrics.bootstrap import check_replicates
 from faprompt.reproduce.protocol import (
     PAPER_TITLES,
     PRO,
@@ -44,8 +43,8 @@ from faprompt.reproduce.protocol import (
     paper_has,
     published_methods,
 )
-from faprompt.training.training_config import TrainingConfig
 from faprompt.training.recipes import recipe_config
+from faprompt.training.training_config import TrainingConfig
 
 Form = Literal["", "lines", "dots", "seeds", "costs", "spread", "gallery"]
 PAPER_SEED = 111
@@ -262,10 +261,8 @@ class SpreadOptions:
     narrow: str  # label of the method whose prompts are said to cluster
     per_label: int = 20  # normal pictures of a dataset that are mapped, and anomalous ones
     embedded: Count = 1  # models of each method, by seed, whose maps are drawn as a t-SNE
-    replicates: int = 1000  # of the bootstrap over pictures; 0 for no intervals of one model
 
     def __post_init__(self) -> None:
-        check_replicates(self.replicates)
         faults = []
         if self.wide == self.narrow:
             faults.append(f"wide and narrow should differ, got {self.wide!r} twice")

@@ -20,9 +20,9 @@ from faprompt.files import write_atomically
 from faprompt.reproduce.cell_runner import CellResult, RunContext, run_benchmark
 from faprompt.reproduce.cells import Cell, Plan
 from faprompt.reproduce.estimate import Rate, count_pictures
-from faprompt.reproduce.series import Dot, study_dots
+from faprompt.reproduce.figure_dots import Dot, study_dots
+from faprompt.reproduce.study_claims import claims_section
 from faprompt.reproduce.study_figure import write_figure
-from faprompt.reproduce.study_words import paragraph, seed_sentences
 from faprompt.reproduce.table_files import write_tables
 from faprompt.reproduce.tested_tokens import TestedTokens
 from faprompt.training.training_config import WORK_OPTIONS, TrainingConfig
@@ -130,8 +130,8 @@ def write_study(
     dots = study_dots(plan, results)
     tables = write_tables(plan, results, out)
     write_figure(dots, out)
-    said = paragraph(plan.config, dots, plan.config.backbones) + seed_sentences(dots)
     figure = ["![figure](figure.svg)"] if dots else []
+    said = claims_section(plan.config, dots)
     parts = [f"# {plan.config.title}", *said, *figure, *book.lines()]
     markdown = "\n\n".join([*parts, tables.partition("\n")[2].strip()]) + "\n"
     write_atomically(out / STUDY_FILE, markdown.encode("utf-8", errors="replace"))

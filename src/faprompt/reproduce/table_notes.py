@@ -11,9 +11,7 @@ from faprompt.reproduce.protocol import METRIC_TITLES, PRO
 from faprompt.reproduce.table_grid import Table, fill_in, group_sources
 
 LEVEL = "≈"
-LEVEL_MEANS = (
-    "not significantly different from the best (95 %, paired bootstrap over pictures)."
-)
+LEVEL_MEANS = "not significantly different from the best (95 %, paired bootstrap over pictures)."
 RELEASED = "pictures and masks are read as the public code reads them (picture_handling=released)."
 _LISTED = 6  # places named per reason
 

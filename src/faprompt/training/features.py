@@ -23,8 +23,8 @@ from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.base import Method
 from faprompt.token_cache import StoreShape, TokenRecipe, TokenStore, open_store
-from faprompt.training.training_config import TrainingConfig, default_cache_dir
 from faprompt.training.pictures import Pictures
+from faprompt.training.training_config import TrainingConfig, default_cache_dir
 from faprompt.work import ProgressCallback, logger
 
 Origin = Literal["cached", "streamed"]
