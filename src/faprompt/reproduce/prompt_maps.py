@@ -21,7 +21,7 @@ from faprompt.data import Dataset
 from faprompt.data.files import relative_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.evaluation.reading import read_sample
+from faprompt.evaluation.sample_batches import read_sample
 from faprompt.records import Sample
 from faprompt.work import load_extra
 
