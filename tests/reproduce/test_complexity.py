@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from faprompt.reproduce.cost_records import CostFile, MethodCost, Timing
+from faprompt.reproduce.study_config import CostOptions
 
 from faprompt.clip import wide_resnet
 from faprompt.clip.weights import TEST_TINY, load_backbone
@@ -19,8 +21,6 @@ from faprompt.reproduce import complexity as room
 from faprompt.reproduce import cost_models
 from faprompt.reproduce.complexity import measure_costs
 from faprompt.reproduce.cost_page import write_costs
-from faprompt.reproduce.cost_records import CostFile, MethodCost, Timing
-from faprompt.reproduce.study_config import CostOptions
 from tests.reproduce import study_toys as toys
 
 OPTIONS = CostOptions(

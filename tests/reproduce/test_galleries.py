@@ -6,6 +6,9 @@ import csv
 
 import numpy as np
 import pytest
+from faprompt.reproduce.failures import read_scores
+from faprompt.reproduce.study_config import GalleryOptions, read_study, study_folders
+from faprompt.reproduce.study_plan import build_study
 from PIL import Image
 
 from faprompt.data import read_dataset
@@ -13,12 +16,9 @@ from faprompt.errors import ConfigError, DatasetError
 from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.sample_batches import read_sample
 from faprompt.model_folder import load_detector
-from faprompt.reproduce.failures import read_scores
 from faprompt.reproduce.galleries import by_detector, describe_choice, run_galleries
 from faprompt.reproduce.gallery_choice import choose_pictures
 from faprompt.reproduce.gallery_files import even_parts
-from faprompt.reproduce.study_config import GalleryOptions, read_study, study_folders
-from faprompt.reproduce.study_plan import build_study
 from tests.reproduce import study_toys as toys
 from tests.reproduce import toys as benchmark_toys
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from faprompt.reproduce.benchmark_plan import slug
+from faprompt.reproduce.cell_detectors import detector_source
+from faprompt.reproduce.spread import gather_prompt_maps, spaced_samples
+from faprompt.reproduce.spread_measures import MEASURES, pair_distance
 
 from faprompt.errors import ConfigError
 from faprompt.reproduce import benchmark_run
 from faprompt.reproduce import prompt_spread as room
-from faprompt.reproduce.benchmark_plan import slug
-from faprompt.reproduce.cell_detectors import detector_source
 from faprompt.reproduce.prompt_spread import describe_mapping, redraw_study, run_spread
-from faprompt.reproduce.spread import gather_prompt_maps, spaced_samples
-from faprompt.reproduce.spread_measures import MEASURES, pair_distance
 from faprompt.reproduce.study_figure import read_figure
 from faprompt.reproduce.study_run import run_study
 from tests.reproduce import study_toys as toys

@@ -7,10 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from faprompt.data.files import relative_name
-from faprompt.errors import ConfigError, ImageReadError
-from faprompt.imaging import read_image
 from faprompt.reproduce.spread import (
     MapPoint,
     SpreadRow,
@@ -21,8 +17,12 @@ from faprompt.reproduce.spread import (
     prompt_spread,
     spaced_samples,
 )
-from faprompt.reproduce.spread_figure import _numbers, redraw_spread, write_spread
 from faprompt.reproduce.spread_measures import MEASURES, pair_distance, silhouettes
+
+from faprompt.data.files import relative_name
+from faprompt.errors import ConfigError, ImageReadError
+from faprompt.imaging import read_image
+from faprompt.reproduce.spread_figure import _numbers, redraw_spread, write_spread
 from tests.evaluation import toys
 from tests.helpers import small
 

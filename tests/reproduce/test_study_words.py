@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from faprompt.reproduce.differences import picture_differences, seed_differences, welch_interval
 from faprompt.reproduce.study_config import Claim
 from faprompt.reproduce.study_words import judge, paragraph, seed_sentences
+from scipy import stats
+
 from tests.reproduce import study_toys as toys
 from tests.reproduce.study_toys import dot
 

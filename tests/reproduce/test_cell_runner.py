@@ -12,9 +12,9 @@ from PIL import Image
 
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ModelError
-from faprompt.reproduce import benchmark_run as room
-from faprompt.reproduce.benchmark_run import run_benchmark
-from faprompt.reproduce.result_tables import TABLE_FILES, write_tables
+from faprompt.reproduce import cell_runner
+from faprompt.reproduce.cell_runner import CellRunner, RunContext, run_benchmark
+from faprompt.reproduce.table_files import TABLE_FILES, write_tables
 from tests.helpers import folders
 from tests.reproduce import toys
 
@@ -46,11 +46,11 @@ class Counted:
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Put a counter around a function that the room calls."""
+    """Put a counter around a function that the runner calls."""
 
     def wrap(name, **options):
-        counter = Counted(getattr(room, name), **options)
-        monkeypatch.setattr(room, name, counter)
+        counter = Counted(getattr(cell_runner, name), **options)
+        monkeypatch.setattr(cell_runner, name, counter)
         return counter
 
     return wrap
@@ -67,7 +67,7 @@ def files(out):
 
 
 def run(plan, out, **options):
-    results = run_benchmark(plan, out, **options)
+    results = run_benchmark(plan, RunContext(out=out, **options))
     write_tables(plan, results, out)
     return results
 
@@ -86,9 +86,9 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(
 
     out, found = tmp_path / "pieces", {}
     with monkeypatch.context() as patch:  # killed in the middle of the second evaluation
-        patch.setattr(room, "evaluate", Counted(room.evaluate, fail_at=2))
+        patch.setattr(cell_runner, "evaluate", Counted(cell_runner.evaluate, fail_at=2))
         with pytest.raises(KeyboardInterrupt):
-            run_benchmark(plan, out, results=found)
+            run_benchmark(plan, RunContext(out=out), results=found)
     assert [result.status for result in found.values()] == ["done", "waiting", "waiting", "waiting"]
     assert "clip on drawer; faprompt on shelf, drawer: not run yet" in write_tables(
         plan, found.values(), out
@@ -99,7 +99,7 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(
             Counted(None, fail_at=1),
         )
         with pytest.raises(KeyboardInterrupt):
-            run_benchmark(plan, out)
+            run_benchmark(plan, RunContext(out=out))
     evaluations, trainings = counted("evaluate"), counted("train_model")
     pieces = run(plan, out)
     assert (evaluations.calls, trainings.calls) == (2, 1), "both clip cells were kept"
@@ -349,16 +349,16 @@ def test_methods_are_trained_by_their_recipes_and_cells_say_how(shelves, tmp_pat
         configs.append(config)
         raise ModelError("enough seen")
 
-    monkeypatch.setattr(room, "train_model", training)
+    monkeypatch.setattr(cell_runner, "train_model", training)
     small = {"train_on": "shelf", "options": {"image_size": 56}}
     methods = [{"name": "coop", **small}, {"name": "anomalyclip", **small}]
     given = {"batch_size": 6, "cache": "off"}
     datasets = [toys.entry("shelf")]
     plan = toys.plan(shelves, methods=methods, training=given, datasets=datasets, seeds=[7])
-    run_benchmark(plan, tmp_path / "out")
+    run_benchmark(plan, RunContext(out=tmp_path / "out"))
     told = [(c.optimizer, c.epochs, c.batch_size, c.seed, c.cache) for c in configs]
     assert told == [("sgd", 50, 6, 7, "off"), ("adam", 15, 6, 7, "off")]
-    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", room.no_progress)
+    described = CellRunner(plan, RunContext(out=tmp_path, precision="fp32"))
     found = [described.identity(cell)["detector"]["training"] for cell in plan.cells]
     assert found[0] | {
         "optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "epochs": 50, "batch_size": 6,
@@ -372,8 +372,8 @@ def test_a_preset_fits_the_backbone_as_elsewhere(shelves, tmp_path):
     """What `predict --preset` builds: on `tiny` the size is the backbone's, not the preset's."""
     winclip = {"name": "winclip", "preset": "common"}
     plan = toys.plan(shelves, backbones=["tiny"], methods=[winclip])
-    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", room.no_progress)
-    detector = described.pick_detector(plan.cells[0])
+    described = CellRunner(plan, RunContext(out=tmp_path, precision="fp32"))
+    detector = described.detector(plan.cells[0])
     side = detector.backbone.spec.vision.image_size
     assert detector.transform.image_size == (side, side) and side < 518
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from faprompt.reproduce import table_notes as notes
-from faprompt.reproduce.result_tables import (
+from faprompt.reproduce.table_files import (
     TABLE_FILES,
     to_csv,
     to_latex,
@@ -232,7 +232,7 @@ class TestStatements:
         given = [toys.done(plan.cells[0], {"aupro": 0.5, "pro_200": 0.6})]
         text = "\n".join(self.said(plan, given, tmp_path))
         assert "pixel metrics at the picture's size; masks by the any-channel policy" in text
-        assert "false-positive rate of 0.2, divided by 0.2" in text and "not alike" in text
+        assert "false-positive rate of 0.2, divided by 0.2" in text and "not comparable" in text
         assert "PRO: the authors' own" in text
         assert "Pictures, normal + anomalous: shelf 3 + 4." in text
 
@@ -317,7 +317,7 @@ def test_level_figures_carry_their_sign_and_its_meaning(plan, results, tmp_path)
     ]
     text = write_tables(plan, given, tmp_path)
     assert "| (<u>65.0</u>≈, **55.0**)<br>" in text
-    meaning = "≈: these pictures do not tell it from the best on them (95 %, paired bootstrap)."
+    meaning = "≈: not significantly different from the best (95 %, paired bootstrap over pictures)."
     assert f"- {meaning}" in text.splitlines()
     assert "<u>65.0</u>≈" in (tmp_path / "table.html").read_text()
     assert r"(\underline{65.0}$\approx$, \textbf{55.0})" in (tmp_path / "table.tex").read_text()
