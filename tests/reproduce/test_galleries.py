@@ -13,8 +13,12 @@ from faprompt.errors import ConfigError, DatasetError
 from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.reading import read_sample
 from faprompt.model_folder import load_detector
-from faprompt.reproduce.failures import read_scores
-from faprompt.reproduce.galleries import by_detector, describe_choice, run_galleries
+from faprompt.reproduce.galleries import (
+    by_detector,
+    describe_choice,
+    read_scores,
+    run_galleries,
+)
 from faprompt.reproduce.gallery_choice import choose_pictures
 from faprompt.reproduce.gallery_files import even_parts
 from faprompt.reproduce.study_config import GalleryOptions, read_study, study_folders
@@ -61,16 +65,17 @@ def lines(path):
 
 
 class TestWhole:
-    def test_sheets_lists_and_page(self, sets, tmp_path):
-        out, work, told = tmp_path / "out", tmp_path / "work", []
-        result = run_galleries(study(sets), out, work=work, notify=told.append)
+    def test_sheets_lists_and_page(self, sets, tmp_path, caplog):
+        out, work = tmp_path / "out", tmp_path / "work"
+        caplog.set_level("INFO", "faprompt")
+        result = run_galleries(study(sets), out, work=work)
         assert result.complete and result.lacking == ()
         assert {str(path) for path in content(out)} == {
             "study.md", "shelf/pictures.csv", "shelf/pictures-1.jpg", "shelf/pictures-2.jpg",
             "drawer/pictures.csv", "drawer/pictures-1.jpg", "drawer/several-1.jpg",
         }  # fmt: skip
         assert not (work / "cells").exists(), "only the pictures shown are scored"
-        assert [line.split("]")[0] for line in told if line.startswith("[")] == [
+        assert [line.split("]")[0] for line in caplog.messages if line.startswith("[")] == [
             "[1/4", "[2/4", "[3/4", "[4/4",
         ]  # fmt: skip
         assert result.markdown == (out / "study.md").read_text()
@@ -189,7 +194,7 @@ class TestParts:
             path.write_text("\n".join([lines[0] + ",score,overlap,error"]
                                       + [f"{line},0.5,," for line in lines[1:]]))  # fmt: skip
             if refused:
-                with pytest.raises(DatasetError, match="is of other pictures than"):
+                with pytest.raises(DatasetError, match="lists other pictures than"):
                     read_scores(path, dataset)
             else:
                 assert len(read_scores(path, dataset)) == len(rows)

@@ -7,8 +7,8 @@ import pytest
 from faprompt.errors import ConfigError
 from faprompt.methods.faprompt import FAPromptConfig
 from faprompt.methods.registry import preset_options
-from faprompt.reproduce.published import published_table
 from faprompt.reproduce.figure_dots import published_point
+from faprompt.reproduce.published import published_table
 from faprompt.reproduce.study_config import list_studies, read_study, study_folders
 from faprompt.reproduce.study_plan import Changes, build_study
 from tests.reproduce import study_toys as toys

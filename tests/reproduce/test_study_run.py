@@ -99,7 +99,7 @@ def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
     lines = result.markdown.splitlines()
     assert lines[0] == "# K and M" and "The paper: more is better." in lines
     assert "![figure](figure.svg)" in lines and "## image AUROC" in lines
-    assert any(line.startswith("Claim: two are better than one. This run ") for line in lines)
+    assert any(line.startswith("| two are better than one | ") for line in lines)
 
 
 def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, passes, monkeypatch):
@@ -149,13 +149,14 @@ def test_what_lacks_its_data_is_told_and_stops_nothing(sets, tmp_path):
     assert "no folder drawer below the data root" in result.markdown
 
 
-def test_seeds_have_dots_of_their_own_and_a_sentence(sets, tmp_path):
+def test_seeds_have_dots_of_their_own_and_a_claim(sets, tmp_path):
     axes = [{"name": "method", "title": "method", "points": [
         {"label": "CLIP", "method": "clip", "options": {"image_size": 56}}, toys.point("FAPrompt"),
     ]}]  # fmt: skip
     benchmark = {**toys.values()["benchmark"], "seeds": [1, 2, 3]}
     benchmark["datasets"] = [benchmark_toys.entry("shelf")]
-    study = toys.study(sets, axes=axes, claims=[], figure="seeds", benchmark=benchmark)
+    claims = [{"text": "it is better", "better": "FAPrompt", "than": ["CLIP"]}]
+    study = toys.study(sets, axes=axes, claims=claims, figure="seeds", benchmark=benchmark)
     result = run_study(study, tmp_path / "out", data_root=sets)
     assert result.complete and len(result.results) == 4
     place = [d for d in result.dots if (d.metric, d.label) == ("image AUROC", "FAPrompt")]
@@ -165,4 +166,4 @@ def test_seeds_have_dots_of_their_own_and_a_sentence(sets, tmp_path):
     spread = (sum((v - mean.value) ** 2 for v in seeds) / 2) ** 0.5
     assert mean.spread == pytest.approx(spread)
     assert [d.note for d in place if d.source == "seed"] == ["1", "2", "3"]
-    assert "shelf image AUROC: CLIP less FAPrompt is" in result.markdown
+    assert "shelf image AUROC: FAPrompt less CLIP | " in result.markdown
