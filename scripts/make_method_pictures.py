@@ -11,6 +11,7 @@ RD4AD and BLIP have pictures of their own, by `make_rd4ad_picture.py` and `make_
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,6 @@ from PIL import Image, ImageDraw
 
 from faprompt.data import read_dataset
 from faprompt.detector import Detector
-from faprompt.evaluation.drawing import INK, PAPER, font
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
 from faprompt.model_folder import load_detector
@@ -30,6 +30,10 @@ from faprompt.reproduce.benchmark_plan import build_plan, slug
 from faprompt.reproduce.cell_detectors import detector_source
 from faprompt.training.recipes import recipe_config
 from faprompt.training.session import train_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.lettering import INK, PAPER, font  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "methods-on-tiny.toml"

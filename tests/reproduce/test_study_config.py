@@ -170,13 +170,13 @@ class TestPaperStudies:
     @pytest.mark.parametrize("number, name", [(4, "fullshot"), (5, "tcp"), (6, "deep-prompts")])
     def test_every_printed_number_stands_beside_its_point(self, number, name):
         """Each cell of the table is found, under its own setting."""
-        from faprompt.reproduce.figure_dots import _shown
+        from faprompt.reproduce.figure_dots import shown_rows
         from faprompt.reproduce.table_grid import build_tables
 
         study = build_study(read_study(name))
         beside = [
             round(found[0], 4)
-            for row, metric in _shown(build_tables(study.plan))
+            for row, metric in shown_rows(build_tables(study.plan))
             for point in study.config.points
             if (found := published_point(study, row, point, metric))
         ]
@@ -184,13 +184,13 @@ class TestPaperStudies:
 
     def test_group_means_of_the_ablation_are_computed_from_its_datasets(self):
         """Means of the datasets printed in Tables 15 and 16, computed by hand."""
-        from faprompt.reproduce.figure_dots import _shown
+        from faprompt.reproduce.figure_dots import shown_rows
         from faprompt.reproduce.table_grid import build_tables
 
         study = build_study(read_study("ablation"))
         places = {
             (row.dataset, metric, point.label): found
-            for row, metric in _shown(build_tables(study.plan))
+            for row, metric in shown_rows(build_tables(study.plan))
             for point in study.config.points
             if (found := published_point(study, row, point, metric))
         }
