@@ -136,17 +136,17 @@ def test_a_gallery_says_what_it_scores_and_writes_its_sheets(faprompt, file, tmp
 
 
 def test_costs_need_no_data(faprompt, tmp_path, monkeypatch):
-    from faprompt.reproduce.cost_records import MethodCost, Timing
+    from faprompt.reproduce.complexity import MethodCost, Timing
 
     monkeypatch.setattr(
         "faprompt.reproduce.complexity.measure_method",
-        lambda name, *_, **__: MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56),
+        lambda name, *_, **__: [MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56)],
     )
     out = tmp_path / "out"
     told = faprompt("study", "complexity", "--backbone", "test-tiny", "--device", "cpu",
                     "--repeats", "4", "--out", out)  # fmt: skip
     assert told.code == 0 and "deviation of 4 calls after 2" in told.out
-    assert (out / "figure.svg").is_file() and "test-tiny with its trained weights" in told.out
+    assert (out / "figure.svg").is_file() and "test-tiny with trained weights" in told.out
     told = faprompt("study", "complexity", "--dry-run", "--drawn")
     assert told.code == 0 and "would measure  faprompt" in told.out
 

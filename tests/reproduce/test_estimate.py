@@ -80,7 +80,7 @@ def test_weights_that_are_not_here(tmp_path, monkeypatch):
     plan = toys.plan(backbones=names, methods=["clip"])
     assert absent_weights(plan) == [
         "ViT-L-14-336 is not on this machine and would be downloaded",
-        "nowhere.pt is no backbone we know, and no file or folder here",
+        "nowhere.pt is no known backbone, and no file or folder here",
     ]
     cached = tmp_path / ".cache" / "clip" / "ViT-L-14-336px.pt"
     cached.parent.mkdir(parents=True)

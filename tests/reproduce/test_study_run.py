@@ -104,7 +104,7 @@ def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
     lines = result.markdown.splitlines()
     assert lines[0] == "# K and M" and "The paper: more is better." in lines
     assert "![figure](figure.svg)" in lines and "## image AUROC" in lines
-    assert any(line.startswith("Claim: two are better than one. This run ") for line in lines)
+    assert any(line.startswith("| two are better than one | ") for line in lines)
 
 
 def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, passes, monkeypatch):
@@ -154,11 +154,12 @@ def test_what_lacks_its_data_is_told_and_stops_nothing(sets, tmp_path):
     assert "no folder drawer below the data root" in result.markdown
 
 
-def test_seeds_have_dots_of_their_own_and_a_sentence(sets, tmp_path):
+def test_seeds_have_dots_of_their_own_and_a_claim(sets, tmp_path):
     clip = {"name": "clip", "label": "CLIP", "options": {"image_size": 56}}
     changes = toys.one_axis(
         [clip, toys.method("FAPrompt")], figure="seeds", seeds=[1, 2, 3],
         datasets=[benchmark_toys.entry("shelf")],
+        claims=[{"text": "it is better", "better": "FAPrompt", "than": ["CLIP"]}],
     )  # fmt: skip
     result = run_study(toys.study(sets, **changes), tmp_path / "out")
     assert result.complete and len(result.results) == 4
@@ -169,4 +170,4 @@ def test_seeds_have_dots_of_their_own_and_a_sentence(sets, tmp_path):
     spread = (sum((v - mean.value) ** 2 for v in seeds) / 2) ** 0.5
     assert mean.spread == pytest.approx(spread)
     assert [d.note for d in place if d.source == "seed"] == ["1", "2", "3"]
-    assert "shelf image AUROC: CLIP less FAPrompt is" in result.markdown
+    assert "shelf image AUROC: FAPrompt less CLIP | " in result.markdown

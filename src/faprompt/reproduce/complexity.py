@@ -96,6 +96,10 @@ def measure_costs(
         options: what to measure, and how often.
         context: `out` gets `costs/<method>.json`; the same call continues from there.
         drawn: see `pick_backbone`.
+
+    Raises:
+        ConfigError: the study's backbone is unknown, or its weights cannot be drawn.
+        ModelError: the weights of the study's backbone are missing.
     """
     device, precision = context.device, cost_precision(options, context)
 
@@ -110,8 +114,9 @@ def measure_costs(
         known, complete = read_cost(path, identity)
         cost = known or MethodCost(name)
         if not complete:
+            shared = backbone()  # a study without its backbone ends here
             try:
-                for cost in measure_method(name, backbone(), options, drawn=drawn, known=known):
+                for cost in measure_method(name, shared, options, drawn=drawn, known=known):
                     write_cost(path, identity, cost, complete=False)
             except (FapromptError, torch.cuda.OutOfMemoryError, MemoryError) as error:
                 cost = replace(cost, reason=str(error).rstrip("."))

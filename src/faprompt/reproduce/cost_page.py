@@ -52,7 +52,7 @@ def write_costs(
     notes = _notes(config, costs, f"{describe_machine(context.device)}, {precision}", drawn)
     rows = [_HEAD, *map(_row, costs)]
     parts = [f"# {config.title}", *([f"The paper: {config.paper}"] if config.paper else [])]
-    parts += [to_markdown(rows), "![figure](figure.svg)"]
+    parts += [to_markdown(rows, rule="---:"), "![figure](figure.svg)"]
     parts.append("\n".join(f"- {note}" for note in notes))
     texts = {
         "study.md": "\n\n".join(parts) + "\n",

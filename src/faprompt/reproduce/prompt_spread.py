@@ -202,8 +202,8 @@ def _read(path: Path, identity: Mapping[str, Any]) -> ModelMaps | None:
         if record.pop("identity") != identity:
             return None
         points = tuple(MapPoint(**point) for point in record.pop("points"))
-        plain = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
-        return ModelMaps(**plain, points=points)
+        labels, distances = tuple(record["labels"]), tuple(record["distances"])
+        return ModelMaps(record["method"], record["model"], labels, distances, points)
     except (OSError, ValueError, KeyError, TypeError):  # absent, cut off, or of another version
         return None
 

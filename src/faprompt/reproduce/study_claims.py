@@ -149,18 +149,14 @@ def claim_rows(
             low, high = (f"{scale * end:+{form}}" for end in each.interval)
             value += f" [{low}, {high}] over {each.over}"
         holds = "yes" if each.value > 0 else "no"
-        yield (
-            each.where,
-            f"{holds}, significantly" if each.significant else holds,
-            value,
-            *("" for _ in more),
-        )
+        holds += ", significantly" if each.significant else ""
+        yield (f"· {each.where}", holds, value, *("" for _ in more))
 
 
-def to_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first row is the head."""
+def to_markdown(rows: Sequence[Sequence[str]], *, rule: str = "---") -> str:
+    """Return a Markdown table; the first row is the head, `rule` aligns all columns but one."""
     cells = [[text.replace("|", r"\|").replace("*", r"\*") for text in row] for row in rows]
-    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    lines = [cells[0], ["---", *[rule] * (len(cells[0]) - 1)], *cells[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
