@@ -25,7 +25,8 @@ from faprompt.reproduce.complexity import (
     write_cost,
 )
 from faprompt.reproduce.cost_page import write_costs
-from faprompt.reproduce.experiment import CostOptions, parse_experiment
+from faprompt.reproduce.experiment import parse_experiment
+from faprompt.reproduce.experiment_parts import CostOptions
 
 OPTIONS = CostOptions(
     methods=("clip", "faprompt"), backbone="test-tiny", batch_size=2, warmup=0, repeats=2

@@ -7,7 +7,7 @@ import csv
 from faprompt.methods.registry import list_methods
 from faprompt.reproduce.complexity import MethodCost, Timing, chosen_methods
 from faprompt.reproduce.cost_page import cost_dots, dry_run_lines
-from faprompt.reproduce.experiment import CostOptions
+from faprompt.reproduce.experiment_parts import CostOptions
 from faprompt.reproduce.published import published_table
 from faprompt.reproduce.study_figure import read_figure
 from tests.reproduce.test_complexity import CONFIG, write

@@ -61,7 +61,7 @@ def test_measuring_times_this_machine(told):
     assert set(rates) == {"clip", "faprompt"}
     assert all(rate.measured and rate.score_seconds > 0 for rate in rates.values())
     assert rates["clip"].step_seconds == 0 < rates["faprompt"].step_seconds
-    assert rates["faprompt"].token_bytes == (16 * 64 + 64) * 4, "4x4 patches and a class token"
+    assert rates["faprompt"].token_bytes == (16 * 64 + 64) * 4 + 8, "4x4 patches, class token, mark"
     assert "measured on this machine" in describe_estimate(estimate(plan, rates))
 
 

@@ -16,7 +16,8 @@ from faprompt.model_folder import load_detector
 from faprompt.reproduce import galleries
 from faprompt.reproduce.cell_runner import RunContext
 from faprompt.reproduce.cells import build_plan
-from faprompt.reproduce.experiment import GalleryOptions, read_study, study_folders
+from faprompt.reproduce.experiment import read_study, study_folders
+from faprompt.reproduce.experiment_parts import GalleryOptions
 from faprompt.reproduce.galleries import by_detector, describe_choice, read_scores
 from faprompt.reproduce.gallery_choice import choose_pictures
 from faprompt.reproduce.gallery_files import even_parts

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from faprompt.data import Dataset
-from faprompt.reproduce.experiment import GalleryOptions
+from faprompt.reproduce.experiment_parts import GalleryOptions
 from faprompt.reproduce.gallery_choice import choose_pictures
 from tests.evaluation import toys
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from decimal import Decimal
 from itertools import combinations, groupby
+from typing import NamedTuple
 
 import pytest
 
@@ -16,8 +17,6 @@ from faprompt.methods.registry import describe_methods
 from faprompt.metrics import METRIC_NAMES
 from faprompt.reproduce.published import (
     GROUPS,
-    Disagreement,
-    list_disagreements,
     list_tables,
     published_table,
     published_value,
@@ -192,6 +191,29 @@ def table_disagreements():
     ]
 
 
+class Disagreement(NamedTuple):
+    """Two numbers of the paper that should be one."""
+
+    kind: str  # "tables": printed twice; "group-mean": not the mean of its datasets
+    table: int
+    dataset: str
+    method: str
+    metric: str
+    printed: str
+    other: str  # in the other table, or the mean of its rows
+    other_table: int
+
+
+KNOWN = (
+    ("tables", 4, "visa", "faprompt", "image_auroc", "84.5", "84.6", 11),
+    ("tables", 4, "visa", "faprompt", "image_auroc", "84.5", "84.6", 15),
+    ("tables", 4, "visa", "faprompt", "aupro", "87.5", "87.7", 14),
+    ("tables", 14, "visa", "faprompt", "aupro", "87.7", "87.5", 16),
+    ("group-mean", 5, "medical", "anomalyclip", "image_auroc", "87.7", "88.15", 15),
+    ("group-mean", 5, "medical", "anomalyclip", "image_ap", "90.6", "90.85", 15),
+)
+
+
 def disagreement(kind, cell, other, other_table):
     return Disagreement(
         kind, cell.table, cell.dataset, cell.method, cell.metric, cell.printed, other, other_table
@@ -200,13 +222,11 @@ def disagreement(kind, cell, other, other_table):
 
 def test_the_known_disagreements_are_all_there_are():
     found = table_disagreements() + group_mean_disagreements()
-    assert len(found) == 6
-    assert set(list_disagreements()) == set(found)
-    assert len(list_disagreements()) == len(found)
+    assert len(found) == 6 and set(KNOWN) == set(found)
 
 
 def test_each_side_of_a_disagreement_has_a_note_with_the_other_number():
-    for found in list_disagreements():
+    for found in map(Disagreement._make, KNOWN):
         name = (found.dataset, found.method, found.metric)
         assert found.other in published_value(*name, table=found.table).note
         if found.kind == "tables":

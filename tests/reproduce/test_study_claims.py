@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from faprompt.reproduce.experiment import Claim
+from faprompt.reproduce.experiment_parts import Claim
 from faprompt.reproduce.study_claims import (
     LEGEND,
     claims_section,

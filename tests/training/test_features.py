@@ -12,7 +12,7 @@ from PIL import Image
 
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.errors import ConfigError, FapromptError
-from faprompt.token_cache import StoreShape, TokenRecipe, find_store, open_store
+from faprompt.token_cache import StoreShape, TokenRecipe, open_store
 from faprompt.training.features import Encoder, feature_recipe, prepare_features
 from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import default_cache_dir
@@ -264,12 +264,10 @@ def test_only_committed_rows_count(tmp_path):
     assert store.missing() == [0, 1, 2]
     store.commit()
     assert store.missing() == [0, 2]
-    for again in (open_store(tmp_path / "s", RECIPE, shape(3, (1, 2))), find_store(tmp_path / "s")):
-        found = again.read([1])
-        assert torch.equal(found.class_token, features.class_token) and found.grid == (1, 2)
-        assert list(found.patch_tokens) == [1, 2]
-        assert all(torch.equal(found.patch_tokens[k], features.patch_tokens[k]) for k in (1, 2))
-    assert find_store(tmp_path / "none") is None
+    found = open_store(tmp_path / "s", RECIPE, shape(3, (1, 2))).read([1])
+    assert torch.equal(found.class_token, features.class_token) and found.grid == (1, 2)
+    assert list(found.patch_tokens) == [1, 2]
+    assert all(torch.equal(found.patch_tokens[k], features.patch_tokens[k]) for k in (1, 2))
     with pytest.raises(FapromptError, match="damaged at picture 0"):
         store.read([0])
 

@@ -34,7 +34,7 @@ from faprompt.reproduce.cost_models import (
     fit_network,
     pick_backbone,
 )
-from faprompt.reproduce.experiment import CostOptions
+from faprompt.reproduce.experiment_parts import CostOptions
 from faprompt.work import logger, pick_precision
 
 LONG_MS = 5000.0  # after a call that took longer, the next one is reported

@@ -16,7 +16,8 @@ from faprompt.reproduce.complexity import (
     cost_precision,
     describe_machine,
 )
-from faprompt.reproduce.experiment import CostOptions, Experiment
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import CostOptions
 from faprompt.reproduce.figure_dots import Dot
 from faprompt.reproduce.published import PublishedCell, published_table
 from faprompt.reproduce.study_claims import to_markdown

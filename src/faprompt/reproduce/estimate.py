@@ -6,8 +6,7 @@ By default each method is assumed to cost what the paper measured for FAPrompt o
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,14 @@ from faprompt.data.published_counts import published_counts
 from faprompt.errors import DatasetError, ModelError
 from faprompt.reproduce.cell_identity import resolved_options
 from faprompt.reproduce.cells import Cell, Column, Plan, Source
+from faprompt.reproduce.experiment_parts import CostOptions
+from faprompt.token_cache import token_shape
 from faprompt.work import logger
 
 if TYPE_CHECKING:
     from faprompt.detector import Detector
 
-_BATCH, _REPEATS = 2, 3  # of a measurement
+_BATCH, _CALLS = 2, CostOptions(warmup=1, repeats=3)  # of a measured step, and how often
 _BYTES_PER_RESULT = 400  # of scores.csv and curves, per picture
 _MODEL_BYTES = 80e6  # weights and checkpoint of FAPrompt's 4.1 million parameters
 
@@ -103,10 +104,12 @@ def count_pictures(source: Source) -> int | None:
 
 
 def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
-    """Time a few drawn pictures through every detector that can be built here.
+    """Time drawn pictures through every detector that can be built here, by column.
 
     Training does not change a method's speed, so it is measured untrained.
     """
+    from faprompt.reproduce.complexity import build_call, time_call
+
     rates: dict[str, Rate] = {}
     for column in plan.columns:
         if column.missing:
@@ -116,9 +119,20 @@ def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
             continue
         try:
             detector = _untrained(column, device, precision)
-            rates[column.title] = _rate(detector, learns=column.method.learns)
         except ModelError as error:
             logger.info(f"{column.title} cannot be measured: {error}")
+            continue
+        milliseconds = {
+            part: time_call(build_call(part, detector, _BATCH), _CALLS, column.title).median
+            for part in ("inference", *(("cached_step",) if column.method.learns else ()))
+        }
+        options, size = detector.method.image_options, detector.transform.image_size
+        rates[column.title] = Rate(
+            score_seconds=milliseconds["inference"] / 1000,
+            step_seconds=milliseconds.get("cached_step", 0.0) / 1000 / _BATCH,
+            token_bytes=token_shape(detector.backbone, options, size, 1).total_bytes,
+            measured=True,
+        )
     return rates
 
 
@@ -206,46 +220,6 @@ def _untrained(column: Column, device: str, precision: Any) -> Detector:
     built = build_method(method.name, backbone, chosen, preset=method.preset)
     backbone.to(device).set_precision(precision)
     return Detector(backbone, built.to(device), name=column.title)
-
-
-def _rate(detector: Detector, *, learns: bool) -> Rate:
-    import torch
-
-    height, width = detector.transform.image_size
-    pixels = torch.randn(_BATCH, 3, height, width, device=detector.backbone.device)
-
-    def score() -> None:
-        with torch.inference_mode():
-            detector(pixels)[0].tolist()  # waits for the device
-
-    with torch.no_grad():
-        features = detector.method.encode_image(detector.backbone, pixels)
-    label = torch.arange(_BATCH, device=pixels.device) % 2
-    mask = torch.zeros(_BATCH, height, width, dtype=torch.bool, device=pixels.device)
-    mask[1:, : height // 4] = True
-
-    def step() -> None:
-        output = detector.method(features, detector.backbone.text)
-        torch.stack(list(detector.method.loss(output, label, mask).values())).sum().backward()
-
-    tokens = sum(t.numel() for t in features.patch_tokens.values()) + features.class_token.numel()
-    return Rate(
-        score_seconds=_seconds(score) / _BATCH,
-        step_seconds=_seconds(step) / _BATCH if learns else 0.0,
-        token_bytes=4.0 * tokens / _BATCH,
-        measured=True,
-    )
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    """Return the shortest of a few calls, after one to warm up."""
-    work()
-    found = []
-    for _ in range(_REPEATS):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return min(found)
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 
 from faprompt.reproduce.cell_runner import CellResult
 from faprompt.reproduce.cells import Column, Plan
-from faprompt.reproduce.experiment import Axis, Experiment, Form, MethodEntry
+from faprompt.reproduce.experiment import Experiment, Form
+from faprompt.reproduce.experiment_parts import Axis, MethodEntry
 from faprompt.reproduce.protocol import METRIC_TITLES, find_published, group_members
 from faprompt.reproduce.table_grid import Figure, Row, Table, build_tables, printed_place
 

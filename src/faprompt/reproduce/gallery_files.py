@@ -19,7 +19,8 @@ from faprompt.evaluation.saved_progress import picture_key, region_text
 from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import encode_jpeg
 from faprompt.reproduce.cells import Source, slug
-from faprompt.reproduce.experiment import Experiment, GalleryOptions
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import GalleryOptions
 from faprompt.reproduce.gallery_choice import Chosen
 
 LIST_NAME = "pictures.csv"

@@ -23,7 +23,7 @@ from faprompt.errors import ConfigError, FapromptError
 from faprompt.files import write_atomically
 from faprompt.reproduce.cell_runner import CellRunner, RunContext
 from faprompt.reproduce.cells import Cell, Plan, slug
-from faprompt.reproduce.experiment import SpreadOptions
+from faprompt.reproduce.experiment_parts import SpreadOptions
 from faprompt.reproduce.figure_dots import Dot
 from faprompt.reproduce.prompt_maps import SEED, MapPoint, ModelMaps, map_prompts
 from faprompt.reproduce.spread_figure import (

@@ -10,7 +10,8 @@ from typing import Literal
 from scipy import stats
 
 from faprompt.metrics import paired_interval
-from faprompt.reproduce.experiment import Claim, Experiment
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import Claim
 from faprompt.reproduce.figure_dots import Dot, Source
 
 LEGEND = (

@@ -5,8 +5,7 @@ give them as fractions too. A dash of the paper is an absent cell. Three things 
 
 - `aupro` is here the paper's "PRO": the authors' curve of 200 thresholds with a stretched
   axis, `faprompt.metrics.pro_200`, which is not comparable with an exact AUPRO.
-- Where the paper contradicts itself, its numbers stay as printed, with a `note` beside them;
-  `list_disagreements` has both sides.
+- Where the paper contradicts itself, its numbers stay as printed, with a `note` beside them.
 - `industrial` and `medical` are means over the datasets of `GROUPS`.
 
 Test counts per class are in `faprompt.data.published_counts`, not here.
@@ -73,20 +72,6 @@ class PublishedCell:
     unit: Unit
     spread: float | None = None  # behind the paper's plus-minus sign, same unit
     note: str = ""  # what contradicts this number, or limits it
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """Two numbers of the paper that should be one."""
-
-    kind: str  # "tables": printed twice; "group-mean": not the mean of its datasets
-    table: int
-    dataset: str
-    method: str
-    metric: str
-    printed: str  # percent
-    other: str  # percent: in the other table, or the mean of that table's rows
-    other_table: int
 
 
 def list_tables() -> tuple[PublishedTable, ...]:
@@ -159,17 +144,6 @@ def published_value(
     return next((cell for cell in cells if _place(cell) == wanted), None)
 
 
-def list_disagreements() -> tuple[Disagreement, ...]:
-    """Where the paper contradicts itself: same number printed twice, or a mean that is none.
-
-    Example:
-        >>> found = list_disagreements()[0]
-        >>> found.dataset, found.metric, found.printed, found.other
-        ('visa', 'image_auroc', '84.5', '84.6')
-    """
-    return tuple(_disagreement(row) for row in _rows("disagreements.csv"))
-
-
 def _check_names(dataset: str, method: str, metric: str, class_name: str | None) -> None:
     cells = _results()
     methods = (cell.method for cell in cells)
@@ -219,19 +193,6 @@ def _unit(metric: str) -> Unit:
     if metric in METRIC_NAMES:
         return "fraction"
     return "ms" if metric in _MILLISECONDS else "count"
-
-
-def _disagreement(row: dict[str, str]) -> Disagreement:
-    return Disagreement(
-        kind=row["kind"],
-        table=int(row["table"]),
-        dataset=row["dataset"],
-        method=row["method"],
-        metric=row["metric"],
-        printed=row["printed"],
-        other=row["other"],
-        other_table=int(row["other_table"]),
-    )
 
 
 def _rows(name: str) -> list[dict[str, str]]:
