@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faprompt.prediction import find_regions, verdict
+from faprompt.regions import find_regions, verdict
 from faprompt.records import Region
 
 
