@@ -35,7 +35,7 @@ from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, spec_from_ope
 from faprompt.imaging.transform import Transform
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
-from faprompt.training.features import Encoder, StreamedFeatures
+from faprompt.training.features import Encoder, Features
 from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method
@@ -150,7 +150,7 @@ class Bench:
         method = self.new_method()
         optimizer = torch.optim.Adam(method.parameters(), lr=1e-3, betas=(0.5, 0.999))
         encoder = self.encoder(self.batch())
-        features = StreamedFeatures(encoder).batch(range(len(self.batch())))
+        features = Features(encoder).batch(range(len(self.batch())))
         label, mask = self.truth()
 
         def step() -> None:

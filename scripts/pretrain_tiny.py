@@ -34,6 +34,7 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.tokens import END, START, bpe_ids
+from faprompt.clip.vision import ImageOptions
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.config import parse_toml
 from faprompt.losses import local_loss
@@ -104,7 +105,7 @@ class Pretraining(torch.nn.Module):
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
         with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
             features = self.backbone.encode_image(
-                (batch.images - mean) / std, class_ln_post=class_ln_post
+                (batch.images - mean) / std, ImageOptions(class_ln_post=class_ln_post)
             )
             texts = self.backbone.encode_texts([*phrases, *batch.captions])
         pair, captions = texts[:2].float(), texts[2:].float()

@@ -7,11 +7,13 @@ import sys
 import typer
 
 from faprompt import __version__
-from faprompt.cli import benchmark, datasets_command, models_command, study
+from faprompt.cli import datasets_command, models_command
+from faprompt.cli.benchmark_command import benchmark
 from faprompt.cli.doctor_command import doctor
 from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
 from faprompt.cli.predict_command import predict
+from faprompt.cli.study_command import study
 from faprompt.cli.train_command import train_command
 
 INTERRUPTED = 130  # exit status of typer after Ctrl-C
@@ -29,8 +31,8 @@ app.command("predict")(predict)
 app.command("explain")(explain)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate)
-app.command("benchmark")(benchmark.benchmark)
-app.command("study")(study.study)
+app.command("benchmark")(benchmark)
+app.command("study")(study)
 app.add_typer(datasets_command.app, name="datasets")
 app.add_typer(models_command.app, name="models")
 app.command("doctor")(doctor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from faprompt.config import Count, Natural, check_fields
 from faprompt.data.masks import MaskPolicy
 from faprompt.metrics import METRIC_NAMES, ON_REQUEST, AnomalyMetrics
 
@@ -15,22 +16,17 @@ Resolution = Literal["model", "picture"]
 class EvaluationConfig:
     """How to measure. The defaults are the paper's, with exact AUPRO in place of its PRO."""
 
-    batch_size: int = 8
+    batch_size: Count = 8
     resolution: Resolution = "model"  # pixel metrics at the model's size, or the picture's own
     fpr_limit: float = 0.3  # where AUPRO ends
     mask_policy: MaskPolicy = "any-channel"  # which mask pixels are anomalous, see `read_mask`
     by_defect: bool = False  # a group per kind of defect, each against all normals of its class
     replicates: int = 200  # bootstrap replicates of the 95 % intervals; 0 for none
-    gallery: int = 12  # most pictures per kind of mistake; 0 draws none
+    gallery: Natural = 12  # most pictures per kind of mistake; 0 draws none
     pro_200: bool = False  # also the authors' own PRO, see `metrics/official.py`
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size should be at least 1, got {self.batch_size}.")
-        if self.resolution not in ("model", "picture"):
-            raise ValueError(f"resolution should be model or picture, got {self.resolution!r}.")
-        if self.gallery < 0:
-            raise ValueError(f"gallery should be 0 (none) or more pictures, got {self.gallery}.")
+        check_fields(self)
         self.build_metrics()  # refuses what does not fit
 
     @property

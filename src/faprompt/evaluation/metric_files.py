@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.evaluation.drawing import as_unicode
+from faprompt.evaluation.contact_sheet import as_unicode
 from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, region_text

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from faprompt.config import from_mapping, to_mapping
+from faprompt.config import Count, Natural, Range, check_fields, from_mapping, to_mapping
 from faprompt.data.masks import MaskPolicy
 from faprompt.methods.registry import preset_recipe
 
 Switch = Literal["auto", "on", "off"]
 _LARGEST_RATE = 1e30  # optimizers multiply it in float32
+Rate = Annotated[float, Range(above=0, high=_LARGEST_RATE)]
+Share = Annotated[float, Range(low=0, below=1)]
 
 # Options that do not change what is learned: they may differ when a run is resumed.
 WORK_OPTIONS = (
@@ -33,17 +35,18 @@ class TrainingConfig:
     a cosine spans are no such option.
     """
 
-    epochs: int = 7  # [B.1]; train.py has 10, train.sh 15, test.sh loads epoch 7. May grow later
-    batch_size: int = 8  # [B.1], [C]
+    epochs: Count = 7  # [B.1]; train.py has 10, train.sh 15, test.sh loads epoch 7. May grow later
+    batch_size: Count = 8  # [B.1], [C]
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # [B.1], [C]
-    learning_rate: float = 1e-3  # [B.1], [C]
-    betas: tuple[float, float] = (0.5, 0.999)  # [C] train.py; of adam and adamw
-    eps: float = 1e-8  # [C] Adam's default; of adam and adamw
-    momentum: float = 0.0  # of sgd
-    weight_decay: float = 0.0  # [C] Adam's default; adamw takes it off the parameters instead
+    learning_rate: Rate = 1e-3  # [B.1], [C]
+    betas: tuple[Share, Share] = (0.5, 0.999)  # [C] train.py; of adam and adamw
+    eps: Rate = 1e-8  # [C] Adam's default; of adam and adamw
+    momentum: Share = 0.0  # of sgd
+    # [C] Adam's default; adamw takes it off the parameters instead
+    weight_decay: Annotated[float, Range(low=0, high=_LARGEST_RATE)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"  # [B.1], [C]; see `learning_rate_at`
-    warmup_epochs: int = 0  # [B.1], [C]; before the schedule begins
-    warmup_rate: float = 1e-5  # [Dassl] their learning rate
+    warmup_epochs: Natural = 0  # [B.1], [C]; before the schedule begins
+    warmup_rate: Rate = 1e-5  # [Dassl] their learning rate
     seed: int = 111  # [B.1], [C]; here it orders the pictures of every epoch
     cache_dtype: Literal["float32", "float16"] = "float32"  # [ours] of patch tokens, see below
     bit_depth: int | None = None  # [ours] bits a camera used in values stored with more than 8
@@ -51,10 +54,14 @@ class TrainingConfig:
     unmasked: Literal["refuse", "skip", "empty"] = "refuse"  # [C] is "empty", see below
     cache: Switch = "auto"  # [ours] "on" insists where "auto" would stream
     cache_dir: str | None = None  # [ours] see `default_cache_dir`
-    cache_limit_gb: float = 20.0  # [ours] largest cache of one training set, 1e9 bytes
-    encode_batch_size: int = 1  # [ours] 1 makes cached and streamed tokens equal to the bit
-    readers: int = 2  # [ours] threads that read pictures ahead of the image tower
-    checkpoint_every_steps: int = 100  # [ours] besides each epoch and each interrupt; 0 for none
+    cache_limit_gb: Annotated[float, Range(low=0)] = (
+        20.0  # [ours] largest cache of one training set, 1e9 bytes
+    )
+    encode_batch_size: Count = 1  # [ours] 1 makes cached and streamed tokens equal to the bit
+    readers: Count = 2  # [ours] threads that read pictures ahead of the image tower
+    checkpoint_every_steps: Natural = (
+        100  # [ours] besides each epoch and each interrupt; 0 for none
+    )
     tensorboard: bool | Literal["auto"] = "auto"  # [ours] "auto" writes where it is installed
     device: str = "cpu"  # [ours] any torch device
 
@@ -64,9 +71,15 @@ class TrainingConfig:
     # trains on them as if nothing were wrong anywhere in the picture.
 
     def __post_init__(self) -> None:
-        faults = _faults(self)
-        if faults:
-            raise ValueError("; ".join(faults))
+        faults = []
+        if len(self.betas) != 2:
+            faults.append(f"betas should be two numbers, got {self.betas}")
+        if self.momentum and self.optimizer != "sgd":
+            faults.append(
+                f"momentum={self.momentum} is of sgd, and optimizer is {self.optimizer}; "
+                "leave one of them out"
+            )
+        check_fields(self, faults)
 
 
 def run_options(config: TrainingConfig) -> dict[str, Any]:
@@ -130,37 +143,3 @@ def default_cache_dir() -> Path:
 
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "faprompt" / "features"
-
-
-def _faults(config: TrainingConfig) -> list[str]:
-    low = [
-        f"{name} should be at least {least}, got {getattr(config, name)}"
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("encode_batch_size", 1),
-            ("readers", 1),
-            ("checkpoint_every_steps", 0),
-            ("warmup_epochs", 0),
-            ("weight_decay", 0),
-            ("cache_limit_gb", 0),
-        )
-        if not getattr(config, name) >= least
-    ]
-    positive = [
-        f"{name} should be above 0 and at most {_LARGEST_RATE:g}, got {getattr(config, name)}"
-        for name in ("learning_rate", "eps", "warmup_rate")
-        if not 0 < getattr(config, name) <= _LARGEST_RATE
-    ]
-    if config.weight_decay > _LARGEST_RATE:
-        positive.append(f"weight_decay should be at most {_LARGEST_RATE:g}")
-    if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
-        positive.append(f"betas should be two numbers in 0..1, 1 excluded, got {config.betas}")
-    if not 0 <= config.momentum < 1:
-        positive.append(f"momentum should be in 0..1, 1 excluded, got {config.momentum}")
-    elif config.momentum and config.optimizer != "sgd":
-        positive.append(
-            f"momentum={config.momentum} is of sgd, and optimizer is {config.optimizer}; "
-            "leave one of them out"
-        )
-    return low + positive

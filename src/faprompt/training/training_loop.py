@@ -20,7 +20,8 @@ from faprompt.config import to_mapping
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method
 from faprompt.records import Sample
-from faprompt.training.features import Encoder, FeatureRecipe, feature_recipe, prepare_features
+from faprompt.token_cache import TokenRecipe
+from faprompt.training.features import Encoder, feature_recipe, prepare_features
 from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import TrainingConfig, run_options
 from faprompt.training.training_masks import (
@@ -106,7 +107,7 @@ def train_method(
 def run_identity(
     method: Method,
     config: TrainingConfig,
-    recipe: FeatureRecipe,
+    recipe: TokenRecipe,
     samples: Sequence[Sample],
     masks: PackedMasks,
 ) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from faprompt.data.masks import MaskPolicy, read_mask, read_resized_mask, resize
 from faprompt.errors import DatasetError
 from faprompt.imaging.read import PictureHandling
 from faprompt.records import Sample
-from faprompt.training.pictures import read_ahead
-from faprompt.work import ProgressCallback
+from faprompt.work import ProgressCallback, read_ahead
 
 _NAMED_IN_ERRORS = 3
 
@@ -74,7 +73,7 @@ def read_masks(
         return np.packbits(resize_mask(truth, image_size))
 
     for done, (index, bits) in enumerate(
-        zip(drawn, read_ahead(read, drawn, readers=readers), strict=True), start=1
+        zip(drawn, read_ahead(read, drawn, workers=readers), strict=True), start=1
     ):
         packed[index] = bits
         progress("masks", done, len(drawn))

@@ -31,7 +31,7 @@ from faprompt.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from faprompt.training.features import FeatureSource, Origin
+from faprompt.training.features import Features, Origin
 from faprompt.training.loss_log import LossLog
 from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from faprompt.training.training_config import TrainingConfig
@@ -131,7 +131,7 @@ class TrainingRun:
         self.log.start(header.loss_names, tensors["losses"])
         logger.info(f"Resumed after step {self.done} of {self.steps}.")
 
-    def work(self, features: FeatureSource) -> None:
+    def work(self, features: Features) -> None:
         """Take the remaining steps; leave a checkpoint however it ends, but for errors."""
         self.method.train()
         self.seconds["images"] += features.encoder.seconds  # spent on filling the cache
@@ -148,7 +148,7 @@ class TrainingRun:
             self.origin, self.encoded = features.origin, features.encoder.encoded
             features.close()
 
-    def take_step(self, features: FeatureSource) -> None:
+    def take_step(self, features: Features) -> None:
         """One batch: forward, loss, gradients, update.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a benchmark would run: its cells, where their data and prompts come from, what is missing.
+"""Plan an experiment: its cells, where their data and prompts come from, what is missing.
 
 Nothing is computed and no weights are loaded here.
 """
@@ -6,28 +6,25 @@ Nothing is computed and no weights are loaded here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from faprompt.config import from_mapping, to_mapping
 from faprompt.data import Dataset, list_datasets, read_dataset
 from faprompt.errors import ConfigError, DatasetError, ModelError
-from faprompt.methods.registry import own_backbone
-from faprompt.model_folder import find_model, read_config
-from faprompt.reproduce.benchmark_config import (
-    FULL_SHOT,
-    LEARNED,
-    PAPER_SEED,
-    PROTOCOL,
-    TRAINING_FREE,
-    BenchmarkConfig,
-    DatasetEntry,
-    MethodEntry,
-    known_datasets,
-    method_kind,
+from faprompt.methods.registry import (
+    method_class,
+    own_backbone,
+    preset_config,
+    preset_recipe,
 )
-from faprompt.reproduce.protocol import training_set
+from faprompt.model_folder import find_model, read_config
+from faprompt.reproduce.experiment import PAPER_SEED, DatasetEntry, Experiment, MethodEntry
+from faprompt.reproduce.protocol import known_datasets, training_set
 from faprompt.training.full_shot_training import SPLIT, read_normal
+
+PROTOCOL = "protocol"  # train on the set that the paper's protocol names
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +32,9 @@ class Column:
     """One detector of the table: a method on a backbone."""
 
     method: MethodEntry
-    backbone: str  # "" where a model brings its own and is not there to tell
+    backbone: str  # "" where a model brings its own and is missing
     title: str
     missing: tuple[str, ...] = ()
-
-    @property
-    def learns(self) -> bool:
-        """Whether the benchmark trains it."""
-        return self.method.learns
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +42,13 @@ class Source:
     """A dataset and the folder it is read from."""
 
     entry: DatasetEntry
-    folder: Path | None  # None where the config tells no place
+    folder: Path | None  # None where the experiment names no place
     missing: tuple[str, ...] = ()
     split: str = "test"
 
     @property
     def key(self) -> str:
-        """What tells it from others; the test split is not spelled out."""
+        """Name that differs from other sources; the test split is not spelled out."""
         return self.entry.key if self.split == "test" else f"{self.entry.key}, {self.split} split"
 
     def read(self) -> Dataset:
@@ -85,7 +77,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its folder below `cells`. The paper's seed is not spelled out."""
+        """Name of its folder, without the key. The paper's seed is not spelled out."""
         seed = "" if self.seed in (None, PAPER_SEED) else f"__seed{self.seed}"
         method = slug(self.column.method.title)
         backbone = slug(self.column.backbone or "model")
@@ -93,7 +85,7 @@ class Cell:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Why it cannot run here, if anything stands in the way."""
+        """Reasons why it cannot run here."""
         told = (*self.column.missing, *self.source.missing)
         trained = self.trained_on.missing if self.trained_on else ()
         return (*told, *(f"to train on: {reason}" for reason in trained if reason not in told))
@@ -101,32 +93,53 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All cells of a benchmark, those of one detector after another."""
+    """All cells of an experiment.
 
-    config: BenchmarkConfig
+    The cells of one detector stand together in a benchmark; in a study those of one dataset, as
+    its runs share the tokens of the tested pictures.
+    """
+
+    config: Experiment
     columns: tuple[Column, ...]
     sources: tuple[Source, ...]
     cells: tuple[Cell, ...]
+    titles: Mapping[str, str] = field(default_factory=dict)  # title of a method -> of its run
 
     def cells_of(self, column: Column, source: Source) -> tuple[Cell, ...]:
-        """The cells behind one place of a table: one, or one per seed."""
+        """Return the cells behind one place of a table: one, or one per seed."""
         return tuple(c for c in self.cells if c.column is column and c.source is source)
 
+    def columns_of(self, method: MethodEntry) -> tuple[Column, ...]:
+        """Return the columns of a method of the experiment: one per backbone."""
+        title = self.titles[method.title]
+        return tuple(c for c in self.columns if c.method.title == title)
 
-def build_plan(config: BenchmarkConfig, *, data_root: Path | None = None) -> Plan:
-    """The cells of a benchmark.
+    def one_seed(self, seed: int) -> Plan:
+        """Return the plan with the cells of one seed and those that have none."""
+        cells = tuple(cell for cell in self.cells if cell.seed in (None, seed))
+        return replace(self, config=replace(self.config, seeds=(seed,)), cells=cells)
+
+
+def build_plan(config: Experiment, *, data_root: Path | None = None) -> Plan:
+    """Plan the cells of an experiment.
 
     Args:
-        config: what is to be compared.
-        data_root: where datasets lie; goes before the config's own root.
+        config: what is to be run.
+        data_root: folder of the datasets; overrides the config's own root.
 
     Raises:
-        ConfigError: two cells would share a folder, or a dataset lacks a class that is named.
+        ConfigError: it is a study of cost, two cells would share a folder, or a dataset lacks a
+            class that is named.
     """
+    if config.complexity is not None:
+        raise ConfigError(f"{config.name} measures cost; it has no runs to plan.")
     root = data_root or (config.base / config.data.root if config.data.root else None)
-    columns = tuple(_columns(config))
+    methods, titles = config.methods, {method.title: method.title for method in config.methods}
+    if config.figure:
+        methods, titles = _merge_equal_runs(config.methods)
+    columns = tuple(_columns(config, methods))
     sources = tuple(_source(entry, config, root) for entry in config.datasets)
-    cells = tuple(_cells(config, columns, sources, root))
+    cells = list(_cells(config, columns, sources, root))
     names = [cell.name.casefold() for cell in cells]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -134,11 +147,14 @@ def build_plan(config: BenchmarkConfig, *, data_root: Path | None = None) -> Pla
             f"{config.title}: several cells would be written to {', '.join(twice)}; "
             "give their methods or datasets labels that differ in letters or digits."
         )
-    return Plan(config, columns, sources, cells)
+    if config.figure:
+        order = {id(source): place for place, source in enumerate(sources)}
+        cells.sort(key=lambda cell: order[id(cell.source)])
+    return Plan(config, columns, sources, tuple(cells), titles)
 
 
 def slug(text: str) -> str:
-    """A folder's name.
+    """Return text as the name of a folder.
 
     Example:
         >>> slug("CAP w/o L_oc"), slug("../weights/ViT-L.pt")
@@ -148,34 +164,71 @@ def slug(text: str) -> str:
 
 
 def resolve(text: str, base: Path) -> str:
-    """A path beside the config file if there is one of that name, else the text itself."""
+    """Return the path beside the experiment's file where there is one, else the text itself."""
     place = base / text
     return str(place) if text and place.exists() else text
 
 
-def _columns(config: BenchmarkConfig) -> Iterator[Column]:
+def _merge_equal_runs(
+    methods: tuple[MethodEntry, ...],
+) -> tuple[tuple[MethodEntry, ...], dict[str, str]]:
+    """Make methods that are the same run one; also return the title of each method's run."""
+    runs: dict[str, list[MethodEntry]] = {}
+    for method in methods:
+        runs.setdefault(_run_key(method), []).append(method)
+    titles = {m.title: " / ".join(e.title for e in same) for same in runs.values() for m in same}
+    merged = []
+    for same in runs.values():
+        first = same[0]
+        printed = next((method for method in same if method.published), first)
+        merged.append(
+            replace(
+                first,
+                label=titles[first.title],
+                options=_needed_options(first),
+                published=printed.published,
+                published_as=printed.published_as,
+                setting=printed.setting,
+            )  # fmt: skip
+        )
+    return tuple(merged), titles
+
+
+def _run_key(method: MethodEntry) -> str:
+    """Return a text that is equal for methods that are the same run."""
+    if method.model or not method.available:
+        return repr((method.name, method.model, method.title))
+    preset = to_mapping(preset_config(method.name, method.preset))
+    config = from_mapping(
+        method_class(method.name).config_class, {**preset, **method.options}, what=method.title
+    )
+    recipe = preset_recipe(method.name, method.preset)
+    given = (sorted(recipe.items()), method.train_on, sorted(method.training.items()))
+    return repr((method.name, sorted(to_mapping(config).items()), *given))
+
+
+def _needed_options(method: MethodEntry) -> dict[str, object]:
+    """Return the options that differ from the preset's: only they are named under a table."""
+    if method.model or not method.available:
+        return dict(method.options)
+    preset = to_mapping(preset_config(method.name, method.preset))
+    return {k: v for k, v in method.options.items() if k not in preset or preset[k] != v}
+
+
+def _columns(config: Experiment, methods: tuple[MethodEntry, ...]) -> Iterator[Column]:
     several = len(config.backbones) > 1
-    for method in config.methods:
-        missing = _method_missing(method)
+    for method in methods:
         if method.model:
             yield _model_column(method, config.base)
             continue
         own = method.available and own_backbone(method.name, method.preset)
         if own:
-            yield Column(method, own, method.title, missing)
+            yield Column(method, own, method.title)
             continue
+        missing = () if method.available else (f"this version has no method {method.name!r}",)
         for backbone in config.backbones:
             title = f"{method.title} ({backbone})" if several else method.title
             yield Column(method, resolve(backbone, config.base), title, missing)
-
-
-def _method_missing(method: MethodEntry) -> tuple[str, ...]:
-    if not method.available:
-        return (f"this version has no method {method.name!r}",)
-    kind = method_kind(method.name)
-    if kind not in (LEARNED, TRAINING_FREE, FULL_SHOT):
-        return (f"{method.name} is {kind}, which this version cannot run in a benchmark",)
-    return ()
 
 
 def _model_column(method: MethodEntry, base: Path) -> Column:
@@ -189,7 +242,7 @@ def _model_column(method: MethodEntry, base: Path) -> Column:
     return Column(method, config["backbone"]["name"], method.title, told)
 
 
-def _source(entry: DatasetEntry, config: BenchmarkConfig, root: Path | None) -> Source:
+def _source(entry: DatasetEntry, config: Experiment, root: Path | None) -> Source:
     if entry.id and entry.id not in list_datasets():
         return Source(entry, None, (f"this version has no reader for {entry.id!r}",))
     told = entry.folder or config.data.folders.get(entry.id, "")
@@ -198,10 +251,9 @@ def _source(entry: DatasetEntry, config: BenchmarkConfig, root: Path | None) -> 
     folder = (root or config.base) / (told or entry.id)
     if not folder.exists():
         return Source(entry, folder, (f"no folder {told or entry.id} below the data root",))
-    source = Source(entry, folder)
     if entry.classes:
-        _check_classes(source)
-    return source
+        _check_classes(Source(entry, folder))
+    return Source(entry, folder)
 
 
 def _check_classes(source: Source) -> None:
@@ -217,22 +269,21 @@ def _check_classes(source: Source) -> None:
 
 
 def _cells(
-    config: BenchmarkConfig,
+    config: Experiment,
     columns: tuple[Column, ...],
     sources: tuple[Source, ...],
     root: Path | None,
 ) -> Iterator[Cell]:
     for column in columns:
-        for seed in config.seeds if column.learns else (None,):
+        method = column.method
+        for seed in config.seeds if method.learns else (None,):
             for source in sources:
-                trained_on = (
-                    _training_source(column.method, source, config, root) if column.learns else None
-                )
-                yield Cell(column, source, trained_on, seed)
+                learned = _training_source(method, source, config, root) if method.learns else None
+                yield Cell(column, source, learned, seed)
 
 
 def _training_source(
-    method: MethodEntry, tested: Source, config: BenchmarkConfig, root: Path | None
+    method: MethodEntry, tested: Source, config: Experiment, root: Path | None
 ) -> Source:
     if method.full_shot:
         return _own_training_source(tested)
@@ -248,7 +299,7 @@ def _training_source(
 
 
 def _own_training_source(tested: Source) -> Source:
-    """The train split of the tested set itself; it is listed, and missing where it is empty."""
+    """Return the train split of the tested set; it is missing where it has no normal picture."""
     own = replace(tested, split=SPLIT)
     if own.missing:
         return own
