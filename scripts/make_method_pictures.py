@@ -28,8 +28,7 @@ from faprompt.model_folder import load_detector
 from faprompt.reproduce.cell_runner import CellRunner, RunContext
 from faprompt.reproduce.cells import build_plan, slug
 from faprompt.reproduce.experiment import read_experiment
-from faprompt.training.recipes import recipe_config
-from faprompt.training.training_session import train_model
+from faprompt.training.training_session import TrainOptions, train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -72,10 +71,8 @@ def patchcore(folder: Path) -> Detector:
     dataset = read_dataset(folder)
     shown = tuple(sample for sample in dataset.samples if sample.class_name in THINGS)
     with TemporaryDirectory() as out:
-        train_model(
-            replace(dataset, samples=shown), method="patchcore", preset="common", backbone="tiny",
-            options={}, config=recipe_config("patchcore", "common", {}), out=out, name="patchcore",
-        )  # fmt: skip
+        options = TrainOptions(method="patchcore", preset="common", name="patchcore", device="cpu")
+        train(replace(dataset, samples=shown), out, options)
         return load_detector(out)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faprompt.prediction import find_regions, verdict
 from faprompt.records import Region
+from faprompt.regions import find_regions, verdict
 
 
 def flood_fill(score_map: np.ndarray, threshold: float) -> set[Region]:

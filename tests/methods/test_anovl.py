@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from faprompt.clip.vision import ImageOptions
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
-from faprompt.evaluation import evaluation_run as evaluate
+from faprompt.evaluation import evaluate
 from faprompt.explanation.picture_explanation import explain_picture
 from faprompt.imaging import views
 from faprompt.imaging.views import altered_views

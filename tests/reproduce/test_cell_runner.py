@@ -15,6 +15,7 @@ from faprompt.errors import ModelError
 from faprompt.reproduce import cell_runner
 from faprompt.reproduce.cell_runner import CellRunner, RunContext, run_benchmark
 from faprompt.reproduce.table_files import TABLE_FILES, write_tables
+from faprompt.training.training_config import TrainingConfig
 from tests.helpers import folders
 from tests.reproduce import toys
 
@@ -100,7 +101,7 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(
         )
         with pytest.raises(KeyboardInterrupt):
             run_benchmark(plan, RunContext(out=out))
-    evaluations, trainings = counted("evaluate"), counted("train_model")
+    evaluations, trainings = counted("evaluate"), counted("train")
     pieces = run(plan, out)
     assert (evaluations.calls, trainings.calls) == (2, 1), "both clip cells were kept"
     assert [result.kept for result in pieces] == [True, True, False, False]
@@ -147,7 +148,7 @@ def test_a_hybrid_is_told_once_a_column_and_beneath_the_table(shelves, tmp_path,
 def test_what_is_finished_is_kept_and_what_changed_is_not(shelves, tmp_path, counted):
     out = tmp_path / "out"
     first = run(toys.plan(shelves), out)
-    evaluations, trainings = counted("evaluate"), counted("train_model")
+    evaluations, trainings = counted("evaluate"), counted("train")
 
     def again(**changes):
         evaluations.calls = trainings.calls = 0
@@ -205,7 +206,7 @@ def test_a_model_is_trained_anew_where_a_training_mask_was_redrawn(shelves, tmp_
     as_bmp(shelves / "shelf")
     plan = toys.plan(shelves, methods=[toys.FAPROMPT])
     run(plan, tmp_path / "out")
-    trainings = counted("train_model")
+    trainings = counted("train")
     assert [result.kept for result in run(plan, tmp_path / "out")] == [True, True]
     redraw(shelves / "shelf" / "mug" / "ground_truth" / "chip" / "0_mask.bmp")
     assert [result.kept for result in run(plan, tmp_path / "out")] == [False, False]
@@ -245,7 +246,7 @@ def test_settings_written_out_are_the_settings_they_spell(shelves, tmp_path, cou
     spelled = {**toys.FAPROMPT, "label": "spelled", "options": {**options, "deep_length": 4}}
     other = {**toys.FAPROMPT, "label": "other", "options": {**options, "deep_length": 2}}
     plan = toys.plan(shelves, methods=[toys.FAPROMPT, spelled, other])
-    evaluations, trainings = counted("evaluate"), counted("train_model")
+    evaluations, trainings = counted("evaluate"), counted("train")
     results = run(plan, tmp_path / "out")
     assert (trainings.calls, evaluations.calls) == (2, 4)
     assert [result.kept for result in results] == [False, False, True, True, False, False]
@@ -304,7 +305,7 @@ def test_an_error_nobody_foresaw_is_written_down_in_full(shelves, tmp_path, coun
 
 
 def test_a_training_that_fails_is_tried_once(shelves, tmp_path, counted):
-    trainings = counted("train_model", fail_at=1, error=ModelError("no weights"))
+    trainings = counted("train", fail_at=1, error=ModelError("no weights"))
     results = run(toys.plan(shelves, methods=[toys.FAPROMPT]), tmp_path / "out")
     assert trainings.calls == 1
     assert [r.reason for r in results] == ["failed: its training failed: no weights"] * 2
@@ -314,7 +315,7 @@ def test_a_ready_model_is_measured_as_it_is(shelves, tmp_path, counted):
     out = tmp_path / "out"
     run(toys.plan(shelves, methods=[toys.FAPROMPT]), out)
     (trained,) = (out / "models").iterdir()
-    trainings = counted("train_model")
+    trainings = counted("train")
     ready = {"name": "faprompt", "model": str(trained), "label": "ready"}
     plan = toys.plan(shelves, methods=[ready, toys.FAPROMPT], backbones=["tiny"])
     results = [r for r in run(plan, tmp_path / "again") if r.cell.column.method.model]
@@ -345,11 +346,11 @@ def test_methods_are_trained_by_their_recipes_and_cells_say_how(shelves, tmp_pat
     """What was given goes first; a recipe that changes makes other cells."""
     configs = []
 
-    def training(*_, config, **options):
-        configs.append(config)
+    def training(dataset, folder, options, **_):
+        configs.append(TrainingConfig(**options.training))
         raise ModelError("enough seen")
 
-    monkeypatch.setattr(cell_runner, "train_model", training)
+    monkeypatch.setattr(cell_runner, "train", training)
     small = {"train_on": "shelf", "options": {"image_size": 56}}
     methods = [{"name": "coop", **small}, {"name": "anomalyclip", **small}]
     given = {"batch_size": 6, "cache": "off"}

@@ -21,7 +21,7 @@ from faprompt.reproduce.protocol import (
     published_methods,
 )
 from faprompt.reproduce.published import published_table
-from faprompt.training.recipes import recipe_config
+from faprompt.training.training_config import recipe_config
 from tests.reproduce import toys
 
 FILE = """

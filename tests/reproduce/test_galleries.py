@@ -109,7 +109,7 @@ class TestWhole:
         out, work = tmp_path / "out", tmp_path / "work"
         run_galleries(study(sets), out, work=work)
         before = content(out)
-        monkeypatch.setattr("faprompt.reproduce.cell_runner.train_model", None)
+        monkeypatch.setattr("faprompt.reproduce.cell_runner.train", None)
         (out / "shelf" / "pictures-7.jpg").write_bytes(b"of a longer run")
         run_galleries(study(sets), out, work=work)
         assert content(out) == before

@@ -212,13 +212,13 @@ def test_its_trainings_are_those_of_another_study_in_the_same_work_folder(
     del first["spread"]
     run_study(toys.study(sets, **first), RunContext(out=tmp_path / "seeds", work=work))
     models = {p.name for p in (work / "models").iterdir()}
-    trained, train = [], cell_runner.train_model
+    trained, train = [], cell_runner.train
 
     def counted(*arguments, **options):
-        trained.append(options["method"])
+        trained.append(arguments[2].method)
         return train(*arguments, **options)
 
-    monkeypatch.setattr(cell_runner, "train_model", counted)
+    monkeypatch.setattr(cell_runner, "train", counted)
     out = tmp_path / "spread"
     result = run_spread(toys.study(sets, **given), RunContext(out=out, work=work))
     assert result.complete and trained == ["anomalyclip-ensemble"]

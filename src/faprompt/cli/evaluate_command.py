@@ -87,7 +87,7 @@ def evaluate(
         write_evaluation,
         write_gallery,
     )
-    from faprompt.evaluation import evaluation_run as measure
+    from faprompt.evaluation import evaluate as measure
     from faprompt.work import hold_folders
 
     chosen = {

@@ -43,7 +43,7 @@ def explain(
         progress_bars,
     )
     from faprompt.config import parse_assignments
-    from faprompt.explanation import explanation_run as explain_files
+    from faprompt.explanation import explain_files
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.prediction.note_tally import NoteTally
     from faprompt.work import hold_folders

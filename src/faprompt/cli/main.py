@@ -14,7 +14,7 @@ from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
 from faprompt.cli.predict_command import predict
 from faprompt.cli.study_command import study
-from faprompt.cli.train_command import train
+from faprompt.cli.train_command import train_command
 
 INTERRUPTED = 130  # exit status of typer after Ctrl-C
 RESUME_HINT = "interrupted; continue with --resume (benchmark, study: with the same command)."
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 app.command("predict")(predict)
 app.command("explain")(explain)
-app.command("train")(train)
+app.command("train")(train_command)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)
 app.command("study")(study)

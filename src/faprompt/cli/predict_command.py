@@ -62,13 +62,17 @@ def predict(
         progress_bars,
     )
     from faprompt.config import parse_assignments
-    from faprompt.prediction.bulk_run import predict_files
+    from faprompt.prediction.bulk_run import PredictOptions, predict_files
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.work import hold_folders
 
     left_out: Counter[str] = Counter()
     paths = expand_inputs(inputs, left_out=left_out)
     options = parse_assignments(assignments or [])
+    chosen = PredictOptions(
+        batch_size=batch_size, threshold=threshold, maps=maps, overlays=overlays, report=report,
+        table=table, resume=resume, strict=strict, bit_depth=bit_depth, max_pixels=max_pixels,
+    )  # fmt: skip
     done = 0
     with hold_folders(out):
         detector = pick_detector(
@@ -85,9 +89,7 @@ def predict(
                 print(json.dumps(row.to_dict()) if as_json else _line(row), flush=True)
 
             summary = predict_files(
-                detector, paths, out_dir=out, batch_size=batch_size, threshold=threshold,
-                maps=maps, overlays=overlays, report=report, table=table, resume=resume,
-                strict=strict, on_result=show, bit_depth=bit_depth, max_pixels=max_pixels,
+                detector, paths, out, chosen, on_result=show,
                 settings={"detector": detector.fingerprint()}, lock=False,
             )  # fmt: skip
     note_pictures(summary.notes)

@@ -11,7 +11,7 @@ import typer
 from faprompt.cli import options as o
 
 
-def train(
+def train_command(
     data: Annotated[Path, typer.Argument(help="Labelled folder; see `faprompt datasets check`.")],
     dataset: o.DatasetName = "auto",
     method: Annotated[str, typer.Option(help="Method to train.")] = "faprompt",
@@ -62,36 +62,27 @@ def train(
     from faprompt.cli.terminal import note, progress_bars, say
     from faprompt.config import parse_assignments
     from faprompt.data import read_dataset
-    from faprompt.methods.registry import method_class, own_backbone
+    from faprompt.methods.registry import method_class
     from faprompt.training.full_shot_training import SPLIT, read_normal
-    from faprompt.training.recipes import recipe_config
-    from faprompt.training.training_config import TrainingConfig
-    from faprompt.training.training_session import train_model
-    from faprompt.work import hold_folders, pick_device, pick_precision
+    from faprompt.training.training_config import TrainingConfig, recipe_config
+    from faprompt.training.training_session import TrainOptions, train
+    from faprompt.work import hold_folders
 
     values = parse_assignments(assignments or [])
-    training_names = {field.name for field in fields(TrainingConfig)}
-    chosen = {key: value for key, value in values.items() if key in training_names}
-    where = pick_device(device)
-    config = recipe_config(method, preset, {"device": where, **chosen})
+    of_training = {item.name for item in fields(TrainingConfig)} & set(values)
+    options = TrainOptions(
+        method=method, preset=preset, backbone=backbone, name=name, resume=resume,
+        device=device, precision=precision,
+        options={key: values[key] for key in values if key not in of_training},
+        training={key: values[key] for key in of_training},
+    )  # fmt: skip
+    recipe_config(method, preset, options.training)  # refuses unknown options before reading
     if method_class(method).full_shot:
         found = read_normal(data, dataset, split=split or SPLIT)
     else:
         found = read_dataset(data, dataset, split=split or "test")
     with hold_folders(out), progress_bars() as progress:
-        report = train_model(
-            found,
-            method=method,
-            preset=preset,
-            backbone=backbone or own_backbone(method, preset) or "tiny",
-            options={k: v for k, v in values.items() if k not in training_names},
-            config=config,
-            out=out,
-            name=name or out.name,
-            precision=pick_precision(precision, where),
-            resume=resume,
-            progress=progress,
-        )
+        report = train(found, out, options, progress=progress)
     if report.epochs:
         note(f"{report.steps} steps on {report.pictures} pictures; loss curve {report.loss_png}")
         note(f"image tower {report.image_seconds:.1f} s, prompts {report.step_seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Pictures in; one sheet, one page and one JSON file each out."""
+"""Explain files: one sheet, one page and one JSON file for each picture."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from faprompt.explanation.explanation_panels import draw_panels
 from faprompt.explanation.explanation_sheet import draw_sheet
 from faprompt.explanation.picture_explanation import Explanation, explain_picture
 from faprompt.explanation.vocabulary import Vocabulary
-from faprompt.files import write_atomically
+from faprompt.files import unique_stem, write_atomically
 from faprompt.imaging import MAX_PIXELS, read_image
-from faprompt.prediction.result_pictures import Artifacts
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What came of one file; `error` says why there is no explanation."""
+    """Result of one file; `error` is the reason where there is no explanation."""
 
     path: str  # as the user named it
     explanation: Explanation | None
@@ -34,7 +33,7 @@ class Explained:
     notes: tuple[str, ...] = ()  # what the reader did to the picture, one sentence each
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what NAME.json holds; of an unreadable file, why."""
+        """Return the content of NAME.json, or the reason why a file could not be read."""
         if self.explanation is None:
             return {"path": self.path, "error": self.error}
         values = self.explanation.to_dict()
@@ -50,15 +49,16 @@ def explain_files(
     bit_depth: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Explained]:
-    """Explain files one by one, in order; NAME.png, NAME.html and NAME.json in the folder.
+    """Explain files one by one and write NAME.png, NAME.html and NAME.json for each.
 
-    A file's name is made from the picture's path as `predict`'s overlays are, the same in
-    every run; a file that cannot be read is told, and the run goes on.
+    NAME is `unique_stem` of the path, as for the overlays of `predict`. A file that cannot be
+    read is reported, and the run continues.
 
     Args:
-        detector: of any method.
-        out_dir: made when missing.
-        threshold: verdict and regions at this score; None uses the model's own, if any.
+        detector: detector of any method.
+        paths: files, in the order wanted.
+        out_dir: folder for the files; created when missing.
+        threshold: score from which a picture is NG; None uses the model's own, if any.
         bit_depth, max_pixels: see `read_image`.
 
     Raises:
@@ -76,12 +76,14 @@ def explain_files(
         found = explain_picture(detector, read.array, vocabulary=vocabulary, threshold=threshold)
         panels = draw_panels(found, read.array)
         folder.mkdir(parents=True, exist_ok=True)
-        stem = Path(Artifacts(folder).overlay_name(name) or "").stem
+        stem = unique_stem(name)
         sheet, page, data = (folder / f"{stem}.{kind}" for kind in ("png", "html", "json"))
         title = Path(name).name
         one = Explained(name, found, sheet, page, data, notes=read.notes)
         told = json.dumps(one.to_dict(), allow_nan=False) + "\n"
         write_atomically(data, told.encode())
         write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
-        write_atomically(sheet, draw_sheet(found, panels, name=title))  # last: known by the two
+        write_atomically(
+            sheet, draw_sheet(found, panels, name=title)
+        )  # last: `predict` recognises it by the other two
         yield one

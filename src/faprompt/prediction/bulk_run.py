@@ -59,88 +59,98 @@ class PredictionSummary:
     notes: tuple[str, ...] = ()  # one line per kind of note on the pictures, with a count
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """Options of `predict_files`.
+
+    Raises:
+        MissingExtraError: Parquet without pyarrow.
+        ValueError, TypeError: an option is out of range, or of another type.
+    """
+
+    batch_size: int = 8  # most pictures scored together; large pictures make smaller batches
+    threshold: float | None = None  # score from which a picture is NG, 0..1; None: the model's
+    maps: Literal["npy", "png"] | None = None  # float32 in 0..1, or 16-bit grey (score * 65535)
+    overlays: bool = True  # a JPEG of each picture under its map, at most 4096 px a side
+    report: bool = True  # report.html; its thumbnails are kept in `thumbs`
+    table: TableKind | None = None  # also write results.csv or results.parquet
+    resume: bool = False  # keep rows of unchanged pictures; see `predict_files`
+    strict: bool = False  # stop at the first unreadable file
+    bit_depth: int | None = None  # bits that 16-bit files really use; see `read_image`
+    max_pixels: int = MAX_PIXELS  # refuse larger pictures
+    pixel_budget: int = PIXEL_BUDGET  # pixels of pictures in memory at one time
+
+    def __post_init__(self) -> None:
+        check_whole_number("batch_size", self.batch_size, low=1)
+        if self.bit_depth is not None:
+            check_whole_number("bit_depth", self.bit_depth, low=1, high=32)
+        check_whole_number("max_pixels", self.max_pixels, low=1)
+        check_whole_number("pixel_budget", self.pixel_budget, low=1)
+        check_threshold(self.threshold)
+        if self.maps not in (None, "npy", "png"):
+            raise ValueError(f"maps should be 'npy', 'png' or None, got {self.maps!r}.")
+        if self.table is not None:
+            check_table_kind(self.table)
+
+
 def predict_files(
     detector: ImageScorer,
     paths: Iterable[str | os.PathLike[str]],
-    *,
     out_dir: str | os.PathLike[str],
-    batch_size: int = 8,
-    threshold: float | None = None,
-    maps: Literal["npy", "png"] | None = None,
-    overlays: bool = True,
-    report: bool = True,
-    table: TableKind | None = None,
-    resume: bool = False,
-    strict: bool = False,
+    options: PredictOptions | None = None,
+    *,
     on_result: Callable[[ResultRow], None] | None = None,
-    bit_depth: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    pixel_budget: int = PIXEL_BUDGET,
     settings: Mapping[str, Any] | None = None,
     model_card: str = "",
     lock: bool = True,
 ) -> PredictionSummary:
-    """Score files and write `results.jsonl`, and what else is asked for, into a folder.
+    """Score files and write `results.jsonl`, and what the options ask for, into a folder.
 
     A file that cannot be read is a row with status "error", and the run goes on. Without
     `resume` the results of an earlier run in the folder are replaced, and its maps, overlays,
-    thumbnails, table and report are removed.
+    thumbnails, table and report are removed. With it, the rows of unchanged pictures (same
+    absolute path, size and modification time) whose maps and overlays exist are kept, also
+    those of pictures that are not in `paths`; all other pictures are scored.
 
     Args:
         detector: scores batches of pictures.
         paths: files in the order wanted (see `expand_inputs`); a repeated one counts once.
-        out_dir: made when missing.
-        batch_size: pictures scored together at most; large pictures make smaller batches.
-        threshold: passed to the detector, 0 to 1; None leaves the choice to it.
-        maps: "npy" float32 in [0, 1], or "png" 16-bit grey, the score times 65535.
-        overlays: a JPEG of every picture under its map; above 4096 pixels a side scaled down.
-        report: `report.html`, self-contained; its thumbnails are kept in `thumbs`.
-        table: also write `results.csv` or `results.parquet`.
-        resume: keep the rows of an earlier run in `out_dir` whose pictures are unchanged
-            (same absolute path, size and modification time) and whose maps and overlays are
-            there; score the others, failed ones among them. Rows of pictures that are not in
-            `paths` are kept too, unless the picture is gone or changed; both are counted.
-        strict: stop at the first unreadable file.
+        out_dir: created when missing.
+        options: see `PredictOptions`.
         on_result: called in this thread for every file, in order, resumed ones included.
-        bit_depth, max_pixels: see `read_image`.
-        pixel_budget: bounds the pictures in memory, in pixels; a single picture above it
-            is still read, alone.
         settings: anything else that changes scores, as plain JSON values, such as tiles or
             precision; a run is resumed only under equal settings.
         model_card: one line on the model for the report.
         lock: hold the folder against other runs; False where the caller holds it already.
 
     Returns:
-        Counts and the paths of what was written.
+        Counts and the paths of the files written.
 
     Raises:
         ImageReadError: a file could not be read and `strict` is set.
         ConfigError: the run to resume had another model, threshold or setting.
         FolderInUseError: another run is writing into `out_dir`.
-        MissingExtraError: Parquet without pyarrow.
-        ValueError, TypeError: an option is out of range, or of another type.
     """
-    _check_options(batch_size, maps, table, bit_depth, max_pixels, pixel_budget)
-    check_threshold(threshold)
-    threshold = None if threshold is None else float(threshold)
-    bit_depth = None if bit_depth is None else int(bit_depth)
+    asked = options or PredictOptions()
+    threshold = None if asked.threshold is None else float(asked.threshold)
+    bit_depth = None if asked.bit_depth is None else int(asked.bit_depth)
     started, folder = time.perf_counter(), Path(out_dir)
     wanted: dict[str, str] = {}  # absolute path -> as the user names it
     for path in paths:
         wanted.setdefault(os.path.abspath(path), os.fspath(path))
     named = list(wanted.values())
-    artifacts = Artifacts(folder, maps=maps, overlays=overlays, thumbnails=report)
+    artifacts = Artifacts(folder, maps=asked.maps, overlays=asked.overlays, thumbnails=asked.report)
     chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
     run_settings = json.loads(json.dumps({**(settings or {}), **chosen}))
-    table_path = folder / TABLE_NAMES[table] if table else None
-    report_path = folder / REPORT_NAME if report else None
+    table_path = folder / TABLE_NAMES[asked.table] if asked.table else None
+    report_path = folder / REPORT_NAME if asked.report else None
     summaries = [path.name for path in (table_path, report_path) if path]
 
     hold = lock_folder(folder) if lock else nullcontext()
     with hold, InputRecord(folder, summaries) as record:
         earlier = EarlierRun(folder, wanted)
         kept: Iterable[ResultRow] = ()
-        if resume and (folder / "results.jsonl").exists():
+        if asked.resume and (folder / "results.jsonl").exists():
             require_same_settings(folder, run_settings)
             kept = earlier.rows(artifacts, record)
         with ResultsFile(folder / "results.jsonl", kept) as results:
@@ -148,22 +158,14 @@ def predict_files(
             record.publish()
             artifacts.make_folders()
             _write_settings(folder, run_settings)
-            tally = _Tally(results, record, named, on_result, strict=strict)
-            for row in _score(
-                detector,
-                [path for path in named if path not in results],
-                artifacts,
-                threshold=threshold,
-                batch_size=batch_size,
-                bit_depth=bit_depth,
-                max_pixels=max_pixels,
-                pixel_budget=pixel_budget,
-            ):
+            tally = _Tally(results, record, named, on_result, strict=asked.strict)
+            todo = [path for path in named if path not in results]
+            for row in _score(detector, todo, artifacts, asked, threshold):
                 tally.add(row)
             tally.finish()
             results.sort(named)
-        if table and table_path:
-            write_table(table_path, read_rows(results.path), table)
+        if asked.table and table_path:
+            write_table(table_path, read_rows(results.path), asked.table)
         if report_path:
             write_report(
                 report_path,
@@ -180,29 +182,25 @@ def _score(
     detector: ImageScorer,
     paths: list[str],
     artifacts: Artifacts,
-    *,
+    options: PredictOptions,
     threshold: float | None,
-    batch_size: int,
-    bit_depth: int | None,
-    max_pixels: int,
-    pixel_budget: int,
 ) -> Iterator[ResultRow]:
     """Read, score and write files; one row for each, in order."""
     with _threads() as readers, _threads() as writers:
         batches = read_batches(
             paths,
             pool=readers,
-            batch_size=batch_size,
-            bit_depth=bit_depth,
-            max_pixels=max_pixels,
-            pixel_budget=pixel_budget,
+            batch_size=options.batch_size,
+            bit_depth=options.bit_depth,
+            max_pixels=options.max_pixels,
+            pixel_budget=options.pixel_budget,
         )
         stage = ScoringStage(
             detector,
             threshold=threshold,
             artifacts=artifacts,
             writers=writers,
-            large_batch=pixel_budget // 4,
+            large_batch=options.pixel_budget // 4,
         )
         yield from stage.rows(batches)
 
@@ -290,25 +288,6 @@ class _Tally:
                 f"{self._results.path} has rows made with threshold {self.threshold}, and the "
                 f"model now uses {row.threshold}; run again without resume."
             )
-
-
-def _check_options(
-    batch_size: int,
-    maps: str | None,
-    table: TableKind | None,
-    bit_depth: int | None,
-    max_pixels: int,
-    pixel_budget: int,
-) -> None:
-    check_whole_number("batch_size", batch_size, low=1)
-    if bit_depth is not None:
-        check_whole_number("bit_depth", bit_depth, low=1, high=32)
-    check_whole_number("max_pixels", max_pixels, low=1)
-    check_whole_number("pixel_budget", pixel_budget, low=1)
-    if maps not in (None, "npy", "png"):
-        raise ValueError(f"maps should be 'npy', 'png' or None, got {maps!r}.")
-    if table is not None:
-        check_table_kind(table)
 
 
 @contextmanager

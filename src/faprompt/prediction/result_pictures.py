@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -12,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from faprompt.files import write_atomically
+from faprompt.files import unique_stem, write_atomically
 from faprompt.imaging import encode_jpeg, encode_map_png, overlay, shrink
 from faprompt.prediction.result_rows import ResultRow
 from faprompt.records import AnomalyResult, Region
@@ -60,15 +59,15 @@ class Artifacts:
 
     def map_name(self, path: str) -> str | None:
         """Where the map of a picture goes, relative to the folder; None when not written."""
-        return f"maps/{_key(path)}.{self.maps}" if self.maps else None
+        return f"maps/{unique_stem(path)}.{self.maps}" if self.maps else None
 
     def overlay_name(self, path: str) -> str | None:
         """Where the overlay of a picture goes; None when not written."""
-        return f"overlays/{_key(path)}.jpg" if self.overlays else None
+        return f"overlays/{unique_stem(path)}.jpg" if self.overlays else None
 
     def thumbnail_names(self, path: str) -> tuple[str, str]:
         """Where the thumbnails of the picture and of its overlay go."""
-        return f"thumbs/{_key(path)}.jpg", f"thumbs/{_key(path)}-overlay.jpg"
+        return f"thumbs/{unique_stem(path)}.jpg", f"thumbs/{unique_stem(path)}-overlay.jpg"
 
     def complete(self, row: ResultRow) -> bool:
         """True when everything this run would write for a picture is there already."""
@@ -126,11 +125,3 @@ def _scale_notes(image: np.ndarray, marked: np.ndarray) -> tuple[str, ...]:
         return ()
     height, width = marked.shape[:2]
     return (f"overlay scaled down to {width}x{height}",)
-
-
-def _key(path: str) -> str:
-    """The file's stem, made safe, and 64 bits of its absolute path."""
-    whole = Path(os.path.abspath(path)).as_posix().encode(errors="surrogateescape")
-    digest = hashlib.blake2s(whole, digest_size=8)
-    stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
-    return f"{stem}-{digest.hexdigest()}"

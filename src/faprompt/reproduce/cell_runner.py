@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from faprompt.config import to_mapping
 from faprompt.data import Dataset
 from faprompt.data.published_counts import compare_counts
 from faprompt.detector import Detector
@@ -41,7 +42,7 @@ from faprompt.reproduce.experiment import PAPER_SEED
 from faprompt.reproduce.tested_tokens import TestedTokens
 from faprompt.training.checkpoint import CHECKPOINT_NAME
 from faprompt.training.training_config import run_options
-from faprompt.training.training_session import train_model
+from faprompt.training.training_session import TrainOptions, train
 from faprompt.training.training_steps import TrainingReport
 from faprompt.work import ProgressCallback, logger, no_progress, pick_precision
 
@@ -296,19 +297,18 @@ class CellRunner:
     def _train(self, cell: Cell, folder: Path) -> None:
         assert cell.trained_on is not None and cell.seed is not None
         method = cell.column.method
-        report = train_model(
-            self._read(cell.trained_on)[0],
+        config = self.plan.config.training_of(method, seed=cell.seed, device=self.device)
+        options = TrainOptions(
             method=method.name,
             preset=method.preset,
             backbone=cell.column.backbone,
             options=method.options,
-            config=self.plan.config.training_of(method, seed=cell.seed, device=self.device),
-            out=folder,
-            name=folder.name,
+            training=to_mapping(config),
             precision=self.precision,
             resume=(folder / CHECKPOINT_NAME).is_file(),
-            progress=self._named(f"train {folder.name}"),
         )
+        named = self._named(f"train {folder.name}")
+        report = train(self._read(cell.trained_on)[0], folder, options, progress=named)
         self.trained(cell, report)
 
     def _named(self, name: str) -> ProgressCallback:

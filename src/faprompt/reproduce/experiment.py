@@ -45,8 +45,7 @@ from faprompt.reproduce.experiment_parts import (
     TableOptions,
 )
 from faprompt.reproduce.protocol import PRO, RESULT_TABLES, group_of, known_datasets
-from faprompt.training.recipes import recipe_config
-from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_config import TrainingConfig, recipe_config
 
 Form = Literal["", "lines", "dots", "seeds", "costs", "spread", "gallery"]
 PAPER_SEED = 111

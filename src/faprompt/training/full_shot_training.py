@@ -19,7 +19,7 @@ from faprompt.records import Sample
 from faprompt.training.features import Encoder
 from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import TrainingConfig
-from faprompt.training.training_loop import train
+from faprompt.training.training_loop import train_method
 from faprompt.training.training_steps import TrainingReport
 from faprompt.work import ProgressCallback, logger, no_progress
 
@@ -93,7 +93,7 @@ def train_classes(
         else:
             logger.info(f"{name}: {len(samples)} normal pictures.")
             place = Path(out_dir) / CLASSES / f"{number}-{_plain(name)}"
-            report = train(
+            report = train_method(
                 part, backbone, samples, transform, config,
                 out_dir=place, resume=resume, progress=progress,
             )  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from faprompt.config import Count, Natural, Range, check_fields, to_mapping
+from faprompt.config import Count, Natural, Range, check_fields, from_mapping, to_mapping
 from faprompt.data.masks import MaskPolicy
+from faprompt.methods.registry import preset_recipe
 
 Switch = Literal["auto", "on", "off"]
 _LARGEST_RATE = 1e30  # optimizers multiply it in float32
@@ -84,6 +86,55 @@ def run_options(config: TrainingConfig) -> dict[str, Any]:
     """The options that a resumed run shares with its first session, as plain data."""
     free = set(WORK_OPTIONS) - ({"epochs"} if config.schedule == "cosine" else set())
     return {name: value for name, value in to_mapping(config).items() if name not in free}
+
+
+def recipe_config(
+    method: str,
+    preset: str,
+    given: Mapping[str, Any],
+    *,
+    what: str = "training options",
+    **fixed: Any,
+) -> TrainingConfig:
+    """Return how a method is trained: the defaults, its recipe, then the given options.
+
+    The momentum of a recipe is dropped when another optimizer is given.
+
+    Args:
+        method: one of `list_methods()`.
+        preset: one of the method's.
+        given: options of `TrainingConfig` by name, also as text.
+        what: named in errors.
+        fixed: options that override all others, such as the seed of one run of several.
+
+    Raises:
+        ConfigError: unknown method, preset or option, or values out of range.
+
+    Example:
+        >>> config = recipe_config("coop", "paper", {"epochs": "10"})
+        >>> config.optimizer, config.learning_rate, config.epochs
+        ('sgd', 0.002, 10)
+        >>> recipe_config("coop", "paper", {"optimizer": "adam"}).momentum
+        0.0
+    """
+    recipe = preset_recipe(method, preset)
+    asked = {**given, **fixed}
+    values = {**recipe, **asked}
+    if values.get("optimizer") != recipe.get("optimizer") and "momentum" not in asked:
+        values.pop("momentum", None)
+    return from_mapping(TrainingConfig, values, what=what)
+
+
+def describe_recipe(config: TrainingConfig) -> str:
+    """Describe a training in a few words.
+
+    Example:
+        >>> describe_recipe(TrainingConfig())
+        'adam 0.001, batch 8, 7 epochs'
+    """
+    words = f"{config.optimizer} {config.learning_rate:g}, batch {config.batch_size}"
+    cosine = ", cosine" if config.schedule == "cosine" else ""
+    return f"{words}, {config.epochs} epochs{cosine}"
 
 
 def default_cache_dir() -> Path:

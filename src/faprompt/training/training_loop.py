@@ -34,7 +34,7 @@ from faprompt.training.training_steps import TrainingReport, TrainingRun
 from faprompt.work import ProgressCallback, logger, no_progress
 
 
-def train(
+def train_method(
     method: Method,
     backbone: Backbone,
     samples: Sequence[Sample],
