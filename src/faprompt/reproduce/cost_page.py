@@ -39,13 +39,7 @@ def write_costs(
 ) -> str:
     """Write study.md, table.csv, table.tex and the figure with its CSV; return the Markdown.
 
-    Args:
-        config: of the study.
-        costs: what was measured.
-        out: folder of the files.
-        device: the costs were measured on.
-        precision: of the image tower.
-        drawn: whether the weights of the backbone were drawn.
+    `device`, `precision` and `drawn` are those of `measure_costs`.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_figure(cost_dots(costs), out)

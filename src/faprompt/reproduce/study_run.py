@@ -9,7 +9,7 @@ OUT/study.md               the paragraph, the figure, the tables and what it cos
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,7 @@ class StudyResult:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Every dot as plain data, a bootstrap's replicates apart."""
-        rows = [{f.name: getattr(dot, f.name) for f in fields(dot)} for dot in self.dots]
-        return [{k: v for k, v in row.items() if k != "replicates"} for row in rows]
+        return [dot.row() for dot in self.dots]
 
 
 def run_study(
