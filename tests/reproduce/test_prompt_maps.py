@@ -189,6 +189,20 @@ def test_figures_are_drawn_from_their_csv_alone(models, tmp_path):
     assert "mean of 2 models" in before["prompt-spread.svg"].decode()
 
 
+def test_points_go_seed_by_seed(models, tmp_path):
+    pairs = (("x", "seed 1"), ("x", "seed 2"), ("y", "seed 1"), ("y", "seed 2"))
+    mapped = [
+        replace(models[0], method=m, model=s,
+                points=tuple(replace(p, method=m, model=s) for p in models[0].points))
+        for m, s in pairs
+    ]  # fmt: skip
+    write_spread(mapped, tmp_path)
+    rows = csv.DictReader((tmp_path / "prompt-maps.csv").open())
+    assert list(dict.fromkeys((row["method"], row["model"]) for row in rows)) == [
+        ("x", "seed 1"), ("y", "seed 1"), ("x", "seed 2"), ("y", "seed 2"),
+    ]  # fmt: skip
+
+
 def test_without_distances_only_the_points_are_drawn(models, tmp_path):
     names = {path.name for path in write_spread(models[2:], tmp_path)}
     assert names == {"prompt-maps.csv", "prompt-maps.svg", "prompt-maps.png", "prompt-spread.csv"}

@@ -40,11 +40,7 @@ def write_costs(
 ) -> str:
     """Write study.md, table.csv, table.tex and the figure with its CSV; return the Markdown.
 
-    Args:
-        config: of the study.
-        costs: what was measured.
-        context: as they were measured with; `out` gets the files.
-        drawn: whether the weights of the backbone were drawn.
+    `context` and `drawn` are those of `measure_costs`.
     """
     assert config.complexity is not None
     out, precision = context.out, cost_precision(config.complexity, context)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,11 @@ class Dot:
     high: float | None = None
     # (replicates,) float64 of the value; not part of `figure.csv`
     replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return the values of a line of `figure.csv`."""
+        names = [each.name for each in fields(self) if each.name != "replicates"]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def title(self) -> str:
