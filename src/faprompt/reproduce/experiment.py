@@ -26,7 +26,7 @@ There each method also says its `axis` (not needed with one axis), its place `x`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,9 +89,11 @@ class Experiment:
             if (self.figure == figure) != (getattr(self, table) is not None):
                 raise ValueError(f"figure = {figure!r} and [{table}] belong together")
         if self.complexity is not None:
-            if self.methods or self.datasets or self.claims:
+            ignored = [name for name, value in _defaults().items() if getattr(self, name) != value]
+            if ignored:
                 raise ValueError(
-                    "a study of cost has no methods, datasets or claims beside [complexity]"
+                    "a study of cost has title, paper and [complexity] alone; leave out "
+                    f"{', '.join(ignored)}"
                 )
             return
         check_fields(self, [*self._table_faults(), *self._list_faults(), *self._label_faults()])
@@ -145,6 +147,13 @@ class Experiment:
         """Return how a method is trained: its recipe, overridden by what was given."""
         what, given = f"[training] of {method.title}", {**self.training, **method.training}
         return recipe_config(method.name, method.preset, given, what=what, **fixed)
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the fields that mean nothing in a study of cost, with their defaults."""
+    used = ("title", "name", "figure", "paper", "complexity", "base")
+    plain = {each.name: each.default for each in fields(Experiment) if each.name not in used}
+    return plain | {"training": {}}
 
 
 def read_experiment(path: Path) -> Experiment:
