@@ -161,7 +161,7 @@ class TokenStore:
 
     def _write_patches(self, row: int, tokens: Sequence[np.ndarray]) -> None:
         """Write through the file: a full disk is an error there, and a crash in a map."""
-        start: int = self._patches.offset  # type: ignore[attr-defined]
+        start: int = self._patches.offset
         try:
             for layer, each in enumerate(tokens):
                 place = layer * self.shape.pictures + row
