@@ -22,7 +22,7 @@ import faprompt
 sys.path.insert(0, str(Path(faprompt.__file__).resolve().parents[2]))
 
 from tests.golden import recipe  # noqa: E402
-from tests.helpers import blip_files, dino, golden  # noqa: E402
+from tests.helpers import blip_files, clip_files, dino, golden  # noqa: E402
 
 Pair = tuple[Path, Path | None]  # a picture and its mask
 
@@ -121,6 +121,30 @@ def odd_files(out: Path, picture: Path) -> None:
     (out / "readme.txt").write_text("not a picture")
 
 
+def checkpoints(out: Path) -> None:
+    """Write a CLIP as a state dict and as an OpenAI archive, and a checkpoint of each project."""
+    state = golden.clip_state()
+    torch.save(state, out / "clip.pt")
+    clip_files.write_openai_archive(out / "archive.pt", state)
+    small = {"width": 64, "depth": 2}  # of the backbone test-tiny
+    learners = {
+        "checkpoint": recipe.faprompt_state(1, prompts=3, patches=4, **small),
+        "faprompt": recipe.faprompt_state(golden.SEED, width=128),
+        "anomalyclip": recipe.anomalyclip_state(golden.SEED, width=128),
+    }
+    for name, state in learners.items():
+        learner = golden.tensors(state) | {"token_prefix_pos": torch.zeros(1, 1, 1, 64)}
+        torch.save({"prompt_learner": learner}, out / f"{name}.pth")
+    embed, width = golden.backbone().spec.embed_dim, golden.backbone().spec.vision.width
+    draw = torch.Generator().manual_seed(7)
+    layers = {
+        f"fc.{number}.{part}": torch.randn(shape, generator=draw) / 8
+        for number in range(4)
+        for part, shape in (("weight", (embed, width)), ("bias", (embed,)))
+    }
+    torch.save({"trainable_linearlayer": layers}, out / "april-gan.pth")
+
+
 def main(out: Path) -> None:
     """Write everything below `out`."""
     normal, anomalous = drawn("test")
@@ -131,9 +155,7 @@ def main(out: Path) -> None:
     mvtec_class(out / "two/basket", [*others[:4], *normal[12:16]], {"cut": defects[:4]}, train=4)
     flat_sets(out, normal, anomalous)
     odd_files(out / "files", anomalous[0][0])
-    learner = golden.tensors(recipe.faprompt_state(1, width=64, prompts=3, depth=2, patches=4))
-    learner["token_prefix_pos"] = torch.zeros(1, 1, 1, 64)
-    torch.save({"prompt_learner": learner}, out / "checkpoint.pth")
+    checkpoints(out)
     dino.write(out / "dino")
     torch.manual_seed(0)
     blip_files.write(out / "blip")

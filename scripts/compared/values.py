@@ -47,6 +47,8 @@ def read_values(path: Path) -> Values:
         text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return {"content": content.hex()}
+    if path.suffix == ".stderr":
+        return {"words": text}
     if path.suffix == ".csv":
         return _read_csv(text)
     return _read_json(text) or _read_text(text)
