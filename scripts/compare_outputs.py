@@ -17,6 +17,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -82,7 +83,8 @@ def run(work: Path, name: str, lines: Sequence[str], short: dict[str, str], stud
         "PYTHONPATH": str(sources), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1",
         "XDG_CACHE_HOME": str(work / "cache"), "COLUMNS": "120", "SOURCE_DATE_EPOCH": "0",
     }  # fmt: skip
-    (work / name).mkdir(exist_ok=True)
+    shutil.rmtree(work / name, ignore_errors=True)
+    (work / name).mkdir()
     started = time.perf_counter()
     statuses = []
     for number, line in enumerate(lines, start=1):
