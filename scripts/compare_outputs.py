@@ -6,7 +6,8 @@
 
 A change that must not move a score is judged by the version before it. `record` runs the commands
 of `compared/commands.toml` on small drawn sets with the checkout that `faprompt` is imported from.
-Both recordings should lie in one folder: they are made under one path, so that no path differs.
+Both recordings have to lie in one folder: they are made under one path, because the names of maps
+and overlays hold a digest of the picture's path.
 `compare` exits 1 when a number differs by more than 1e-6 of its size, or when a file, a row or a
 key is gone. Texts and pictures that differ are listed and are no faults.
 """
