@@ -5,35 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.content import Content, colour, tint
-from faprompt.synthetic.fields import Canvas, smooth_step
-from faprompt.synthetic.textures import TAU, Painter
-
-
-def line_at(
-    value: Tensor, place: Tensor | float, half: Tensor | float, soft: float = 0.012
-) -> Tensor:
-    """1 on a line of this half width, 0 off it."""
-    return 1 - smooth_step((value - place).abs(), half - soft / 2, half + soft / 2)
-
-
-def box(
-    u: Tensor, v: Tensor, half_u: Tensor | float, half_v: Tensor | float, soft: float = 0.02
-) -> Tensor:
-    """1 inside an upright box around the origin."""
-    far = torch.maximum(u.abs() - half_u, v.abs() - half_v)
-    return 1 - smooth_step(far, -soft / 2, soft / 2)
-
-
-def glyphs(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
-    """Text-like marks: one letter per unit, lines of unequal length, gaps between words."""
-    column, row = u.floor(), v.floor()
-    across, down = ((u - column) * 5).floor(), ((v - row) * 7).floor()
-    bits = canvas.per_cell(across + column * 5, down + row * 7)
-    length = canvas.per_cell(torch.zeros_like(column), row) * 10 + 3
-    letter = (across < 4) & (down < 5) & (bits < 0.55)
-    place = (column + 3 * row).remainder(12)
-    return (letter & (place < length) & (place != 4)).float()
+from faprompt.synthetic.canvas import Canvas, smooth_step
+from faprompt.synthetic.painting import TAU, Content, box, colour, glyphs, line_at, tint
 
 
 def _sheet(canvas: Canvas, image: Tensor, behind: Tensor, *, rough: float = 0.04) -> Content:
@@ -147,9 +120,3 @@ def keypad(canvas: Canvas) -> Content:
     image = house + (cap * (0.75 + 0.25 * top)[:, None] - house) * key[:, None]
     image = image + (cap * canvas.pick((0.2, 1.9))[:, None] - image) * sign[:, None]
     return _sheet(canvas, image, house)
-
-
-LAYOUTS: dict[str, Painter] = {
-    painter.__name__.replace("_", " "): painter
-    for painter in (solar_cell, circuit_board, connector, label, keypad)
-}

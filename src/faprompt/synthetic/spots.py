@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic.content import Content
-from faprompt.synthetic.fields import Canvas, smooth_step, soften
-from faprompt.synthetic.strokes import to_pixels
-from faprompt.synthetic.textures import TAU
+from faprompt.synthetic.canvas import Canvas, smooth_step, soften, to_pixels
+from faprompt.synthetic.painting import TAU, Content
 
 LEAST_ALPHA = 0.04  # fainter traces of a defect are wiped away
 MASK_ALPHA = 0.3  # from here on a pixel counts as defective
@@ -95,12 +93,6 @@ def size_of(canvas: Canvas, spot: Spot, least: float, most: float) -> Tensor:
     """(n, 1, 1) physical radius, even in the logarithm, held to the room there is."""
     radius = canvas.log_uniform(least, most)
     return torch.minimum(radius, spot.room * 0.6).clamp(min=3.0 * canvas.pixel)
-
-
-def brighten(image: Tensor, step: Tensor, alpha: Tensor, *, vivid: Tensor | None = None) -> Tensor:
-    """Brighter or darker by step, keeping the texture underneath."""
-    change = (step * alpha)[:, None]
-    return image + (change if vivid is None else change * vivid)
 
 
 def start_of(canvas: Canvas, spot: Spot) -> Tensor:

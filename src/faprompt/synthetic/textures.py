@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.content import Content, colour, texture, tint
-from faprompt.synthetic.fields import Canvas, smooth_step, soften
-from faprompt.synthetic.strokes import stamp, walk
-
-TAU = 2 * math.pi
-Painter = Callable[[Canvas], Content]
+from faprompt.synthetic.canvas import Canvas, smooth_step, soften, stamp, walk
+from faprompt.synthetic.painting import TAU, Content, colour, texture, tint
 
 
 def _slant(canvas: Canvas, *, free: float = 0.4) -> Tensor:
@@ -287,12 +282,3 @@ def basket(canvas: Canvas) -> Content:
     field = (strand - 0.7) * canvas.uniform(0.4, 0.9) - along.square() * canvas.uniform(0.3, 1.2)
     ribs = (across * canvas.uniform(20, 40)).sin() * canvas.uniform(0, 0.1)
     return texture(canvas, field + ribs + canvas.white() * 0.03, light=(0.35, 0.7), vivid=0.5)
-
-
-TEXTURES: dict[str, Painter] = {
-    painter.__name__.replace("_", " "): painter
-    for painter in (
-        brushed_metal, milled_metal, cast_metal, stone, leather, carpet, fabric, mesh, ribbed_sheet,
-        perforated_sheet, paper, marble, foam, granite, knit, wood, tile_floor, basket,
-    )
-}  # fmt: skip

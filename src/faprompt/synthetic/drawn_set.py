@@ -1,4 +1,4 @@
-"""A drawn set on disk, in the layout of MVTec AD: one folder per kind of thing."""
+"""Drawn pictures with masks: a batch in memory, or a set on disk in the layout of MVTec AD."""
 
 from __future__ import annotations
 
@@ -6,27 +6,90 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
 from faprompt.errors import DatasetError
 from faprompt.files import LOCK_NAME, write_atomically
-from faprompt.synthetic.draw import LEAST_SIZE, Plan, draw_plans
+from faprompt.synthetic.camera import photograph
+from faprompt.synthetic.canvas import Canvas
 from faprompt.synthetic.kinds import KindSet, ObjectKind, defects_of, objects_of
+from faprompt.synthetic.scene import damage, paint, turn_over
 
-if TYPE_CHECKING:
-    import numpy as np
-
+LEAST_SIZE = 32
 GENERATOR_VERSION = "1"  # rises whenever the same seed draws other pictures
-IMAGE_FORMATS = {"png": {}, "bmp": {}, "jpg": {"format": "JPEG", "quality": 92, "subsampling": 0}}
 LICENSE = """These pictures and masks were drawn by a program; no photograph was used.
 
 They are dedicated to the public domain under CC0 1.0 Universal:
 https://creativecommons.org/publicdomain/zero/1.0/
 """
 
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True, slots=True)
+class DrawnBatch:
+    """Drawn pictures and what they show."""
+
+    images: Tensor  # (B, 3, size, size) float32 in 0..1
+    masks: Tensor  # (B, size, size) bool, True on the defect
+    labels: Tensor  # (B,) int64, 1 with a defect
+    object_kinds: tuple[str, ...]
+    defect_kinds: tuple[str, ...]  # "" for normal pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one picture of a batch shows."""
+
+    kind: ObjectKind
+    thing: int  # pictures with the same number show the very same thing
+    defect: str  # "" for normal
+    grey: bool
+
+
+@torch.no_grad()
+def draw_plans(plans: Sequence[Plan], *, size: int, host: random.Random) -> DrawnBatch:
+    """Draw planned pictures of `size` x `size` pixels; `host` decides everything random."""
+    host.getrandbits(62)  # seeds captions, which are written elsewhere
+    generator = torch.Generator().manual_seed(host.getrandbits(62))
+    images = torch.empty(len(plans), 3, size, size)
+    masks = torch.zeros(len(plans), size, size, dtype=torch.bool)
+    groups: dict[tuple[str, bool], list[int]] = {}  # drawn together
+    for row, plan in enumerate(plans):
+        groups.setdefault((plan.kind.name, plan.grey), []).append(row)
+    for rows in groups.values():
+        index = torch.tensor(rows)
+        pictures, masks[index] = _draw_group([plans[row] for row in rows], size, generator, host)
+        images[index] = pictures.expand(-1, 3, -1, -1)
+    return DrawnBatch(
+        images=images,
+        masks=masks,
+        labels=torch.tensor([int(bool(plan.defect)) for plan in plans]),
+        object_kinds=tuple(plan.kind.name for plan in plans),
+        defect_kinds=tuple(plan.defect for plan in plans),
+    )
+
+
+def _draw_group(
+    group: Sequence[Plan], size: int, generator: torch.Generator, host: random.Random
+) -> tuple[Tensor, Tensor]:
+    """Pictures (n, c, size, size) and masks of one kind of thing, all grey or all coloured."""
+    kind, channels = group[0].kind, 1 if group[0].grey else 3
+    things = list(dict.fromkeys(plan.thing for plan in group))
+    canvas = Canvas(len(things), size, generator=generator, host=host, channels=channels)
+    content = paint(canvas, kind)
+    if len(things) < len(group):
+        which = torch.tensor([things.index(plan.thing) for plan in group])
+        canvas, content = canvas.take(which), content.take(which)
+    damaged, masks = damage(canvas, content, [plan.defect for plan in group])
+    scan = kind.sort == "scan"
+    pictures, masks = turn_over(canvas, damaged, masks, upright=scan)
+    return photograph(canvas, pictures, even=scan), masks
 
 
 def write_dataset(
@@ -36,23 +99,21 @@ def write_dataset(
     count: int,
     size: int = 256,
     seed: int,
-    image_format: str = "png",
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw a labelled set with masks; about half of the pictures of each kind are normal.
 
-    Written are `<kind>/test/good/000.png`, `<kind>/test/<defect>/000.png`, the masks under
-    `<kind>/ground_truth/<defect>/000_mask.png`, `LICENSE.txt` and, last of all, `synthetic.json`
-    with the seed and the counts. Each file appears whole or not at all.
+    Files: `<kind>/test/good/000.png`, `<kind>/test/<defect>/000.png`, the masks
+    `<kind>/ground_truth/<defect>/000_mask.png`, `LICENSE.txt` and, last of all,
+    `synthetic.json` with the seed and the counts. Each file appears whole or not at all.
 
     Args:
-        folder: made if it is not there; has to be empty.
-        kinds: the family, see draw_batch.
+        folder: created if it does not exist; it must be empty.
+        kinds: "aux", "test", "train" or "all", see `objects_of`.
         count: pictures in all, spread evenly over the kinds of things; at least 2. With fewer
-            than two for each kind, the first kinds only are drawn.
+            than two for each kind, only the first kinds are drawn.
         size: side in pixels, at least 32.
         seed: the same seed draws the same set.
-        image_format: png, bmp or jpg; masks are always png.
         progress: called after each picture with (done, all).
 
     Returns:
@@ -60,22 +121,24 @@ def write_dataset(
 
     Raises:
         DatasetError: the folder is not empty, or is a file.
-        ValueError: a count, a size, a set or a format out of range.
+        ValueError: a count, a size or a set out of range.
     """
     root = Path(folder)
     things = _shares(objects_of(kinds), count)
     if size < LEAST_SIZE:
         raise ValueError(f"size should be at least {LEAST_SIZE} pixels, got {size}.")
-    if image_format not in IMAGE_FORMATS:
-        wanted = ", ".join(IMAGE_FORMATS)
-        raise ValueError(f"image_format should be one of {wanted}, got {image_format!r}.")
     _claim(root)
     counts: dict[str, dict[str, int]] = {}
     done = 0
     for kind, share in things:
         seen: Counter[str] = Counter()
         for defect, image, mask in _pictures(kind, share, kinds=kinds, size=size, seed=seed):
-            _write_picture(root / _slug(kind.name), defect, seen[defect], image, mask, image_format)
+            name = _slug(defect) or "good"
+            number = f"{seen[defect]:03d}"
+            _write_png(root / _slug(kind.name) / "test" / name / f"{number}.png", image)
+            if defect:
+                masks = root / _slug(kind.name) / "ground_truth" / name
+                _write_png(masks / f"{number}_mask.png", mask.astype("uint8") * 255)
             seen[defect] += 1
             done += 1
             if progress:
@@ -127,23 +190,10 @@ def _slug(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def _write_picture(
-    folder: Path, defect: str, number: int, image: np.ndarray, mask: np.ndarray, ending: str
-) -> None:
-    kind = _slug(defect) or "good"
-    _write(folder / "test" / kind / f"{number:03d}.{ending}", _encode(image, ending))
-    if defect:
-        path = folder / "ground_truth" / kind / f"{number:03d}_mask.png"
-        _write(path, _encode(mask.astype("uint8") * 255, "png"))
-
-
-def _encode(pixels: np.ndarray, ending: str) -> bytes:
-    from PIL import Image
-
-    options: dict[str, Any] = {"format": ending.upper(), **IMAGE_FORMATS[ending]}
+def _write_png(path: Path, pixels: np.ndarray) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, **options)
-    return buffer.getvalue()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    _write(path, buffer.getvalue())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic.fields import Canvas, smooth_step, soften
+from faprompt.synthetic.canvas import Canvas, smooth_step, soften
 
 _BLOCK = 8
 

@@ -1,0 +1,111 @@
+"""A drawn thing before any defect: its picture, where it lies and what is behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from faprompt.synthetic.canvas import Canvas, Span, smooth_step
+
+TAU = 2 * math.pi
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One sub-batch of clean pictures of one kind of thing."""
+
+    image: Tensor  # (n, c, size, size), about 0..1; c is 1 on a grey sheet, else 3 # 0..1
+    ground: Tensor  # (n, size, size) in 0..1, where defects may lie
+    behind: Tensor  # (n, c, size, size) or (n, c, 1, 1), seen where a part is missing
+
+    def take(self, rows: Tensor) -> Content:
+        """The pictures of these rows."""
+        return Content(self.image[rows], self.ground[rows], self.behind[rows])
+
+
+def colour(canvas: Canvas, light: Span, *, vivid: float = 0.35) -> Tensor:
+    """(n, c, 1, 1) a random colour of this brightness; `vivid` bounds its distance from grey."""
+    level = canvas.uniform(*light)[:, None]
+    strength = canvas.rand(canvas.count, 1, 1, 1).square() * vivid
+    if canvas.channels == 1:
+        return level.clamp(0.01, 1)
+    hue = canvas.rand(canvas.count, 3, 1, 1) * 2 - 1
+    hue = hue - hue.mean(1, keepdim=True)
+    return (level * (1 + strength * hue * 1.2)).clamp(0.01, 1)
+
+
+def tint(field: Tensor, dark: Tensor, bright: Tensor) -> Tensor:
+    """Field (n, size, size), 0 and 1 becoming the two colours (n, 3, 1, 1)."""
+    return torch.addcmul(dark, field[:, None], bright - dark)
+
+
+def blend(image: Tensor, over: Tensor | float, alpha: Tensor) -> Tensor:
+    """Lay `over` on an image (n, c, size, size) where alpha (n, size, size) says so."""
+    return image + (over - image) * alpha[:, None]
+
+
+def brighten(image: Tensor, step: Tensor, alpha: Tensor, *, vivid: Tensor | None = None) -> Tensor:
+    """Brighter or darker by step, keeping the texture underneath."""
+    change = (step * alpha)[:, None]
+    return image + (change if vivid is None else change * vivid)
+
+
+def texture(
+    canvas: Canvas, field: Tensor, *, light: Span = (0.35, 0.75), vivid: float = 0.35
+) -> Content:
+    """A surface that fills the picture; `field` strays around 0 with its own contrast."""
+    middle = colour(canvas, light, vivid=vivid)
+    image = middle * (1 + field[:, None])
+    whole = torch.ones(canvas.count, canvas.size, canvas.size, device=canvas.device)
+    dark = middle * canvas.uniform(0.35, 0.75)[:, None]
+    return Content(image=image, ground=whole, behind=dark)
+
+
+Painter = Callable[[Canvas], Content]
+
+
+def line_at(
+    value: Tensor, place: Tensor | float, half: Tensor | float, soft: float = 0.012
+) -> Tensor:
+    """1 on a line of this half width, 0 off it."""
+    return 1 - smooth_step((value - place).abs(), half - soft / 2, half + soft / 2)
+
+
+def box(
+    u: Tensor, v: Tensor, half_u: Tensor | float, half_v: Tensor | float, soft: float = 0.02
+) -> Tensor:
+    """1 inside an upright box around the origin."""
+    far = torch.maximum(u.abs() - half_u, v.abs() - half_v)
+    return 1 - smooth_step(far, -soft / 2, soft / 2)
+
+
+def glyphs(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
+    """Text-like marks: one letter per unit, lines of unequal length, gaps between words."""
+    column, row = u.floor(), v.floor()
+    across, down = ((u - column) * 5).floor(), ((v - row) * 7).floor()
+    bits = canvas.per_cell(across + column * 5, down + row * 7)
+    length = canvas.per_cell(torch.zeros_like(column), row) * 10 + 3
+    letter = (across < 4) & (down < 5) & (bits < 0.55)
+    place = (column + 3 * row).remainder(12)
+    return (letter & (place < length) & (place != 4)).float()
+
+
+def round_box(
+    u: Tensor, v: Tensor, half_u: Tensor | float, half_v: Tensor | float, corner: Tensor | float
+) -> Tensor:
+    """Signed distance to a box with rounded corners around the origin."""
+    du, dv = u.abs() - half_u + corner, v.abs() - half_v + corner
+    return (
+        torch.hypot(du.clamp(min=0), dv.clamp(min=0)) + torch.maximum(du, dv).clamp(max=0) - corner
+    )
+
+
+def fold(canvas: Canvas, u: Tensor, v: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Polar coordinates folded into one of `count` equal sectors: angle from its middle, radius."""
+    sector = TAU / count
+    angle = torch.atan2(v, u)
+    return (angle + sector / 2).remainder(sector) - sector / 2, torch.hypot(u, v)
