@@ -95,6 +95,10 @@ class Canvas:
         """(count, size, size) white noise of unit variance."""
         return self.randn(self.count, self.size, self.size)
 
+    def grain(self, low: float, high: float) -> Tensor:
+        """(count, size, size) white noise, its strength even between low and high."""
+        return self.white() * self.uniform(low, high)
+
     def _next(self) -> Tensor:
         """(count, 1, 1) even in 0..1, from a store drawn in one go: pictures need hundreds."""
         if self._place == len(self._store):
@@ -114,6 +118,10 @@ class Canvas:
     def chance(self, share: float) -> Tensor:
         """(count, 1, 1) of 1.0 with this chance, else 0.0."""
         return (self._next() < share).float()
+
+    def either(self, share: float, first: Tensor | float, second: Tensor | float) -> Tensor:
+        """`first` with this chance for each picture, else `second`."""
+        return torch.where(self.chance(share) > 0, first, second)
 
     def pick(self, values: Sequence[float]) -> Tensor:
         """(count, 1, 1) one of the values for each picture."""
@@ -246,6 +254,11 @@ def smooth_step(value: Tensor, low: float | Tensor, high: float | Tensor) -> Ten
     """0 below `low`, 1 above `high`, an S between."""
     t = ((value - low) / (high - low)).clamp_(0, 1)
     return (t * -2).add_(3).mul_(t).mul_(t)
+
+
+def below(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """Return 1 below `low`, 0 above `high`, an S between."""
+    return 1 - smooth_step(value, low, high)
 
 
 def relief(height: Tensor, light: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, Span, smooth_step
+from faprompt.synthetic.canvas import Canvas, Span, below
 
 TAU = 2 * math.pi
 
@@ -43,9 +43,14 @@ def tint(field: Tensor, dark: Tensor, bright: Tensor) -> Tensor:
     return torch.addcmul(dark, field[:, None], bright - dark)
 
 
+def mix(field: Tensor, other: Tensor | float, share: Tensor) -> Tensor:
+    """Return `field` where the share is 0, `other` where it is 1."""
+    return field + (other - field) * share
+
+
 def blend(image: Tensor, over: Tensor | float, alpha: Tensor) -> Tensor:
     """Lay `over` on an image (n, c, size, size) where alpha (n, size, size) says so."""
-    return image + (over - image) * alpha[:, None]
+    return mix(image, over, alpha[:, None])
 
 
 def brighten(image: Tensor, step: Tensor, alpha: Tensor, *, vivid: Tensor | None = None) -> Tensor:
@@ -68,11 +73,16 @@ def texture(
 Painter = Callable[[Canvas], Content]
 
 
+def in_cell(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates from the middle of the unit cell that each pixel lies in, -0.5..0.5."""
+    return u - u.floor() - 0.5, v - v.floor() - 0.5
+
+
 def line_at(
     value: Tensor, place: Tensor | float, half: Tensor | float, soft: float = 0.012
 ) -> Tensor:
     """1 on a line of this half width, 0 off it."""
-    return 1 - smooth_step((value - place).abs(), half - soft / 2, half + soft / 2)
+    return below((value - place).abs(), half - soft / 2, half + soft / 2)
 
 
 def box(
@@ -80,7 +90,7 @@ def box(
 ) -> Tensor:
     """1 inside an upright box around the origin."""
     far = torch.maximum(u.abs() - half_u, v.abs() - half_v)
-    return 1 - smooth_step(far, -soft / 2, soft / 2)
+    return below(far, -soft / 2, soft / 2)
 
 
 def glyphs(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
@@ -104,7 +114,7 @@ def round_box(
     )
 
 
-def fold(canvas: Canvas, u: Tensor, v: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+def fold(u: Tensor, v: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Polar coordinates folded into one of `count` equal sectors: angle from its middle, radius."""
     sector = TAU / count
     angle = torch.atan2(v, u)

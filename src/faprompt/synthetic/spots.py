@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, smooth_step, soften, to_pixels
+from faprompt.synthetic.canvas import Canvas, below, soften, to_pixels
 from faprompt.synthetic.painting import TAU, Content
 
 LEAST_ALPHA = 0.04  # fainter traces of a defect are wiped away
@@ -86,7 +86,7 @@ def region(
     near = (far < 3).float()
     lumps = canvas.noise((2, 10)) * 0.6 + canvas.noise((10, 40)) * 0.25
     edge = canvas.uniform(*soft)
-    return 1 - smooth_step(far + lumps * canvas.uniform(0, ragged) * near, 1 - edge, 1 + edge)
+    return below(far + lumps * canvas.uniform(0, ragged) * near, 1 - edge, 1 + edge)
 
 
 def size_of(canvas: Canvas, spot: Spot, least: float, most: float) -> Tensor:
