@@ -1,4 +1,4 @@
-"""What a camera does to a scene: light, blur, noise, compression, contrast."""
+"""The camera: borders and turned surfaces, light, blur, noise, contrast, compression."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faprompt.synthetic.canvas import Canvas, smooth_step, soften
+from faprompt.synthetic.painting import mix
 
 _BLOCK = 8
 
@@ -26,7 +27,7 @@ def photograph(canvas: Canvas, scene: Tensor, *, even: bool = False) -> Tensor:
     """
     image = scene * _light(canvas, even)[:, None]
     image = _focus(canvas, image)
-    image = image + _sensor(canvas, image)
+    image = image + canvas.white()[:, None] * canvas.log_uniform(0.002, 0.022)[:, None]
     image = _grade(canvas, image, even)
     return _compress(canvas, image).clamp(0, 1)
 
@@ -43,14 +44,7 @@ def _light(canvas: Canvas, even: bool) -> Tensor:
 def _focus(canvas: Canvas, image: Tensor) -> Tensor:
     if canvas.host.random() < 0.35:
         return image
-    soft = soften(image, 1)
-    amount = canvas.uniform(0, 1)[:, None]
-    return image + (soft - image) * amount
-
-
-def _sensor(canvas: Canvas, image: Tensor) -> Tensor:
-    grey = canvas.white()[:, None] * (canvas.log_uniform(0.002, 0.022))[:, None]
-    return grey.expand_as(image)
+    return mix(image, soften(image, 1), canvas.uniform(0, 1)[:, None])
 
 
 def _grade(canvas: Canvas, image: Tensor, even: bool) -> Tensor:
@@ -73,10 +67,10 @@ def _compress(canvas: Canvas, image: Tensor) -> Tensor:
     size = canvas.size
     if size % _BLOCK or canvas.host.random() > 0.2:
         return image
-    basis = _cosines(image.device)
+    basis = _cosines()
     rows = (-1, _BLOCK, size)  # strips of eight lines
     waves = (basis @ image.reshape(rows)).reshape(-1, _BLOCK) @ basis.T
-    index = torch.arange(_BLOCK, device=image.device)
+    index = torch.arange(_BLOCK)
     coarse = (1 + index[:, None] + index) * canvas.log_uniform(0.004, 0.03)
     coarse = coarse.repeat(1, 1, size // _BLOCK)[:, None]  # (n, 1, 8, size)
     strips = waves.reshape(canvas.count, -1, _BLOCK, size)
@@ -85,15 +79,15 @@ def _compress(canvas: Canvas, image: Tensor) -> Tensor:
     return (basis.T @ back).reshape(image.shape)
 
 
-def _cosines(device: torch.device) -> Tensor:
-    k = torch.arange(_BLOCK, device=device, dtype=torch.float32)
+def _cosines() -> Tensor:
+    k = torch.arange(_BLOCK, dtype=torch.float32)
     basis = torch.cos(math.pi / _BLOCK * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / _BLOCK)
     basis[0] /= math.sqrt(2)
     return basis
 
 
 def cut_by_frame(canvas: Canvas, image: Tensor) -> Tensor:
-    """Dark seams, lit rims and worn ends at the border of a part: lawful, before any defect."""
+    """Draw dark seams, lit rims and worn ends at the border of a part; they are no defects."""
     u, v = canvas.x / canvas.wide, canvas.y / canvas.tall
     out = image
     for value, other in ((u, v), (-u, v), (v, u), (-v, u)):
@@ -112,7 +106,7 @@ def turn_texture(canvas: Canvas, image: Tensor, *, share: float) -> Tensor:
     chosen = [row for row in range(canvas.count) if canvas.maybe(share)]
     if not chosen:
         return image
-    rows = torch.tensor(chosen, device=image.device)
+    rows = torch.tensor(chosen)
     angle = canvas.rand(len(chosen), 1) * (math.pi / 2)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     turn = torch.cat((cos, -sin, zero, sin, cos, zero), 1) / (cos + sin).repeat(1, 6)

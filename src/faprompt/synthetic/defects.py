@@ -23,7 +23,7 @@ def _patch(
     ragged: float,
     soft: tuple[float, float],
 ) -> Tensor:
-    """A lumpy patch on the thing, its radius between two physical sizes."""
+    """Draw a lumpy patch on the thing, its radius between two physical sizes."""
     radius = size_of(canvas, spot, *sizes)
     return region(canvas, spot, radius, ragged=ragged, soft=soft) * content.ground
 
@@ -39,7 +39,6 @@ def _half(heading: Tensor, length: Tensor) -> Tensor:
 
 
 def scratch(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """One to three nearly straight lines, in parts stronger or fainter."""
     start, heading = start_of(canvas, spot), canvas.uniform(0, TAU)[:, 0]
     sheet = torch.zeros_like(content.ground)
     for order in range(canvas.host.randint(1, 3)):
@@ -50,7 +49,7 @@ def scratch(canvas: Canvas, content: Content, spot: Spot) -> Damage:
         wiggle, bend = canvas.uniform(0, 0.08)[:, 0], canvas.randn(canvas.count, 1) * 0.25
         points, _ = walk(canvas, first, tilt, length, wiggle=wiggle, bend=bend)
         width = canvas.log_uniform(0.5, 1.6)[:, 0].expand(-1, 256)
-        waves = canvas.uniform(0, TAU)[:, 0] + torch.linspace(0, 12, 256, device=canvas.device)
+        waves = canvas.uniform(0, TAU)[:, 0] + torch.linspace(0, 12, 256)
         part = 0.75 + 0.25 * torch.sin(waves)
         sheet = torch.maximum(sheet, stamp(canvas, points, width, part, reach=3))
     sheet = sheet * (content.ground > 0.5)
@@ -59,7 +58,6 @@ def scratch(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def crack(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A thin, long, branching line; dark nearly always."""
     start, heading = start_of(canvas, spot), canvas.uniform(0, TAU)[:, 0]
     upright = canvas.pick((0.25, -0.25))[:, 0] * TAU + canvas.randn(canvas.count, 1) * 0.12
     heading = torch.where(canvas.chance(0.4)[:, 0] > 0, upright, heading)
@@ -72,7 +70,7 @@ def crack(canvas: Canvas, content: Content, spot: Spot) -> Damage:
     thin = canvas.noise_line(steps)
     widths = width * (0.8 + 0.3 * thin).clamp(0.4, 1.5)
     sheet = stamp(canvas, points, widths, torch.ones_like(thin), reach=3)
-    ends = torch.linspace(0.9, 0.5, 256, device=canvas.device)
+    ends = torch.linspace(0.9, 0.5, 256)
     for _ in range(canvas.host.randint(0, 3)):
         at = (canvas.rand(canvas.count, 1) * 0.8 * steps).long()
         origin = points.gather(1, at[..., None].expand(-1, 1, 2))[:, 0]
@@ -88,7 +86,7 @@ def crack(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def pore(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """One or a few tiny dark blowholes, some with a bright rim."""
+    """Draw one or a few tiny dark blowholes, some with a bright rim."""
     count = canvas.host.choice((1, 1, 1, 2, 3, 5, 9))
     spread = canvas.log_uniform(4, 40)[:, 0]
     away = canvas.randn(canvas.count, count, 2) * spread[..., None]
@@ -108,7 +106,7 @@ def pore(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def stain(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """An even patch, often large, sometimes with a darker rim; its inside counts."""
+    """Draw an even patch, often large, sometimes with a darker rim; its inside counts."""
     alpha = _patch(canvas, content, spot, (0.06, 0.6), ragged=0.6, soft=(0.03, 0.3))
     step = contrast(canvas, spot, 0.8, 3) * canvas.either(0.7, -1.0, 1.0)
     rim = (alpha * (1 - alpha) * 4) * canvas.uniform(0, 0.8) * canvas.chance(0.5)
@@ -117,7 +115,6 @@ def stain(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def dent(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A hollow or a bump: bright on one side, dark on the other."""
     radius = size_of(canvas, spot, 0.05, 0.3)
     dx, dy = canvas.x - spot.x, canvas.y - spot.y
     long = canvas.log_uniform(0.6, 1.6)
@@ -132,7 +129,7 @@ def dent(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def contamination(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """Crumbs, flakes, smears or drops of something foreign."""
+    """Add crumbs, flakes, smears or drops of something foreign."""
     patch = region(canvas, spot, size_of(canvas, spot, 0.06, 0.35), soft=(0.2, 0.5))
     fine = smooth_step(canvas.noise((12, 60)) + 1.2 * patch, 1.4, 1.7)
     crumbs = fine * smooth_step(patch, 0.1, 0.3)
@@ -146,7 +143,7 @@ def contamination(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def missing_part(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A piece is gone: what is behind shows, or a bare patch without the pattern."""
+    """Take a piece away: what is behind shows, or a bare patch without the pattern."""
     sharp = region(canvas, spot, size_of(canvas, spot, 0.08, 0.4), ragged=0.4, soft=(0.01, 0.04))
     half_u, half_v = size_of(canvas, spot, 0.07, 0.3), size_of(canvas, spot, 0.07, 0.3)
     square = _block(canvas, spot, half_u, half_v)
@@ -160,7 +157,7 @@ def missing_part(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def _pattern_patch(canvas: Canvas, content: Content, spot: Spot) -> Tensor:
-    """A block or a lump in which a pattern goes wrong."""
+    """Draw a block or a lump in which a pattern goes wrong."""
     half_u, half_v = size_of(canvas, spot, 0.08, 0.5), size_of(canvas, spot, 0.08, 0.5)
     block = _block(canvas, spot, half_u, half_v)
     lump = region(canvas, spot, half_u, ragged=0.4, soft=(0.02, 0.08))
@@ -168,7 +165,7 @@ def _pattern_patch(canvas: Canvas, content: Content, spot: Spot) -> Tensor:
 
 
 def broken_pattern(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """The pattern fades, turns by a right angle or is turned inside out."""
+    """Fade the pattern, turn it by a right angle or invert it."""
     alpha = _pattern_patch(canvas, content, spot)
     flat = soften(content.image, max(canvas.size // 16, 2))
     turned = content.image.transpose(2, 3) * 0.999
@@ -181,7 +178,7 @@ def broken_pattern(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def shifted_pattern(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A patch is out of step with the rest."""
+    """Put a patch out of step with the rest."""
     alpha = _pattern_patch(canvas, content, spot)
     far, angle = canvas.log_uniform(0.02, 0.15) * canvas.size, canvas.uniform(0, TAU)
     moved = warp(content.image, far * angle.cos(), far * angle.sin())
@@ -190,7 +187,6 @@ def shifted_pattern(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def colour_change(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """Another hue or another tone, softly bounded."""
     alpha = _patch(canvas, content, spot, (0.08, 0.6), ragged=0.4, soft=(0.1, 0.5))
     hue = colour(canvas, (1.0, 1.0), vivid=1.0) * 1.1
     tone = 1 + canvas.sign() * canvas.uniform(0.2, 0.6)
@@ -199,7 +195,7 @@ def colour_change(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def deformation(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """Outline and pattern are pulled or twisted."""
+    """Pull or twist outline and pattern."""
     radius = size_of(canvas, spot, 0.12, 0.4)
     dx, dy = canvas.x - spot.x, canvas.y - spot.y
     alpha = below(torch.hypot(dx, dy) / radius, 0.35, 1.0)
@@ -211,7 +207,7 @@ def deformation(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def _lesion(canvas: Canvas, content: Content, spot: Spot, sign: float) -> Damage:
-    """A round growth with an uneven inside, sometimes a ring, sometimes a halo."""
+    """Draw a round growth with an uneven inside, sometimes a ring, sometimes a halo."""
     alpha = _patch(canvas, content, spot, (0.05, 0.3), ragged=0.5, soft=(0.04, 0.35))
     halo = _patch(canvas, content, spot, (0.15, 0.4), ragged=0.8, soft=(0.2, 0.5))
     halo = halo * canvas.uniform(0, 0.5) * canvas.chance(0.4)
@@ -233,7 +229,6 @@ def dark_lesion(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def hole(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A sharp opening, dark or showing what is behind, with a lit lip."""
     alpha = _patch(canvas, content, spot, (0.05, 0.25), ragged=0.25, soft=(0.02, 0.06))
     dark = (content.behind * canvas.uniform(0.1, 0.5)[:, None]).expand_as(content.image)
     pale = (spot.level < 0.25).float()[:, None] * 0.6
@@ -242,7 +237,6 @@ def hole(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def tear(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A jagged gap, wide in the middle, frayed at the edge."""
     angle = canvas.uniform(0, TAU)
     dx, dy = canvas.x - spot.x, canvas.y - spot.y
     u, v = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
@@ -258,7 +252,6 @@ def tear(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def burn(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """Charred in the middle, brown around."""
     alpha = _patch(canvas, content, spot, (0.08, 0.4), ragged=0.6, soft=(0.3, 0.6))
     image = blend(content.image, content.image * canvas.tone(0.75, 0.5, 0.35), alpha)
     char = smooth_step(alpha, 0.4, 0.95) * canvas.uniform(0.5, 0.95)
@@ -268,7 +261,6 @@ def burn(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def thread(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A hair or thread lying on the thing, with its shadow."""
     length = canvas.log_uniform(0.2, 0.9)[:, 0] * canvas.size
     heading = canvas.uniform(0, TAU)[:, 0]
     bend = canvas.randn(canvas.count, 1) * 2.5
@@ -286,7 +278,7 @@ def thread(canvas: Canvas, content: Content, spot: Spot) -> Damage:
 
 
 def swelling(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    """A bulge: what is there grows and catches the light."""
+    """Make a bulge: what is there grows and catches the light."""
     radius = size_of(canvas, spot, 0.12, 0.4)
     dx, dy = canvas.x - spot.x, canvas.y - spot.y
     far = torch.hypot(dx, dy) / radius

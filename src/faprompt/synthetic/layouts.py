@@ -23,19 +23,19 @@ from faprompt.synthetic.painting import (
 def _grid(
     canvas: Canvas, angle: Tensor, scale: Tensor, *, first: int = 40
 ) -> tuple[Tensor, Tensor]:
-    """Turned coordinates, one cell per unit, from anywhere in cell number `first`."""
+    """Return turned coordinates, one cell per unit, from anywhere in cell number `first`."""
     u, v = canvas.turned(angle, scale)
     return u + first + canvas.uniform(0, 1), v + first + canvas.uniform(0, 1)
 
 
 def _sheet(canvas: Canvas, image: Tensor, behind: Tensor, *, rough: float = 0.04) -> Content:
     uneven = 1 + canvas.fractal((1, 5), octaves=3) * rough + canvas.grain(0, 0.04)
-    whole = torch.ones(canvas.count, canvas.size, canvas.size, device=canvas.device)
+    whole = canvas.full(1.0)
     return Content(image * uneven[:, None], whole, behind)
 
 
 def solar_cell(canvas: Canvas) -> Content:
-    """Fingers and bus bars over crystal grains, one cell or a module of cells."""
+    """Paint fingers and bus bars over crystal grains, one cell or a module of cells."""
     zoom = canvas.log_uniform(0.8, 3.0)
     angle = canvas.uniform(-0.03, 0.03) + canvas.pick((0.0, TAU / 4))
     u, v = _grid(canvas, angle, zoom * 0.5)
@@ -54,7 +54,6 @@ def solar_cell(canvas: Canvas) -> Content:
 
 
 def circuit_board(canvas: Canvas) -> Content:
-    """Tracks on two layers, pads, and parts with legs."""
     u, v = canvas.turned(canvas.uniform(-0.03, 0.03), canvas.log_uniform(8, 22))
     u, v = u + 40, v + 40
     column, row = u.floor(), v.floor()
@@ -86,7 +85,6 @@ def _chips(canvas: Canvas, image: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def connector(canvas: Canvas) -> Content:
-    """Rows of equal pins in a housing."""
     angle = canvas.uniform(-0.04, 0.04) + canvas.pick((0.0, TAU / 4))
     u, v = canvas.turned(angle, canvas.log_uniform(2.5, 9))
     u = u + 40 + canvas.uniform(0, 1)
@@ -101,7 +99,7 @@ def connector(canvas: Canvas) -> Content:
 
 
 def label(canvas: Canvas) -> Content:
-    """Print: lines of letters, rules, blocks and a bar code."""
+    """Paint print: lines of letters, rules, blocks and a bar code."""
     u, v = _grid(canvas, canvas.uniform(-0.08, 0.08), canvas.log_uniform(5, 14), first=48)
     ink = glyphs(canvas, u, v * 0.8)
     block = (v / 5).floor()
@@ -117,7 +115,6 @@ def label(canvas: Canvas) -> Content:
 
 
 def keypad(canvas: Canvas) -> Content:
-    """Raised keys, each with a sign."""
     u, v = _grid(canvas, canvas.uniform(-0.05, 0.05), canvas.log_uniform(1.5, 4.5))
     cu, cv = in_cell(u, v)
     key, top = box(cu, cv, 0.40, 0.38, 0.06), box(cu, cv, 0.30, 0.28, 0.14)

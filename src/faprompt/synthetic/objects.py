@@ -100,7 +100,6 @@ def _material(
 
 
 def plate(canvas: Canvas) -> Content:
-    """A flat part with rounded corners, drilled holes and stamped marks."""
     at = seat(canvas)
     half_v, corner = canvas.uniform(0.35, 0.95), canvas.uniform(0.02, 0.3)
     outside = round_box(at.u, at.v, 0.95, half_v, corner)
@@ -137,7 +136,6 @@ def nut(canvas: Canvas) -> Content:
 
 
 def coin(canvas: Canvas) -> Content:
-    """A round thing with rings, a raised figure and marks around."""
     at = seat(canvas)
     angle, radius = fold(at.u, at.v, canvas.pick((5.0, 6.0, 8.0, 12.0)))
     size = canvas.uniform(0.2, 0.4)
@@ -151,7 +149,7 @@ def coin(canvas: Canvas) -> Content:
 
 
 def bottle(canvas: Canvas) -> Content:
-    """A vessel from above: wall, neck, glints."""
+    """Paint a vessel from above: wall, neck, glints."""
     at = seat(canvas, repeat=0.1)
     radius = torch.hypot(at.u, at.v)
     wall, neck = canvas.uniform(0.7, 0.88), canvas.uniform(0.35, 0.6)
@@ -167,7 +165,6 @@ def bottle(canvas: Canvas) -> Content:
 
 
 def capsule(canvas: Canvas) -> Content:
-    """A two-coloured capsule with a seam and print."""
     at = seat(canvas)
     outside = round_box(at.u, at.v, 0.95, 0.36, 0.355)
     split = canvas.uniform(-0.3, 0.3)
@@ -181,7 +178,7 @@ def capsule(canvas: Canvas) -> Content:
 
 
 def biscuit(canvas: Canvas) -> Content:
-    """A lumpy natural thing: biscuit, nut kernel, pebble."""
+    """Paint a lumpy natural thing: biscuit, nut kernel, pebble."""
     at = seat(canvas)
     radius = torch.hypot(at.u, at.v * canvas.uniform(1.0, 1.5))
     outside = radius - 0.88 + canvas.noise((1.5, 5)) * canvas.uniform(0.01, 0.08)
@@ -193,7 +190,7 @@ def biscuit(canvas: Canvas) -> Content:
 
 
 def cable(canvas: Canvas) -> Content:
-    """A cable cut across: sheath, cores, strands."""
+    """Paint a cable cut across: sheath, cores, strands."""
     at = seat(canvas, repeat=0.1)
     radius = torch.hypot(at.u, at.v)
     angle, _ = fold(at.u, at.v, torch.full_like(at.scale, 3.0))
@@ -223,7 +220,6 @@ def star(canvas: Canvas) -> Content:
 
 
 def rod(canvas: Canvas) -> Content:
-    """A turned shaft from the side: steps, grooves, a bright line of light."""
     at = seat(canvas, turn=0.3)
     steps = canvas.per_cell((at.u * 2.5 + 40).floor(), torch.zeros_like(at.u)) * 0.25
     half = canvas.uniform(0.25, 0.5) - steps * canvas.chance(0.7)
@@ -252,7 +248,6 @@ def gear(canvas: Canvas) -> Content:
 
 
 def pill(canvas: Canvas) -> Content:
-    """A pressed tablet with a score line and letters."""
     at = seat(canvas, repeat=0.4)
     long = canvas.uniform(0.5, 0.95)
     outside = round_box(at.u, at.v, 0.95, long, long - 0.01)
@@ -266,7 +261,6 @@ def pill(canvas: Canvas) -> Content:
 
 
 def screw(canvas: Canvas) -> Content:
-    """A screw from the side: head, threaded shaft, point."""
     at = seat(canvas, turn=0.5, repeat=0.15)
     thick = canvas.uniform(0.14, 0.24)
     pitch = canvas.uniform(5, 10)

@@ -12,7 +12,7 @@ from faprompt.synthetic.painting import TAU, Content, blend, colour, glyphs, lin
 
 
 def _mirror(field: Tensor, canvas: Canvas) -> Tensor:
-    """The same left and right, with a little freedom."""
+    """Make a field nearly the same left and right."""
     half = torch.where(canvas.x < 0, field, field.flip(-1))
     return half * 0.85 + field * 0.15
 
@@ -40,12 +40,12 @@ def _finish(canvas: Canvas, field: Tensor, inside: Tensor, ground: Tensor) -> Co
         letters = glyphs(canvas, canvas.x * fine + 80, canvas.y * fine * 0.8 + 80)
         corner = (v.abs() > 0.86) * (u * canvas.sign() > canvas.uniform(0.4, 0.8))
         image = torch.maximum(image, letters * corner * bright)
-    dark = torch.full((canvas.count, 1, 1, 1), 0.03, device=canvas.device)
+    dark = torch.full((canvas.count, 1, 1, 1), 0.03)
     return Content(image[:, None].expand(-1, canvas.channels, -1, -1), ground, dark)
 
 
 def head_scan(canvas: Canvas) -> Content:
-    """Scalp, skull, folded cortex, ventricles, midline; several weightings."""
+    """Paint scalp, skull, folded cortex, ventricles, midline; several weightings."""
     u, v = _body(canvas, (0.70, 0.92))
     radius = torch.hypot(u, v)
     rim = canvas.uniform(0.76, 0.90)  # where the brain ends
@@ -99,7 +99,7 @@ def _skull(canvas: Canvas, field: Tensor, radius: Tensor, rim: Tensor) -> Tensor
 
 
 def _ventricles(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
-    """A butterfly in the middle, from slits to wide; some slices miss it."""
+    """Draw a butterfly in the middle, from slits to wide; some slices miss it."""
     bow, shift = canvas.uniform(0.1, 0.9), canvas.uniform(-0.12, 0.12)
     v = v - shift
     centre = 0.03 + bow * v.square()
@@ -111,7 +111,7 @@ def _ventricles(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
 
 
 def body_scan(canvas: Canvas) -> Content:
-    """A slice through the trunk: fat, muscle, organs, spine."""
+    """Paint a slice through the trunk: fat, muscle, organs, spine."""
     u, v = _body(canvas, (1.05, 1.25))
     u, v = u * canvas.uniform(0.95, 1.2), v * canvas.uniform(1.1, 1.5)
     radius = torch.hypot(u, v)
@@ -136,7 +136,7 @@ def body_scan(canvas: Canvas) -> Content:
 
 
 def chest_scan(canvas: Canvas) -> Content:
-    """Front view: two dark lungs, ribs, heart, collar bones."""
+    """Paint a front view: two dark lungs, ribs, heart, collar bones."""
     u = canvas.x / canvas.wide * canvas.uniform(1.0, 1.2)
     v = canvas.y / canvas.tall * canvas.uniform(1.0, 1.2)
     side = u.abs() + 0.02 * canvas.noise((1, 4))
@@ -158,7 +158,7 @@ def chest_scan(canvas: Canvas) -> Content:
 
 
 def ultrasound(canvas: Canvas) -> Content:
-    """A fan of speckle with layers and soft shadows."""
+    """Paint a fan of speckle with layers and soft shadows."""
     u, v = canvas.x / canvas.wide, canvas.y / canvas.tall + 1.25
     radius, angle = torch.hypot(u, v), torch.atan2(u, v.expand_as(u + v))
     fan = smooth_step(radius, 0.28, 0.30) * below(radius, 2.1, 2.13)
@@ -177,7 +177,7 @@ def ultrasound(canvas: Canvas) -> Content:
 
 
 def skin(canvas: Canvas) -> Content:
-    """Skin close up: pores, creases, hairs."""
+    """Paint skin close up: pores, creases, hairs."""
     base = colour(canvas, (0.4, 0.85), vivid=0.05)
     tone = canvas.tone(1.12, 0.9, 0.8)
     u, v = canvas.turned(canvas.uniform(0, TAU), canvas.log_uniform(10, 30))
@@ -190,7 +190,7 @@ def skin(canvas: Canvas) -> Content:
 
 
 def _hairs(canvas: Canvas) -> Tensor:
-    sheet = torch.zeros(canvas.count, canvas.size, canvas.size, device=canvas.device)
+    sheet = canvas.full(0.0)
     heading = canvas.uniform(0, TAU)[:, 0]
     for _ in range(5):
         start = canvas.rand(canvas.count, 2) * canvas.size
@@ -204,7 +204,7 @@ def _hairs(canvas: Canvas) -> Tensor:
 
 
 def bowel(canvas: Canvas) -> Content:
-    """Inside of a tube: dark opening, ring folds, wet glints, vessels."""
+    """Paint the inside of a tube: dark opening, ring folds, wet glints, vessels."""
     cx, cy = canvas.uniform(-0.4, 0.4), canvas.uniform(-0.4, 0.4)
     radius = torch.hypot(canvas.x - cx, canvas.y - cy) + 0.12 * canvas.noise((1, 4))
     light = smooth_step(radius, 0.05, canvas.uniform(0.4, 0.9)) * 0.75 + 0.15
@@ -226,7 +226,7 @@ def bowel(canvas: Canvas) -> Content:
 
 
 def eye(canvas: Canvas) -> Content:
-    """The back of an eye: orange disc, bright nerve head, branching vessels, darker spot."""
+    """Paint the back of an eye: orange disc, bright nerve head, branching vessels, darker spot."""
     u, v = canvas.x / canvas.wide * 1.08, canvas.y / canvas.tall * 1.08
     radius = torch.hypot(u, v)
     side = canvas.sign()
@@ -244,7 +244,7 @@ def eye(canvas: Canvas) -> Content:
 
 
 def _vessels(canvas: Canvas, cx: Tensor, cy: Tensor) -> Tensor:
-    sheet = torch.zeros(canvas.count, canvas.size, canvas.size, device=canvas.device)
+    sheet = canvas.full(0.0)
     x, y = cx[:, 0] / 1.08 * canvas.wide[:, 0], cy[:, 0] / 1.08 * canvas.tall[:, 0]
     start = to_pixels(canvas, x, y)[:, 0]
     toward = torch.where(cx[:, 0] > 0, math.pi, 0.0)
@@ -255,6 +255,6 @@ def _vessels(canvas: Canvas, cx: Tensor, cy: Tensor) -> Tensor:
         away = torch.where(toward > 1, 1.0, -1.0) * up
         wiggle, bend = torch.full_like(length, 0.25), away * canvas.rand(canvas.count, 1) * 1.2
         points, _ = walk(canvas, start, heading, length, wiggle=wiggle, bend=bend)
-        width = torch.linspace(1.9, 0.4, 256, device=canvas.device).expand(canvas.count, -1)
+        width = torch.linspace(1.9, 0.4, 256).expand(canvas.count, -1)
         sheet = torch.maximum(sheet, stamp(canvas, points, width, torch.ones_like(width), reach=3))
     return sheet

@@ -47,7 +47,7 @@ def damage(canvas: Canvas, content: Content, names: Sequence[str]) -> tuple[Tens
     damaged = content.image.clone()
     masks = torch.zeros_like(content.ground, dtype=torch.bool)
     for name in dict.fromkeys(filter(None, names)):
-        rows = torch.tensor([row for row, n in enumerate(names) if n == name], device=masks.device)
+        rows = torch.tensor([row for row, n in enumerate(names) if n == name])
         part, clean = canvas.take(rows), content.take(rows)
         spot = find_spot(part, clean, at_edge=0.6 if name in AT_EDGE else 0.0)
         changed, alpha = MAKERS[name](part, clean, spot)
@@ -81,7 +81,7 @@ def turn_over(
     for axis in (-1,) if upright else (-1, -2):
         chosen = [row for row in range(canvas.count) if canvas.host.random() < 0.5]
         if chosen:
-            rows = torch.tensor(chosen, device=masks.device)
+            rows = torch.tensor(chosen)
             images[rows] = images[rows].flip(axis)
             masks[rows] = masks[rows].flip(axis)
     return images, masks
@@ -102,7 +102,7 @@ def _two_halves(canvas: Canvas) -> Tensor:
 
 
 def _seams(canvas: Canvas) -> Tensor:
-    """Equal lines from side to side: joints, rails, folds."""
+    """Draw equal lines from side to side: joints, rails, folds."""
     u, _ = canvas.turned(_upright(canvas), canvas.log_uniform(0.4, 3))
     far = (u + canvas.uniform(0, 1)).remainder(1.0)
     width = canvas.log_uniform(0.008, 0.08)
@@ -112,7 +112,7 @@ def _seams(canvas: Canvas) -> Tensor:
 
 
 def _print(canvas: Canvas) -> Tensor:
-    """A few lines of letters in one corner or across."""
+    """Print a few lines of letters in one corner or across."""
     u, v = canvas.turned(_upright(canvas), canvas.log_uniform(5, 16))
     high, wide = canvas.uniform(0.8, 3), canvas.uniform(3, 12)
     window = ((v - canvas.uniform(-6, 6)).abs() < high) * ((u - canvas.uniform(-4, 4)).abs() < wide)

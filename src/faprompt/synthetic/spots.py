@@ -35,7 +35,7 @@ Maker = Callable[[Canvas, Content, Spot], Damage]
 
 
 def find_spot(canvas: Canvas, content: Content, *, at_edge: float = 0.0) -> Spot:
-    """A place on the thing, the best of a few random ones, and its surroundings.
+    """Choose a place on the thing, the best of a few random ones, and measure around it.
 
     Args:
         at_edge: share of the pictures where the outline of the thing is sought, not its inside.
@@ -65,7 +65,7 @@ def find_spot(canvas: Canvas, content: Content, *, at_edge: float = 0.0) -> Spot
 
 
 def contrast(canvas: Canvas, spot: Spot, least: float = 1.2, most: float = 5.0) -> Tensor:
-    """(n, 1, 1) brightness step: so many local deviations, never below what the eye can see."""
+    """Draw a brightness step: so many local deviations, and never too faint to see."""
     step = spot.rough.clamp(min=0.015) * canvas.log_uniform(least, most)
     return torch.maximum(step, canvas.log_uniform(0.06, 0.25) * (0.4 + spot.level)).clamp(max=0.8)
 
@@ -78,7 +78,7 @@ def region(
     ragged: float = 0.5,
     soft: tuple[float, float] = (0.05, 0.3),
 ) -> Tensor:
-    """(n, size, size) a lumpy patch around the spot; radius is physical."""
+    """Draw a lumpy patch (n, size, size) around the spot; the radius is physical."""
     long, angle = canvas.log_uniform(0.6, 1.7), canvas.uniform(0, TAU)
     dx, dy = canvas.x - spot.x, canvas.y - spot.y
     cos, sin = angle.cos(), angle.sin()
@@ -90,11 +90,11 @@ def region(
 
 
 def size_of(canvas: Canvas, spot: Spot, least: float, most: float) -> Tensor:
-    """(n, 1, 1) physical radius, even in the logarithm, held to the room there is."""
+    """Draw a physical radius, at most the room on the thing."""
     radius = canvas.log_uniform(least, most)
     return torch.minimum(radius, spot.room * 0.6).clamp(min=3.0 * canvas.pixel)
 
 
 def start_of(canvas: Canvas, spot: Spot) -> Tensor:
-    """(n, 2) the spot in pixels."""
+    """Return the spot in pixels, (n, 2)."""
     return to_pixels(canvas, spot.x[:, 0], spot.y[:, 0])[:, 0]

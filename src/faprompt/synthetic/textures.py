@@ -26,7 +26,7 @@ def _lattice(canvas: Canvas, fewest: float, most: float) -> tuple[Tensor, Tensor
 
 
 def brushed_metal(canvas: Canvas) -> Content:
-    """Lengthwise brushing, full-length lines, streaks of gloss, bands, marks of handling."""
+    """Paint lengthwise brushing, full-length lines, streaks of gloss, bands, marks of handling."""
     hair = canvas.streaks((8, 60)) * canvas.uniform(0.02, 0.11)
     fine = canvas.noise((50, 120), (0.5, 8)) * canvas.uniform(0.0, 0.10)
     bands = canvas.noise((3, 25), (0.3, 2)) * canvas.uniform(0.02, 0.12)
@@ -63,7 +63,7 @@ def _handling(canvas: Canvas) -> Tensor:
 
 
 def milled_metal(canvas: Canvas) -> Content:
-    """Arcs or rings left by a turning tool."""
+    """Paint arcs or rings left by a turning tool."""
     far_x, far_y = canvas.uniform(-2.5, 2.5), canvas.uniform(-2.5, 2.5)
     radius = torch.hypot(canvas.x - far_x, canvas.y - far_y)
     phase = radius * canvas.log_uniform(60, 300) + canvas.noise((1, 4)) * canvas.uniform(0, 1.5)
@@ -81,7 +81,7 @@ def cast_metal(canvas: Canvas) -> Content:
 
 
 def stone(canvas: Canvas) -> Content:
-    """Concrete and the like; the small pits everywhere are no defects."""
+    """Paint concrete and the like; the small pits everywhere are no defects."""
     cloud = canvas.fractal((2, 8), octaves=5, gain=0.7) * canvas.uniform(0.04, 0.18)
     pits = -smooth_step(canvas.noise((40, 110)), 1.6, 2.6) * canvas.uniform(0, 0.4)
     return texture(canvas, cloud + pits + canvas.grain(0, 0.08), vivid=0.25)
@@ -106,7 +106,7 @@ def carpet(canvas: Canvas) -> Content:
 
 
 def fabric(canvas: Canvas) -> Content:
-    """Threads over and under: plain weave, twill or a check of colours."""
+    """Paint threads over and under: plain weave, twill or a check of colours."""
     u, v = _lattice(canvas, 14, 60)
     column, row = u.floor(), v.floor()
     over = ((column + row).remainder(canvas.pick((1.0, 1.0, 2.0, 3.0)) + 1) < 1).float()
@@ -122,7 +122,6 @@ def fabric(canvas: Canvas) -> Content:
 
 
 def mesh(canvas: Canvas) -> Content:
-    """Wires in a grid over a dark or bright ground."""
     u, v = _lattice(canvas, 5, 26)
     width = canvas.uniform(0.06, 0.2)
     across, along = (part.abs() for part in in_cell(u, v))
@@ -138,7 +137,7 @@ def mesh(canvas: Canvas) -> Content:
 
 
 def ribbed_sheet(canvas: Canvas) -> Content:
-    """Stripes, ribs, slats: smooth or sharp, even or each its own."""
+    """Paint stripes, ribs, slats: smooth or sharp, even or each its own."""
     u, v = _lattice(canvas, 5, 40)
     part = u - u.floor()
     smooth = (TAU * u).sin() * 0.5
@@ -152,7 +151,6 @@ def ribbed_sheet(canvas: Canvas) -> Content:
 
 
 def perforated_sheet(canvas: Canvas) -> Content:
-    """Round holes or studs in rows, straight or staggered."""
     u, v = _lattice(canvas, 5, 24)
     u = u + 0.5 * v.floor().remainder(2) * canvas.chance(0.5)
     far = torch.hypot(*in_cell(u, v))
@@ -195,7 +193,7 @@ def granite(canvas: Canvas) -> Content:
 
 
 def knit(canvas: Canvas) -> Content:
-    """Zigzag rows: knitwear, herringbone, chevrons."""
+    """Paint zigzag rows: knitwear, herringbone, chevrons."""
     u, v = _lattice(canvas, 8, 34)
     slope = canvas.uniform(0.4, 1.4)
     rows = v + slope * (u - u.floor() - 0.5).abs()
@@ -206,7 +204,6 @@ def knit(canvas: Canvas) -> Content:
 
 
 def wood(canvas: Canvas) -> Content:
-    """Growth rings cut lengthwise, with pores along the grain."""
     turn = canvas.chance(0.5)
     across = canvas.x * turn + canvas.y * (1 - turn) + canvas.uniform(-1, 1)
     along = canvas.y * turn + canvas.x * (1 - turn)
@@ -223,7 +220,7 @@ def wood(canvas: Canvas) -> Content:
 
 
 def tile_floor(canvas: Canvas) -> Content:
-    """Tiles with joints; every tile has its own tone, bricks are staggered."""
+    """Paint tiles with joints; every tile has its own tone, bricks are staggered."""
     u, v = _lattice(canvas, 3, 12)
     v = v * canvas.pick((1.0, 1.0, 2.0))
     u = u + 0.5 * v.floor().remainder(2) * canvas.chance(0.5)
@@ -236,7 +233,6 @@ def tile_floor(canvas: Canvas) -> Content:
 
 
 def basket(canvas: Canvas) -> Content:
-    """Wide strips over and under."""
     u, v = _lattice(canvas, 4, 14)
     over = (u.floor() + v.floor()).remainder(2)
     part_u, part_v = (part.abs() for part in in_cell(u, v))
