@@ -7,7 +7,7 @@ import csv
 import torch
 
 from faprompt.evaluation.published import published_table
-from faprompt.imaging.views import altered_views
+from faprompt.imaging.altered_views import altered_views
 from faprompt.methods.registry import list_methods
 from faprompt.study import MethodCost, read_figure, write_costs
 from faprompt.study.complexity import chosen_methods

@@ -1,19 +1,7 @@
-"""File, array and tensor: reading pictures, preparing them for a model, showing maps."""
-
-from __future__ import annotations
+"""Read pictures, prepare them for a model, show score maps."""
 
 from faprompt.imaging.formats import IMAGE_EXTENSIONS
-from faprompt.imaging.overlay import (
-    colour_bar,
-    colour_table,
-    encode_jpeg,
-    encode_map_png,
-    encode_png,
-    overlay,
-    shrink,
-    thumbnail,
-)
-from faprompt.imaging.read import (
+from faprompt.imaging.image_reading import (
     MAX_PIXELS,
     ImageSource,
     PictureHeader,
@@ -25,12 +13,20 @@ from faprompt.imaging.read import (
     read_resized,
     read_samples,
 )
-from faprompt.imaging.samples import Samples
-from faprompt.imaging.transform import CLIP_MEAN, CLIP_STD, Transform, resize_map
+from faprompt.imaging.overlay import (
+    colour_bar,
+    colour_table,
+    encode_jpeg,
+    encode_map_png,
+    encode_png,
+    overlay,
+    shrink,
+    thumbnail,
+)
+from faprompt.imaging.stored_samples import Samples
+from faprompt.imaging.transform import Transform, resize_map
 
 __all__ = [
-    "CLIP_MEAN",
-    "CLIP_STD",
     "IMAGE_EXTENSIONS",
     "MAX_PIXELS",
     "ImageSource",
