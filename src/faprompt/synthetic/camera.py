@@ -8,23 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, smooth_step, soften
-from faprompt.synthetic.painting import mix
+from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.fields import mix, smooth_step, soften
 
 _BLOCK = 8
 
 
 def photograph(canvas: Canvas, scene: Tensor, *, even: bool = False) -> Tensor:
-    """Turn scenes into pictures.
-
-    Args:
-        canvas: sheet of the same batch.
-        scene: (n, c, size, size), c is 1 (grey) or 3; about 0..1.
-        even: the light hardly varies, as in scans.
-
-    Returns:
-        (n, c, size, size) in 0..1.
-    """
+    """Turn scenes (n, c, size, size), about 0..1, into pictures in 0..1; scans have even light."""
     image = scene * _light(canvas, even)[:, None]
     image = _focus(canvas, image)
     image = image + canvas.white()[:, None] * canvas.log_uniform(0.002, 0.022)[:, None]
@@ -53,9 +44,8 @@ def _grade(canvas: Canvas, image: Tensor, even: bool) -> Tensor:
     mean = sample.mean((1, 2, 3), keepdim=True)
     spread = (sample - mean).square_().mean((1, 2, 3), keepdim=True).sqrt_()
     gain = canvas.log_uniform(0.75, 1.3 if even else 1.6)[:, None]
-    level = torch.where(
-        canvas.chance(0.2) > 0, canvas.uniform(0.55, 0.85), canvas.uniform(0.85, 1.2)
-    )
+    dim = canvas.chance(0.2) > 0
+    level = torch.where(dim, canvas.uniform(0.55, 0.85), canvas.uniform(0.85, 1.2))
     brightest = (mean + 2.3 * gain * spread) * level[:, None]
     level = level[:, None] * (canvas.uniform(0.85, 1.1)[:, None] / brightest).clamp(max=1)
     image = (((image - mean) * gain + mean) * level).clamp(0, 1)

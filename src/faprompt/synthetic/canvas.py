@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TAU = 2 * math.pi
 Span = tuple[float, float]
 MAX_STRETCH = 3.0  # the longest tile is three times as long as wide before it is squashed
 _STORE = 96  # per-picture numbers drawn in one go
@@ -23,13 +24,11 @@ _SPLINE_POWER = 0.479  # mean square of a cubic B-spline on a unit grid, both ax
 
 
 class Canvas:
-    """A batch of blank square pictures with their own random numbers.
+    """`count` blank pictures of `size` x `size` pixels with their own random numbers.
 
     `x` is (count, 1, size) and `y` is (count, size, 1), so that work on one axis stays cheap.
 
     Args:
-        count: pictures in the batch.
-        size: side in pixels.
         generator: source of every pixel value.
         host: source of choices shared by the whole batch.
         channels: 3, or 1 where every picture is grey (a third of the work).
@@ -172,10 +171,7 @@ class Canvas:
         return [self.host.random() for _ in range(self.count)]
 
     def _splines(self, span: Span, dice: Sequence[float], *powers: float) -> tuple[Tensor, ...]:
-        """Cubic B-spline weights (count, size, knots), their knots as close as the dice say.
-
-        One set for each power of the length over width: -0.5 is the width, 0.5 the height.
-        """
+        """Cubic B-spline weights (count, size, knots) for each power: -0.5 width, 0.5 height."""
         low, high = span
         sides = [ratio**power for power in powers for ratio in self._ratio]
         cells = [
@@ -211,10 +207,7 @@ class Canvas:
         return table.gather(1, _cell_index(column, row)).reshape(shape)
 
     def cells(self, u: Tensor, v: Tensor, *, jitter: float = 0.9) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw the Voronoi cells of a jittered lattice, at half size.
-
-        Args:
-            u: a field, one lattice cell per unit; v likewise.
+        """Draw the Voronoi cells of a jittered lattice, one per unit of u and v, at half size.
 
         Returns:
             Fields: distance to the nearest seed, distance to the border (both in lattice
@@ -244,66 +237,15 @@ def _cell_index(column: Tensor, row: Tensor) -> Tensor:
     return (row.floor().remainder(64) * 64 + column.floor().remainder(64)).long().flatten(1)
 
 
-def smooth_step(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
-    """Return 0 below `low`, 1 above `high`, an S between."""
-    t = ((value - low) / (high - low)).clamp_(0, 1)
-    return (t * -2).add_(3).mul_(t).mul_(t)
-
-
-def below(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
-    """Return 1 below `low`, 0 above `high`, an S between."""
-    return 1 - smooth_step(value, low, high)
-
-
-def relief(height: Tensor, light: Tensor) -> Tensor:
-    """Shade a height field under light from the angle `light`."""
-    dx = F.pad(height[..., 2:] - height[..., :-2], (1, 1))
-    dy = F.pad(height[..., 2:, :] - height[..., :-2, :], (0, 0, 1, 1))
-    return dx * light.cos() + dy * light.sin()
-
-
-def soften(field: Tensor, radius: int) -> Tensor:
-    """Blur (n, size, size) or (n, c, size, size) by a box; radius in pixels."""
-    if radius < 1:
-        return field
-    flat = field if field.ndim == 4 else field[:, None]
-    if radius == 1:
-        flat = F.pad(flat, (1, 1, 1, 1), mode="replicate")
-        flat = flat[..., :-2] + flat[..., 1:-1] + flat[..., 2:]
-        flat = (flat[:, :, :-2] + flat[:, :, 1:-1] + flat[:, :, 2:]) * (1 / 9)
-    else:
-        side = 2 * radius + 1
-        total = F.pad(flat, (radius + 1, radius, 0, 0), mode="replicate").cumsum(3)
-        rows = (total[..., side:] - total[..., :-side]) / side
-        total = F.pad(rows, (0, 0, radius + 1, radius), mode="replicate").cumsum(2)
-        flat = (total[:, :, side:] - total[:, :, :-side]) / side
-    return flat if field.ndim == 4 else flat[:, 0]
-
-
-def warp(image: Tensor, shift_x: Tensor, shift_y: Tensor) -> Tensor:
-    """Read an image (n, c, s, s) at each pixel plus a shift in pixels (n, s, s)."""
-    count, _, height, width = image.shape
-    xs = (torch.arange(width) + 0.5) * (2 / width) - 1
-    ys = (torch.arange(height) + 0.5) * (2 / height) - 1
-    across = (xs.reshape(1, 1, -1) + shift_x * (2 / width)).expand(count, height, width)
-    down = (ys.reshape(1, -1, 1) + shift_y * (2 / height)).expand(count, height, width)
-    grid = torch.stack((across, down), dim=-1)
-    return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
-
-
 def stamp(
     canvas: Canvas, points: Tensor, radius: Tensor, strength: Tensor, *, reach: int
 ) -> Tensor:
-    """Stamp soft-edged discs, the strongest winning where they overlap.
+    """Stamp soft-edged discs: (n, size, size) in 0..1, the strongest where they overlap.
 
     Args:
         points: (n, p, 2) as (x, y) in pixels; those outside the picture leave nothing.
-        radius: (n, p) in pixels, at most `reach`.
-        strength: (n, p) in 0..1; 0 leaves the point out.
-        reach: half side of the stamped window in pixels.
-
-    Returns:
-        (n, size, size) coverage in 0..1.
+        radius: (n, p) in pixels, at most `reach`, the half side of the stamped window.
+        strength: (n, p) in 0..1.
     """
     wide = canvas.size + 2 * reach  # a margin takes what falls outside
     near = torch.arange(-reach, reach + 1)
@@ -331,17 +273,13 @@ def walk(
     bend: Tensor,
     steps: int = 256,
 ) -> tuple[Tensor, Tensor]:
-    """Draw wandering lines, n of them; n may be a multiple of the pictures.
+    """Draw n wandering lines: points (n, steps, 2) and headings (n, steps).
 
     Args:
-        start: (n, 2) in pixels.
+        start: (n, 2) in pixels; `length` is (n, 1) in pixels.
         heading: (n, 1) radians.
-        length: (n, 1) pixels.
         wiggle: (n, 1) how far the heading strays at each of 24 knots, radians.
         bend: (n, 1) steady turning over the whole length, radians.
-
-    Returns:
-        points (n, steps, 2) and headings (n, steps).
     """
     knots = 24
     turns = canvas.randn(start.shape[0], knots) * wiggle

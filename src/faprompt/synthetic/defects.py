@@ -6,22 +6,19 @@ Hole, tear, burn, thread and swelling are kept for the test family.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, below, relief, smooth_step, soften, stamp, walk, warp
-from faprompt.synthetic.painting import TAU, Content, blend, brighten, colour
+from faprompt.synthetic.canvas import TAU, Canvas, Span, stamp, walk
+from faprompt.synthetic.fields import below, relief, smooth_step, soften, warp
+from faprompt.synthetic.painting import Content, blend, brighten, colour
 from faprompt.synthetic.spots import LEAST_ALPHA, Damage, Spot, contrast, region, size_of, start_of
 
 
 def _patch(
-    canvas: Canvas,
-    content: Content,
-    spot: Spot,
-    sizes: tuple[float, float],
-    *,
-    ragged: float,
-    soft: tuple[float, float],
+    canvas: Canvas, content: Content, spot: Spot, sizes: Span, *, ragged: float, soft: Span
 ) -> Tensor:
     """Draw a lumpy patch on the thing, its radius between two physical sizes."""
     radius = size_of(canvas, spot, *sizes)
@@ -206,7 +203,7 @@ def deformation(canvas: Canvas, content: Content, spot: Spot) -> Damage:
     return blend(content.image, warp(content.image, sx, sy), (alpha > LEAST_ALPHA).float()), alpha
 
 
-def _lesion(canvas: Canvas, content: Content, spot: Spot, sign: float) -> Damage:
+def _lesion(canvas: Canvas, content: Content, spot: Spot, *, sign: float) -> Damage:
     """Draw a round growth with an uneven inside, sometimes a ring, sometimes a halo."""
     alpha = _patch(canvas, content, spot, (0.05, 0.3), ragged=0.5, soft=(0.04, 0.35))
     halo = _patch(canvas, content, spot, (0.15, 0.4), ragged=0.8, soft=(0.2, 0.5))
@@ -220,12 +217,7 @@ def _lesion(canvas: Canvas, content: Content, spot: Spot, sign: float) -> Damage
     return brighten(image, step * inner * (1 - core), alpha), torch.maximum(alpha, halo)
 
 
-def bright_lesion(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    return _lesion(canvas, content, spot, 1.0)
-
-
-def dark_lesion(canvas: Canvas, content: Content, spot: Spot) -> Damage:
-    return _lesion(canvas, content, spot, -1.0)
+bright_lesion, dark_lesion = partial(_lesion, sign=1.0), partial(_lesion, sign=-1.0)
 
 
 def hole(canvas: Canvas, content: Content, spot: Spot) -> Damage:

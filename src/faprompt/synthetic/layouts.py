@@ -5,19 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, below
-from faprompt.synthetic.painting import (
-    TAU,
-    Content,
-    blend,
-    box,
-    colour,
-    glyphs,
-    in_cell,
-    line_at,
-    mix,
-    tint,
-)
+from faprompt.synthetic.canvas import TAU, Canvas
+from faprompt.synthetic.fields import below, box, in_cell, line_at, mix
+from faprompt.synthetic.painting import Content, blend, colour, glyphs, tint
 
 
 def _grid(

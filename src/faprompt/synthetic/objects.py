@@ -8,18 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, below, relief, smooth_step
-from faprompt.synthetic.painting import (
-    TAU,
-    Content,
-    blend,
-    colour,
-    fold,
-    glyphs,
-    in_cell,
-    line_at,
-    round_box,
-)
+from faprompt.synthetic.canvas import TAU, Canvas
+from faprompt.synthetic.fields import below, fold, in_cell, line_at, relief, round_box, smooth_step
+from faprompt.synthetic.painting import Content, blend, colour, glyphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +48,9 @@ def mount(
     *,
     bevel: Tensor | float | None = None,
 ) -> Content:
-    """Lay a painted body on a ground, with a rounded rim and a shadow.
+    """Lay a painted body on a ground, with a shadow and a rim that is `bevel` wide.
 
-    Args:
-        outside: (n, size, size) signed distance in the thing's own units, negative inside.
-        paint: (n, 3, size, size) the body's colours before shading.
-        bevel: width of the rounded rim in own units.
+    `outside` is the signed distance in the thing's own units, negative inside.
     """
     behind = _ground(canvas)
     edge = canvas.pixel / place.scale * canvas.uniform(0.7, 1.6)

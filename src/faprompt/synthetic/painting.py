@@ -1,18 +1,15 @@
-"""Parts of a painted picture: colours, lines, boxes, letters, and the finished content."""
+"""Colours, letters, and the content that painters return."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, Span, below
-
-TAU = 2 * math.pi
-Value = Tensor | float
+from faprompt.synthetic.canvas import Canvas, Span
+from faprompt.synthetic.fields import Value, mix
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +41,6 @@ def tint(field: Tensor, dark: Tensor, bright: Tensor) -> Tensor:
     return torch.addcmul(dark, field[:, None], bright - dark)
 
 
-def mix(field: Tensor, other: Value, share: Tensor) -> Tensor:
-    """Return `field` where the share is 0, `other` where it is 1."""
-    return field + (other - field) * share
-
-
 def blend(image: Tensor, over: Value, alpha: Tensor) -> Tensor:
     """Lay `over` on an image (n, c, size, size) where alpha (n, size, size) says so."""
     return mix(image, over, alpha[:, None])
@@ -72,21 +64,6 @@ def texture(
 Painter = Callable[[Canvas], Content]
 
 
-def in_cell(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the place of each pixel in its unit cell, -0.5..0.5 from the middle."""
-    return u - u.floor() - 0.5, v - v.floor() - 0.5
-
-
-def line_at(value: Tensor, place: Value, half: Value, soft: float = 0.012) -> Tensor:
-    """Return 1 on a line of this half width, 0 off it."""
-    return below((value - place).abs(), half - soft / 2, half + soft / 2)
-
-
-def box(u: Tensor, v: Tensor, half_u: Value, half_v: Value, soft: float = 0.02) -> Tensor:
-    """Return 1 inside an upright box around the origin."""
-    return below(torch.maximum(u.abs() - half_u, v.abs() - half_v), -soft / 2, soft / 2)
-
-
 def glyphs(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
     """Draw text-like marks: one letter per unit, lines of unequal length, gaps between words."""
     column, row = u.floor(), v.floor()
@@ -96,17 +73,3 @@ def glyphs(canvas: Canvas, u: Tensor, v: Tensor) -> Tensor:
     letter = (across < 4) & (down < 5) & (bits < 0.55)
     place = (column + 3 * row).remainder(12)
     return (letter & (place < length) & (place != 4)).float()
-
-
-def round_box(u: Tensor, v: Tensor, half_u: Value, half_v: Value, corner: Value) -> Tensor:
-    """Return the signed distance to a box with rounded corners around the origin."""
-    du, dv = u.abs() - half_u + corner, v.abs() - half_v + corner
-    outer = torch.hypot(du.clamp(min=0), dv.clamp(min=0))
-    return outer + torch.maximum(du, dv).clamp(max=0) - corner
-
-
-def fold(u: Tensor, v: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Fold polar coordinates into `count` equal sectors: angle from the middle, radius."""
-    sector = TAU / count
-    angle = torch.atan2(v, u)
-    return (angle + sector / 2).remainder(sector) - sector / 2, torch.hypot(u, v)

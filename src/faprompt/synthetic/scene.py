@@ -9,9 +9,10 @@ from torch import Tensor
 
 from faprompt.synthetic import defects, layouts, objects, scans, textures
 from faprompt.synthetic.camera import cut_by_frame, turn_texture
-from faprompt.synthetic.canvas import Canvas, smooth_step
+from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.fields import line_at, smooth_step
 from faprompt.synthetic.kinds import DEFECT_KINDS, OBJECT_KINDS, ObjectKind
-from faprompt.synthetic.painting import Content, Painter, glyphs, line_at
+from faprompt.synthetic.painting import Content, Painter, glyphs
 from faprompt.synthetic.spots import LEAST_ALPHA, MASK_ALPHA, Maker, Spot, find_spot
 
 _MODULES = {"texture": textures, "layout": layouts, "object": objects, "scan": scans}

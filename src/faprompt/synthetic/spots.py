@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, below, soften, to_pixels
-from faprompt.synthetic.painting import TAU, Content
+from faprompt.synthetic.canvas import TAU, Canvas, to_pixels
+from faprompt.synthetic.fields import below, soften
+from faprompt.synthetic.painting import Content
 
 LEAST_ALPHA = 0.04  # fainter traces of a defect are wiped away
 MASK_ALPHA = 0.3  # from here on a pixel counts as defective
@@ -35,11 +36,7 @@ Maker = Callable[[Canvas, Content, Spot], Damage]
 
 
 def find_spot(canvas: Canvas, content: Content, *, at_edge: float = 0.0) -> Spot:
-    """Choose a place on the thing, the best of a few random ones, and measure around it.
-
-    Args:
-        at_edge: share of the pictures where the outline of the thing is sought, not its inside.
-    """
+    """Choose the best of a few places on the thing; `at_edge` is the share at its outline."""
     coarse = max(canvas.size // 60, 1)
     grey = content.image.mean(1, keepdim=True)
     fields = F.avg_pool2d(torch.cat((content.ground[:, None], grey, grey * grey), 1), coarse)

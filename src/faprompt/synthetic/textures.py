@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.canvas import Canvas, below, smooth_step, soften, stamp, walk
-from faprompt.synthetic.painting import TAU, Content, colour, in_cell, texture, tint
+from faprompt.synthetic.canvas import TAU, Canvas, stamp, walk
+from faprompt.synthetic.fields import below, in_cell, smooth_step, soften
+from faprompt.synthetic.painting import Content, colour, texture, tint
 
 
 def _slant(canvas: Canvas) -> Tensor:
