@@ -4,14 +4,11 @@ from faprompt.imaging.formats import IMAGE_EXTENSIONS
 from faprompt.imaging.image_reading import (
     MAX_PIXELS,
     ImageSource,
-    PictureHeader,
     ReadImage,
     count_pixels,
     read_image,
-    read_luminance,
     read_picture_header,
     read_resized,
-    read_samples,
 )
 from faprompt.imaging.overlay import (
     colour_bar,
@@ -27,26 +24,8 @@ from faprompt.imaging.stored_samples import Samples
 from faprompt.imaging.transform import Transform, resize_map
 
 __all__ = [
-    "IMAGE_EXTENSIONS",
-    "MAX_PIXELS",
-    "ImageSource",
-    "PictureHeader",
-    "ReadImage",
-    "Samples",
-    "Transform",
-    "colour_bar",
-    "colour_table",
-    "count_pixels",
-    "encode_jpeg",
-    "encode_map_png",
-    "encode_png",
-    "overlay",
-    "read_image",
-    "read_luminance",
-    "read_picture_header",
-    "read_resized",
-    "read_samples",
-    "resize_map",
-    "shrink",
+    "IMAGE_EXTENSIONS", "MAX_PIXELS", "ImageSource", "ReadImage", "Samples", "Transform",
+    "colour_bar", "colour_table", "count_pixels", "encode_jpeg", "encode_map_png", "encode_png",
+    "overlay", "read_image", "read_picture_header", "read_resized", "resize_map", "shrink",
     "thumbnail",
-]
+]  # fmt: skip

@@ -97,14 +97,11 @@ def describe(head: bytes) -> str:
 
 
 def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
-    """Open a picture lazily: the header is read and checked, no pixel is decoded.
+    """Open a picture of one of the five kinds: its header is checked, no pixel is decoded.
 
     Args:
         stream: a seekable binary stream at its beginning.
         max_pixels: limit of width times height.
-
-    Returns:
-        A Pillow picture of one of the five kinds, frame 0.
 
     Raises:
         ImageReadError: empty, of no allowed kind, or above the limit.

@@ -81,12 +81,11 @@ def read_image(
 ) -> ReadImage:
     """Read one picture, upright, as RGB bytes.
 
-    Files are identified by their content, whatever their name: PNG, JPEG, TIFF, BMP and
-    WebP. EXIF orientation is applied first. Palettes are resolved, grey is repeated, CMYK
-    and YCbCr are converted, white-is-zero values are inverted, and transparency is
-    composited over white. A fully opaque alpha channel changes nothing; where alpha is 0
-    everywhere the colours are used, with a note. Colour profiles are not applied. Of several
-    frames the first is read, with a note; of a Pillow picture, its current frame.
+    Files are identified by their content: PNG, JPEG, TIFF, BMP and WebP. EXIF orientation is
+    applied. Palettes are resolved, grey is repeated, CMYK and YCbCr are converted,
+    white-is-zero values are inverted, and transparency is composited over white; where alpha
+    is 0 everywhere the colours are used, with a note. Colour profiles are not applied. Of
+    several frames the first is read, with a note; of a Pillow picture, its current frame.
 
     Unsigned values of up to 16 bits are scaled by their range, never clipped: the bits of
     the file's header, or `bit_depth`. A note suggests a `bit_depth` of 8, 10, 12 or 14 where
@@ -195,8 +194,7 @@ def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> 
     A PNG without EXIF data before its pixels is decoded, since the data may follow them.
 
     Raises:
-        ImageReadError: the file is missing, empty, no picture of the five kinds, too large,
-            or its header is broken.
+        ImageReadError: as `read_image`.
     """
     with _errors_named(_name(source)), _open_stream(source) as stream:
         if identify(stream.read(HEAD_BYTES)) == "TIFF":

@@ -18,38 +18,26 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits per value that cameras deliver in 16-bit fi
 NO_ALPHA = "alpha is 0 everywhere: colours read as if opaque"
 
 _BLOCK_PIXELS = 2**19  # work block by block: a 108-megapixel picture must not need 2 GB
-Levels = tuple[np.ndarray, tuple[str, ...]]  # uint8 values, notes for the user
+Levels = tuple[np.ndarray, tuple[str, ...]]  # (H, W, 3) uint8, notes for the user
 
 
 def picture_to_rgb(picture: Image.Image) -> Levels:
-    """Return the RGB bytes of a decoded Pillow picture of an 8-bit mode.
+    """Return the RGB bytes of a decoded Pillow picture of a mode with 8 bits.
 
-    Args:
-        picture: any mode for which `wide_samples` returns None.
-
-    Returns:
-        (H, W, 3) uint8 and notes for the user. Transparency is composited over white, so
-        a fully opaque alpha channel equals no alpha channel. Where alpha is 0 everywhere,
-        the colours are used, with a note.
-
-    Raises:
-        ImageReadError: CIELAB colours.
+    Transparency is composited over white. Where alpha is 0 everywhere, the colours are used,
+    with a note. CIELAB colours raise an `ImageReadError`.
     """
     refuse_lab(picture)
     return _convert_to_rgb(picture)
 
 
 def array_to_rgb(array: np.ndarray, *, bit_depth: int | None = None) -> Levels:
-    """Return the RGB bytes of an array.
+    """Return the RGB bytes of an array; alpha is treated as in `picture_to_rgb`.
 
     Args:
         array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; bool, uint8, uint16, or
             float in [0, 1].
         bit_depth: bits that uint16 values really use, 16 unless given.
-
-    Returns:
-        (H, W, 3) uint8 and notes for the user. Alpha is composited over white, as in
-        `picture_to_rgb`.
 
     Raises:
         ImageReadError: another shape or type, or values that do not fit their range.
@@ -78,9 +66,6 @@ def samples_to_rgb(samples: Samples, *, bit_depth: int | None = None) -> Levels:
     Args:
         samples: values of any integer or float type.
         bit_depth: bits that values wider than 8 bits really use, 1 to 32.
-
-    Returns:
-        (H, W, 3) uint8 and notes for the user.
 
     Raises:
         ImageReadError: values that `bit_depth` cannot hold, NaN, or infinite values.

@@ -17,9 +17,6 @@ def square_tiles(height: int, width: int) -> list[Box]:
 
     The last one ends at the border; a square picture is one tile.
 
-    Raises:
-        ValueError: an edge is below 1.
-
     Example:
         >>> square_tiles(10, 21)
         [(0, 0, 10, 10), (8, 0, 18, 10), (11, 0, 21, 10)]
@@ -34,9 +31,6 @@ def end_squares(height: int, width: int) -> list[Box]:
 
     A square picture gives the same square twice. A picture longer than two squares gets as
     many as cover it, evenly spread.
-
-    Raises:
-        ValueError: an edge is below 1.
 
     Source:
         `image_tiling` in vis_test.py of hq-deng/AnoVL, which takes pictures up to two squares.

@@ -59,11 +59,7 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def picture_samples(picture: Image.Image) -> Samples:
-    """Return the values of any decoded Pillow picture; palettes and CMYK as RGB.
-
-    Raises:
-        ImageReadError: CIELAB colours.
-    """
+    """Return the values of any decoded Pillow picture but CIELAB; palettes and CMYK as RGB."""
     samples = wide_samples(picture)
     if samples is not None:
         return samples
@@ -123,13 +119,7 @@ def read_colours(
 ) -> Samples | None:
     """Decode 16-bit or premultiplied colours with every bit; None where a picture has neither.
 
-    Args:
-        picture: opened from `stream` (seekable) and not decoded yet.
-        stream: the file.
-        max_pixels: as for `open_picture`.
-
-    Returns:
-        (H, W, 3) or grey (H, W), uint16 or uint8, upright for TIFF; with alpha where stored.
+    The picture was opened from `stream` and is not decoded yet. A TIFF comes back upright.
     """
     raw = raw_mode(picture)
     plain = raw.replace("RGBa", "RGBA")  # unpack the stored values, do not divide by alpha

@@ -133,12 +133,7 @@ def mend(picture: Image.Image, header: TiffHeader) -> Samples | None:
 def read_with_tifffile(
     stream: IO[bytes], *, max_pixels: int, reason: str
 ) -> tuple[Samples, tuple[str, ...]]:
-    """Decode the first picture of a TIFF that Pillow does not read.
-
-    Args:
-        stream: seekable.
-        max_pixels: limit of width times height.
-        reason: why Pillow does not read it, for the error message.
+    """Decode the first picture of a TIFF that Pillow does not read, for the given reason.
 
     Returns:
         The upright values, and notes for the user.

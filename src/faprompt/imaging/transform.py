@@ -58,13 +58,7 @@ class Transform:
             raise ConfigError("transform: " + "; ".join(faults) + ".")
 
     def to_pixels(self, image: np.ndarray) -> Tensor:
-        """Prepare one picture as model input.
-
-        Args:
-            image: (H, W, 3) uint8 RGB, any size.
-
-        Returns:
-            (3, height, width) float32 on the CPU, normalised.
+        """Prepare a picture (H, W, 3) uint8 RGB: (3, height, width) float32, normalised.
 
         Raises:
             ValueError: the array is not (H, W, 3) uint8.
@@ -93,11 +87,7 @@ class Transform:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Transform:
-        """Build from `to_dict`'s values.
-
-        Raises:
-            ConfigError: an unknown key, no `image_size`, or a value out of range.
-        """
+        """Build from the values of `to_dict`; a fault is a `ConfigError`."""
         return from_mapping(cls, values, what="transform")
 
 
