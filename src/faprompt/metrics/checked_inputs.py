@@ -37,8 +37,8 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.n
 
 def check_pairs(
     score_maps: Maps, masks: Maps, *, count: int | None = None, dtype: FloatType = None
-) -> list[Pair]:
-    """Check the images that have both a score map and a mask.
+) -> dict[int, Pair]:
+    """Check score maps and masks; return the pair of each image that has both.
 
     Args:
         score_maps: (B, H, W), or a list of B arrays (H, W) of any sizes, or None entries.
@@ -47,7 +47,7 @@ def check_pairs(
         dtype: float type the maps will be read as; None keeps float32 and float64.
 
     Returns:
-        One (map, mask) a complete image, (H, W) each, in their own dtypes and not copied.
+        Number of the image -> (map, mask), (H, W) each, in their own dtypes and not copied.
 
     Raises:
         ValueError: anything that does not fit; the message names the image.
@@ -61,18 +61,11 @@ def check_pairs(
         truths = [None] * len(maps)
     if len(maps) != len(truths):
         raise ValueError(f"got {len(maps)} score_maps for {len(truths)} masks.")
-    checked = (
-        _check_pair(*pair, f"[{i}]", dtype) for i, pair in enumerate(zip(maps, truths, strict=True))
-    )
-    return [pair for pair in checked if pair is not None]
-
-
-def complete_pairs(score_maps: Maps, masks: Maps) -> list[int]:
-    """Return the numbers of the images that have both a checked map and a mask."""
-    if score_maps is None or masks is None:
-        return []
-    pairs = enumerate(zip(score_maps, masks, strict=True))
-    return [i for i, (score_map, mask) in pairs if score_map is not None and mask is not None]
+    checked = {}
+    for number, (score_map, mask) in enumerate(zip(maps, truths, strict=True)):
+        if pair := _check_pair(score_map, mask, f"[{number}]", dtype):
+            checked[number] = pair
+    return checked
 
 
 def check_keys(keys: Sequence[Any] | None, count: int) -> list[str | int] | None:

@@ -41,7 +41,8 @@ def pro_200(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
             fewer than two different false-positive rates below the limit (NaN there).
     """
     fpr_limit = check_fpr_limit(fpr_limit)
-    pairs = [(as_float(score_map), mask) for score_map, mask in check_pairs(score_maps, masks)]
+    found = check_pairs(score_maps, masks).values()
+    pairs = [(as_float(score_map), mask) for score_map, mask in found]
     return _area(*_sample(pairs, _thresholds(pairs)), fpr_limit)
 
 

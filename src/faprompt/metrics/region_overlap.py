@@ -40,7 +40,7 @@ def aupro(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
     """
     fpr_limit = check_fpr_limit(fpr_limit)
     pixels = ExactPixels()
-    pixels.add([LabelledPixels.of(*pair) for pair in check_pairs(score_maps, masks)])
+    pixels.add([LabelledPixels.of(*pair) for pair in check_pairs(score_maps, masks).values()])
     return aupro_of(pixels.tally(), fpr_limit=fpr_limit)
 
 

@@ -26,7 +26,6 @@ from faprompt.metrics.checked_inputs import (
     check_keys,
     check_pairs,
     check_scores,
-    complete_pairs,
 )
 from faprompt.metrics.labelled_pixels import (
     ExactPixels,
@@ -144,13 +143,14 @@ class AnomalyMetrics:
         """
         values, truth = check_scores(scores, labels)
         dtype = np.float32 if self._mode == "binned" else None
-        pairs = check_pairs(score_maps, masks, count=len(values), dtype=dtype)
+        found = check_pairs(score_maps, masks, count=len(values), dtype=dtype)
+        pairs = list(found.values())
         self._values = None
         ids = self._draw(check_keys(keys, len(values)), len(values))
         self._scores.append(values)
         self._labels.append(truth)
         self._ids.append(ids)
-        ids = ids[complete_pairs(score_maps, masks)] if self._replicates else ids
+        ids = ids[list(found)] if self._replicates else ids
         for start in range(0, len(pairs), _AT_ONCE):  # a large update needs no large copies
             part = slice(start, start + _AT_ONCE)
             few = [LabelledPixels.of(*pair, dtype=dtype) for pair in pairs[part]]
