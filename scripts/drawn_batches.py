@@ -1,4 +1,4 @@
-"""Draw batches with captions: what `tiny` is pretrained on and the demo pictures come from."""
+"""Draw batches of pictures with captions, for the pretraining of `tiny` and the demo pictures."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def plan_batch(
     many = -(-count // views)
     plans: list[Plan] = []
     for number, kind in enumerate(host.choices(things, [kind.weight for kind in things], k=many)):
-        fitting = [defect for defect in defects if defect.may_befall(kind)]
+        fitting = [defect for defect in defects if defect.fits(kind)]
         weights = [defect.weight for defect in fitting]
         grey = host.random() >= kind.colourful
         for _ in range(min(views, count - len(plans))):

@@ -25,7 +25,7 @@ def new_canvas(count=3, seed=0, channels=3):
 
 
 def thing_for(defect):
-    return next(thing for thing in OBJECT_KINDS if defect.may_befall(thing))
+    return next(thing for thing in OBJECT_KINDS if defect.fits(thing))
 
 
 @pytest.mark.parametrize("kind", OBJECT_KINDS, ids=lambda kind: kind.name)

@@ -119,8 +119,8 @@ def _advice(array: np.ndarray) -> str:
             return "These fit 8 bits: pass array.astype('uint8')."
         if high < 2**16:
             depth = _standard_depth(int(high))
-            told = f", with bit_depth={depth} if the camera has {depth} bits" if depth < 16 else ""
-            return f"These fit 16 bits: pass array.astype('uint16'){told}."
+            hint = f", with bit_depth={depth} if the camera has {depth} bits" if depth < 16 else ""
+            return f"These fit 16 bits: pass array.astype('uint16'){hint}."
     if low >= 0 and high < 2**16:
         return f"Pass array.astype(float) / {2 ** _standard_depth(int(np.ceil(high))) - 1}."
     low, span = float(low), float(high) - float(low)
@@ -153,11 +153,11 @@ def _to_bytes(values: np.ndarray, bits: int | None, bit_depth: int | None) -> Le
             return (values if bits == 8 else _stretch(values, 0, 2**bits - 1)), ()
         return _stretch(values, -128, 127), ()
     if kind == "u" and (bits < type_bits or bits == 16):
-        return _scale_unsigned(values, bit_depth or bits, told=bool(bit_depth))
+        return _scale_unsigned(values, bit_depth or bits, given=bool(bit_depth))
     return _scale_integers(values, bit_depth)
 
 
-def _scale_unsigned(values: np.ndarray, bits: int, *, told: bool) -> Levels:
+def _scale_unsigned(values: np.ndarray, bits: int, *, given: bool) -> Levels:
     top, peak = 2**bits - 1, int(values.max())
     if peak > top:
         raise ImageReadError(
@@ -165,7 +165,7 @@ def _scale_unsigned(values: np.ndarray, bits: int, *, told: bool) -> Levels:
             f"bit_depth={_standard_depth(peak)} or leave it out to scale by the whole stored range."
         )
     notes: tuple[str, ...] = ()
-    if not told and bits == 16 and 0 < peak < 2**14:
+    if not given and bits == 16 and 0 < peak < 2**14:
         depth = _standard_depth(peak)
         notes = (f"16-bit data uses only 0..{2**depth - 1}: pass bit_depth={depth}",)
     return _stretch(values, 0, top), notes
@@ -183,7 +183,7 @@ def _scale_integers(values: np.ndarray, bit_depth: int | None) -> Levels:
             )
         return _stretch(values, first, last), ()
     if low >= 0 and high < 2**16:
-        return _scale_unsigned(values, 16, told=False)
+        return _scale_unsigned(values, 16, given=False)
     limits = np.iinfo(values.dtype)
     if 2 * (high - low) >= int(limits.max) - int(limits.min):
         return _stretch(values, int(limits.min), int(limits.max)), ()

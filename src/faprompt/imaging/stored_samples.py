@@ -1,7 +1,7 @@
 """Pixel values as a file stores them: wider than 8 bits, or multiplied by alpha.
 
 Pillow keeps only the upper byte of 16-bit colours. Both bytes are read here by decoding the
-file twice, once with each byte order: a decoder that is told the wrong order returns the
+file twice, once with each byte order: a decoder with the wrong order returns the
 lower bytes.
 """
 
@@ -119,7 +119,7 @@ def read_colours(
 ) -> Samples | None:
     """Decode 16-bit or premultiplied colours with every bit; None where a picture has neither.
 
-    The picture was opened from `stream` and is not decoded yet. A TIFF comes back upright.
+    The picture was opened from `stream` and is not decoded yet. A TIFF is returned upright.
     """
     raw = raw_mode(picture)
     plain = raw.replace("RGBa", "RGBA")  # unpack the stored values, do not divide by alpha

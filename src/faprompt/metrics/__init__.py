@@ -1,6 +1,6 @@
 """Metrics of ranking and localisation for scores of any range; numpy and scipy only.
 
-A pure function stands under each metric; `AnomalyMetrics` keeps running counts.
+Each metric is a pure function; `AnomalyMetrics` keeps running counts for all of them.
 """
 
 from faprompt.metrics.bootstrap import mean_replicates, paired_interval, percentile_intervals

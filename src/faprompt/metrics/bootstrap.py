@@ -48,7 +48,7 @@ _UNIT = 2.0**40  # region weights are counted in whole parts of 1 / 2**40
 _AT_ONCE = 32  # images, and replicates
 _ROWS = 1024  # cells in one product of matrices: its result stays in the processor's cache
 
-# P(X <= k) of Poisson(1) in parts of 2**32; k above 11 never happens in so many.
+# P(X <= k) of Poisson(1) in parts of 2**32; k above 11 is below one part.
 _POISSON = np.array(
     [int(2**32 * sum(math.exp(-1) / math.factorial(j) for j in range(k + 1))) for k in range(12)],
     dtype=np.uint64,

@@ -169,8 +169,8 @@ class AnomalyMetrics:
         """
         mine, theirs = self._options(), other._options()
         if mine != theirs:
-            told = [", ".join(f"{k}={v!r}" for k, v in o.items()) for o in (theirs, mine)]
-            raise ValueError(f"cannot merge {told[0]} into {told[1]}.")
+            texts = [", ".join(f"{k}={v!r}" for k, v in o.items()) for o in (theirs, mine)]
+            raise ValueError(f"cannot merge {texts[0]} into {texts[1]}.")
         if self._replicates and self._unnamed and other._unnamed:
             raise ValueError("to merge replicates give `update` keys, different for each image.")
         self._values = None

@@ -173,7 +173,7 @@ def _pictures(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Defect ("" when normal), image (size, size, 3) uint8, mask (size, size) bool."""
     host = random.Random(f"faprompt-set-{seed}-{kind.name}")
-    fitting = [defect.name for defect in defects_of(kinds) if defect.may_befall(kind)]
+    fitting = [defect.name for defect in defects_of(kinds) if defect.fits(kind)]
     host.shuffle(fitting)
     names = ["" if place % 2 == 0 else fitting[place // 2 % len(fitting)] for place in range(share)]
     for start in range(0, share, 16):

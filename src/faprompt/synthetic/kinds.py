@@ -27,17 +27,17 @@ class ObjectKind:
 
 @dataclass(frozen=True, slots=True)
 class DefectKind:
-    """One kind of defect, and the sorts of things that may have it."""
+    """One kind of defect."""
 
     name: str
     family: Family
-    befalls: tuple[Sort, ...]
+    sorts: tuple[Sort, ...]  # of the things that may have it
     weight: float = 1.0
     needs_pattern: bool = False  # only on regular things
 
-    def may_befall(self, thing: ObjectKind) -> bool:
+    def fits(self, thing: ObjectKind) -> bool:
         """Return whether this thing may have such a defect."""
-        return thing.sort in self.befalls and (thing.regular or not self.needs_pattern)
+        return thing.sort in self.sorts and (thing.regular or not self.needs_pattern)
 
 
 OBJECT_KINDS: tuple[ObjectKind, ...] = (

@@ -62,7 +62,7 @@ def find_spot(canvas: Canvas, content: Content, *, at_edge: float = 0.0) -> Spot
 
 
 def contrast(canvas: Canvas, spot: Spot, least: float = 1.2, most: float = 5.0) -> Tensor:
-    """Draw a brightness step: so many local deviations, and never too faint to see."""
+    """Draw a brightness step: a multiple of the local deviation, never too faint to see."""
     step = spot.rough.clamp(min=0.015) * canvas.log_uniform(least, most)
     return torch.maximum(step, canvas.log_uniform(0.06, 0.25) * (0.4 + spot.level)).clamp(max=0.8)
 
