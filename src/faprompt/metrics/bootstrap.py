@@ -6,20 +6,18 @@ image key and number of the replicate. So it does not depend on portions, order 
 interruption, and images with one key are drawn together.
 
 Per replicate the pixels are counted in cells: the upper bits of float32, read as whole
-numbers that rise with the float. Only cells in use take memory. All cells start as single
-floats and are joined two by two, everywhere alike, whenever too many are in use; the final
-width therefore follows from the scores alone. All sums are of whole numbers, below 2**53
-unless one cell holds 8,192 whole regions, and so exact in any order.
+numbers that rise with the float. All cells start as single floats and are joined two by two,
+everywhere alike, whenever too many are in use; the final width follows from the scores
+alone. All sums are of whole numbers, below 2**53 unless one cell holds 8,192 whole regions,
+and so exact in any order.
 
 Replicates in which a metric is undefined are left out of its interval. That is a share of
 about exp(-k) where k images are anomalous: 37 % for one, 5 % for three, 0.7 % for five.
 
-Some intervals are not reported. From a few images the replicates may all lie above or below
-the value they were drawn for, because AP, F1-max and AUPRO depend on the mix of images, or
-they may repeat one number. Such percentiles do not say how far the value may be off, and
-stretching them to the value would invent a width. So an interval that excludes its value, or
-that has no width although the value is neither 0 nor 1, is left out. An interval of no width
-at 0 or 1 means that no image was ranked wrong (or none right).
+From a few images the replicates may all lie above or below the value they were drawn for,
+because AP, F1-max and AUPRO depend on the mix of images, or they may repeat one number. So an
+interval that excludes its value, or that has no width although the value is neither 0 nor 1,
+is not reported. No width at 0 or 1 means that no image was ranked wrong (or none right).
 
 Source: Oza and Russell, "Online Bagging and Boosting", AISTATS 2001; Chamandy et al.,
 "Estimating Uncertainty for Massive Data Streams", Google 2012; plain percentile interval.
@@ -161,12 +159,11 @@ def paired_interval(
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of `first` less `second`, drawn from the same images.
 
-    A replicate that leaves either undefined is left out. What the two have in common, such as
-    images hard for both, does not widen the interval.
+    A replicate that leaves either undefined is left out. Images that are hard for both do not
+    widen the interval.
 
     Args:
-        first: (replicates,) float64.
-        second: (replicates,) float64.
+        first: (replicates,) float64, as `second`.
         difference: the difference of the two values on the images themselves.
 
     Returns:

@@ -101,23 +101,20 @@ def write_dataset(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw a labelled set with masks; about half of the pictures of each kind are normal.
+    """Draw a labelled set with masks into a folder; about half of the pictures are normal.
 
     Files: `<kind>/test/good/000.png`, `<kind>/test/<defect>/000.png`, the masks
     `<kind>/ground_truth/<defect>/000_mask.png`, `LICENSE.txt` and, last of all,
     `synthetic.json` with the seed and the counts. Each file appears whole or not at all.
 
     Args:
-        folder: created if it does not exist; it must be empty.
-        kinds: "aux", "test", "train" or "all", see `objects_of`.
+        folder: created if it does not exist; it must be empty. It is returned.
+        kinds: see `objects_of`.
         count: pictures in all, spread evenly over the kinds of things; at least 2. With fewer
             than two for each kind, only the first kinds are drawn.
         size: side in pixels, at least 32.
         seed: the same seed draws the same set.
         progress: called after each picture with (done, all).
-
-    Returns:
-        The folder.
 
     Raises:
         DatasetError: the folder is not empty, or is a file.
@@ -152,7 +149,7 @@ def write_dataset(
 
 
 def _shares(things: tuple[ObjectKind, ...], count: int) -> list[tuple[ObjectKind, int]]:
-    """Kinds of things with their number of pictures, at least 2 each."""
+    """Return kinds of things with their number of pictures, at least 2 each."""
     if count < 2:
         raise ValueError(f"count should be at least 2, one normal and one not, got {count}.")
     used = things[: min(len(things), count // 2)]
