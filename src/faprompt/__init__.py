@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from faprompt.detector import Detector
-    from faprompt.imaging.read import read_image
+    from faprompt.imaging.image_reading import read_image
     from faprompt.methods.registry import list_methods
     from faprompt.model_folder import build_detector, list_models, load_detector
     from faprompt.records import AnomalyResult, Region, Sample
@@ -30,7 +30,7 @@ _PLACES = {
     "list_methods": "faprompt.methods.registry",
     "list_models": "faprompt.model_folder",
     "load_detector": "faprompt.model_folder",
-    "read_image": "faprompt.imaging.read",
+    "read_image": "faprompt.imaging.image_reading",
 }
 
 __all__ = [

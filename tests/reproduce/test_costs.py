@@ -6,7 +6,7 @@ import csv
 
 import torch
 
-from faprompt.imaging.views import altered_views
+from faprompt.imaging.altered_views import altered_views
 from faprompt.methods.registry import list_methods
 from faprompt.reproduce.complexity import chosen_methods
 from faprompt.reproduce.cost_page import cost_dots, dry_run_lines, write_costs

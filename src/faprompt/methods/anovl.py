@@ -35,8 +35,8 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, PositionFilter
-from faprompt.imaging.tiles import Box, end_squares
-from faprompt.imaging.views import altered_views
+from faprompt.imaging.altered_views import altered_views
+from faprompt.imaging.square_tiles import Box, end_squares
 from faprompt.methods.base import MethodOutput, above_zero
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates

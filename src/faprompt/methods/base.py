@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.imaging.read import PictureHandling
+from faprompt.imaging.image_reading import PictureHandling
 
 Kind = Literal["training-free", "learned", "full-shot"]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError
-from faprompt.imaging.read import PictureHandling
+from faprompt.imaging.image_reading import PictureHandling
 from faprompt.methods.base import Method
 from faprompt.training.config import TrainingConfig, default_cache_dir
 from faprompt.training.pictures import Pictures

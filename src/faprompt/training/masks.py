@@ -16,7 +16,7 @@ from torch import Tensor
 
 from faprompt.data.masks import MaskPolicy, read_mask, read_resized_mask, resize_mask
 from faprompt.errors import DatasetError
-from faprompt.imaging.read import PictureHandling
+from faprompt.imaging.image_reading import PictureHandling
 from faprompt.records import Sample
 from faprompt.training.pictures import read_ahead
 from faprompt.work import ProgressCallback

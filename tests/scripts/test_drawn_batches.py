@@ -5,8 +5,9 @@ import random
 import pytest
 import torch
 
-from faprompt.synthetic import defects_of, draw_batch, objects_of, vocabulary_texts
-from faprompt.synthetic.draw import plan_batch
+from faprompt.synthetic import defects_of, objects_of
+from scripts.caption_grammar import vocabulary_texts
+from scripts.drawn_batches import draw_batch, plan_batch
 
 SIZE = 48
 

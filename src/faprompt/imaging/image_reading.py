@@ -1,4 +1,4 @@
-"""From a file, bytes, a Pillow picture or an array to one (H, W, 3) uint8 RGB array."""
+"""Read a file, bytes, a Pillow picture or an array as one (H, W, 3) uint8 RGB array."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.formats import HEAD_BYTES, check_pixels, identify, open_picture
-from faprompt.imaging.levels import array_to_rgb, picture_to_rgb, samples_to_rgb
-from faprompt.imaging.samples import (
+from faprompt.imaging.rgb_levels import array_to_rgb, picture_to_rgb, samples_to_rgb
+from faprompt.imaging.stored_samples import (
     Samples,
     picture_samples,
     raw_mode,
@@ -36,7 +36,8 @@ from faprompt.imaging.tiff import (
 from faprompt.imaging.transform import FILTERS, Transform
 
 PictureHandling = Literal["upright", "released"]  # `read_image`, or `read_resized`
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
+FileSource: TypeAlias = "str | os.PathLike[str] | bytes"
+ImageSource: TypeAlias = "FileSource | Image.Image | np.ndarray"
 MAX_PIXELS = 200_000_000
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -59,7 +60,7 @@ class ReadImage:
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """What the first bytes of a picture file say."""
+    """Facts from the first bytes of a picture file."""
 
     kind: str  # "PNG", "JPEG", "TIFF", "BMP" or "WebP"
     image_size: tuple[int, int]  # (height, width) as shown, the orientation applied
@@ -80,20 +81,16 @@ def read_image(
 ) -> ReadImage:
     """Read one picture, upright, as RGB bytes.
 
-    Files are identified by their content, whatever their name: PNG, JPEG, TIFF, BMP and
-    WebP. EXIF orientation is applied first. Palettes are resolved, grey is repeated, CMYK
-    and YCbCr are converted, white-is-zero values are inverted, and transparency is
-    composited over white. A fully opaque alpha channel changes nothing; where alpha is 0
-    everywhere the colours are used, with a note. Colour profiles are not applied. Of several
-    frames the first is read, with a note; of a Pillow picture, the one it stands at.
+    Files are identified by their content: PNG, JPEG, TIFF, BMP and WebP. EXIF orientation is
+    applied. Palettes are resolved, grey is repeated, CMYK and YCbCr are converted,
+    white-is-zero values are inverted, and transparency is composited over white; where alpha
+    is 0 everywhere the colours are used, with a note. Colour profiles are not applied. Of
+    several frames the first is read, with a note; of a Pillow picture, its current frame.
 
     Unsigned values of up to 16 bits are scaled by their range, never clipped: the bits of
     the file's header, or `bit_depth`. A note suggests a `bit_depth` of 8, 10, 12 or 14 where
-    16-bit values leave the upper bits unused. Signed 8-bit values are scaled by -128..127.
-    Wider signed values and 32-bit values are scaled by the range of their type where they
-    fill at least half of it, otherwise by their own minimum and maximum, with a note. Float
-    values in [0, 1] are taken as they are; a float file outside it is scaled by its minimum
-    and maximum, with a note. NaN and infinite values are refused.
+    16-bit values leave the upper bits unused. `samples_to_rgb` describes signed, 32-bit and
+    float values. A float array must lie in [0, 1]. NaN and infinite values are refused.
 
     Args:
         source: a path, the bytes of a file, a Pillow picture, or an array (H, W) or
@@ -102,7 +99,7 @@ def read_image(
             example 12; 1 to 32. The whole stored range unless given. Negative values are
             then scaled by the signed range of that many bits. 8-bit pictures and float
             pictures ignore it.
-        max_pixels: width times height may not exceed this; checked before decoding.
+        max_pixels: limit of width times height; checked before decoding.
 
     Returns:
         The picture, with notes.
@@ -117,12 +114,16 @@ def read_image(
         >>> read_image(np.array([[0, 65535]], np.uint16)).array[0, :, 0]
         array([  0, 255], dtype=uint8)
     """
-    _check_options(bit_depth, max_pixels)
+    if bit_depth is not None and not 1 <= bit_depth <= 32:
+        raise ValueError(f"bit_depth should be 1 to 32, or None, got {bit_depth}.")
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels should be at least 1, got {max_pixels}.")
     with _errors_named(_name(source)):
         if isinstance(source, np.ndarray):
-            return _read_array(source, bit_depth, max_pixels)
-        stored = _read_stored(source, max_pixels)
-        return _to_image(stored, bit_depth)
+            if source.ndim >= 2:
+                check_pixels(source.shape[1], source.shape[0], max_pixels=max_pixels)
+            return ReadImage(*array_to_rgb(source, bit_depth=bit_depth))
+        return _to_image(_read_stored(source, max_pixels), bit_depth)
 
 
 def read_resized(
@@ -163,7 +164,7 @@ def read_resized(
 
 
 def read_luminance(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read what Pillow's `convert("L")` makes of a file: (H, W) uint8, EXIF orientation ignored.
+    """Read a file by Pillow's `convert("L")`: (H, W) uint8, EXIF orientation ignored.
 
     Raises:
         ImageReadError: as `read_image`.
@@ -172,9 +173,7 @@ def read_luminance(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
         return np.array(open_picture(stream, max_pixels=max_pixels).convert("L"))
 
 
-def read_samples(
-    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS
-) -> Samples:
+def read_samples(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> Samples:
     """Read the upright values of a picture file as they are stored, for example of a mask.
 
     Palettes are resolved; 8-bit CMYK and YCbCr are converted to RGB. Alpha is kept apart.
@@ -189,16 +188,13 @@ def read_samples(
         return samples.upright(stored.orientation)
 
 
-def read_picture_header(
-    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS
-) -> PictureHeader:
+def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
     """Read kind, size and orientation of a picture file.
 
     A PNG without EXIF data before its pixels is decoded, since the data may follow them.
 
     Raises:
-        ImageReadError: the file is missing, empty, no picture of the five kinds, too large,
-            or its header is broken.
+        ImageReadError: as `read_image`.
     """
     with _errors_named(_name(source)), _open_stream(source) as stream:
         if identify(stream.read(HEAD_BYTES)) == "TIFF":
@@ -223,7 +219,7 @@ def count_pixels(source: str | os.PathLike[str]) -> int:
                 return header.width * header.height
             stream.seek(0)
             width, height = open_picture(stream, max_pixels=2**62).size
-    except Exception:  # whoever decodes the file reports what is wrong with it
+    except Exception:  # whoever decodes the file reports the fault
         return 0
     return width * height
 
@@ -246,13 +242,6 @@ def _errors_named(name: str) -> Iterator[None]:
         ) from error
 
 
-def _check_options(bit_depth: int | None, max_pixels: int) -> None:
-    if bit_depth is not None and not 1 <= bit_depth <= 32:
-        raise ValueError(f"bit_depth should be 1 to 32, or None, got {bit_depth}.")
-    if max_pixels < 1:
-        raise ValueError(f"max_pixels should be at least 1, got {max_pixels}.")
-
-
 def _name(source: ImageSource) -> str:
     if isinstance(source, np.ndarray):
         return f"array {source.shape} {source.dtype}"
@@ -269,7 +258,7 @@ def _name(source: ImageSource) -> str:
 
 
 @contextmanager
-def _open_stream(source: str | os.PathLike[str] | bytes) -> Iterator[IO[bytes]]:
+def _open_stream(source: FileSource) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
         return
@@ -287,45 +276,34 @@ def _open_stream(source: str | os.PathLike[str] | bytes) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _read_stored(source: str | os.PathLike[str] | bytes | Image.Image, max_pixels: int) -> _Stored:
+def _read_stored(source: FileSource | Image.Image, max_pixels: int) -> _Stored:
     if not isinstance(source, Image.Image):
         with _open_stream(source) as stream:
             return _read_stream(stream, max_pixels)
     check_pixels(*source.size, max_pixels=max_pixels)
-    fault = _pillow_fault(source)
-    if fault:
+    if fault := _pillow_fault(source):
         raise ImageReadError(f"Pillow does not decode {fault}; pass the path of the TIFF file.")
     return _decode(source)
 
 
 def _read_stream(stream: IO[bytes], max_pixels: int) -> _Stored:
+    picture: ImageFile.ImageFile | None = None
     try:
         picture = open_picture(stream, max_pixels=max_pixels)
+        reason = _pillow_fault(picture)
+        if reason is None:
+            return _decode_stream(picture, stream, max_pixels)
     except (ImageReadError, MemoryError):
         raise
-    except Exception as error:
-        return _second_chance(stream, max_pixels, error)
-    fault = _pillow_fault(picture)
-    if fault:
-        samples, notes = read_with_tifffile(stream, max_pixels=max_pixels, reason=fault)
-        return _Stored(samples, 1, notes)
-    try:
-        return _decode_stream(picture, stream, max_pixels)
-    except (ImageReadError, MemoryError):
-        raise
-    except Exception as error:
-        header = picture_header(picture)
-        if header is None or decode_failed_for_good(header):
+    except Exception as error:  # perhaps a TIFF kind that Pillow does not know: float colours
+        header = picture_header(picture) if picture else None
+        if picture and (header is None or decode_failed_for_good(header)):
             raise
-        return _second_chance(stream, max_pixels, error)
-
-
-def _second_chance(stream: IO[bytes], max_pixels: int, error: Exception) -> _Stored:
-    """A TIFF kind that Pillow does not know, such as float colours, read with tifffile."""
-    stream.seek(0)
-    if identify(stream.read(HEAD_BYTES)) != "TIFF":
-        raise error
-    samples, notes = read_with_tifffile(stream, max_pixels=max_pixels, reason=_reason(error))
+        stream.seek(0)
+        if identify(stream.read(HEAD_BYTES)) != "TIFF":
+            raise
+        reason = _reason(error)
+    samples, notes = read_with_tifffile(stream, max_pixels=max_pixels, reason=reason)
     return _Stored(samples, 1, notes)
 
 
@@ -357,11 +335,11 @@ def _decode(picture: Image.Image) -> _Stored:
 
 
 def _load(picture: Image.Image) -> None:
-    """Decode without Pillow's memory map, which shears TIFF files that are to be turned."""
+    """Decode a picture; Pillow 13.0 shears a TIFF that it maps into memory and turns by EXIF."""
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         picture.load()
         return
-    name, picture.filename = picture.filename, ""
+    name, picture.filename = picture.filename, ""  # without a name there is no memory map
     try:
         picture.load()
     finally:
@@ -383,19 +361,13 @@ def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
     return ReadImage(array, stored.notes + notes)
 
 
-def _read_array(array: np.ndarray, bit_depth: int | None, max_pixels: int) -> ReadImage:
-    if array.ndim >= 2:
-        check_pixels(array.shape[1], array.shape[0], max_pixels=max_pixels)
-    return ReadImage(*array_to_rgb(array, bit_depth=bit_depth))
-
-
 def _frame_notes(picture: Image.Image) -> tuple[str, ...]:
     count = getattr(picture, "n_frames", 1)
     return (f"frame {picture.tell()} of {count}",) if count > 1 else ()
 
 
 def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:
-    """The EXIF orientation to apply after decoding, and a note where it is broken."""
+    """Return the EXIF orientation to apply after decoding, and a note where it is broken."""
     if picture.format == "TIFF":  # Pillow turns these while loading
         return 1, ()
     try:

@@ -1,8 +1,8 @@
-"""The authors' own PRO, kept apart under its own name for comparison with printed tables.
+"""The authors' PRO under a name of its own, `pro_200`, for comparison with published tables.
 
 It is not AUPRO. Thresholds are 200 equal steps of *score*, so the value depends on how the
-scores are spread; and the false-positive axis is stretched to the range that was sampled
-instead of being cut at the limit. A squashing of the scores changes it; AUPRO stays.
+scores are spread; and the false-positive axis is stretched to the sampled range instead of
+being cut at the limit. A monotonic change of the scores changes it, but not AUPRO.
 
 Source: `cal_pro_score` in the public code of APRIL-GAN, AnomalyCLIP and AnoVL; the same in
 FAPrompt and FiLo.
@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from faprompt.metrics.components import find_regions
-from faprompt.metrics.inputs import Maps, as_float, check_fpr_limit, check_pairs
-from faprompt.metrics.regions import require_regions
-from faprompt.metrics.tally import Tally
-from faprompt.metrics.undefined import UndefinedMetricError
+from faprompt.metrics.checked_inputs import Maps, as_float, check_fpr_limit, check_pairs
+from faprompt.metrics.labelled_pixels import mask_regions
+from faprompt.metrics.tally import Tally, UndefinedMetricError
 
 _STEPS = 200
 
 
 def pro_200(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
-    """PRO as the authors compute it, in one pass over the pixels instead of 200.
+    """Return PRO as the authors compute it, in one pass over the pixels instead of 200.
 
     Per threshold from the lowest score to just below the highest: a pixel is called
     anomalous when score > threshold; PRO is the mean overlap of all regions and FPR the
@@ -43,30 +41,30 @@ def pro_200(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
             fewer than two different false-positive rates below the limit (NaN there).
     """
     fpr_limit = check_fpr_limit(fpr_limit)
-    pairs = [(as_float(score_map), mask) for score_map, mask in check_pairs(score_maps, masks)]
+    found = check_pairs(score_maps, masks).values()
+    pairs = [(as_float(score_map), mask) for score_map, mask in found]
     return _area(*_sample(pairs, _thresholds(pairs)), fpr_limit)
 
 
 def pro_200_of(tally: Tally, *, low: float, high: float, fpr_limit: float) -> float:
-    """`pro_200` of counts: the mean overlap of the regions is their weights, summed.
+    """Return `pro_200` of counts: the mean overlap of the regions is their weights, summed.
 
     Args:
         tally: pixels with region weights. Binned, it adds the error of its bins.
-        low: the lowest score of all pixels, and `high` the highest, as float32 or float64:
-            the steps are taken in their precision.
+        low: the lowest score of all pixels, float32 or float64, which is the precision of
+            the steps; `high` is the highest.
         fpr_limit: as in `pro_200`.
     """
-    require_regions(tally)
+    overlap = tally.require_regions()
     # The number of scores above each threshold; the rows of a tally fall.
     above = np.searchsorted(-tally.thresholds, -_steps(low, high), side="left")
-    assert tally.overlap is not None
     false_positives = np.append(0, np.cumsum(tally.normal))
-    pro = np.append(0, np.cumsum(tally.overlap))[above] / tally.regions
+    pro = np.append(0, np.cumsum(overlap))[above] / tally.regions
     return _area(false_positives[above] / false_positives[-1], pro, fpr_limit)
 
 
 def _area(fpr: np.ndarray, pro: np.ndarray, fpr_limit: float) -> float:
-    """The stretched area under PRO over the points below the limit."""
+    """Area under PRO over the points below the limit, its axis stretched to 0..1."""
     kept = fpr < fpr_limit
     if kept.sum() < 2 or np.ptp(fpr[kept]) == 0:
         raise UndefinedMetricError(
@@ -106,7 +104,7 @@ def _sample(
     for score_map, mask in pairs:
         # A pixel's level is the number of thresholds it exceeds.
         level = np.searchsorted(thresholds, score_map.ravel(), side="left")
-        found = find_regions(mask)
+        found = mask_regions(mask)
         inside = level[found.pixels]
         normal += np.bincount(level, minlength=levels) - np.bincount(inside, minlength=levels)
         cells = np.bincount(found.region * levels + inside, minlength=len(found.sizes) * levels)
@@ -120,5 +118,5 @@ def _sample(
 
 
 def _above(counts: np.ndarray) -> np.ndarray:
-    """Per level, how many are at a higher one; the last level, above all, falls away."""
+    """Count the higher levels, for each level but the last."""
     return np.cumsum(counts[..., ::-1], axis=-1)[..., -2::-1]

@@ -1,4 +1,4 @@
-"""From stored pixel values to (H, W, 3) uint8 RGB, each kind of value on purpose.
+"""Convert stored pixel values to (H, W, 3) uint8 RGB, each kind of value on purpose.
 
 Nothing is clipped silently: a value that does not fit its range is an error that says
 what to pass, and every guess is reported in a note.
@@ -12,45 +12,32 @@ import numpy as np
 from PIL import Image
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.samples import Samples, refuse_lab
+from faprompt.imaging.stored_samples import Samples, refuse_lab
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits per value that cameras deliver in 16-bit files
 NO_ALPHA = "alpha is 0 everywhere: colours read as if opaque"
 
 _BLOCK_PIXELS = 2**19  # work block by block: a 108-megapixel picture must not need 2 GB
+Levels = tuple[np.ndarray, tuple[str, ...]]  # (H, W, 3) uint8, notes for the user
 
 
-def picture_to_rgb(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the RGB bytes of a decoded Pillow picture of an 8-bit mode.
+def picture_to_rgb(picture: Image.Image) -> Levels:
+    """Return the RGB bytes of a decoded Pillow picture of a mode with 8 bits.
 
-    Args:
-        picture: any mode for which `wide_samples` returns None.
-
-    Returns:
-        (H, W, 3) uint8 and notes for the user. Transparency is composited over white, so
-        a fully opaque alpha channel equals no alpha channel. Where alpha is 0 everywhere,
-        the colours are used, with a note.
-
-    Raises:
-        ImageReadError: CIELAB colours.
+    Transparency is composited over white. Where alpha is 0 everywhere, the colours are used,
+    with a note. CIELAB colours raise an `ImageReadError`.
     """
     refuse_lab(picture)
     return _convert_to_rgb(picture)
 
 
-def array_to_rgb(
-    array: np.ndarray, *, bit_depth: int | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the RGB bytes of an array.
+def array_to_rgb(array: np.ndarray, *, bit_depth: int | None = None) -> Levels:
+    """Return the RGB bytes of an array; alpha is treated as in `picture_to_rgb`.
 
     Args:
         array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; bool, uint8, uint16, or
             float in [0, 1].
         bit_depth: bits that uint16 values really use, 16 unless given.
-
-    Returns:
-        (H, W, 3) uint8 and notes for the user. Alpha is composited over white, as in
-        `picture_to_rgb`.
 
     Raises:
         ImageReadError: another shape or type, or values that do not fit their range.
@@ -59,18 +46,15 @@ def array_to_rgb(
     alpha = None
     if array.ndim == 3 and array.shape[2] == 4:
         array, alpha = array[..., :3], array[..., 3]
-        if alpha.dtype.kind == "f":
-            _refuse_wide_floats(alpha)
     elif array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
-    if array.dtype.kind == "f":
-        _refuse_wide_floats(array)
+    for values in (alpha, array):
+        if values is not None and values.dtype.kind == "f":
+            _refuse_wide_floats(values)
     return samples_to_rgb(Samples(array, alpha), bit_depth=bit_depth)
 
 
-def samples_to_rgb(
-    samples: Samples, *, bit_depth: int | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def samples_to_rgb(samples: Samples, *, bit_depth: int | None = None) -> Levels:
     """Return the RGB bytes of stored values.
 
     Unsigned values are scaled by their bits: those of the header, or `bit_depth`. Signed
@@ -83,9 +67,6 @@ def samples_to_rgb(
         samples: values of any integer or float type.
         bit_depth: bits that values wider than 8 bits really use, 1 to 32.
 
-    Returns:
-        (H, W, 3) uint8 and notes for the user.
-
     Raises:
         ImageReadError: values that `bit_depth` cannot hold, NaN, or infinite values.
     """
@@ -93,17 +74,20 @@ def samples_to_rgb(
     if samples.white_is_zero:
         levels = 255 - levels
     if levels.ndim == 3 and levels.shape[2] == 4:
-        levels = _cmyk_to_rgb(levels)
+        size = (levels.shape[1], levels.shape[0])
+        levels, _ = _convert_to_rgb(Image.frombytes("CMYK", size, levels.tobytes()))
+    grey = levels.ndim == 2
+    rgb = np.repeat(levels[..., None], 3, axis=2) if grey else np.ascontiguousarray(levels)
     if samples.alpha is None:
-        return _grey_to_rgb(levels), notes
+        return rgb, notes
     if not samples.alpha.any():
-        return _grey_to_rgb(levels), (*notes, NO_ALPHA)
+        return rgb, (*notes, NO_ALPHA)
     alpha = _alpha_to_bytes(samples.alpha, samples.bits, bit_depth)
-    return _over_white(_grey_to_rgb(levels), alpha, samples.premultiplied), notes
+    return _over_white(rgb, alpha, samples.premultiplied), notes
 
 
 def _standard_depth(peak: int) -> int:
-    """The smallest depth of cameras that holds a value."""
+    """Return the smallest depth of cameras that holds a value."""
     return next((depth for depth in DEPTHS if peak < 2**depth), peak.bit_length())
 
 
@@ -135,8 +119,8 @@ def _advice(array: np.ndarray) -> str:
             return "These fit 8 bits: pass array.astype('uint8')."
         if high < 2**16:
             depth = _standard_depth(int(high))
-            told = f", with bit_depth={depth} if the camera has {depth} bits" if depth < 16 else ""
-            return f"These fit 16 bits: pass array.astype('uint16'){told}."
+            hint = f", with bit_depth={depth} if the camera has {depth} bits" if depth < 16 else ""
+            return f"These fit 16 bits: pass array.astype('uint16'){hint}."
     if low >= 0 and high < 2**16:
         return f"Pass array.astype(float) / {2 ** _standard_depth(int(np.ceil(high))) - 1}."
     low, span = float(low), float(high) - float(low)
@@ -152,30 +136,28 @@ def _refuse_wide_floats(values: np.ndarray) -> None:
         )
 
 
-def _to_bytes(
-    values: np.ndarray, bits: int | None, bit_depth: int | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _to_bytes(values: np.ndarray, bits: int | None, bit_depth: int | None) -> Levels:
     kind, type_bits = values.dtype.kind, 8 * values.dtype.itemsize
     bits = min(bits or type_bits, type_bits)
     if kind == "b":
         return values.astype(np.uint8) * np.uint8(255), ()
     if kind == "f":
-        return _scale_floats(values)
+        low, high = _float_range(values)
+        if low >= 0 and high <= 1:
+            return _stretch(values, 0, 1), ()
+        return _stretch(values, low, high), (f"float values {low:g}..{high:g} scaled to 0..255",)
     if kind not in "iu":
         raise ImageReadError(f"values of type {values.dtype} are not read; export as 16-bit grey.")
     if type_bits == 8:
-        top = 2**bits - 1
         if kind == "u":
-            return (values if bits == 8 else _stretch(values, 0, top)), ()
+            return (values if bits == 8 else _stretch(values, 0, 2**bits - 1)), ()
         return _stretch(values, -128, 127), ()
     if kind == "u" and (bits < type_bits or bits == 16):
-        return _scale_unsigned(values, bit_depth or bits, told=bool(bit_depth))
+        return _scale_unsigned(values, bit_depth or bits, given=bool(bit_depth))
     return _scale_integers(values, bit_depth)
 
 
-def _scale_unsigned(
-    values: np.ndarray, bits: int, *, told: bool
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _scale_unsigned(values: np.ndarray, bits: int, *, given: bool) -> Levels:
     top, peak = 2**bits - 1, int(values.max())
     if peak > top:
         raise ImageReadError(
@@ -183,15 +165,13 @@ def _scale_unsigned(
             f"bit_depth={_standard_depth(peak)} or leave it out to scale by the whole stored range."
         )
     notes: tuple[str, ...] = ()
-    if not told and bits == 16 and 0 < peak < 2**14:
+    if not given and bits == 16 and 0 < peak < 2**14:
         depth = _standard_depth(peak)
         notes = (f"16-bit data uses only 0..{2**depth - 1}: pass bit_depth={depth}",)
     return _stretch(values, 0, top), notes
 
 
-def _scale_integers(
-    values: np.ndarray, bit_depth: int | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def _scale_integers(values: np.ndarray, bit_depth: int | None) -> Levels:
     low, high = int(values.min()), int(values.max())
     if bit_depth is not None:
         first = -(2 ** (bit_depth - 1)) if low < 0 else 0
@@ -203,18 +183,11 @@ def _scale_integers(
             )
         return _stretch(values, first, last), ()
     if low >= 0 and high < 2**16:
-        return _scale_unsigned(values, 16, told=False)
+        return _scale_unsigned(values, 16, given=False)
     limits = np.iinfo(values.dtype)
     if 2 * (high - low) >= int(limits.max) - int(limits.min):
         return _stretch(values, int(limits.min), int(limits.max)), ()
     return _stretch(values, low, high), (f"integer values {low}..{high} scaled to 0..255",)
-
-
-def _scale_floats(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    low, high = _float_range(values)
-    if low >= 0 and high <= 1:
-        return _stretch(values, 0, 1), ()
-    return _stretch(values, low, high), (f"float values {low:g}..{high:g} scaled to 0..255",)
 
 
 def _float_range(values: np.ndarray) -> tuple[float, float]:
@@ -256,18 +229,7 @@ def _over_white(levels: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> n
     return out
 
 
-def _grey_to_rgb(levels: np.ndarray) -> np.ndarray:
-    if levels.ndim == 3:
-        return np.ascontiguousarray(levels)
-    return np.repeat(levels[..., None], 3, axis=2)
-
-
-def _cmyk_to_rgb(ink: np.ndarray) -> np.ndarray:
-    height, width = ink.shape[:2]
-    return _convert_to_rgb(Image.frombytes("CMYK", (width, height), ink.tobytes()))[0]
-
-
-def _convert_to_rgb(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+def _convert_to_rgb(picture: Image.Image) -> Levels:
     """8-bit modes, block by block: Pillow holds 4 bytes a pixel, and a second copy adds up."""
     see_through = picture.has_transparency_data
     opaque = see_through and not any(_alpha_seen(picture.crop(box)) for box in _boxes(picture))
@@ -278,21 +240,16 @@ def _convert_to_rgb(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
         if see_through:
             block = block.convert("RGBA")
         if see_through and not opaque:
-            block = _composite(block)
-        out[top:bottom, left:right] = np.asarray(
-            block if block.mode == "RGB" else block.convert("RGB")
-        )
+            white = Image.new("RGB", block.size, "white")
+            white.paste(block, mask=block.getchannel("A"))
+            block = white
+        rgb = block if block.mode == "RGB" else block.convert("RGB")
+        out[top:bottom, left:right] = np.asarray(rgb)
     return out, (NO_ALPHA,) if opaque else ()
 
 
 def _alpha_seen(block: Image.Image) -> bool:
     return block.convert("RGBA").getchannel("A").getextrema() != (0, 0)
-
-
-def _composite(rgba: Image.Image) -> Image.Image:
-    white = Image.new("RGB", rgba.size, "white")
-    white.paste(rgba, mask=rgba.getchannel("A"))
-    return white
 
 
 def _boxes(picture: Image.Image) -> Iterator[tuple[int, int, int, int]]:

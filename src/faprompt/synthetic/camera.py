@@ -1,4 +1,4 @@
-"""What a camera does to a scene: light, blur, noise, compression, contrast."""
+"""The camera: borders and turned surfaces, light, blur, noise, contrast, compression."""
 
 from __future__ import annotations
 
@@ -8,25 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic.fields import Canvas, smooth_step, soften
+from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.fields import mix, smooth_step, soften
 
 _BLOCK = 8
 
 
 def photograph(canvas: Canvas, scene: Tensor, *, even: bool = False) -> Tensor:
-    """Turn scenes into pictures.
-
-    Args:
-        canvas: sheet of the same batch.
-        scene: (n, c, size, size), c is 1 (grey) or 3; about 0..1.
-        even: the light hardly varies, as in scans.
-
-    Returns:
-        (n, c, size, size) in 0..1.
-    """
+    """Turn scenes (n, c, size, size), about 0..1, into pictures in 0..1; scans have even light."""
     image = scene * _light(canvas, even)[:, None]
     image = _focus(canvas, image)
-    image = image + _sensor(canvas, image)
+    image = image + canvas.white()[:, None] * canvas.log_uniform(0.002, 0.022)[:, None]
     image = _grade(canvas, image, even)
     return _compress(canvas, image).clamp(0, 1)
 
@@ -43,14 +35,7 @@ def _light(canvas: Canvas, even: bool) -> Tensor:
 def _focus(canvas: Canvas, image: Tensor) -> Tensor:
     if canvas.host.random() < 0.35:
         return image
-    soft = soften(image, 1)
-    amount = canvas.uniform(0, 1)[:, None]
-    return image + (soft - image) * amount
-
-
-def _sensor(canvas: Canvas, image: Tensor) -> Tensor:
-    grey = canvas.white()[:, None] * (canvas.log_uniform(0.002, 0.022))[:, None]
-    return grey.expand_as(image)
+    return mix(image, soften(image, 1), canvas.uniform(0, 1)[:, None])
 
 
 def _grade(canvas: Canvas, image: Tensor, even: bool) -> Tensor:
@@ -59,9 +44,8 @@ def _grade(canvas: Canvas, image: Tensor, even: bool) -> Tensor:
     mean = sample.mean((1, 2, 3), keepdim=True)
     spread = (sample - mean).square_().mean((1, 2, 3), keepdim=True).sqrt_()
     gain = canvas.log_uniform(0.75, 1.3 if even else 1.6)[:, None]
-    level = torch.where(
-        canvas.chance(0.2) > 0, canvas.uniform(0.55, 0.85), canvas.uniform(0.85, 1.2)
-    )
+    dim = canvas.chance(0.2) > 0
+    level = torch.where(dim, canvas.uniform(0.55, 0.85), canvas.uniform(0.85, 1.2))
     brightest = (mean + 2.3 * gain * spread) * level[:, None]
     level = level[:, None] * (canvas.uniform(0.85, 1.1)[:, None] / brightest).clamp(max=1)
     image = (((image - mean) * gain + mean) * level).clamp(0, 1)
@@ -73,10 +57,10 @@ def _compress(canvas: Canvas, image: Tensor) -> Tensor:
     size = canvas.size
     if size % _BLOCK or canvas.host.random() > 0.2:
         return image
-    basis = _cosines(image.device)
+    basis = _cosines()
     rows = (-1, _BLOCK, size)  # strips of eight lines
     waves = (basis @ image.reshape(rows)).reshape(-1, _BLOCK) @ basis.T
-    index = torch.arange(_BLOCK, device=image.device)
+    index = torch.arange(_BLOCK)
     coarse = (1 + index[:, None] + index) * canvas.log_uniform(0.004, 0.03)
     coarse = coarse.repeat(1, 1, size // _BLOCK)[:, None]  # (n, 1, 8, size)
     strips = waves.reshape(canvas.count, -1, _BLOCK, size)
@@ -85,15 +69,15 @@ def _compress(canvas: Canvas, image: Tensor) -> Tensor:
     return (basis.T @ back).reshape(image.shape)
 
 
-def _cosines(device: torch.device) -> Tensor:
-    k = torch.arange(_BLOCK, device=device, dtype=torch.float32)
+def _cosines() -> Tensor:
+    k = torch.arange(_BLOCK, dtype=torch.float32)
     basis = torch.cos(math.pi / _BLOCK * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / _BLOCK)
     basis[0] /= math.sqrt(2)
     return basis
 
 
 def cut_by_frame(canvas: Canvas, image: Tensor) -> Tensor:
-    """Dark seams, lit rims and worn ends at the border of a part: lawful, before any defect."""
+    """Draw dark seams, lit rims and worn ends at the border of a part; they are no defects."""
     u, v = canvas.x / canvas.wide, canvas.y / canvas.tall
     out = image
     for value, other in ((u, v), (-u, v), (v, u), (-v, u)):
@@ -112,7 +96,7 @@ def turn_texture(canvas: Canvas, image: Tensor, *, share: float) -> Tensor:
     chosen = [row for row in range(canvas.count) if canvas.maybe(share)]
     if not chosen:
         return image
-    rows = torch.tensor(chosen, device=image.device)
+    rows = torch.tensor(chosen)
     angle = canvas.rand(len(chosen), 1) * (math.pi / 2)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     turn = torch.cat((cos, -sin, zero, sin, cos, zero), 1) / (cos + sin).repeat(1, 6)

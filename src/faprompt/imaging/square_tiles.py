@@ -1,9 +1,9 @@
-"""Pictures that are not square as overlapping squares, and their maps put together again."""
+"""Square tiles of pictures that are not square, and their maps joined again."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -13,25 +13,17 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 exclusive
 
 
 def square_tiles(height: int, width: int) -> list[Box]:
-    """Squares as wide as the shorter edge, in steps along the longer one.
+    """Return squares as wide as the shorter edge, in steps along the longer one.
 
     The last one ends at the border; a square picture is one tile.
-
-    Raises:
-        ValueError: an edge below 1.
 
     Example:
         >>> square_tiles(10, 21)
         [(0, 0, 10, 10), (8, 0, 18, 10), (11, 0, 21, 10)]
     """
-    side, length = min(height, width), max(height, width)
-    if side < 1:
-        raise ValueError(f"A picture should have pixels, got {height}x{width}.")
+    side, length = _edges(height, width)
     step = max(1, int(STRIDE_SHARE * side))
-    starts = [*range(0, length - side, step), length - side]
-    if width >= height:
-        return [(start, 0, start + side, side) for start in starts]
-    return [(0, start, side, start + side) for start in starts]
+    return _squares([*range(0, length - side, step), length - side], side, width >= height)
 
 
 def end_squares(height: int, width: int) -> list[Box]:
@@ -40,9 +32,6 @@ def end_squares(height: int, width: int) -> list[Box]:
     A square picture gives the same square twice. A picture longer than two squares gets as
     many as cover it, evenly spread.
 
-    Raises:
-        ValueError: an edge is below 1.
-
     Source:
         `image_tiling` in vis_test.py of hq-deng/AnoVL, which takes pictures up to two squares.
 
@@ -50,12 +39,20 @@ def end_squares(height: int, width: int) -> list[Box]:
         >>> end_squares(10, 16), end_squares(25, 10)
         ([(0, 0, 10, 10), (6, 0, 16, 10)], [(0, 0, 10, 10), (0, 8, 10, 18), (0, 15, 10, 25)])
     """
-    side, length = min(height, width), max(height, width)
-    if side < 1:
-        raise ValueError(f"A picture should have pixels, got {height}x{width}.")
+    side, length = _edges(height, width)
     gaps = max(1, math.ceil(length / side) - 1)
-    starts = [round(number * (length - side) / gaps) for number in range(gaps + 1)]
-    if width >= height:
+    starts = (round(number * (length - side) / gaps) for number in range(gaps + 1))
+    return _squares(starts, side, width >= height)
+
+
+def _edges(height: int, width: int) -> tuple[int, int]:
+    if min(height, width) < 1:
+        raise ValueError(f"A picture should have pixels, got {height}x{width}.")
+    return min(height, width), max(height, width)
+
+
+def _squares(starts: Iterable[int], side: int, across: bool) -> list[Box]:
+    if across:
         return [(start, 0, start + side, side) for start in starts]
     return [(0, start, side, start + side) for start in starts]
 
@@ -63,11 +60,11 @@ def end_squares(height: int, width: int) -> list[Box]:
 def join_maps(
     maps: Sequence[np.ndarray], boxes: Sequence[Box], image_size: tuple[int, int]
 ) -> np.ndarray:
-    """Maps of tiles on one canvas; where they overlap, their mean.
+    """Join the maps of tiles; where they overlap, their mean counts.
 
     Args:
         maps: (height, width) of each box, values in [0, 1].
-        boxes: where each lies; together they cover the picture.
+        boxes: place of each map; together they cover the picture.
         image_size: (height, width) of the picture.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Checks at the door of the metrics: what comes in is either sound or refused in words."""
+"""Checks of scores, labels, score maps and masks: accepted, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from numpy.typing import ArrayLike
 
 Maps = np.ndarray | Sequence[Any] | None  # (B, H, W), or a list of (H, W) or None
 FloatType = type[np.float32] | type[np.float64] | None
+Pair = tuple[np.ndarray, np.ndarray]  # score map and mask, (H, W) each
 
 
 def check_fpr_limit(fpr_limit: float) -> float:
-    """The false-positive rate up to which PRO is integrated: above 0, at most 1."""
+    """Check the false-positive rate where PRO ends: above 0, at most 1."""
     if not 0 < fpr_limit <= 1:
         raise ValueError(f"fpr_limit should be above 0 and at most 1, got {fpr_limit}.")
     return float(fpr_limit)
 
 
 def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N,) as float64 and labels (N,) as bool, or an error that says what is wrong."""
+    """Return scores (N,) as float64 and labels (N,) as bool, or raise an error."""
     values = _numbers(scores, "scores").astype(np.float64)
     truth = _numbers(labels, "labels")
     if values.ndim != 1 or values.shape != truth.shape:
@@ -36,8 +37,8 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.n
 
 def check_pairs(
     score_maps: Maps, masks: Maps, *, count: int | None = None, dtype: FloatType = None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The images that have both a score map and a mask, checked.
+) -> dict[int, Pair]:
+    """Check score maps and masks; return the pair of each image that has both.
 
     Args:
         score_maps: (B, H, W), or a list of B arrays (H, W) of any sizes, or None entries.
@@ -46,7 +47,7 @@ def check_pairs(
         dtype: float type the maps will be read as; None keeps float32 and float64.
 
     Returns:
-        One (map, mask) a complete image, (H, W) each, in their own dtypes and not copied.
+        Number of the image -> (map, mask), (H, W) each, in their own dtypes and not copied.
 
     Raises:
         ValueError: anything that does not fit; the message names the image.
@@ -60,22 +61,15 @@ def check_pairs(
         truths = [None] * len(maps)
     if len(maps) != len(truths):
         raise ValueError(f"got {len(maps)} score_maps for {len(truths)} masks.")
-    checked = (
-        _check_pair(*pair, f"[{i}]", dtype) for i, pair in enumerate(zip(maps, truths, strict=True))
-    )
-    return [pair for pair in checked if pair is not None]
-
-
-def complete_pairs(score_maps: Maps, masks: Maps) -> list[int]:
-    """Which images of checked maps and masks have both."""
-    if score_maps is None or masks is None:
-        return []
-    pairs = enumerate(zip(score_maps, masks, strict=True))
-    return [i for i, (score_map, mask) in pairs if score_map is not None and mask is not None]
+    checked = {}
+    for number, (score_map, mask) in enumerate(zip(maps, truths, strict=True)):
+        if pair := _check_pair(score_map, mask, f"[{number}]", dtype):
+            checked[number] = pair
+    return checked
 
 
 def check_keys(keys: Sequence[Any] | None, count: int) -> list[str | int] | None:
-    """One name or number an image, or None when none were given."""
+    """Return one name or number an image, or None when none were given."""
     if keys is None:
         return None
     if isinstance(keys, (str, bytes)) or len(keys) != count:
@@ -83,6 +77,13 @@ def check_keys(keys: Sequence[Any] | None, count: int) -> list[str | int] | None
     if not all(isinstance(key, (str, int, np.integer)) for key in keys):
         raise TypeError("keys should be names or whole numbers, one an image.")
     return list(keys)
+
+
+def as_float(values: np.ndarray, dtype: FloatType = None) -> np.ndarray:
+    """Convert to `dtype`; None keeps float32 and float64 and turns the rest into one of them."""
+    if dtype is None:
+        dtype = np.float32 if values.dtype in (np.float16, np.float32) else np.float64
+    return values.astype(dtype, copy=False)
 
 
 def _one_per_image(arrays: Maps, name: str, count: int | None) -> list[Any]:
@@ -100,10 +101,8 @@ def _one_per_image(arrays: Maps, name: str, count: int | None) -> list[Any]:
     return list(arrays)
 
 
-def _check_pair(
-    score_map: Any, mask: Any, place: str, dtype: FloatType
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """One image's map and mask, or None when one of them is missing."""
+def _check_pair(score_map: Any, mask: Any, place: str, dtype: FloatType) -> Pair | None:
+    """Check one image; None when its map or its mask is missing."""
     if score_map is None:
         if mask is not None:
             raise ValueError(f"masks{place} came without score_maps{place}; pass both, or neither.")
@@ -122,13 +121,6 @@ def _check_pair(
     return values, truth
 
 
-def as_float(values: np.ndarray, dtype: FloatType = None) -> np.ndarray:
-    """`values` in `dtype`; None keeps float32 and float64 and turns the rest into one of them."""
-    if dtype is None:
-        dtype = np.float32 if values.dtype in (np.float16, np.float32) else np.float64
-    return values.astype(dtype, copy=False)
-
-
 def _numbers(array: ArrayLike, name: str) -> np.ndarray:
     values = np.asarray(array)
     if values.size and values.dtype.kind not in "biuf":
@@ -144,7 +136,7 @@ def _picture(array: Any, name: str) -> np.ndarray:
 
 
 def _require_finite(values: np.ndarray, name: str, dtype: FloatType) -> None:
-    low, high = values.min(), values.max()  # these see every NaN and infinity
+    low, high = values.min(), values.max()  # NaN and infinity always show in one of them
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name} should be finite, got NaN or infinity.")
     if dtype is not None and max(-float(low), float(high)) > float(np.finfo(dtype).max):
@@ -155,7 +147,7 @@ def _require_finite(values: np.ndarray, name: str, dtype: FloatType) -> None:
 
 
 def _require_binary(values: np.ndarray, name: str) -> None:
-    """Only 0 and 1: guessing where to cut other values would go unnoticed."""
+    """Accept 0 and 1 only: a guessed threshold would go unnoticed."""
     if values.dtype != bool and not ((values == 0) | (values == 1)).all():
         raise ValueError(
             f"{name} should hold only 0 and 1, got values from {values.min()} to {values.max()}; "

@@ -1,24 +1,29 @@
-"""A histogram over the whole line of float32, fine where the pixels are.
+"""A histogram over all of float32 with fine bins where the pixels are.
 
-Scores have no common range, so fixed bins are out: one outlier would squeeze everything
-else into a single bin. Here the bit pattern of a float32 is read as a whole number that
-rises with the float. Its upper 16 bits name a *cell* (128 cells an octave, 65,536 in all),
-its lower 16 bits a place in that cell. Every cell is cut into 1 to 65,536 equal bins; with
-65,536 each float32 has a bin of its own. A fixed budget of bins is shared out by what the
-cells weigh in the metrics, and shared out anew when the weights move. Scores crowded in
-one cell are therefore counted exactly, and scores spread over many get bins of about a
-millionth of the pixels. Memory never depends on how many pixels went through.
+Scores have no common range, and with fixed bins one outlier would squeeze everything else
+into a single bin. So the bit pattern of a float32 is read as a whole number that rises with
+the float. Its upper 16 bits name a *cell* (128 cells an octave, 65,536 in all), its lower
+16 bits a place in that cell. Every cell is cut into 1 to 65,536 equal bins; with 65,536 each
+float32 has a bin of its own. A fixed number of bins is distributed by what the cells weigh
+in the metrics, and distributed again when the weights move. Scores crowded in one cell are
+therefore counted exactly, and scores spread over many get bins of about a millionth of the
+pixels. Memory does not depend on the number of pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from faprompt.metrics.pixels import ExactPixels, LabelledPixels
-from faprompt.metrics.state import named, under
+from faprompt.metrics.labelled_pixels import (
+    ExactPixels,
+    LabelledPixels,
+    State,
+    with_prefix,
+    without_prefix,
+)
 from faprompt.metrics.tally import Tally
 
 _CELL_BITS = 16
@@ -27,17 +32,16 @@ _CELLS = 1 << _CELL_BITS
 _HALF = _CELLS // 2  # keys are signed; this moves the lowest cell to 0
 _PLACE_MASK = (1 << _PLACE_BITS) - 1
 _NEARBY = 257  # cells
-_GROWTH = 4.0  # a cell has outgrown its bins when its share is so many times what it was
-_ALONE = 2.0**-13  # so large a share may lie in any one outgrown cell,
-_TOGETHER = 2.0**-10  # and so large a share in all of them, before bins are shared out anew
-
+_GROWTH = 4.0  # a cell has outgrown its bins when its share has grown by this factor
+_ALONE = 2.0**-13  # bins are distributed again when one outgrown cell holds a larger share,
+_TOGETHER = 2.0**-10  # or all of them together do
 
 # Of each filled bin: cell, place in the cell, pixels, anomalous pixels, region weight.
 Filled = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def ordered_keys(scores: np.ndarray) -> np.ndarray:
-    """(N,) int32 that rise exactly as the finite float32 scores do; own inverse on bits.
+    """Return (N,) int32 that rise as the finite float32 scores do; it is its own inverse on bits.
 
     Example:
         >>> keys = ordered_keys(np.array([-2.0, -1.0, 0.0, 1e-40, 3.0], dtype=np.float32))
@@ -52,7 +56,7 @@ class ScoreHistogram:
     """Counts of normal and anomalous pixels, and region weights, per bin of float32.
 
     Args:
-        capacity: most bins, at 24 bytes each; at least 131,072.
+        capacity: largest number of bins, 24 bytes each; at least 131,072.
     """
 
     def __init__(self, *, capacity: int = 1 << 21) -> None:
@@ -63,7 +67,7 @@ class ScoreHistogram:
         self._cell_total = np.zeros(_CELLS, dtype=np.int64)
         self._cell_anomalous = np.zeros(_CELLS, dtype=np.int64)
         self._known_place = np.zeros(_CELLS, dtype=np.int64)  # of an early pixel in each cell
-        self._shared = np.zeros(_CELLS)  # each cell's share when the bins were shared out
+        self._shared = np.zeros(_CELLS)  # each cell's share when the bins were distributed
         self._set_layout(np.full(_CELLS, _PLACE_BITS, dtype=np.int32))
 
     def add(self, images: Sequence[LabelledPixels]) -> None:
@@ -73,7 +77,7 @@ class ScoreHistogram:
         places = [key & _PLACE_MASK for key in keys]
         for image, cell, place in zip(images, cells, places, strict=True):
             self._count_cells(cell, place, image.anomalous)
-        self._share_out_if_needed()
+        self._distribute_if_needed()
         for image, cell, place in zip(images, cells, places, strict=True):
             bins = self._bins(cell, place)
             np.add.at(self._total, bins, 1)
@@ -83,18 +87,18 @@ class ScoreHistogram:
             self.regions += image.regions
 
     def merge(self, other: ScoreHistogram) -> None:
-        """Add all that `other` has counted; `other` stays as it is."""
+        """Add the counts of `other`, which stays as it is."""
         theirs, mine = other._filled(), self._filled()
         known = self._cell_total > 0
         self._known_place = np.where(known, self._known_place, other._known_place)
         self._cell_total = self._cell_total + other._cell_total
         self._cell_anomalous = self._cell_anomalous + other._cell_anomalous
         self.regions += other.regions
-        self._share_out(mine)
+        self._distribute(mine)
         self._put(theirs)
 
     def tally(self) -> Tally:
-        """Counts per filled bin; a bin's threshold is its lowest float32."""
+        """Return the counts per filled bin; a bin's threshold is its lowest float32."""
         cells, places, total, anomalous, overlap = self._filled()
         lows = (places >> self._shift[cells]) << self._shift[cells]
         keys = (((cells - _HALF) << _PLACE_BITS) | lows).astype(np.int32)
@@ -105,7 +109,7 @@ class ScoreHistogram:
         )
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that was counted, as plain arrays: what is not told of a bin is zero."""
+        """Return all counts as plain arrays; bins that are absent are zero."""
         bins = np.flatnonzero(self._total)
         return {
             "capacity": np.array(self.capacity),
@@ -119,8 +123,8 @@ class ScoreHistogram:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray]) -> ScoreHistogram:
-        """The histogram that `state()` was taken from; it goes on to the same bit."""
+    def from_state(cls, state: State) -> ScoreHistogram:
+        """Rebuild the histogram from `state()`; it continues bit by bit."""
         store = cls(capacity=int(state["capacity"]))
         store.regions = int(state["regions"])
         store._cell_total, store._cell_anomalous, store._known_place = (
@@ -153,11 +157,11 @@ class ScoreHistogram:
         return normal / max(normal.sum(), 1) + anomalous / max(anomalous.sum(), 1)
 
     def _weights(self) -> np.ndarray:
-        """(65536,) how finely each cell should be cut, to a common factor.
+        """(65536,) how finely each cell should be cut, up to a common factor.
 
         Besides its shares a cell weighs by how much it multiplies the pixels called
-        anomalous: precision is touchy near the top, where few have been called yet. A part
-        goes to cells nearby, an octave to either side, where later images may well fall.
+        anomalous: precision is sensitive near the top, where few are called anomalous. A
+        part goes to cells within an octave, where later images are likely to fall.
         """
         called = np.append(0, np.cumsum(self._cell_total[::-1]))
         few = max(self._cell_anomalous.sum() / 1024, called[-1] / 1024**2, 1)
@@ -165,15 +169,15 @@ class ScoreHistogram:
         weights = self._shares() + gain / max(gain.sum(), 1)
         return weights + ndimage.uniform_filter1d(weights, _NEARBY) / 8
 
-    def _share_out_if_needed(self) -> None:
+    def _distribute_if_needed(self) -> None:
         shares = self._shares()
         outgrown = (shares > _GROWTH * self._shared) & (self._shift > 0)
         coarse = np.where(outgrown, shares, 0.0)
         if coarse.max() > _ALONE or coarse.sum() > _TOGETHER:
-            self._share_out(self._filled())
+            self._distribute(self._filled())
 
-    def _share_out(self, filled: Filled) -> None:
-        """Lay the bins out anew by weight and put the filled ones back."""
+    def _distribute(self, filled: Filled) -> None:
+        """Distribute the bins by weight and put the filled ones back."""
         weights = self._weights()
         steps = np.full(_CELLS, -np.inf)
         np.log2(weights, out=steps, where=weights > 0)
@@ -205,9 +209,9 @@ class ScoreHistogram:
         return np.take(self._start, cells, mode="clip") + (places >> shift)
 
     def _filled(self) -> Filled:
-        """All filled bins, each with one place to stand for its pixels.
+        """All filled bins, each with one place that represents its pixels.
 
-        That is the place of an early pixel of the cell where it lies in the bin, else the
+        That is the place of an early pixel of the cell if it lies in the bin, else the
         middle. So a score that many pixels share stays one score when bins are cut finer.
         """
         bins = np.flatnonzero(self._total)
@@ -228,11 +232,11 @@ class ScoreHistogram:
 
 
 class BinnedPixels:
-    """Exact while small, then a `ScoreHistogram`; memory is bounded either way.
+    """Store that is exact while small, then a `ScoreHistogram`; memory is bounded.
 
     Args:
-        keep: pixels kept as they are before the first layout of the bins is chosen, so
-            that small sets are exact and large ones start from several images.
+        keep: pixels kept before the first layout of the bins is chosen, so that small sets
+            are exact and large ones start from several images.
     """
 
     def __init__(self, *, keep: int = 1 << 20) -> None:
@@ -242,46 +246,46 @@ class BinnedPixels:
         self._large = ScoreHistogram()
 
     def add(self, images: Sequence[LabelledPixels]) -> None:
-        """Take more images in; their scores are float32."""
+        """Add more images; their scores are float32."""
         if self._small is None:
             self._large.add(images)
             return
         self._small.add(images)
         self._held += sum(len(image.scores) for image in images)
         if self._held > self.keep:
-            self._pour()
+            self._enlarge()
 
     def merge(self, other: BinnedPixels) -> None:
-        """Take in all that `other` has seen; `other` stays as it is."""
+        """Add the images of `other`, which stays as it is."""
         if other._small is not None:
             self.add(list(other._small.images))
             return
         if self._small is not None:
-            self._pour()
+            self._enlarge()
         self._large.merge(other._large)
 
     def tally(self) -> Tally:
-        """Counts per distinct score, or per filled bin once the set is large."""
+        """Count per distinct score, or per filled bin once the set is large."""
         return self._large.tally() if self._small is None else self._small.tally()
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that was seen, as plain arrays."""
+        """Return all that was counted, as plain arrays."""
         if self._small is None:
-            return {"keep": np.array(self.keep), **named("large/", self._large.state())}
-        return {"keep": np.array(self.keep), **named("small/", self._small.state())}
+            return {"keep": np.array(self.keep), **with_prefix("large/", self._large.state())}
+        return {"keep": np.array(self.keep), **with_prefix("small/", self._small.state())}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray]) -> BinnedPixels:
-        """The store that `state()` was taken from."""
+    def from_state(cls, state: State) -> BinnedPixels:
+        """Rebuild the store from `state()`."""
         store = cls(keep=int(state["keep"]))
-        if large := under("large/", state):
+        if large := without_prefix("large/", state):
             store._small, store._large = None, ScoreHistogram.from_state(large)
         else:
-            store._small = ExactPixels.from_state(under("small/", state))
+            store._small = ExactPixels.from_state(without_prefix("small/", state))
             store._held = sum(len(image.scores) for image in store._small.images)
         return store
 
-    def _pour(self) -> None:
+    def _enlarge(self) -> None:
         assert self._small is not None
         self._large.add(self._small.images)
         self._small = None

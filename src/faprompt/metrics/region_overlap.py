@@ -1,4 +1,4 @@
-"""AUPRO: how well each anomalous region is covered, large or small alike.
+"""AUPRO: how well each anomalous region is covered, whatever its size.
 
 PRO(t) is the mean, over all 8-connected ground-truth regions of all images, of the share of
 the region with score >= t; FPR(t) is the share of all normal pixels with score >= t. AUPRO is
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from faprompt.metrics.inputs import Maps, check_fpr_limit, check_pairs
-from faprompt.metrics.pixels import ExactPixels, LabelledPixels
+from faprompt.metrics.checked_inputs import Maps, check_fpr_limit, check_pairs
+from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels
 from faprompt.metrics.tally import Tally
-from faprompt.metrics.undefined import UndefinedMetricError
 
 
 def aupro(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
-    """Area under the per-region overlap curve, exact: every distinct score is a threshold.
+    """Return the exact area under the per-region overlap curve: every score is a threshold.
 
     Args:
         score_maps: (B, H, W), or a list of (H, W) of any sizes; finite, any range.
@@ -41,12 +40,12 @@ def aupro(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
     """
     fpr_limit = check_fpr_limit(fpr_limit)
     pixels = ExactPixels()
-    pixels.add([LabelledPixels.of(*pair) for pair in check_pairs(score_maps, masks)])
+    pixels.add([LabelledPixels.of(*pair) for pair in check_pairs(score_maps, masks).values()])
     return aupro_of(pixels.tally(), fpr_limit=fpr_limit)
 
 
 def aupro_of(tally: Tally, *, fpr_limit: float) -> float:
-    """AUPRO of counts; the curve starts at (0, 0) and is cut straight at the limit."""
+    """Return the AUPRO of counts; the curve starts at (0, 0) and is cut straight at the limit."""
     fpr, pro = pro_points(tally)
     inside = int(np.searchsorted(fpr, fpr_limit, side="right"))
     pro_at_limit = np.interp(fpr_limit, fpr[inside - 1 : inside + 1], pro[inside - 1 : inside + 1])
@@ -57,19 +56,9 @@ def aupro_of(tally: Tally, *, fpr_limit: float) -> float:
 
 
 def pro_points(tally: Tally) -> tuple[np.ndarray, np.ndarray]:
-    """FPR and PRO, (K + 1,) each, from (0, 0) to (1, 1), one point a distinct score."""
-    require_regions(tally)
-    assert tally.overlap is not None
+    """Return FPR and PRO, (K + 1,) each, from (0, 0) to (1, 1), one point a distinct score."""
+    overlap = tally.require_regions()
     false_positives = np.cumsum(tally.normal, dtype=np.float64)
     fpr = np.append(0.0, false_positives / false_positives[-1])
-    pro = np.append(0.0, np.cumsum(tally.overlap) / tally.regions)
+    pro = np.append(0.0, np.cumsum(overlap) / tally.regions)
     return fpr, pro
-
-
-def require_regions(tally: Tally) -> None:
-    """Refuse data on which no PRO exists."""
-    if len(tally.thresholds) and tally.regions == 0:
-        raise UndefinedMetricError("no region: no mask has an anomalous pixel")
-    if len(tally.thresholds) and not tally.normal.any():
-        raise UndefinedMetricError("no normal pixel: the masks are anomalous all over")
-    tally.require_two_scores()

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faprompt.metrics.histogram import BinnedPixels, ScoreHistogram, ordered_keys
-from faprompt.metrics.pixels import ExactPixels, LabelledPixels
+from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels
 from faprompt.metrics.ranking import auroc_of, average_precision_of, f1_max_of
-from faprompt.metrics.regions import aupro_of
+from faprompt.metrics.region_overlap import aupro_of
+from faprompt.metrics.score_histogram import BinnedPixels, ScoreHistogram, ordered_keys
 from tests.helpers.score_maps import NASTY, nasty_maps
 
 SIZE = (48, 56)

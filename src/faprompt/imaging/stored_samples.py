@@ -1,7 +1,7 @@
 """Pixel values as a file stores them: wider than 8 bits, or multiplied by alpha.
 
 Pillow keeps only the upper byte of 16-bit colours. Both bytes are read here by decoding the
-file twice, once with each byte order: a decoder that is told the wrong order returns the
+file twice, once with each byte order: a decoder with the wrong order returns the
 lower bytes.
 """
 
@@ -40,13 +40,14 @@ class Samples:
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Turn an array (H, W, ...) by an EXIF orientation; values other than 2 to 8 change nothing.
 
+    `ImageOps.exif_transpose` does not serve here: it turns Pillow pictures only, which hold
+    neither 16-bit colours nor what tifffile reads, and fails on a broken EXIF table.
+
     Source: EXIF 2.3, tag 274.
 
     Example:
-        >>> upright(np.array([[1, 2, 3]]), 6)
-        array([[1],
-               [2],
-               [3]])
+        >>> upright(np.array([[1, 2, 3]]), 6).tolist()
+        [[1], [2], [3]]
     """
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
@@ -58,11 +59,7 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def picture_samples(picture: Image.Image) -> Samples:
-    """Return the values of any decoded Pillow picture; palettes and CMYK as RGB.
-
-    Raises:
-        ImageReadError: CIELAB colours.
-    """
+    """Return the values of any decoded Pillow picture but CIELAB; palettes and CMYK as RGB."""
     samples = wide_samples(picture)
     if samples is not None:
         return samples
@@ -76,9 +73,7 @@ def picture_samples(picture: Image.Image) -> Samples:
 def wide_samples(picture: Image.Image) -> Samples | None:
     """Return the values of a Pillow picture that its 8-bit conversions would change, else None."""
     if picture.mode in _GREY_16:
-        values = np.asarray(picture)
-        key = picture.info.get("transparency")
-        return Samples(values, alpha=None if key is None else values != key)
+        return _with_key(picture, np.asarray(picture))
     if picture.mode in ("I", "F"):
         return Samples(np.asarray(picture))
     if picture.mode in ("La", "RGBa"):
@@ -86,6 +81,15 @@ def wide_samples(picture: Image.Image) -> Samples | None:
         values = stored[..., 0] if picture.mode == "La" else stored[..., :3]
         return Samples(values, alpha=stored[..., -1], premultiplied=True)
     return None
+
+
+def _with_key(picture: Image.Image, values: np.ndarray) -> Samples:
+    """Values with alpha 0 where they equal the transparent grey or colour of a PNG."""
+    key = picture.info.get("transparency")
+    if key is None:
+        return Samples(values)
+    other = values != key
+    return Samples(values, alpha=other if values.ndim == 2 else other.any(axis=2))
 
 
 def refuse_lab(picture: Image.Image) -> None:
@@ -115,13 +119,7 @@ def read_colours(
 ) -> Samples | None:
     """Decode 16-bit or premultiplied colours with every bit; None where a picture has neither.
 
-    Args:
-        picture: opened from `stream` and not decoded yet.
-        stream: seekable.
-        max_pixels: see `open_picture`.
-
-    Returns:
-        (H, W, 3) or grey (H, W), uint16 or uint8, upright for TIFF; with alpha where stored.
+    The picture was opened from `stream` and is not decoded yet. A TIFF is returned upright.
     """
     raw = raw_mode(picture)
     plain = raw.replace("RGBa", "RGBA")  # unpack the stored values, do not divide by alpha
@@ -138,8 +136,7 @@ def read_colours(
     values = _both_bytes(picture, plain, stream, max_pixels)
     if values.shape[2] == 4:
         return Samples(values[..., :3], alpha=values[..., 3], premultiplied=plain != raw)
-    key = picture.info.get("transparency")
-    return Samples(values, alpha=None if key is None else (values != key).any(axis=2))
+    return _with_key(picture, values)
 
 
 def _both_bytes(

@@ -2,7 +2,7 @@
 
 A caption names the thing (half of the time just "object"), its state, and of a defect sometimes
 the kind, the size and the place. The state words are those of WinCLIP, APRIL-GAN and AnoVL, so
-that their prompts fall on known ground.
+that a model trained on these captions knows the words of their prompts.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ HANDCRAFTED_TEMPLATES = (  # words of the published prompt lists that the gramma
     "a surface photo of a {}",
 )
 SIZES = ("tiny", "small", "large")
-TINY, LARGE = 0.002, 0.04  # shares of the picture that part the sizes
+TINY, LARGE = 0.002, 0.04  # shares of the picture: upper ends of tiny and small
 PLACES = {
     (-1, -1): "at the top left",
     (-1, 0): "at the top",
@@ -108,7 +108,7 @@ PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a caption may tell about a defect."""
+    """Facts about a defect that a caption may name."""
 
     kind: str
     row: float  # 0 top, 1 bottom
@@ -117,18 +117,18 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """In words, one of nine."""
+        """One of nine places, in words."""
         row, column = (min(int(value * 3), 2) - 1 for value in (self.row, self.column))
         return PLACES[row, column]
 
     @property
     def size(self) -> str:
-        """In words, one of three."""
+        """One of three sizes, in words."""
         return SIZES[(self.share > TINY) + (self.share > LARGE)]
 
 
 def write_caption(thing: str, finding: Finding | None, host: random.Random) -> str:
-    """One sentence about a thing; no finding means that it is normal.
+    """Write one sentence about a thing; no finding means that it is normal.
 
     Example:
         >>> write_caption("nut", None, random.Random(3))
@@ -148,7 +148,7 @@ def write_caption(thing: str, finding: Finding | None, host: random.Random) -> s
 
 
 def vocabulary_texts() -> list[str]:
-    """Texts that together hold every word of the grammar and of the handcrafted prompts.
+    """List texts that together hold every word of the grammar and of the handcrafted prompts.
 
     The bundled model keeps only the token rows that these texts need. They are not all sentences
     of the grammar, but every word of it occurs, with each mark that may follow it.

@@ -6,16 +6,25 @@ import numpy as np
 import pytest
 from sklearn import metrics as rival
 
-from faprompt.metrics import (
-    AnomalyMetrics,
-    Curve,
-    UndefinedMetricError,
-    aupro,
-    pr_curve,
-    pro_curve,
-    roc_curve,
-)
+from faprompt.metrics import AnomalyMetrics, Curve, UndefinedMetricError, aupro
+from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels
+from faprompt.metrics.metric_curves import pr_curve_of, pro_curve_of, roc_curve_of
+from faprompt.metrics.tally import tally_scores
 from tests.helpers.score_maps import draw_maps
+
+
+def roc_curve(scores, labels):
+    return roc_curve_of(tally_scores(np.asarray(scores), np.asarray(labels, bool)))
+
+
+def pr_curve(scores, labels):
+    return pr_curve_of(tally_scores(np.asarray(scores), np.asarray(labels, bool)))
+
+
+def pro_curve(score_maps, masks):
+    pixels = ExactPixels()
+    pixels.add([LabelledPixels.of(*pair) for pair in zip(score_maps, masks, strict=True)])
+    return pro_curve_of(pixels.tally())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from faprompt.metrics import UndefinedMetricError, aupro
-from faprompt.metrics.components import find_regions
+from faprompt.metrics.labelled_pixels import mask_regions
 from tests.helpers.aupro_reference import aupro_by_thresholds, regions_by_flood
 from tests.helpers.score_maps import draw_maps
 
@@ -94,7 +94,7 @@ def test_sizes_may_differ_and_one_array_equals_a_list():
 @given(arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)))
 @settings(deadline=None)
 def test_regions_equal_a_flood(mask):
-    found = find_regions(mask)
+    found = mask_regions(mask)
     grouped = [set(found.pixels[found.region == i]) for i in range(len(found.sizes))]
     flooded = [
         {row * mask.shape[1] + column for row, column in region}
@@ -106,7 +106,7 @@ def test_regions_equal_a_flood(mask):
 
 
 def test_corners_join():
-    assert find_regions(np.eye(5, dtype=bool)).sizes.tolist() == [5]
+    assert mask_regions(np.eye(5, dtype=bool)).sizes.tolist() == [5]
 
 
 @pytest.mark.parametrize(

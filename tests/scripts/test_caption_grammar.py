@@ -4,12 +4,13 @@ import random
 
 import pytest
 
-from faprompt.synthetic import DEFECT_KINDS, OBJECT_KINDS, vocabulary_texts
-from faprompt.synthetic.captions import (
+from faprompt.synthetic import DEFECT_KINDS, OBJECT_KINDS
+from scripts.caption_grammar import (
     ABNORMAL_STATES,
     NORMAL_STATES,
     PLACES,
     Finding,
+    vocabulary_texts,
     write_caption,
 )
 

@@ -1,4 +1,4 @@
-"""What the metrics say about one group of images."""
+"""The record of all metrics on one group of images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ METRIC_NAMES = (
     "pixel_f1_max",
     "aupro",
 )
-ON_REQUEST = ("pro_200",)  # see `metrics/official.py`
+ON_REQUEST = ("pro_200",)  # see `official_pro`
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
     """Every metric is either in `values` or, with its reason, in `undefined`.
 
-    `intervals` tells how far a value may be off: see `metrics/bootstrap.py`. An interval
-    contains its value. Values without an interval (no replicates asked for, too few images)
-    are absent there.
+    An interval of `intervals` contains its value, see `bootstrap`. Values without one (no
+    replicates, too few images) are absent there.
 
-    Reads like a mapping of the values and the two counts: `result["aupro"]`,
+    Works like a mapping of the values and the two counts: `result["aupro"]`,
     `"aupro" in result`, `result.get("aupro")`, `dict(result)`.
     """
 
@@ -56,25 +55,22 @@ class MetricResult:
         return len(self._flat())
 
     def keys(self) -> tuple[str, ...]:
-        """Names that have a value, then "normal" and "anomalous"."""
+        """Return the names that have a value, then "normal" and "anomalous"."""
         return tuple(self._flat())
 
     def items(self) -> tuple[tuple[str, float], ...]:
-        """(name, value) for each of `keys()`."""
+        """Return (name, value) for each of `keys()`."""
         return tuple(self._flat().items())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value, or `default` when there is none."""
+        """Return the value, or `default` when there is none."""
         return self._flat().get(name, default)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dict in the words of `metrics.json`: values, counts, "undefined", "intervals".
-
-        The last is there only when there are any.
-        """
-        told = {**self._flat(), "undefined": dict(self.undefined)}
+        """Return the form of `metrics.json`: values, counts, "undefined", "intervals" if any."""
+        values = {**self._flat(), "undefined": dict(self.undefined)}
         ends = {name: list(pair) for name, pair in self.intervals.items()}
-        return {**told, "intervals": ends} if ends else told
+        return {**values, "intervals": ends} if ends else values
 
     def _flat(self) -> dict[str, float]:
         return {**self.values, "normal": self.normal, "anomalous": self.anomalous}

@@ -1,7 +1,7 @@
-"""Altered copies of a batch of pictures, whose scores are averaged.
+"""Altered copies of a batch of pictures, whose scores AnoVL averages.
 
 Source: vl_test.py of hq-deng/AnoVL: small rotations and shifts by affine grids with reflected
-borders, a mirror image, grey, and quarter turns, all on pixels that are normalised already.
+borders, a mirror image, grey, and quarter turns, all on pixels that are already normalised.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VIEWS = 1 + len(ANGLES) + len(SHIFTS) + 1 + 1 + 3  # 22, the picture itself amon
 
 
 def altered_views(pixels: Tensor) -> Iterator[Tensor]:
-    """The 21 copies besides the picture itself, one batch at a time.
+    """Yield the 21 copies besides the picture itself, one batch at a time.
 
     Args:
         pixels: (B, 3, H, W), normalised.
