@@ -43,8 +43,7 @@ from faprompt.reproduce.protocol import (
     paper_has,
     published_methods,
 )
-from faprompt.training.recipes import recipe_config
-from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_config import TrainingConfig, recipe_config
 
 Form = Literal["", "lines", "dots", "seeds", "costs", "spread", "gallery"]
 PAPER_SEED = 111

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from faprompt.errors import MissingExtraError
 from faprompt.files import write_atomically
+from faprompt.work import can_draw
 
 _DRAW_EVERY_SECONDS = 60.0
 
@@ -30,6 +31,7 @@ class LossLog:
         self, folder: Path, steps_per_epoch: int, tensorboard: bool | Literal["auto"]
     ) -> None:
         self.csv_path, self.png_path = folder / "loss.csv", folder / "loss.png"
+        self._can_draw = can_draw("loss.png")
         self.steps_per_epoch = steps_per_epoch
         self.names: tuple[str, ...] = ()
         self.rows: list[tuple[float, ...]] = []
@@ -69,7 +71,8 @@ class LossLog:
 
     def draw(self, *, now: bool = False) -> None:
         """Write loss.png, at most once a minute unless `now`."""
-        if self.rows and (now or time.monotonic() - self._drawn > _DRAW_EVERY_SECONDS):
+        due = now or time.monotonic() - self._drawn > _DRAW_EVERY_SECONDS
+        if self._can_draw and self.rows and due:
             write_atomically(
                 self.png_path, _draw_curves(self.names, self.rows, self.steps_per_epoch)
             )
