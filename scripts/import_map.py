@@ -80,7 +80,7 @@ def main() -> int:
     for rank in reversed(range(len(LAYERS))):
         layer, names = LAYERS[rank]
         for name in names:
-            known = sorted(packages.get(name, set()) & set(level), key=level.__getitem__)
+            known = sorted(packages.get(name, set()) & set(level), key=lambda n: (level[n], n))
             print(f"{layer:<11}{name:<12} -> {', '.join(known)}")
             faults += [
                 f"{name} imports {other}, which is {'in the same layer' if level[other] == rank else 'above it'}"
