@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from faprompt.evaluation.drawing import FAINT, INK, PAPER, font
 from PIL import Image, ImageDraw
 
 from faprompt.clip.catalog import BLIP_BASE
 from faprompt.clip.spec import BackboneSpec, spec_from_open_clip
-from faprompt.evaluation.drawing import FAINT, INK, PAPER, font
 from faprompt.files import write_atomically
 from faprompt.imaging import read_image
 from faprompt.methods.faprompt import FAPromptConfig, count_parameters

@@ -17,19 +17,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from faprompt.evaluation.drawing import INK, PAPER, font
+from faprompt.reproduce.benchmark_config import read_benchmark
+from faprompt.reproduce.benchmark_plan import build_plan, slug
+from faprompt.reproduce.cell_detectors import detector_source
 from PIL import Image, ImageDraw
 
 from faprompt.data import read_dataset
 from faprompt.detector import Detector
-from faprompt.evaluation.drawing import INK, PAPER, font
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
 from faprompt.model_folder import load_detector
-from faprompt.reproduce.benchmark_config import read_benchmark
-from faprompt.reproduce.benchmark_plan import build_plan, slug
-from faprompt.reproduce.cell_detectors import detector_source
-from faprompt.training.recipes import recipe_config
-from faprompt.training.session import train_model
+from faprompt.training.training_session import TrainOptions, train
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "methods-on-tiny.toml"
@@ -65,10 +64,8 @@ def patchcore(folder: Path) -> Detector:
     dataset = read_dataset(folder)
     shown = tuple(sample for sample in dataset.samples if sample.class_name in THINGS)
     with TemporaryDirectory() as out:
-        train_model(
-            replace(dataset, samples=shown), method="patchcore", preset="common", backbone="tiny",
-            options={}, config=recipe_config("patchcore", "common", {}), out=out, name="patchcore",
-        )  # fmt: skip
+        options = TrainOptions(method="patchcore", preset="common", name="patchcore", device="cpu")
+        train(replace(dataset, samples=shown), out, options)
         return load_detector(out)
 
 

@@ -25,11 +25,12 @@ from torch.nn.functional import cosine_similarity
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from faprompt.evaluation.drawing import INK, PAPER, font  # noqa: E402
+
 from faprompt.clip.backbone import Backbone  # noqa: E402
 from faprompt.clip.weights import load_backbone  # noqa: E402
 from faprompt.clip.wide_resnet import TEST_WIDE_RESNET  # noqa: E402
 from faprompt.detector import Detector  # noqa: E402
-from faprompt.evaluation.drawing import INK, PAPER, font  # noqa: E402
 from faprompt.files import write_atomically  # noqa: E402
 from faprompt.imaging import colour_table, overlay, thumbnail  # noqa: E402
 from faprompt.methods.rd4ad import RD4ADOutput  # noqa: E402

@@ -12,14 +12,15 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from faprompt.evaluation.sheet import Entry, draw_sheet, make_panels
+
 import faprompt
 from faprompt.data import read_dataset
 from faprompt.data.masks import read_mask
 from faprompt.detector import Detector
 from faprompt.evaluation import EvaluationConfig, evaluate
+from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.gallery import TITLES, worst_mistakes
-from faprompt.evaluation.run import Evaluation
-from faprompt.evaluation.sheet import Entry, draw_sheet, make_panels
 from faprompt.imaging import encode_jpeg, read_image
 from faprompt.records import Sample
 

@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from faprompt.clip.backbone import Backbone, build_backbone  # noqa: E402
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec  # noqa: E402
 from faprompt.clip.tokens import END, START, bpe_ids  # noqa: E402
+from faprompt.clip.vision import ImageOptions  # noqa: E402
 from faprompt.clip.weights import load_backbone, save_backbone  # noqa: E402
 from faprompt.config import parse_toml  # noqa: E402
 from faprompt.losses import local_loss  # noqa: E402
@@ -113,7 +114,7 @@ class Pretraining(torch.nn.Module):
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
         with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
             features = self.backbone.encode_image(
-                (batch.images - mean) / std, class_ln_post=class_ln_post
+                (batch.images - mean) / std, ImageOptions(class_ln_post=class_ln_post)
             )
             texts = self.backbone.encode_texts([*phrases, *batch.captions])
         pair, captions = texts[:2].float(), texts[2:].float()

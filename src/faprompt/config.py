@@ -1,4 +1,4 @@
-"""Typed options: dataclasses from plain data and back, with every fault told at once."""
+"""Typed options: dataclasses from plain data and back; all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from faprompt.errors import ConfigError
 
@@ -21,6 +22,97 @@ MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 32  # objects and lists within one another
 _LARGEST_INTEGER = 2**63 - 1  # what torch and numpy hold
 _FAULTS_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers a field may hold, as in `Annotated[int, Range(low=1)]`; see `check_fields`.
+
+    `low` and `high` are included, `above` and `below` are not. In a tuple it applies to each
+    number. NaN is never in range; `below=math.inf` also refuses infinity.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            not math.isnan(number)
+            and (self.low is None or number >= self.low)
+            and (self.high is None or number <= self.high)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        bounds = {
+            "at least": self.low,
+            "above": self.above,
+            "at most": self.high,
+            "below": self.below,
+        }
+        told = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        return " and ".join(told).replace("below inf", "finite")
+
+
+Count = Annotated[int, Range(low=1)]
+Natural = Annotated[int, Range(low=0)]
+Positive = Annotated[float, Range(above=0, below=math.inf)]
+Weight = Annotated[float, Range(low=0, below=math.inf)]
+
+
+def check_fields(record: Any, faults: Iterable[str] = ()) -> None:
+    """Check a dataclass against the ranges and closed choices its annotations name.
+
+    Args:
+        record: the dataclass, as called from its `__post_init__`.
+        faults: what else is wrong, such as two fields that contradict each other.
+
+    Raises:
+        ValueError: one or more values are out of range; all of them in one message.
+
+    Example:
+        >>> @dataclass
+        ... class Oven:
+        ...     shelves: Annotated[int, Range(low=1)] = 3
+        ...     def __post_init__(self): check_fields(self)
+        >>> Oven(shelves=0)
+        Traceback (most recent call last):
+        ValueError: shelves should be at least 1, got 0
+    """
+    found = []
+    for name, hint in _checked_fields(type(record)).items():
+        value = getattr(record, name)
+        if isinstance(hint, Range):
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(number is None or number in hint for number in numbers):
+                found.append(f"{name} should be {hint}, got {value}")
+        elif value not in hint:
+            found.append(f"{name} should be one of {', '.join(map(str, hint))}, got {value!r}")
+    found += faults
+    if found:
+        raise ValueError("; ".join(found))
+
+
+@cache
+def _checked_fields(record: type) -> dict[str, Range | tuple[Any, ...]]:
+    """The range or the choices of each field that has some."""
+    hints = get_type_hints(record, include_extras=True)
+    found = {f.name: _constraint(hints[f.name]) for f in fields(record)}
+    return {name: constraint for name, constraint in found.items() if constraint is not None}
+
+
+def _constraint(hint: Any) -> Range | tuple[Any, ...] | None:
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) is Annotated:
+        return next((extra for extra in hint.__metadata__ if isinstance(extra, Range)), None)
+    inner = (_constraint(part) for part in get_args(hint))
+    return next((found for found in inner if isinstance(found, Range)), None)
 
 
 def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) -> Record:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ from faprompt.regions import check_threshold, marked_regions, verdict
 from faprompt.scoring import render_map
 
 OnError = Literal["raise", "skip"]
+# given a batch and the function that encodes it: its features, computed now or before
+FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatures]
 
 _log = logging.getLogger("faprompt")
 
@@ -82,6 +85,7 @@ class Detector(nn.Module):
         self.threshold = threshold
         self._class_name = class_name
         self.description = dict(description or {})
+        self.feature_cache: FeatureCache | None = None
         size, patch = method.config.image_size, backbone.spec.vision.patch_size
         if size % patch:
             low = size // patch * patch
@@ -165,24 +169,35 @@ class Detector(nn.Module):
         with_prompt_scores: bool = False,
         class_names: Sequence[str] | None = None,
     ) -> MethodOutput:
-        """One pass of both towers, before the map is finished; see `Method.forward`."""
-        return self._encode(pixels, static, with_prompt_scores, class_names)[1]
+        """Run both towers on a batch; the map is not finished yet. See `Method.forward`."""
+        return self.score_features(
+            self.encode_image(pixels),
+            static=static,
+            with_prompt_scores=with_prompt_scores,
+            class_names=class_names,
+        )
 
-    def _encode(
+    @torch.no_grad()  # the backbone is frozen
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Run the image tower on a batch, or take its tokens from `feature_cache`."""
+        encode = partial(self.method.encode_image, self.backbone)
+        return encode(pixels) if self.feature_cache is None else self.feature_cache(pixels, encode)
+
+    def score_features(
         self,
-        pixels: Tensor,
-        static: Any,
-        with_prompt_scores: bool,
-        class_names: Sequence[str] | None,
-    ) -> tuple[ImageFeatures, MethodOutput]:
-        _check_class_names(class_names, pixels.shape[0], one_for_all=True)
-        with torch.no_grad():  # the backbone is frozen
-            features = self.method.encode_image(self.backbone, pixels)
+        features: ImageFeatures,
+        *,
+        static: Any = None,
+        with_prompt_scores: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> MethodOutput:
+        """Run the method on features of `encode_image`; see `Method.forward`."""
+        _check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
         if self.method.uses_class_names:
             own = None if self.class_name is None else [self.class_name]
             options["class_names"] = own if class_names is None else class_names
-        return features, self.method(features, self.backbone.text, **options)
+        return self.method(features, self.backbone.text, **options)
 
     def predict(
         self,
@@ -374,8 +389,14 @@ class Detector(nn.Module):
         with_prompt_scores: bool,
         class_names: Sequence[str] | None,
     ) -> tuple[ImageFeatures, MethodOutput]:
-        pixels = torch.stack([self.to_pixels(image) for image in images])
-        return self._encode(pixels, self._static, with_prompt_scores, class_names)
+        features = self.encode_image(torch.stack([self.to_pixels(image) for image in images]))
+        output = self.score_features(
+            features,
+            static=self._static,
+            with_prompt_scores=with_prompt_scores,
+            class_names=class_names,
+        )
+        return features, output
 
     def _finish(self, images: Sequence[np.ndarray], output: MethodOutput) -> list[_Scored]:
         prompts = output.prompt_scores

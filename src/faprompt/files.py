@@ -84,3 +84,15 @@ def _part_key(part: str) -> tuple[Any, ...]:
     folded = unicodedata.normalize("NFC", part).casefold()
     # split() with a group alternates text and digits, so text is compared with text only
     return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))
+
+
+def unique_stem(path: str) -> str:
+    """Return a file name without ending that is the same for a path in every run.
+
+    It is the stem, made safe, and 64 bits of the absolute path, so that files of one name in
+    two folders get two names.
+    """
+    whole = Path(os.path.abspath(path)).as_posix().encode(errors="surrogateescape")
+    digest = hashlib.blake2s(whole, digest_size=8)
+    stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
+    return f"{stem}-{digest.hexdigest()}"

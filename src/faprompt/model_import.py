@@ -132,9 +132,10 @@ def _check_depth(state: Mapping[str, Any], method: Any) -> None:
     if state.keys() == wanted.keys():
         return
     held = sum(key.endswith(".weight") for key in state)
-    blocks = ", ".join(map(str, method.layers))
+    layers = method.image_options.layers
+    blocks = ", ".join(map(str, layers))
     raise ModelError(
-        f"The checkpoint has {held} linear layers, {method.name} wants {len(method.layers)} "
+        f"The checkpoint has {held} linear layers, {method.name} wants {len(layers)} "
         f"here, of the blocks {blocks}; say which it was trained on: --set map_layers=..."
     )
 

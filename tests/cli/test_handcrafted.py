@@ -23,7 +23,7 @@ def shelf(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(("method", "preset"), [("winclip", "code"), ("anovl", "common")])

@@ -62,7 +62,9 @@ class TestConvert:
             "--set", "image_size=56",
         )  # fmt: skip
         assert told.code == 0
-        assert told.lines == [f"wrote {out}; 1 tensors that no forward pass reads were left behind"]
+        assert told.lines == [
+            f"wrote {out}; 1 tensors were dropped, because no forward pass reads them"
+        ]
         options = read_config(out)["options"]
         assert (options["selection"], options["rank_by"]) == ("topk", "similarity")
         assert (options["prompts"], options["patches"], options["image_size"]) == (3, 4, 56)

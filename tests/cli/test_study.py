@@ -32,7 +32,7 @@ gallery = 0
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_prompt_spread_goes_its_own_way_and_tells_its_numbers(faprompt, tmp_path
         rows = [{"dataset": "shelf", "measure": "distance", "value": 0.5}]
         return SimpleNamespace(markdown="# Fig. 1\n", rows=rows, complete=False)
 
-    monkeypatch.setattr("faprompt.study.run_spread", spread)
+    monkeypatch.setattr("faprompt.reproduce.prompt_spread.run_spread", spread)
     out, work = tmp_path / "out", tmp_path / "work"
     command = ["study", "prompt-spread", "--device", "cpu", "--out", out, "--work", work]
     told = faprompt(*command)

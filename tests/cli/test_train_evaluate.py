@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from faprompt.evaluation.progress import PROGRESS_NAME, Progress
+from faprompt.evaluation.saved_progress import PROGRESS_NAME, Progress
 from faprompt.model_folder import load_detector, read_config
 from tests.helpers import folders
 
@@ -147,7 +147,7 @@ class TestEvaluate:
 
     @pytest.fixture(autouse=True)
     def undrawn(self, monkeypatch):
-        monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+        monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
     def test_json_goes_to_stdout(self, faprompt, shelf, tmp_path):
         told = faprompt("evaluate", shelf, *self.CLIP, "--out", tmp_path, "--json")

@@ -17,6 +17,7 @@ from faprompt.clip import catalog  # noqa: E402
 from faprompt.clip.blip import BlipTextTower, BlipVisionTower, BlipVisual  # noqa: E402
 from faprompt.clip.blip_folder import transformers_module  # noqa: E402
 from faprompt.clip.text import DeepPrompts, Injection  # noqa: E402
+from faprompt.clip.vision import ImageOptions
 from faprompt.clip.weights import list_backbones, load_backbone, save_backbone  # noqa: E402
 from faprompt.errors import ModelError  # noqa: E402
 from faprompt.model_folder import fit_to_backbone  # noqa: E402
@@ -52,7 +53,7 @@ def batch(words):
 class TestImage:
     def test_tokens_are_transformers_own(self, backbone, rival):
         pixels = small.pixels()
-        features = backbone.encode_image(pixels, value_path=False)
+        features = backbone.encode_image(pixels, ImageOptions(value_path=False))
         wanted = rival.vision_proj(rival.vision_model(pixels).last_hidden_state)
         assert wanted.std() > 0.3
         close(features.class_token, wanted[:, 0])
@@ -63,7 +64,7 @@ class TestImage:
         pixels = small.pixels(2)
         states = rival.vision_model(pixels, output_hidden_states=True).hidden_states
         raw = backbone.encode_image(
-            pixels, layers=(2, 5), value_path=False, raw_tokens=True
+            pixels, ImageOptions(layers=(2, 5), value_path=False, raw_tokens=True)
         ).patch_tokens
         close(raw[2], states[2][:, 1:])
         close(raw[5], states[5][:, 1:])
@@ -72,20 +73,23 @@ class TestImage:
         pixels = small.pixels(2, 84, 70)
         theirs = rival.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state
         for asked in ("bilinear", "bicubic"):  # whatever a method prefers
-            ours = backbone.encode_image(pixels, value_path=False, position_filter=asked)
+            ours = backbone.encode_image(
+                pixels, ImageOptions(value_path=False, position_filter=asked)
+            )
             close(ours.patch_tokens[7], rival.vision_proj(theirs)[:, 1:])
 
     def test_the_class_token_always_passes_the_final_norm(self, backbone):
         pixels = small.pixels(2)
         tokens = [
-            backbone.encode_image(pixels, class_ln_post=said).class_token for said in (False, True)
+            backbone.encode_image(pixels, ImageOptions(class_ln_post=said)).class_token
+            for said in (False, True)
         ]
         assert torch.equal(*tokens)
 
     def test_no_value_blocks_are_the_plain_path(self, backbone):
         pixels = small.pixels(2)
-        plain = backbone.encode_image(pixels, value_path=False)
-        none = backbone.encode_image(pixels, value_blocks=0)
+        plain = backbone.encode_image(pixels, ImageOptions(value_path=False))
+        none = backbone.encode_image(pixels, ImageOptions(value_blocks=0))
         value = backbone.encode_image(pixels)
         assert torch.equal(none.patch_tokens[7], plain.patch_tokens[7])
         close(value.class_token, plain.class_token)
@@ -131,7 +135,9 @@ class TestText:
 
     def test_both_towers_give_the_contrastive_cosine(self, backbone, rival, batch):
         pixels = small.pixels()
-        image = F.normalize(backbone.encode_image(pixels, value_path=False).class_token, dim=-1)
+        image = F.normalize(
+            backbone.encode_image(pixels, ImageOptions(value_path=False)).class_token, dim=-1
+        )
         text = F.normalize(backbone.encode_texts(SENTENCES), dim=-1)
         theirs = rival(pixel_values=pixels, use_itm_head=False, **batch).itm_score
         assert theirs.std() > 0.01

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faprompt.reproduce.failures import read_scores
 from PIL import Image
 
 from faprompt.evaluation import (
@@ -20,10 +21,9 @@ from faprompt.evaluation import (
     write_evaluation,
     write_gallery,
 )
-from faprompt.evaluation import tables as module
+from faprompt.evaluation import metric_files as module
 from faprompt.metrics import METRIC_NAMES
 from faprompt.model_folder import build_detector
-from faprompt.reproduce.failures import read_scores
 from tests.evaluation import toys
 
 

@@ -161,8 +161,8 @@ class TestCoOp:
         }  # fmt: skip
 
     def test_it_reads_clips_own_tokens(self):
-        method = small.method("coop")
-        assert not method.value_path and method.class_ln_post
+        options = small.method("coop").image_options
+        assert not options.value_path and options.class_ln_post
 
     def test_the_prompts_are_those_of_the_templates(self, features):
         method = small.method("coop")
@@ -218,7 +218,9 @@ class TestCoCoOp:
 
     def test_paper_trains_it_as_anomalyclip(self, features):
         method = small.method("cocoop")
-        assert method.value_path and not method.class_ln_post and method.config.temperature == 0.07
+        options = method.image_options
+        assert options.value_path and not options.class_ln_post
+        assert method.config.temperature == 0.07
         out = run(method, features)
         terms = method.loss(out, LABEL, masks())
         assert set(terms) == {"image", "local"}
@@ -227,7 +229,8 @@ class TestCoCoOp:
 
     def test_original_sees_plain_tokens_and_no_mask(self, features):
         method = build_method("cocoop", small.backbone(), preset="original")
-        assert not method.value_path and method.class_ln_post
+        options = method.image_options
+        assert not options.value_path and options.class_ln_post
         assert method.config.temperature == 0.01
         assert set(method.loss(run(method, features), LABEL, masks())) == {"image"}
 
@@ -338,7 +341,7 @@ class TestTCP:
 
     def test_image_only_leaves_the_map_untaught(self, features):
         method = build_method("tcp-v2", small.backbone(), preset="image-only")
-        assert method.value_path
+        assert method.image_options.value_path
         terms = method.loss(run(method, features), LABEL, masks())
         assert set(terms) == {"image", "knowledge"}
 

@@ -18,9 +18,9 @@ from faprompt.model_folder import load_detector
 from faprompt.prompts.descriptions import POSITIONS
 from faprompt.records import Sample
 from faprompt.scoring import unit
-from faprompt.training.config import TrainingConfig
 from faprompt.training.features import Encoder
 from faprompt.training.pictures import Pictures
+from faprompt.training.training_config import TrainingConfig
 from tests.helpers import dino as tiny_dino
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite

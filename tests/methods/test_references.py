@@ -215,7 +215,7 @@ class TestRefusals:
             small.method("winclip", references=["nowhere"], shots=2)
         with pytest.raises(ConfigError, match="shots=2 wants references, a folder"):
             small.method("winclip", shots=2)
-        with pytest.raises(ConfigError, match="shots should not be negative, got -1"):
+        with pytest.raises(ConfigError, match="shots should be at least 0, got -1"):
             small.method("winclip", references=[str(shelf)], shots=-1)
 
     def test_folders_without_normal_pictures_to_refer_to(self, tmp_path):

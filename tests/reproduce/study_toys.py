@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from faprompt.reproduce.series import Dot
 from faprompt.reproduce.study_config import StudyConfig, parse_study
 from faprompt.reproduce.study_plan import StudyPlan, build_study
+
+from faprompt.reproduce.figure_dots import Dot
 from tests.reproduce import toys
 
 SMALL = {"image_size": 56, "prompts": 2, "patches": 4}

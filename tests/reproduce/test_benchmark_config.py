@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark, restrict_classes
 
 from faprompt.errors import ConfigError
-from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark, restrict_classes
 from faprompt.reproduce.protocol import (
     find_published,
     group_members,
@@ -17,7 +17,7 @@ from faprompt.reproduce.protocol import (
     published_methods,
 )
 from faprompt.reproduce.published import published_table
-from faprompt.training.recipes import recipe_config
+from faprompt.training.training_config import recipe_config
 from tests.reproduce import toys
 
 FILE = """

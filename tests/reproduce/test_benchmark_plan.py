@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
-
-from faprompt.errors import ConfigError
 from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark
 from faprompt.reproduce.benchmark_plan import build_plan
+
+from faprompt.errors import ConfigError
 from tests.reproduce import toys
 
 

@@ -8,20 +8,20 @@ import shutil
 
 import pytest
 import torch
+from faprompt.reproduce.benchmark_run import run_benchmark
+from faprompt.reproduce.result_tables import TABLE_FILES, write_tables
 from PIL import Image
 
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ModelError
-from faprompt.reproduce import study_run as run
-from faprompt.reproduce.benchmark_run import run_benchmark
-from faprompt.reproduce.result_tables import TABLE_FILES, write_tables
+from faprompt.reproduce import benchmark_run as room
 from tests.helpers import folders
 from tests.reproduce import toys
 
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -72,11 +72,13 @@ def run(plan, out, **options):
     return results
 
 
-def test_a_killed_and_resumed_run_is_an_uninterrupted_one(shelves, tmp_path, counted, monkeypatch):
-    plan, told = toys.plan(shelves), []
-    whole = run(plan, tmp_path / "whole", notify=told.append)
+def test_a_killed_and_resumed_run_is_an_uninterrupted_one(
+    shelves, tmp_path, counted, monkeypatch, told
+):
+    plan = toys.plan(shelves)
+    whole = run(plan, tmp_path / "whole")
     assert [result.status for result in whole] == ["done"] * 4
-    lines = [line for line in told if line.startswith("[")]
+    lines = [line for line in told() if line.startswith("[")]
     assert [line.split(":")[0] for line in lines] == [
         "[1/4] clip__test-tiny__shelf", "[2/4] clip__test-tiny__drawer",
         "[3/4] faprompt__test-tiny__shelf", "[4/4] faprompt__test-tiny__drawer",
@@ -93,7 +95,7 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(shelves, tmp_path, cou
     )
     with monkeypatch.context() as patch:  # and in the middle of the training
         patch.setattr(
-            "faprompt.training.run.TrainingRun.take_step",
+            "faprompt.training.training_steps.TrainingRun.take_step",
             Counted(None, fail_at=1),
         )
         with pytest.raises(KeyboardInterrupt):
@@ -131,15 +133,14 @@ def test_precision_is_the_files_unless_the_caller_says_otherwise(shelves, tmp_pa
         assert result.metrics["preset"] == "paper"
 
 
-def test_a_hybrid_is_told_once_a_column_and_beneath_the_table(shelves, tmp_path):
+def test_a_hybrid_is_told_once_a_column_and_beneath_the_table(shelves, tmp_path, told):
     options = {"image_size": 56, "windows": [2]}
     methods = [{"name": "winclip", "preset": p, "options": options} for p in ("code", "common")]
     for method in methods:
         method["label"] = method["preset"]
-    told: list[str] = []
-    run(toys.plan(shelves, methods=methods), tmp_path, notify=told.append)
+    run(toys.plan(shelves, methods=methods), tmp_path)
     note = "preset code is of ViT-B-16-plus-240:laion400m_e31, so on test-tiny it is a hybrid"
-    assert [line for line in told if "preset" in line] == [f"code: {note}"]
+    assert [line for line in told() if "preset" in line] == [f"code: {note}"]
     assert files(tmp_path)["table.md"].count(f"- code: {note}.") == 1
 
 
@@ -357,7 +358,7 @@ def test_methods_are_trained_by_their_recipes_and_cells_say_how(shelves, tmp_pat
     run_benchmark(plan, tmp_path / "out")
     told = [(c.optimizer, c.epochs, c.batch_size, c.seed, c.cache) for c in configs]
     assert told == [("sgd", 50, 6, 7, "off"), ("adam", 15, 6, 7, "off")]
-    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", print, room.silent_bar)
+    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", room.no_progress)
     found = [described.identity(cell)["detector"]["training"] for cell in plan.cells]
     assert found[0] | {
         "optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "epochs": 50, "batch_size": 6,
@@ -371,7 +372,7 @@ def test_a_preset_fits_the_backbone_as_elsewhere(shelves, tmp_path):
     """What `predict --preset` builds: on `tiny` the size is the backbone's, not the preset's."""
     winclip = {"name": "winclip", "preset": "common"}
     plan = toys.plan(shelves, backbones=["tiny"], methods=[winclip])
-    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", print, room.silent_bar)
+    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", room.no_progress)
     detector = described.pick_detector(plan.cells[0])
     side = detector.backbone.spec.vision.image_size
     assert detector.transform.image_size == (side, side) and side < 518

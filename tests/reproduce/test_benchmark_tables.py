@@ -9,8 +9,6 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-
-from faprompt.reproduce import table_notes as notes
 from faprompt.reproduce.result_tables import (
     TABLE_FILES,
     to_csv,
@@ -18,6 +16,8 @@ from faprompt.reproduce.result_tables import (
     to_markdown,
     write_tables,
 )
+
+from faprompt.reproduce import table_notes as notes
 from faprompt.reproduce.table_grid import build_tables
 from tests.reproduce import toys
 

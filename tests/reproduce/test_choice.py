@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from faprompt.reproduce.study_config import GalleryOptions
 from PIL import Image
 
 from faprompt.data import Dataset
 from faprompt.reproduce.gallery_choice import choose_pictures
-from faprompt.reproduce.study_config import GalleryOptions
 from tests.evaluation import toys
 
 

@@ -9,18 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from faprompt.reproduce.cost_records import CostFile, MethodCost, Timing
+from faprompt.reproduce.study_config import CostOptions
 
 from faprompt.clip import wide_resnet
 from faprompt.clip.weights import TEST_TINY, load_backbone
 from faprompt.errors import ConfigError, ModelError
 from faprompt.methods import full_shot, rd4ad
 from faprompt.methods.registry import METHODS, build_method, list_methods
-from faprompt.reproduce import complexity as complexity
-from faprompt.reproduce import cost_models as cost_models
+from faprompt.reproduce import complexity as room
+from faprompt.reproduce import cost_models
 from faprompt.reproduce.complexity import measure_costs
 from faprompt.reproduce.cost_page import write_costs
-from faprompt.reproduce.cost_records import CostFile, MethodCost, Timing
-from faprompt.reproduce.study_config import CostOptions
 from tests.reproduce import study_toys as toys
 
 OPTIONS = CostOptions(
@@ -67,16 +67,15 @@ def test_what_trains_has_three_times_and_the_rest_one(measured):
 def test_median_and_spread_leave_the_warm_up_out(monkeypatch):
     ticks = iter([0.0, 9.0, 10.0, 10.1, 20.0, 20.3, 30.0, 30.2])
     monkeypatch.setattr(room, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    timing = room._timing(lambda: None, CostOptions(warmup=1, repeats=3))
+    timing = room._timing(lambda: None, CostOptions(warmup=1, repeats=3), "step")
     assert timing == Timing(200.0, 100.0)
 
 
-def test_the_same_call_goes_on(measured, tmp_path, monkeypatch):
+def test_the_same_call_goes_on(measured, tmp_path, monkeypatch, told):
     out, costs = measured
-    told = []
     monkeypatch.setattr(room, "measure_method", lambda *_, **__: pytest.fail("measured again"))
-    assert measure_costs(OPTIONS, out, notify=told.append) == costs
-    assert all(line.endswith("(kept)") for line in told) and len(told) == 2
+    assert measure_costs(OPTIONS, out) == costs
+    assert all(line.endswith("(kept)") for line in told()) and len(told()) == 2
     again = []
     monkeypatch.setattr(
         room, "measure_method", lambda n, *_, **__: again.append(n) or MethodCost(n, 0)
@@ -112,7 +111,7 @@ def stop_after(count, patch, error):
     """The measuring, which goes well `count` times; returns what was taken to be measured."""
     times = iter([Timing(float(n), 0.5) for n in range(1, count + 1)])
 
-    def timing(work, options, notify):
+    def timing(work, options, label):
         try:
             return next(times)
         except StopIteration:
@@ -121,18 +120,18 @@ def stop_after(count, patch, error):
     patch.setattr(room, "_timing", timing)
 
 
-def test_a_killed_run_goes_on_within_a_method(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_within_a_method(tmp_path, monkeypatch, told):
     small(monkeypatch)
     options = replace(OPTIONS, methods=("faprompt",))
     stop_after(2, monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         measure_costs(options, tmp_path)
-    told = []
+    before = len(told())
     stop_after(1, monkeypatch, AssertionError("measured again"))
-    (cost,) = measure_costs(options, tmp_path, notify=told.append)
+    (cost,) = measure_costs(options, tmp_path)
     assert (cost.inference, cost.step) == (Timing(1.0, 0.5), Timing(2.0, 0.5))
     assert cost.cached_step == Timing(1.0, 0.5)
-    assert told[:3] == [
+    assert told()[before : before + 3] == [
         "faprompt: inference (kept)",
         "faprompt: training step (kept)",
         "faprompt: step on cached tokens ...",
@@ -141,14 +140,15 @@ def test_a_killed_run_goes_on_within_a_method(tmp_path, monkeypatch):
     assert measure_costs(options, tmp_path) == (cost,)
 
 
-def test_what_was_measured_before_a_failure_is_shown_and_kept(tmp_path, monkeypatch):
+def test_what_was_measured_before_a_failure_is_shown_and_kept(tmp_path, monkeypatch, told):
     small(monkeypatch)
-    options, told = replace(OPTIONS, methods=("faprompt",)), []
+    options = replace(OPTIONS, methods=("faprompt",))
     stop_after(1, monkeypatch, MemoryError("no room."))
-    (cost,) = measure_costs(options, tmp_path, notify=told.append)
+    (cost,) = measure_costs(options, tmp_path)
     assert (cost.inference, cost.step, cost.reason) == (Timing(1.0, 0.5), None, "no room")
     assert (
-        told[-1] == f"faprompt: {cost.live:,} parameters, 1.0 ± 0.5 ms a picture, no more (no room)"
+        told()[-1]
+        == f"faprompt: {cost.live:,} parameters, 1.0 ± 0.5 ms a picture, no more (no room)"
     )
     page = write_costs(CONFIG, [cost], tmp_path, **WHERE)
     assert "faprompt was not measured in full: no room." in page
@@ -183,23 +183,21 @@ def test_what_only_patchcore_asks_for_leaves_the_others_figures_alone():
         assert (ours != theirs) == (name == "patchcore")
 
 
-def test_long_calls_are_announced(monkeypatch):
+def test_long_calls_are_announced(monkeypatch, told):
     """Calls of 9, 1, 6 and 6 seconds: after the first and the third."""
     ticks = iter([0.0, 9.0, 10.0, 11.0, 20.0, 26.0, 30.0, 36.0])
     monkeypatch.setattr(room, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    told = []
-    room._timing(lambda: None, CostOptions(warmup=1, repeats=3), told.append)
-    assert told == ["call 2 of 4 ...", "call 4 of 4 ..."]
+    room._timing(lambda: None, CostOptions(warmup=1, repeats=3), "step")
+    assert told() == ["step, call 2 of 4 ...", "step, call 4 of 4 ..."]
 
 
-def test_each_measurement_is_announced_under_its_methods_name(monkeypatch):
+def test_each_measurement_is_announced_under_its_methods_name(monkeypatch, told):
     small(monkeypatch)
     monkeypatch.setattr(room, "LONG_MS", 0.0)
-    told = []
-    cost = room.measure_method("coop", load_backbone("test-tiny"), OPTIONS, notify=told.append)
+    cost = room.measure_method("coop", load_backbone("test-tiny"), OPTIONS)
     assert cost.cached_step is not None
     labels = ("inference", "training step", "step on cached tokens")
-    assert told == [
+    assert told() == [
         f"coop: {text}{end}" for text in labels for end in (" ...", ", call 2 of 2 ...")
     ]
     assert all(cls.name == name for name, cls in METHODS.items())

@@ -11,7 +11,7 @@ from faprompt.errors import ConfigError
 from faprompt.methods import patchcore
 from faprompt.methods.registry import build_method
 from faprompt.model_folder import load_detector
-from faprompt.reproduce import cost_models as cost_models
+from faprompt.reproduce import cost_models as room
 from tests.helpers import small
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 
 import torch
+from faprompt.reproduce.cost_records import MethodCost, Timing
+from faprompt.reproduce.study_config import CostOptions
 
 from faprompt.imaging.altered_views import altered_views
 from faprompt.methods.registry import list_methods
 from faprompt.reproduce.complexity import chosen_methods
 from faprompt.reproduce.cost_page import cost_dots, dry_run_lines, write_costs
-from faprompt.reproduce.cost_records import MethodCost, Timing
 from faprompt.reproduce.published import published_table
-from faprompt.reproduce.study_config import CostOptions
 from faprompt.reproduce.study_figure import read_figure
 from tests.reproduce.test_complexity import CONFIG, WHERE
 

@@ -6,19 +6,19 @@ import csv
 
 import numpy as np
 import pytest
+from faprompt.reproduce.failures import read_scores
+from faprompt.reproduce.study_config import GalleryOptions, read_study, study_folders
+from faprompt.reproduce.study_plan import build_study
 from PIL import Image
 
 from faprompt.data import read_dataset
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.evaluation.overlap import map_overlap
-from faprompt.evaluation.reading import read_sample
+from faprompt.evaluation.sample_batches import read_sample
 from faprompt.model_folder import load_detector
-from faprompt.reproduce.failures import read_scores
 from faprompt.reproduce.galleries import by_detector, describe_choice, run_galleries
 from faprompt.reproduce.gallery_choice import choose_pictures
 from faprompt.reproduce.gallery_files import even_parts
-from faprompt.reproduce.study_config import GalleryOptions, read_study, study_folders
-from faprompt.reproduce.study_plan import build_study
 from tests.reproduce import study_toys as toys
 from tests.reproduce import toys as benchmark_toys
 
@@ -28,8 +28,8 @@ POINTS = [{"label": "CLIP", "method": "clip", "options": {"image_size": 56}}, to
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-    monkeypatch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -61,16 +61,16 @@ def lines(path):
 
 
 class TestWhole:
-    def test_sheets_lists_and_page(self, sets, tmp_path):
-        out, work, told = tmp_path / "out", tmp_path / "work", []
-        result = run_galleries(study(sets), out, work=work, notify=told.append)
+    def test_sheets_lists_and_page(self, sets, tmp_path, told):
+        out, work = tmp_path / "out", tmp_path / "work"
+        result = run_galleries(study(sets), out, work=work)
         assert result.complete and result.lacking == ()
         assert {str(path) for path in content(out)} == {
             "study.md", "shelf/pictures.csv", "shelf/pictures-1.jpg", "shelf/pictures-2.jpg",
             "drawer/pictures.csv", "drawer/pictures-1.jpg", "drawer/several-1.jpg",
         }  # fmt: skip
         assert not (work / "cells").exists(), "only the pictures shown are scored"
-        assert [line.split("]")[0] for line in told if line.startswith("[")] == [
+        assert [line.split("]")[0] for line in told() if line.startswith("[")] == [
             "[1/4", "[2/4", "[3/4", "[4/4",
         ]  # fmt: skip
         assert result.markdown == (out / "study.md").read_text()

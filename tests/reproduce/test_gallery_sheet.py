@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from faprompt.evaluation.drawing import GAP, MARGIN, SIDE
-from faprompt.imaging import overlay
 from faprompt.reproduce.gallery_sheet import Row, View, draw_gallery
+
+from faprompt.imaging import overlay
 
 GREY = 90
 HEIGHT = 150

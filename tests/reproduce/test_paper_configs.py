@@ -6,18 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark
+from faprompt.reproduce.benchmark_plan import build_plan
+from faprompt.reproduce.study_config import read_study
+from faprompt.reproduce.study_plan import build_study
 
 from faprompt.clip.catalog import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import preset_backbone, preset_options
 from faprompt.model_folder import fitting_note
-from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark
-from faprompt.reproduce.benchmark_plan import build_plan
 from faprompt.reproduce.protocol import PRO, training_set
 from faprompt.reproduce.published import published_table
-from faprompt.reproduce.study_config import read_study
-from faprompt.reproduce.study_plan import build_study
 from faprompt.reproduce.table_grid import build_tables, published_places
 from faprompt.reproduce.table_notes import statements
 from tests.reproduce import toys

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from faprompt.errors import ConfigError
-from faprompt.reproduce import prompt_spread as prompt_spread
 from faprompt.reproduce.benchmark_plan import slug
 from faprompt.reproduce.cell_detectors import detector_source
-from faprompt.reproduce.prompt_spread import describe_mapping, redraw_study, run_spread
 from faprompt.reproduce.spread import gather_prompt_maps, spaced_samples
 from faprompt.reproduce.spread_measures import MEASURES, pair_distance
+
+from faprompt.errors import ConfigError
+from faprompt.reproduce import benchmark_run
+from faprompt.reproduce import prompt_spread as room
+from faprompt.reproduce.prompt_spread import describe_mapping, redraw_study, run_spread
 from faprompt.reproduce.study_figure import read_figure
 from faprompt.reproduce.study_run import run_study
 from tests.reproduce import study_toys as toys
@@ -49,8 +50,8 @@ def values(*, seeds=(1, 2), spread=PAIR, names=("shelf", "drawer"), replicates=0
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-        patch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+        patch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+        patch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
@@ -205,13 +206,13 @@ def test_its_trainings_are_those_of_another_study_in_the_same_work_folder(
     sibling = toys.study(sets, axes=first, claims=[], figure="seeds", benchmark=given["benchmark"])
     run_study(sibling, tmp_path / "seeds", work=work, data_root=sets)
     models = {p.name for p in (work / "models").iterdir()}
-    trained, train = [], benchmark_room.train_model
+    trained, train = [], benchmark_run.train_model
 
     def counted(*arguments, **options):
         trained.append(options["method"])
         return train(*arguments, **options)
 
-    monkeypatch.setattr(benchmark_room, "train_model", counted)
+    monkeypatch.setattr(benchmark_run, "train_model", counted)
     out = tmp_path / "spread"
     result = run_spread(toys.study(sets, **given), out, work=work, data_root=sets)
     assert result.complete and trained == ["anomalyclip-ensemble"]
@@ -221,7 +222,7 @@ def test_its_trainings_are_those_of_another_study_in_the_same_work_folder(
 
 
 def test_a_model_that_lacks_its_run_is_told_and_the_others_are_mapped(
-    undrawn, ran, sets, monkeypatch
+    undrawn, ran, sets, monkeypatch, told
 ):
     study, out, _ = ran
 
@@ -231,11 +232,10 @@ def test_a_model_that_lacks_its_run_is_told_and_the_others_are_mapped(
     monkeypatch.setattr(room, "gather_prompt_maps", refuse)
     place = out / "maps" / "FAPrompt__test-tiny__drawer.json"
     (out / "maps" / "Ensemble__test-tiny__drawer__seed1.json").unlink()
-    told = []
-    result = run_spread(study, out, data_root=sets, notify=told.append)
+    result = run_spread(study, out, data_root=sets)
     assert not place.exists() and not result.complete
     assert any("was not mapped: no such maps." in line for line in result.lacking)
-    assert result.lacking[0] in result.markdown and result.lacking[0] in told
+    assert result.lacking[0] in result.markdown and result.lacking[0] in told()
 
 
 def test_several_backbones_have_folders_of_their_own(ran):

@@ -7,11 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from faprompt.data.files import relative_name
-from faprompt.errors import ConfigError, ImageReadError
-from faprompt.explanation import prompt_spread, redraw_spread, write_spread
-from faprompt.imaging import read_image
 from faprompt.reproduce.spread import (
     MapPoint,
     SpreadRow,
@@ -19,10 +14,15 @@ from faprompt.reproduce.spread import (
     embed,
     gather_prompt_maps,
     over_models,
+    prompt_spread,
     spaced_samples,
 )
-from faprompt.reproduce.spread_figure import _numbers
 from faprompt.reproduce.spread_measures import MEASURES, pair_distance, silhouettes
+
+from faprompt.data.files import relative_name
+from faprompt.errors import ConfigError, ImageReadError
+from faprompt.imaging import read_image
+from faprompt.reproduce.spread_figure import _numbers, redraw_spread, write_spread
 from tests.evaluation import toys
 from tests.helpers import small
 

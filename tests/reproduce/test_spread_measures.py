@@ -6,8 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from sklearn.metrics import silhouette_samples
-
 from faprompt.reproduce.spread_measures import (
     MEASURES,
     contrast,
@@ -17,6 +15,7 @@ from faprompt.reproduce.spread_measures import (
     pair_distance,
     silhouettes,
 )
+from sklearn.metrics import silhouette_samples
 
 
 @pytest.fixture

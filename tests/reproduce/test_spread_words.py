@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
-
-from faprompt.explanation import PromptSpread
-from faprompt.reproduce.spread import MapPoint, SpreadRow, over_models
+from faprompt.reproduce.spread import MapPoint, PromptSpread, SpreadRow, over_models
 from faprompt.reproduce.spread_measures import MEASURES
 from faprompt.reproduce.spread_words import compare, judge_spread, spread_sections
+from scipy import stats
 
 PAIR = ("FAPrompt", "Ensemble*")
 WIDE = dict(zip(MEASURES, (0.30, 0.50, 4.0, 0.6, 0.20), strict=True))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from faprompt.reproduce.study_config import list_studies, read_study, study_folders
+from faprompt.reproduce.study_plan import Changes, build_study
 
 from faprompt.errors import ConfigError
 from faprompt.methods.faprompt import FAPromptConfig
 from faprompt.methods.registry import preset_options
+from faprompt.reproduce.figure_dots import published_point
 from faprompt.reproduce.published import published_table
-from faprompt.reproduce.series import published_point
-from faprompt.reproduce.study_config import list_studies, read_study, study_folders
-from faprompt.reproduce.study_plan import Changes, build_study
 from tests.reproduce import study_toys as toys
 
 NAMES = {
@@ -170,7 +170,7 @@ class TestPaperStudies:
     @pytest.mark.parametrize("number, name", [(4, "fullshot"), (5, "tcp"), (6, "deep-prompts")])
     def test_every_printed_number_stands_beside_its_point(self, number, name):
         """Each cell of the table is found, under its own setting."""
-        from faprompt.reproduce.series import _shown
+        from faprompt.reproduce.figure_dots import _shown
         from faprompt.reproduce.table_grid import build_tables
 
         study = build_study(read_study(name))
@@ -184,7 +184,7 @@ class TestPaperStudies:
 
     def test_group_means_of_the_ablation_are_computed_from_its_datasets(self):
         """Means of the datasets printed in Tables 15 and 16, computed by hand."""
-        from faprompt.reproduce.series import _shown
+        from faprompt.reproduce.figure_dots import _shown
         from faprompt.reproduce.table_grid import build_tables
 
         study = build_study(read_study("ablation"))

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from faprompt.reproduce import benchmark_run
 from faprompt.reproduce.study_figure import CSV_NAME, read_figure
 from faprompt.reproduce.study_run import run_study
 from faprompt.training.features import Encoder
@@ -16,8 +17,8 @@ from tests.reproduce import toys as benchmark_toys
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-    monkeypatch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
     monkeypatch.setattr(
         "faprompt.reproduce.study_figure.draw", lambda *_: b"drawn"
     )  # see test_figure
@@ -39,9 +40,9 @@ def passes(monkeypatch):
     counted = {"all": 0, "training": 0}
     encode, train = Backbone.encode_image, Encoder._encode
 
-    def every(self, pixels, **options):
+    def every(self, pixels, *options):
         counted["all"] += len(pixels)
-        return encode(self, pixels, **options)
+        return encode(self, pixels, *options)
 
     def training(self, pixels):
         counted["training"] += len(pixels)
@@ -56,13 +57,13 @@ def texts(out):
     return {p.name: p.read_bytes() for p in out.iterdir() if p.is_file() and p.name != "costs.csv"}
 
 
-def test_all_runs_share_one_feature_pass(sets, tmp_path, passes):
-    out, told = tmp_path / "out", []
-    result = run_study(toys.study(sets), out, data_root=sets, notify=told.append)
+def test_all_runs_share_one_feature_pass(sets, tmp_path, passes, told):
+    out = tmp_path / "out"
+    result = run_study(toys.study(sets), out, data_root=sets)
     assert result.complete and len(result.results) == 6
     # 8 pictures of shelf train and are tested, 4 of drawer are tested: once each for 3 runs
     assert passes == {"all": 8 + 8 + 4, "training": 8}
-    assert any("12 encoded in" in line and "24 taken from those" in line for line in told)
+    assert any("12 encoded in" in line and "24 taken from those" in line for line in told())
     assert not (out / "features").exists(), "what is done needs no tokens"
     costs = list(csv.DictReader((out / "costs.csv").read_text().splitlines()))
     assert [(row["run"], row["encoded"]) for row in costs] == [
@@ -114,9 +115,9 @@ def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, pass
             raise KeyboardInterrupt
         return evaluate(*arguments, **options)
 
-    evaluate, out = room.evaluate, tmp_path / "pieces"
+    evaluate, out = benchmark_run.evaluate, tmp_path / "pieces"
     with monkeypatch.context() as patch:
-        patch.setattr(room, "evaluate", failing)
+        patch.setattr(benchmark_run, "evaluate", failing)
         with pytest.raises(KeyboardInterrupt):
             run_study(study, out, data_root=sets)
     assert "not run yet" in (out / "study.md").read_text()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from faprompt.reproduce.differences import picture_differences, seed_differences, welch_interval
 from faprompt.reproduce.study_config import Claim
 from faprompt.reproduce.study_words import judge, paragraph, seed_sentences
+from scipy import stats
+
 from tests.reproduce import study_toys as toys
-from tests.reproduce.toys import dot
+from tests.reproduce.study_toys import dot
 
 CLAIM = Claim(text="two are better than one", better="K = 2", than=("K = 1",))
 WON = [dot("K = 1", 0.7), dot("K = 2", 0.8)]

@@ -8,6 +8,7 @@ from typing import Any
 from faprompt.reproduce.benchmark_config import parse_benchmark
 from faprompt.reproduce.benchmark_plan import Cell, Plan, build_plan
 from faprompt.reproduce.benchmark_run import CellResult
+
 from tests.helpers import folders
 
 FAST = {"replicates": 0, "gallery": 0}

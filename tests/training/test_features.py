@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faprompt.training.store import StoreShape, open_store
 from PIL import Image
 
+from faprompt.clip.vision import ImageOptions
 from faprompt.errors import ConfigError, FapromptError
-from faprompt.training.config import default_cache_dir
 from faprompt.training.features import Encoder, feature_recipe, prepare_features
 from faprompt.training.pictures import Pictures, read_ahead
-from faprompt.training.store import StoreShape, open_store
+from faprompt.training.training_config import default_cache_dir
+from faprompt.work import no_progress
+from tests.helpers.log import logged_notes
 from tests.training import toys
 
 
@@ -25,18 +28,20 @@ class Prepared:
         method, backbone = method or toys.faprompt(), backbone or toys.backbone()
         config = toys.config(folder, **options)
         pictures = Pictures(samples, transform or toys.TRANSFORM, readers=config.readers)
-        self.notes, self.encoder = [], Encoder(method, backbone, pictures, config)
+        self.encoder = Encoder(method, backbone, pictures, config)
         self.recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
         self.folder = folder / "cache" / self.recipe.key
-        self.source = prepare_features(
-            self.encoder, self.recipe, config, notify=self.notes.append, progress=lambda _: None
-        )
+        with logged_notes() as self.notes:
+            self.source = prepare_features(self.encoder, self.recipe, config, progress=no_progress)
 
 
 def fresh(samples, layers=None):
     pixels = list(Pictures(samples, toys.TRANSFORM).read(range(len(samples))))
     with torch.no_grad():
-        return [toys.backbone().encode_image(image[None], layers=layers) for image in pixels]
+        return [
+            toys.backbone().encode_image(image[None], ImageOptions(layers=layers))
+            for image in pixels
+        ]
 
 
 def test_cached_equals_fresh_to_the_bit(samples, tmp_path):
@@ -66,12 +71,13 @@ def test_streamed_equals_cached(dtype, samples, tmp_path):
 
 
 def test_streamed_training_equals_cached_training(samples, tmp_path):
-    cached, streamed, notes = toys.faprompt(), toys.faprompt(), []
+    cached, streamed = toys.faprompt(), toys.faprompt()
     toys.run(cached, samples, tmp_path)
-    report = toys.run(
-        streamed, samples, tmp_path, out="streamed", options={"cache_limit_gb": 1e-7,
-        "cache_dir": str(tmp_path / "elsewhere")}, notify=notes.append,
-    )  # fmt: skip
+    with logged_notes() as notes:
+        report = toys.run(
+            streamed, samples, tmp_path, out="streamed", options={"cache_limit_gb": 1e-7,
+            "cache_dir": str(tmp_path / "elsewhere")},
+        )  # fmt: skip
     assert report.features == "streamed" and not (tmp_path / "elsewhere").exists()
     assert any("above cache_limit_gb=1e-07" in n and "again in every epoch" in n for n in notes)
     toys.assert_same(cached, streamed)
@@ -82,11 +88,13 @@ def test_streamed_training_equals_cached_training(samples, tmp_path):
 def test_the_method_says_which_path_its_tokens_come_from(option, cache, samples, tmp_path):
     method = toys.anomalyclip()
     setting = option == "class_ln_post"  # the opposite of the default
-    method.__class__ = type("Other", (type(method),), {option: setting})
+    method.__class__ = type(
+        "Other", (type(method),), {"image_options": ImageOptions(**{option: setting})}
+    )
     batch = Prepared(samples, tmp_path, method=method, cache=cache).source.batch([0])
     pixels = Pictures(samples, toys.TRANSFORM).pixels(0)[None]
     with torch.no_grad():
-        wanted = toys.backbone().encode_image(pixels, **{option: setting})
+        wanted = toys.backbone().encode_image(pixels, ImageOptions(**{option: setting}))
         default = toys.backbone().encode_image(pixels)
     assert torch.equal(batch.class_token, wanted.class_token)
     assert torch.equal(batch.patch_tokens[4], wanted.patch_tokens[4])
@@ -100,11 +108,13 @@ def test_tokens_as_the_blocks_leave_them_have_the_towers_width(cache, samples, t
     method = toys.anomalyclip(map_layers=(2, 4))
     usual = Prepared(samples, tmp_path, method=method, cache=cache)
     method = toys.anomalyclip(map_layers=(2, 4))
-    method.__class__ = type("Raw", (type(method),), {"image_options": {"raw_tokens": True}})
+    method.__class__ = type(
+        "Raw", (type(method),), {"image_options": replace(method.image_options, raw_tokens=True)}
+    )
     raw = Prepared(samples, tmp_path, method=method, cache=cache)
     assert raw.recipe.key != usual.recipe.key
-    assert raw.recipe.about()["image_options"] == {"raw_tokens": True}
-    assert "image_options" not in usual.recipe.about()  # so that older runs go on
+    assert raw.recipe.about()["image_options"]["raw_tokens"]
+    assert not usual.recipe.about()["image_options"]["raw_tokens"]
     batch = raw.source.batch([2, 0])
     assert batch.class_token.shape == (2, 32)
     for layer, tokens in usual.source.batch([2, 0]).patch_tokens.items():
@@ -119,13 +129,14 @@ def test_encoding_in_groups_gives_the_same_within_rounding(samples, tmp_path):
     torch.testing.assert_close(alone.patch_tokens[4], grouped.patch_tokens[4], atol=1e-5, rtol=1e-5)
 
 
-def test_size_is_told_before_the_files_are_there(samples, tmp_path):
+def test_size_is_reported_before_the_files_are_there(samples, tmp_path, monkeypatch):
     told = []
 
-    def notify(note):
+    def info(note):
         told.append((note, (tmp_path / "cache").exists()))
 
-    toys.run(toys.faprompt(), samples, tmp_path, notify=notify)
+    monkeypatch.setattr("faprompt.training.features.logger.info", info)
+    toys.run(toys.faprompt(), samples, tmp_path)
     note, existed = told[0]
     assert note.startswith("Feature cache: 0.00 GB for 7 pictures") and not existed
     (folder,) = (tmp_path / "cache").iterdir()
@@ -162,10 +173,10 @@ def test_the_key_knows_everything_that_matters(samples, tmp_path):
         ).key  # fmt: skip
 
     class Plain(type(toys.faprompt())):
-        value_path = False
+        image_options = ImageOptions(value_path=False)
 
     class Finished(type(toys.faprompt())):
-        class_ln_post = True
+        image_options = ImageOptions(class_ln_post=True)
 
     plain, finished = toys.faprompt(), toys.faprompt()
     plain.__class__, finished.__class__ = Plain, Finished

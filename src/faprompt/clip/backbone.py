@@ -14,7 +14,13 @@ from faprompt.clip.archive import value_faults
 from faprompt.clip.spec import BackboneSpec
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import ConvStem, ImageFeatures, PositionFilter, VisionTower
+from faprompt.clip.vision import (
+    DEFAULT_OPTIONS,
+    ConvStem,
+    ImageFeatures,
+    ImageOptions,
+    VisionTower,
+)
 from faprompt.errors import ModelError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -86,32 +92,10 @@ class Backbone(nn.Module):
     def encode_image(
         self,
         pixels: Tensor,
-        *,
-        layers: Sequence[int] | None = None,
-        value_path: bool = True,
-        class_ln_post: bool = False,
-        raw_tokens: bool = False,
-        raw_ln_post: bool = False,
-        value_blocks: int | None = None,
-        windows: Sequence[int] = (),
-        position_filter: PositionFilter = "bilinear",
-        plain_layers: Sequence[int] = (),
-        next_attention: bool = False,
+        options: ImageOptions = DEFAULT_OPTIONS,
     ) -> ImageFeatures:
-        """One image pass; see `VisionTower.forward`."""
-        return self.vision(
-            pixels.to(self.device),
-            layers=layers,
-            value_path=value_path,
-            class_ln_post=class_ln_post,
-            raw_tokens=raw_tokens,
-            raw_ln_post=raw_ln_post,
-            value_blocks=value_blocks,
-            windows=windows,
-            position_filter=position_filter,
-            plain_layers=plain_layers,
-            next_attention=next_attention,
-        )
+        """Encode a batch once; see `VisionTower.forward`."""
+        return self.vision(pixels.to(self.device), options)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """(N, D) features of plain sentences, not normalised."""

@@ -16,7 +16,6 @@ mala-lab/FAPrompt. The code is ours and stands on open_clip's modules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +28,33 @@ from faprompt.clip.spec import VisionSpec
 
 PositionFilter = Literal["bilinear", "bicubic", "plain-bicubic"]
 WINDOWS_AT_ONCE = 512  # sequences of a few tokens each, all pictures of a batch together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """What one image pass computes; `to_mapping` of it belongs to the key of every token cache.
+
+    Layers are blocks counted from 1; None means the last. With `plain_layers`, tokens of the
+    plain path come beside those of `layers`: the former under their number, the latter under
+    depth + number.
+    """
+
+    layers: tuple[int, ...] | None = None  # blocks whose patch tokens are wanted
+    plain_layers: tuple[int, ...] = ()  # blocks whose tokens of the plain path come beside them
+    next_attention: bool = False  # add to those what the next block's attention adds to them
+    value_path: bool = True  # patch tokens of AnomalyCLIP's V-V path; False gives plain CLIP
+    value_blocks: int | None = None  # last blocks with a V-V path; None for the paper's share
+    class_ln_post: bool = False  # apply `ln_post` to the class token, as CLIP does
+    raw_tokens: bool = False  # patch tokens without `ln_post` and projection
+    raw_ln_post: bool = False  # apply `ln_post` to `raw_tokens`; without them it has no effect
+    windows: tuple[int, ...] = ()  # sides, in patches, of windows that are encoded one by one
+    position_filter: PositionFilter = "bilinear"  # resizes the position table to another grid
+
+    def token_keys(self, depth: int) -> tuple[int, ...]:
+        """Return the keys of `ImageFeatures.patch_tokens` from a tower of `depth` blocks."""
+        layers = {depth} if self.layers is None else set(self.layers)
+        shift = depth if self.plain_layers else 0
+        return tuple(sorted({*self.plain_layers, *(shift + layer for layer in layers)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +75,9 @@ class ImageFeatures:
     windows: dict[int, Tensor] = field(default_factory=dict)
     views: Tensor | None = None
     pixels: Tensor | None = None
+
+
+DEFAULT_OPTIONS = ImageOptions()
 
 
 class ConvStem(nn.Module):
@@ -106,48 +135,31 @@ class VisionTower(nn.Module):
     def forward(
         self,
         pixels: Tensor,
-        *,
-        layers: Sequence[int] | None = None,
-        value_path: bool = True,
-        class_ln_post: bool = False,
-        raw_tokens: bool = False,
-        raw_ln_post: bool = False,
-        value_blocks: int | None = None,
-        windows: Sequence[int] = (),
-        position_filter: PositionFilter = "bilinear",
-        plain_layers: Sequence[int] = (),
-        next_attention: bool = False,
+        options: ImageOptions = DEFAULT_OPTIONS,
     ) -> ImageFeatures:
         """Encode a batch once.
 
         Args:
             pixels: (B, 3, H, W) float, normalised; H and W multiples of the patch size.
-            layers: blocks (from 1) whose patch tokens are wanted; None means the last.
-            value_path: True for AnomalyCLIP and FAPrompt; False gives plain CLIP.
-            class_ln_post: apply `ln_post` to the class token, as CLIP does.
-            raw_tokens: patch tokens as the blocks leave them, without `ln_post` and projection.
-            raw_ln_post: apply `ln_post` to `raw_tokens`; without them it has no effect.
-            value_blocks: how many of the last blocks have the V-V path; None for the paper's
-                share. 0 is the plain path.
-            windows: sides, in patches, of the windows that are encoded one by one as well.
-            position_filter: how the position table is brought to another grid.
-            plain_layers: blocks whose tokens of the plain path are wanted beside those of
-                `layers`. They come under their number, those of `layers` under depth + number.
-            next_attention: add to these what the next block's attention adds to them.
+            options: which tokens, from which layers and path.
 
         Raises:
             ValueError: pixels of another shape, a layer outside 1..depth, more V-V blocks
                 than there are, or a window larger than the grid.
         """
-        depth = self.spec.layers
-        wanted, beside = {depth} if layers is None else set(layers), set(plain_layers)
+        depth, class_ln_post = self.spec.layers, options.class_ln_post
+        wanted = {depth} if options.layers is None else set(options.layers)
+        beside = set(options.plain_layers)
         if not (wanted | beside) or min(wanted | beside) < 1 or max(wanted | beside) > depth:
-            asked = [*(layers or ()), *plain_layers]
+            asked = [*(options.layers or ()), *options.plain_layers]
             raise ValueError(f"layers should lie in 1..{depth}, got {asked}.")
         shift = depth if beside else 0  # of the keys of `layers`
-        start = self._value_start(value_path, value_blocks)
-        stream, grid = self.embed(pixels, position_filter)
-        crops = {side: self._encode_windows(stream, grid, side, class_ln_post) for side in windows}
+        start = self._value_start(options)
+        stream, grid = self.embed(pixels, options.position_filter)
+        windows = {
+            side: self._encode_windows(stream, grid, side, class_ln_post)
+            for side in options.windows
+        }
         value: Tensor | None = None
         collected: dict[int, Tensor] = {}
         for number, block in enumerate(self.visual.transformer.resblocks, start=1):
@@ -156,18 +168,22 @@ class VisionTower(nn.Module):
                 block, stream, value, with_value=number > start, class_only=class_only,
                 dtype=self.compute_dtype,
             )  # fmt: skip
-            if next_attention and number - 1 in beside:
+            if options.next_attention and number - 1 in beside:
                 collected[number - 1] = attended[:, 1:]
-            if number in beside and (number == depth or not next_attention):
+            if number in beside and (number == depth or not options.next_attention):
                 collected[number] = stream[:, 1:]
             if number in wanted:
                 collected[shift + number] = stream[:, 1:] if value is None else value
         class_token = self._project_class(stream[:, 0], class_ln_post)
         tokens = {
-            key: self._unprojected(patches, raw_ln_post) if raw_tokens else self.project(patches)
+            key: (
+                self._unprojected(patches, options.raw_ln_post)
+                if options.raw_tokens
+                else self.project(patches)
+            )
             for key, patches in sorted(collected.items())
         }
-        return ImageFeatures(class_token, tokens, grid, crops)
+        return ImageFeatures(class_token, tokens, grid, windows)
 
     def embed(
         self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
@@ -198,16 +214,16 @@ class VisionTower(nn.Module):
     def _unprojected(self, tokens: Tensor, ln_post: bool) -> Tensor:
         return self.visual.ln_post(tokens.float()) if ln_post else tokens.float()
 
-    def _value_start(self, value_path: bool, value_blocks: int | None) -> int:
+    def _value_start(self, options: ImageOptions) -> int:
         """Number of leading blocks without the V-V path."""
-        depth = self.spec.layers
-        if not value_path:
+        depth, blocks = self.spec.layers, options.value_blocks
+        if not options.value_path:
             return depth
-        if value_blocks is None:
+        if blocks is None:
             return self.spec.value_path_start
-        if not 0 <= value_blocks <= depth:
-            raise ValueError(f"value_blocks should lie in 0..{depth}, got {value_blocks}.")
-        return depth - value_blocks
+        if not 0 <= blocks <= depth:
+            raise ValueError(f"value_blocks should lie in 0..{depth}, got {blocks}.")
+        return depth - blocks
 
     def _encode_windows(
         self, stream: Tensor, grid: tuple[int, int], side: int, class_ln_post: bool

@@ -27,7 +27,7 @@ from faprompt.clip.network import offline, reach
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.errors import ModelError
 
 WIDE_RESNET, TEST_WIDE_RESNET = "wide_resnet50_2", "test-wide-resnet"
@@ -76,11 +76,14 @@ class WideResNet(Backbone):
         super().train(False)
         return self
 
-    def encode_image(self, pixels: Tensor, **options: Any) -> ImageFeatures:
-        """One image pass; options of a transformer's pass mean nothing here.
+    def encode_image(
+        self, pixels: Tensor, options: ImageOptions = DEFAULT_OPTIONS
+    ) -> ImageFeatures:
+        """Encode a batch once.
 
         Args:
             pixels: (B, 3, H, W) float, normalised; H and W multiples of 32.
+            options: ignored; they belong to a transformer.
 
         Returns:
             patch_tokens: {1: (B, H/32 * W/32, 28672)}, see `unpack_stages`; class_token:

@@ -33,6 +33,11 @@ def colour_table() -> np.ndarray:
     return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
 
 
+def ramp_css() -> str:
+    """Return the colours as the stops of a CSS gradient."""
+    return ", ".join(f"rgb({r} {g} {b})" for r, g, b in RAMP)
+
+
 def overlay(
     image: np.ndarray,
     score_map: np.ndarray,

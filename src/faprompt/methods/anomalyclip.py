@@ -21,8 +21,9 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import DeepPrompts, TextTower
-from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import MethodParts, ParameterCount, at_least_one, within_depth
+from faprompt.clip.vision import ImageFeatures, ImageOptions
+from faprompt.config import Count, Weight
+from faprompt.methods.base import MethodParts, ParameterCount, within_depth
 from faprompt.methods.text_pair import PairConfig, PairMethod, PairOutput, TextPair
 from faprompt.prompts.words import (
     encode_prompts,
@@ -37,19 +38,14 @@ class AnomalyCLIPConfig(PairConfig):
     """All constants of AnomalyCLIP, from its public code."""
 
     sigma_px: float = 4.0
-    context_tokens: int = 12
-    deep_depth: int = 9
-    deep_length: int = 4
+    context_tokens: Count = 12
+    deep_depth: Count = 9
+    deep_length: Count = 4
     class_word: str = "object"
     abnormal_word: str = "damaged"
     map_layers: tuple[int, ...] = ()  # blocks from 1 whose maps are averaged; () is the last
-    local_weight: float = 4.0  # per layer; the first release summed four equal maps
+    local_weight: Weight = 4.0  # per layer; the first release summed four equal maps
     round_deep_to_half: bool = False
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = PairConfig.faults(self)
-        return found + at_least_one(self, "context_tokens", "deep_depth", "deep_length")
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -90,9 +86,9 @@ class AnomalyCLIP(PairMethod):
             self.register_buffer(name, frozen.detach().clone(), persistent=False)
 
     @property
-    def layers(self) -> tuple[int, ...] | None:
-        """Blocks whose patch tokens are wanted."""
-        return self.config.map_layers or None
+    def image_options(self) -> ImageOptions:
+        """V-V tokens of `map_layers`."""
+        return ImageOptions(layers=self.config.map_layers or None)
 
     def static_text(self, text: TextTower) -> Tensor:
         """(1 + K, D): the normal text feature, then the abnormal one(s); un-normalised."""

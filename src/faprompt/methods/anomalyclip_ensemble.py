@@ -21,8 +21,9 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Count, Weight
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
-from faprompt.methods.base import ParameterCount, at_least_one, zero_or_above
+from faprompt.methods.base import ParameterCount
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts.words import learned_vectors
 
@@ -31,13 +32,8 @@ from faprompt.prompts.words import learned_vectors
 class AnomalyCLIPEnsembleConfig(AnomalyCLIPConfig):
     """AnomalyCLIP's constants, and how many abnormal prompts."""
 
-    prompts: int = 10  # section C.3
-    orthogonal_weight: float = 0.0
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = AnomalyCLIPConfig.faults(self) + at_least_one(self, "prompts")
-        return found + zero_or_above(self, "orthogonal_weight")
+    prompts: Count = 10  # section C.3
+    orthogonal_weight: Weight = 0.0
 
 
 class AnomalyCLIPEnsemble(AnomalyCLIP):

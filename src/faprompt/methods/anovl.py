@@ -34,10 +34,11 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
+from faprompt.config import Count, Natural, Positive
 from faprompt.imaging.altered_views import altered_views
 from faprompt.imaging.square_tiles import Box, end_squares
-from faprompt.methods.base import MethodOutput, above_zero
+from faprompt.methods.base import MethodOutput
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
 from faprompt.prompts.words import display_name
@@ -54,32 +55,27 @@ Adapter = Literal["prompts", "linear"]
 class AnoVLConfig(SentenceConfig):
     """All constants of AnoVL, from its public code."""
 
-    image_size: int = 240
+    image_size: Count = 240
     raw_class_names: bool = True
     average: templates.Average = "mean-norm"
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
     position_filter: PositionFilter = "bilinear"  # open_clip/model.py: bicubic with antialias
-    value_blocks: int = 12  # last blocks with the V-V path; all, where there are fewer
+    value_blocks: Natural = 12  # last blocks with the V-V path; all, where there are fewer
     views: bool = True  # False scores the picture alone
     squares: bool = False  # two squares in place of the squashed picture (vis_test.py)
     textures: tuple[str, ...] = templates.ANOVL_TEXTURES  # classes told as textures
-    adapt_steps: int = 0  # of AdamW per picture; 5 in the authors' script
+    adapt_steps: Natural = 0  # of AdamW per picture; 5 in the authors' script
     adapter: Adapter = "prompts"  # "linear" is x -> W x + b, of the script for VisA
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     carry_moments: bool = False  # per class name, as the dataset has it
     seed: int = 111  # of W, b and the noise, the same for every picture
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = SentenceConfig.faults(self)
-        for name in ("value_blocks", "adapt_steps"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} should not be negative, got {getattr(self, name)}")
-        found += above_zero(self, "learning_rate")
         if self.carry_moments and not self.adapt_steps:
-            found.append("carry_moments wants adapt_steps above 0")
-        return found
+            return ["carry_moments wants adapt_steps above 0"]
+        return []
 
 
 _PAPER: dict[str, object] = {"position_filter": "bicubic"}
@@ -113,17 +109,13 @@ class AnoVL(SentenceMethod):
         self._moments: dict[str, dict[str, Any]] = {}  # class -> AdamW's, if they are carried
 
     @property
-    def value_path(self) -> bool:
-        """Over `value_blocks` blocks."""
-        return True
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """The number of V-V blocks, and how the position table is resized."""
-        return {
-            "value_blocks": self._value_blocks,
-            "position_filter": self.config.position_filter,
-        }
+    def image_options(self) -> ImageOptions:
+        """V-V tokens of the last `value_blocks` blocks."""
+        return ImageOptions(
+            class_ln_post=True,
+            value_blocks=self._value_blocks,
+            position_filter=self.config.position_filter,
+        )
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:
@@ -170,12 +162,9 @@ class AnoVL(SentenceMethod):
         if not self.config.views:
             return features
         tokens = [features.class_token]
+        plain = replace(self.image_options, layers=(1,), value_path=False)
         for view in altered_views(pixels.to(backbone.device)):
-            plain = backbone.encode_image(
-                view, layers=[1], value_path=False, class_ln_post=True,
-                position_filter=self.config.position_filter,
-            )  # fmt: skip
-            tokens.append(plain.class_token)
+            tokens.append(backbone.encode_image(view, plain).class_token)
         return replace(features, views=torch.stack(tokens, dim=1))
 
     def forward(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.methods.base import MethodOutput, ParameterCount, within_depth
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
@@ -81,14 +81,12 @@ class AprilGAN(SentenceMethod):
         )
 
     @property
-    def layers(self) -> tuple[int, ...]:
-        """Blocks whose patch tokens are brought to the words."""
-        return self._layers
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Patch tokens as the blocks leave them."""
-        return {"raw_tokens": True, "position_filter": self.config.position_filter}
+    def image_options(self) -> ImageOptions:
+        """Plain patch tokens of `map_layers`, before their projection."""
+        return ImageOptions(
+            layers=self._layers, value_path=False, class_ln_post=True, raw_tokens=True,
+            position_filter=self.config.position_filter,
+        )  # fmt: skip
 
     def templates(self, class_name: str) -> Sequence[str]:
         """The same for every class."""

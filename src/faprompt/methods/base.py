@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
+from faprompt.config import Count, check_fields
 from faprompt.imaging.image_reading import PictureHandling
 
 Kind = Literal["training-free", "learned", "full-shot"]
@@ -25,26 +26,22 @@ Kind = Literal["training-free", "learned", "full-shot"]
 class MethodConfig:
     """Options every method has: what it sees and how its map is finished."""
 
-    image_size: int = 518  # side in pixels the picture is resized to (AnomalyCLIP utils.py)
+    image_size: Count = 518  # side in pixels the picture is resized to (AnomalyCLIP utils.py)
     sigma_px: float = 4.0  # Gaussian on the map, in pixels of `image_size`; 0 for none
     # of labelled sets, in training and evaluation: `read_image`, or `read_resized` as public code
     picture_handling: PictureHandling = "upright"
 
     def __post_init__(self) -> None:
         faults = self.faults()
-        if faults:
-            raise ValueError("; ".join(faults))
-
-    def faults(self) -> list[str]:
-        """What is out of range, in words; children add theirs."""
-        found = []
-        if self.image_size < 1:
-            found.append(f"image_size should be at least 1, got {self.image_size}")
         if not 0 <= self.sigma_px <= max(1, self.image_size):  # above it every map is flat
-            found.append(
+            faults.append(
                 f"sigma_px should be 0 to image_size={self.image_size}, got {self.sigma_px}"
             )
-        return found
+        check_fields(self, faults)
+
+    def faults(self) -> list[str]:
+        """Return in words which fields contradict each other; children override it."""
+        return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,33 +115,6 @@ def within_depth(layers: Sequence[int], depth: int) -> None:
         raise ValueError(f"map_layers should lie in 1..{depth}, got {layers}")
 
 
-def at_least_one(config: MethodConfig, *names: str) -> list[str]:
-    """A fault for each of these fields that is below 1."""
-    return [
-        f"{name} should be at least 1, got {getattr(config, name)}"
-        for name in names
-        if getattr(config, name) < 1
-    ]
-
-
-def above_zero(config: MethodConfig, *names: str) -> list[str]:
-    """A fault for each of these fields that is not above 0, or not finite."""
-    return [
-        f"{name} should be above 0 and finite, got {getattr(config, name)}"
-        for name in names
-        if not 0 < getattr(config, name) < float("inf")
-    ]
-
-
-def zero_or_above(config: MethodConfig, *names: str) -> list[str]:
-    """A fault for each of these weights that is negative or not finite."""
-    return [
-        f"{name} should be 0 or above, got {getattr(config, name)}"
-        for name in names
-        if not 0 <= getattr(config, name) < float("inf")
-    ]
-
-
 class Method(nn.Module):
     """Base of all methods. Children set `name`, `config_class` and write `forward`."""
 
@@ -174,24 +144,9 @@ class Method(nn.Module):
         return "training-free" if cls.loss is Method.loss else "learned"
 
     @property
-    def layers(self) -> Sequence[int] | None:
-        """Blocks whose patch tokens are wanted, from 1; None means the last."""
-        return None
-
-    @property
-    def value_path(self) -> bool:
-        """Whether patch tokens come from the V-V path."""
-        return True
-
-    @property
-    def class_ln_post(self) -> bool:
-        """Whether the class token passes `ln_post`, as in CLIP itself."""
-        return False
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Further options of the image pass, such as `windows`; see `VisionTower.forward`."""
-        return {}
+    def image_options(self) -> ImageOptions:
+        """Which tokens of the image tower the method needs."""
+        return DEFAULT_OPTIONS
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:
@@ -233,14 +188,8 @@ class Method(nn.Module):
         return ()
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """The image pass with this method's options; (B, 3, H, W) normalised pixels."""
-        return backbone.encode_image(
-            pixels,
-            layers=self.layers,
-            value_path=self.value_path,
-            class_ln_post=self.class_ln_post,
-            **self.image_options,
-        )
+        """Encode (B, 3, H, W) normalised pixels with `image_options`."""
+        return backbone.encode_image(pixels, self.image_options)
 
     def static_text(self, text: TextTower) -> Any:
         """The text side that depends on no image; computed once for inference."""

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.methods.base import above_zero, at_least_one
+from faprompt.clip.vision import ImageOptions
+from faprompt.config import Count, Positive
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.methods.text_pair import PairConfig, PairMethod
 from faprompt.prompts.words import start_vector, word_vectors
@@ -29,19 +30,14 @@ CLIP_TEMPERATURE = 0.01  # where CLIP's own training ended: factor 100, frozen i
 class ClassPromptConfig(PairConfig):
     """Options of prompts with a class name."""
 
-    context_tokens: int = 12  # N, shared by both states: 9,216 = 12 x 768 (table 3)
+    context_tokens: Count = 12  # N, shared by both states: 9,216 = 12 x 768 (table 3)
     normal_word: str = "normal"
     abnormal_word: str = "anomalous"
     class_word: str = "object"  # where nobody says what is shown
     use_class_names: bool = True
-    temperature: float = CLIP_TEMPERATURE
-    map_temperature: float = CLIP_AD_TEMPERATURE
+    temperature: Positive = CLIP_TEMPERATURE
+    map_temperature: Positive = CLIP_AD_TEMPERATURE
     plain_path: bool = False  # CLIP's own tokens, `ln_post` on the class token included
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = PairConfig.faults(self) + at_least_one(self, "context_tokens")
-        return found + above_zero(self, "map_temperature")
 
 
 class ClassPromptMethod(ClassNameMethod, PairMethod):
@@ -58,14 +54,10 @@ class ClassPromptMethod(ClassNameMethod, PairMethod):
         self.register_buffer("start_word", start, persistent=False)
 
     @property
-    def value_path(self) -> bool:
-        """Unless configured plain."""
-        return not self.config.plain_path
-
-    @property
-    def class_ln_post(self) -> bool:
-        """CLIP's own class token goes with its own patch tokens."""
-        return self.config.plain_path
+    def image_options(self) -> ImageOptions:
+        """V-V tokens, or with `plain_path` CLIP's own patch tokens and class token."""
+        plain = self.config.plain_path
+        return ImageOptions(value_path=not plain, class_ln_post=plain)
 
     @property
     def map_temperature(self) -> float:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import EncodedPrefix, TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Positive
 from faprompt.methods.anomalyclip import RECIPE
 from faprompt.methods.base import ParameterCount
 from faprompt.methods.class_prompts import (
@@ -41,7 +42,7 @@ from faprompt.scoring import CLIP_AD_TEMPERATURE
 class CoCoOpConfig(ClassPromptConfig):
     """CoCoOp in AnomalyCLIP's place."""
 
-    temperature: float = CLIP_AD_TEMPERATURE
+    temperature: Positive = CLIP_AD_TEMPERATURE
 
 
 class CoCoOp(ClassPromptMethod):

@@ -23,6 +23,7 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Weight
 from faprompt.methods.base import ParameterCount
 from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
@@ -45,7 +46,7 @@ SGD_RECIPE: Mapping[str, Any] = {
 class CoOpConfig(ClassPromptConfig):
     """CoOp for anomalies. `local_weight` above 0 would make it another method."""
 
-    local_weight: float = 0.0
+    local_weight: Weight = 0.0
     plain_path: bool = True
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Count, Positive, Range
 from faprompt.methods.base import (
     Method,
     MethodConfig,
@@ -36,8 +37,6 @@ from faprompt.methods.base import (
     MethodParts,
     ParameterCount,
     ScoreTerm,
-    above_zero,
-    at_least_one,
 )
 from faprompt.prompts.compound import CompoundPrompts, EncodedPrompts
 from faprompt.prompts.prior import (
@@ -68,17 +67,18 @@ class FAPromptConfig(MethodConfig):
     """
 
     sigma_px: float = 10.0  # [B.1], [C]
-    prompts: int = 10  # K [B.1]
-    normal_tokens: int = 5  # E [B.1]
-    abnormal_tokens: int = 2  # E' [B.1]
-    patches: int = 10  # M [B.1]
+    prompts: Count = 10  # K [B.1]
+    normal_tokens: Count = 5  # E [B.1]
+    abnormal_tokens: Count = 2  # E' [B.1]
+    patches: Count = 10  # M [B.1]
     refine: bool = True  # DAP's prior and second pass; False is CAP alone, tables 15 and 16
-    deep_depth: int = 9  # layers 2..9 are written, "the first 9 layers" [B.1]
-    deep_length: int = 4  # t [B.1]
+    deep_depth: Count = 9  # layers 2..9 are written, "the first 9 layers" [B.1]
+    deep_length: Count = 4  # t [B.1]
     class_word: str = "object"  # [C]
     abnormal_word: str = "damaged"  # [C]
-    temperature: float = CLIP_AD_TEMPERATURE  # [C]
-    coarse_share: float = 2 / 3  # of the two map maxima in the image score [C]
+    temperature: Positive = CLIP_AD_TEMPERATURE  # [C]
+    # of the two map maxima in the image score [C]
+    coarse_share: Annotated[float, Range(low=0, high=1)] = 2 / 3
     selection: Selection = "topk"  # Algorithm 1, step 9; "first" in train.py and test.py
     rank_by: RankBy = "similarity"  # Algorithm 1, step 9; "probability" in train.py and test.py
     image_cross_entropy: bool = False  # train.py adds it to the focal term
@@ -93,21 +93,13 @@ class FAPromptConfig(MethodConfig):
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        found += at_least_one(
-            self, "prompts", "normal_tokens", "abnormal_tokens", "patches", "deep_depth",
-            "deep_length",
-        )  # fmt: skip
-        found += above_zero(self, "temperature")
-        if not 0 <= self.coarse_share <= 1:
-            found.append(f"coarse_share should be 0 to 1, got {self.coarse_share}")
-        if self.deep_length > self.normal_tokens and self.long_deep_prompts == "refuse":
-            found.append(
-                f"deep prompts of length {self.deep_length} would overwrite more than the "
-                f"{self.normal_tokens} context tokens; shorten them, or set "
-                "long_deep_prompts=overwrite to do as the released code does"
-            )
-        return found
+        if self.deep_length <= self.normal_tokens or self.long_deep_prompts == "overwrite":
+            return []
+        return [
+            f"deep prompts of length {self.deep_length} would overwrite more than the "
+            f"{self.normal_tokens} context tokens; shorten them, or set "
+            "long_deep_prompts=overwrite to do as the released code does"
+        ]
 
 
 PRESETS: dict[str, dict[str, Any]] = {

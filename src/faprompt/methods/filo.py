@@ -40,14 +40,13 @@ from torch import Tensor, nn
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
+from faprompt.config import Count, Positive
 from faprompt.errors import ConfigError
 from faprompt.methods.base import (
     MethodConfig,
     MethodOutput,
     ParameterCount,
-    above_zero,
-    at_least_one,
 )
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.methods.filo_heads import Adapter, ManyShapes
@@ -84,31 +83,28 @@ class FiLoConfig(MethodConfig):
     sigma_px: float = 0.0  # besides the 3x3 blur, which belongs to the score too
     taps: Taps = "aliased"
     row_dice: bool = True  # the rows of a mask each have a Dice: their batches are of one
-    adapter_epochs: int = 5  # the last of all, in which only the adapter learns
-    context_tokens: int = 12
+    adapter_epochs: Count = 5  # the last of all, in which only the adapter learns
+    context_tokens: Count = 12
     class_word: str = "object"  # where nobody says what is shown
     use_class_names: bool = True
     phrases: tuple[str, ...] = ()  # for every class, in place of `descriptions.json`
     unknown_words: Literal["skip", "refuse"] = "skip"  # sentences a cut vocabulary lacks
     grounding: Literal["none", "self", "dino"] = "none"  # "none": not as published
     grounding_model: str = ""  # of "dino": a transformers folder or a hub name
-    grounding_side: int = SIDE_PX  # shorter side in pixels that "dino" sees
+    grounding_side: Count = SIDE_PX  # shorter side in pixels that "dino" sees
     box_slips: bool = True  # boxes of "dino" as test.py takes them; see `grounding`
-    temperature: float = 0.01  # of the maps
-    adapter_temperature: float = CLIP_AD_TEMPERATURE
+    temperature: Positive = 0.01  # of the maps
+    adapter_temperature: Positive = CLIP_AD_TEMPERATURE
     position_filter: PositionFilter = "plain-bicubic"
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        found += at_least_one(self, "adapter_epochs", "context_tokens", "grounding_side")
-        found += above_zero(self, "temperature", "adapter_temperature")
-        if self.grounding == "dino" and not self.grounding_model:
-            found.append(
-                "grounding=dino wants grounding_model, a GroundingDino's transformers folder or "
-                "hub name, got none; set it, or grounding=self"
-            )
-        return found
+        if self.grounding != "dino" or self.grounding_model:
+            return []
+        return [
+            "grounding=dino wants grounding_model, a GroundingDino's transformers folder or "
+            "hub name, got none; set it, or grounding=self"
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,25 +175,18 @@ class FiLo(ClassNameMethod):
         self.register_buffer("start_word", start, persistent=False)
 
     @property
-    def layers(self) -> tuple[int, ...]:
-        """Blocks of the plain path; beyond the depth, those of the V-V path, depth added."""
-        return tuple(sorted({*self._linear_taps, *self._shape_taps}))
-
-    @property
-    def class_ln_post(self) -> bool:
-        """As in CLIP."""
-        return True
-
-    @property
-    def image_options(self) -> dict[str, Any]:
+    def image_options(self) -> ImageOptions:
         """Raw tokens of both paths; the V-V path begins after the first quarter."""
-        return {
-            "raw_tokens": True,
-            "position_filter": self.config.position_filter,
-            "value_blocks": self._depth - self._value_start,
-            "plain_layers": [layer for layer in self.layers if layer <= self._depth],
-            "next_attention": self.config.taps == "aliased",
-        }
+        depth, taps = self._depth, sorted({*self._linear_taps, *self._shape_taps})
+        return ImageOptions(
+            layers=tuple(tap - depth for tap in taps if tap > depth),
+            plain_layers=tuple(tap for tap in taps if tap <= depth),
+            next_attention=self.config.taps == "aliased",
+            value_blocks=depth - self._value_start,
+            class_ln_post=True,
+            raw_tokens=True,
+            position_filter=self.config.position_filter,
+        )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -205,11 +194,8 @@ class FiLo(ClassNameMethod):
         return () if self._dino is None else (self._dino.fingerprint,)
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Both paths in one pass; keys as in `layers`. Pixels too, for a grounding."""
-        value = [layer - self._depth for layer in self.layers if layer > self._depth]
-        features = backbone.encode_image(
-            pixels, layers=value, class_ln_post=True, **self.image_options
-        )
+        """See `Method.encode_image`; a grounding looks at the pixels again."""
+        features = super().encode_image(backbone, pixels)
         return replace(features, pixels=pixels if self.config.grounding != "none" else None)
 
     def static_text(self, text: TextTower) -> None:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -29,9 +29,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, unpack_stages
-from faprompt.methods.base import MethodOutput, at_least_one, within_depth, zero_or_above
+from faprompt.config import Count, Natural, Range
+from faprompt.methods.base import MethodOutput, within_depth
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
 from faprompt.scoring import grid_map, render_map
 
@@ -46,22 +47,19 @@ class PatchCoreConfig(FullShotConfig):
     `memory` is written by training: the number of patches kept of each class.
     """
 
-    image_size: int = 256
+    image_size: Count = 256
     centre_crop: int = 224  # side in pixels of what is seen of `image_size`; 0 for all
-    map_layers: tuple[int, ...] = ()  # stages, or blocks from 1; () is 2 and 3, or see `layers`
+    map_layers: tuple[int, ...] = ()  # stages, or blocks from 1; () is the middle ones
     value_path: bool = True  # of a transformer: the V-V tokens that all methods here read
     unit_tokens: bool = False  # the tokens of each layer to unit length, so that none outweighs
-    coreset: float = 0.1  # share of the patches that is kept
-    memory_limit: int = 0  # patches a class keeps at most; 0 for any number
-    neighbours: int = 9  # that weigh the score; 1 for the largest distance itself
+    coreset: Annotated[float, Range(above=0, high=1)] = 0.1  # share of the patches that is kept
+    memory_limit: Natural = 0  # patches a class keeps at most; 0 for any number
+    neighbours: Count = 9  # that weigh the score; 1 for the largest distance itself
     memory: tuple[int, ...] = ()
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = [*FullShotConfig.faults(self), *at_least_one(self, "neighbours")]
-        found += zero_or_above(self, "memory_limit")
-        if not 0 < self.coreset <= 1:
-            found.append(f"coreset should be above 0 and at most 1, got {self.coreset}")
+        found = FullShotConfig.faults(self)
         margin = self.image_size - self.centre_crop
         if self.centre_crop < 0 or (self.centre_crop and (margin < 0 or margin % (2 * STRIDE))):
             found.append(
@@ -112,19 +110,11 @@ class PatchCore(FullShotMethod):
         self.models = nn.ModuleList(_Memory(kept, sum(self._widths)) for kept in config.memory)
 
     @property
-    def layers(self) -> tuple[int, ...] | None:
-        """As configured; of a transformer else those that end half and three quarters of it."""
-        return None if self._stages else self._layers
-
-    @property
-    def value_path(self) -> bool:
-        """As configured; a convolutional network has no such path."""
-        return self.config.value_path and not self._stages
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Tokens as the blocks leave them."""
-        return {} if self._stages else {"raw_tokens": True}
+    def image_options(self) -> ImageOptions:
+        """Tokens before their projection; a convolutional network knows no such options."""
+        if self._stages:
+            return DEFAULT_OPTIONS
+        return ImageOptions(layers=self._layers, value_path=self.config.value_path, raw_tokens=True)
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:

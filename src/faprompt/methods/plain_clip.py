@@ -25,7 +25,8 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
+from faprompt.config import Positive
 from faprompt.methods.base import (
     MethodConfig,
     MethodOutput,
@@ -54,7 +55,7 @@ class PlainCLIPConfig(SentenceConfig):
     prompt_set: PromptSet = "clip"
     sigma_px: float = 4.0
     raw_class_names: bool = True
-    temperature: float = CLIP_AD_TEMPERATURE
+    temperature: Positive = CLIP_AD_TEMPERATURE
     value_path: bool = False
     class_ln_post: bool = False  # True is CLIP proper; False gives the published figures
     map_layers: tuple[int, ...] = ()  # blocks from 1, whose maps are averaged; () is the last
@@ -83,19 +84,14 @@ class PlainCLIP(SentenceMethod):
         super().__init__(config, backbone)
 
     @property
-    def layers(self) -> Sequence[int] | None:
-        """As configured."""
-        return sorted(set(self.config.map_layers)) or None
-
-    @property
-    def value_path(self) -> bool:
-        """As configured."""
-        return self.config.value_path
-
-    @property
-    def class_ln_post(self) -> bool:
-        """As configured."""
-        return self.config.class_ln_post
+    def image_options(self) -> ImageOptions:
+        """Tokens of `map_layers`, path and norm as configured."""
+        config = self.config
+        return ImageOptions(
+            layers=tuple(sorted(set(config.map_layers))) or None,
+            value_path=config.value_path,
+            class_ln_post=config.class_ln_post,
+        )
 
     @property
     def states(self) -> Sequence[Sequence[str]]:
@@ -118,8 +114,7 @@ class PlainCLIP(SentenceMethod):
         """See `Method.forward`."""
         pair = self.text_pairs(text, class_names)
         score = self.chance(features.class_token[:, None], pair)[:, 0]
-        layers = self.layers or [max(features.patch_tokens)]
-        patches = torch.stack([self.chance(features.patch_tokens[at], pair) for at in layers])
+        patches = torch.stack([self.chance(x, pair) for x in features.patch_tokens.values()])
         return MethodOutput(
             score=score,
             patch_map=grid_map(patches.mean(dim=0), features.grid),

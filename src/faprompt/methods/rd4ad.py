@@ -25,6 +25,7 @@ from torch.nn.functional import cosine_similarity
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.clip.wide_resnet import CELL, STAGES, WIDE_RESNET, unpack_stages
+from faprompt.config import Count
 from faprompt.methods.base import MethodOutput, ParameterCount
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
 from faprompt.scoring import render_map, upsample
@@ -37,7 +38,7 @@ BASE_WIDTH = 128  # of the bottleneck's blocks
 class RD4ADConfig(FullShotConfig):
     """How large pictures are seen."""
 
-    image_size: int = 256
+    image_size: Count = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +70,6 @@ class RD4AD(FullShotMethod):
             )
         self.config = config
         self.models = nn.ModuleList(Student() for _ in config.classes)
-
-    @property
-    def value_path(self) -> bool:
-        """A convolutional network has no such path."""
-        return False
 
     @property
     def interpolation(self) -> Literal["bicubic", "bilinear"]:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.methods.base import MethodConfig, above_zero
+from faprompt.clip.vision import ImageOptions
+from faprompt.config import Positive
+from faprompt.methods.base import MethodConfig
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.prompts.states import StateTexts
 from faprompt.prompts.templates import Average
@@ -33,12 +35,7 @@ class SentenceConfig(MethodConfig):
     use_class_names: bool = True
     raw_class_names: bool = False  # as folders are called, "metal_nut" and "01", not in words
     average: Average = "norm-mean-norm"
-    temperature: float = 0.01
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        return found + above_zero(self, "temperature")
+    temperature: Positive = 0.01
 
 
 class SentenceMethod(ClassNameMethod):
@@ -56,14 +53,9 @@ class SentenceMethod(ClassNameMethod):
         self.register_buffer("text_pair", pair, persistent=False)
 
     @property
-    def value_path(self) -> bool:
-        """The tower is used as it is."""
-        return False
-
-    @property
-    def class_ln_post(self) -> bool:
-        """As in CLIP."""
-        return True
+    def image_options(self) -> ImageOptions:
+        """CLIP's own patch tokens and class token."""
+        return ImageOptions(value_path=False, class_ln_post=True)
 
     @property
     def raw_class_names(self) -> bool:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,8 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import Injection, TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import MethodConfig, ParameterCount, zero_or_above
+from faprompt.config import Count, Range, Weight
+from faprompt.methods.base import MethodConfig, ParameterCount
 from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts import templates
@@ -61,20 +62,14 @@ KNOWLEDGE_FORMS = {
 class TCPConfig(ClassPromptConfig):
     """TCP for anomalies, with the plain sentences (TCP_V1)."""
 
-    context_tokens: int = 4
+    context_tokens: Count = 4
     normal_word: str = ""
     abnormal_word: str = "damaged"
     knowledge: Literal["plain", "winclip"] = "plain"
-    knowledge_weight: float = 8.0  # hard-coded in trainers/tcp.py
+    knowledge_weight: Weight = 8.0  # hard-coded in trainers/tcp.py
     knowledge_classes: tuple[str, ...] = ()  # in its loss with the batch's; () all of the set
-    injection_layer: int = 9  # from 1; the last one of a shallower tower
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = ClassPromptConfig.faults(self)
-        if self.injection_layer < 2:
-            found.append(f"injection_layer should be at least 2, got {self.injection_layer}")
-        return found + zero_or_above(self, "knowledge_weight")
+    # from 1; the last one of a shallower tower
+    injection_layer: Annotated[int, Range(low=2)] = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,14 +22,13 @@ from torch import Tensor
 from faprompt import losses
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Positive, Weight
 from faprompt.methods.base import (
     Method,
     MethodConfig,
     MethodOutput,
     MethodParts,
-    above_zero,
     class_token_terms,
-    zero_or_above,
 )
 from faprompt.scoring import (
     CLIP_AD_TEMPERATURE,
@@ -45,13 +44,8 @@ from faprompt.scoring import (
 class PairConfig(MethodConfig):
     """Options of every method with a learned text pair."""
 
-    temperature: float = CLIP_AD_TEMPERATURE  # of the image's cosines
-    local_weight: float = 4.0  # of the map's loss; 0 for none
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self) + above_zero(self, "temperature")
-        return found + zero_or_above(self, "local_weight")
+    temperature: Positive = CLIP_AD_TEMPERATURE  # of the image's cosines
+    local_weight: Weight = 4.0  # of the map's loss; 0 for none
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
+from faprompt.config import Count, Natural
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import MethodOutput
 from faprompt.methods.references import find_references, fingerprints, remember
@@ -42,22 +43,20 @@ TEMPLATES = {"paper": templates.WINCLIP_TEMPLATES, "code": templates.WINCLIP_TEM
 class WinCLIPConfig(SentenceConfig):
     """Windows, sentences and, for WinCLIP+, normal pictures."""
 
-    image_size: int = 240
+    image_size: Count = 240
     windows: tuple[int, ...] = (2, 3)  # sides in patches
     prompt_set: Literal["paper", "code"] = "paper"  # 22 templates, or the code's 21
     tiles: bool = True  # pictures that are not square as overlapping squares
     references: tuple[str, ...] = ()  # files of normal pictures, or folders; it is WinCLIP+
-    shots: int = 0  # normal pictures drawn of each class of the folders; 0 for all
+    shots: Natural = 0  # normal pictures drawn of each class of the folders; 0 for all
     seed: int = 111  # of that draw
     reference_ln_post: bool = False  # compare patch tokens after `ln_post`, as anomalib does
 
     def faults(self) -> list[str]:
         """See `MethodConfig.faults`."""
-        found = SentenceConfig.faults(self)
+        found = []
         if not self.windows or min(self.windows) < 1 or len(set(self.windows)) < len(self.windows):
             found.append(f"windows should be different sides of at least 1, got {self.windows}")
-        if self.shots < 0:
-            found.append(f"shots should not be negative, got {self.shots}")
         if self.shots and not self.references:
             found.append(f"shots={self.shots} wants references, a folder with normal pictures")
         return found
@@ -106,13 +105,12 @@ class WinCLIP(SentenceMethod):
         self.memory = remember(found, encode, tiled=self.tiled)
 
     @property
-    def image_options(self) -> dict[str, Any]:
-        """Windows, and patch tokens before their projection."""
-        return {
-            "windows": self.config.windows,
-            "raw_tokens": True,
-            "raw_ln_post": self.config.reference_ln_post,
-        }
+    def image_options(self) -> ImageOptions:
+        """Windows, and plain patch tokens before their projection."""
+        return ImageOptions(
+            value_path=False, class_ln_post=True, windows=self.config.windows, raw_tokens=True,
+            raw_ln_post=self.config.reference_ln_post,
+        )  # fmt: skip
 
     @property
     def tiled(self) -> bool:

@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper: pictures of every dataset, ours beside the printed numbers.
+"""Count the pictures of every dataset beside the printed numbers: Tables 1 and 2 of the paper.
 
 Table 1 has the classes of MVTec AD and VisA with their training pictures, Table 2 the test split
 of the other 17 datasets. Source: FAPrompt (ICCV 2025), appendix A.1.
@@ -6,10 +6,12 @@ of the other 17 datasets. Source: FAPrompt (ICCV 2025), appendix A.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from tabulate import tabulate
 
 from faprompt.data import Dataset, read_dataset
 from faprompt.data.published_counts import MISPRINTS, published_counts
@@ -40,7 +42,7 @@ class CountRow:
     published: dict[Quantity, int]
     ours: dict[Quantity, int]
     reasons: tuple[str, ...] = ()  # why quantities are absent
-    remark: str = ""  # what is to be known of the printed number
+    remark: str = ""  # on the printed number
 
     @property
     def matches(self) -> bool | None:
@@ -144,20 +146,17 @@ def describe_rows(rows: Iterable[CountRow]) -> str:
         own = [row for row in rows if row.table == number]
         first = ("dataset", "class") if number == 1 else ("dataset",)
         head = (*first, *(f"{_HEADS[name]}: ours / paper" for name in columns), "as the paper")
-        lines = [f"## Table {number}: {titles[number]}", "", _line(head)]
-        lines.append("|" + "---|" * len(first) + "---:|" * len(columns) + "---|")
-        lines += [_line(_cells(row, columns)) for row in own]
-        parts.append("\n".join([*lines, "", *_below(own)]).rstrip())
-    return "\n\n".join(parts)
+        cells = [_cells(row, columns) for row in own]
+        align = ["left"] * len(first) + ["right"] * len(columns) + ["left"]
+        table = tabulate(cells, head, tablefmt="pipe", colalign=align, disable_numparse=True)
+        parts += [f"## Table {number}: {titles[number]}", table, "\n".join(_below(own))]
+    return "\n\n".join(filter(None, parts))
 
 
-def _cells(row: CountRow, columns: tuple[Quantity, ...]) -> Iterator[str]:
-    yield PAPER_TITLES[row.dataset]
-    if row.class_name:
-        yield row.class_name
-    for name in columns:
-        yield f"{row.ours.get(name, '-')} / {row.published[name]}"
-    yield {True: "yes", False: "no", None: "-"}[row.matches]
+def _cells(row: CountRow, columns: tuple[Quantity, ...]) -> list[str]:
+    names = filter(None, (PAPER_TITLES[row.dataset], row.class_name))
+    counts = [f"{row.ours.get(name, '-')} / {row.published[name]}" for name in columns]
+    return [*names, *counts, {True: "yes", False: "no", None: "-"}[row.matches]]
 
 
 def _below(rows: list[CountRow]) -> list[str]:
@@ -171,7 +170,3 @@ def _below(rows: list[CountRow]) -> list[str]:
         if row.remark
     ]
     return [*absent, *remarks]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -1,7 +1,7 @@
-"""How long and how large a benchmark would be, before it runs.
+"""Estimate the time and disk of a benchmark before it runs.
 
-Assumed figures are the paper's for FAPrompt on one RTX 3090 (Table 3); `measure` puts those
-of this machine in their place.
+By default each method is assumed to cost what the paper measured for FAPrompt on one RTX 3090
+(Table 3); `measure` times this machine instead.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from faprompt.data.published_counts import published_counts
 from faprompt.errors import DatasetError, ModelError
-from faprompt.reproduce.benchmark_plan import Cell, Column, Plan, Source
 from faprompt.reproduce.cell_identity import resolved_options
+from faprompt.reproduce.cells import Cell, Column, Plan, Source
 from faprompt.work import logger
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _MODEL_BYTES = 80e6  # weights and checkpoint of FAPrompt's 4.1 million paramete
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one picture costs."""
+    """Cost of one picture."""
 
     score_seconds: float = 0.2147  # Table 3: inference
     step_seconds: float = 1.3541 / 8  # Table 3: training, batches of 8; per epoch
@@ -38,11 +38,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of all cells that could run, or only lack their data. Seconds and bytes."""
+    """Cost of all cells that could run, or only lack their data. Seconds and bytes."""
 
     cells: int
     evaluations: int  # cells with equal settings share one
-    trainings: int  # and so do the models they need
+    trainings: int
     pictures: int  # scored
     seconds: float
     cache_bytes: float  # of the training's features, in the user's cache
@@ -52,27 +52,30 @@ class Estimate:
 
 
 def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
-    """Time and disk of a plan.
+    """Estimate time and disk of a plan; cells of methods that this version lacks are left out.
 
-    `rates` is of `measure`; columns without one are assumed to cost what FAPrompt does.
-    Cells of methods that this version lacks are left out.
+    Args:
+        plan: from `build_plan`.
+        rates: from `measure`, by column; the default cost is FAPrompt's.
     """
     rates = rates or {}
-    counts = {source.key: count_pictures(source) for source in _sources(plan)}
     there = [cell for cell in plan.cells if not cell.column.missing]
     cells = list({(_detector_key(cell, plan), cell.source.key): cell for cell in there}.values())
     trainings = {_detector_key(cell, plan): cell for cell in cells if cell.trained_on is not None}
-    scored = sum(counts[cell.source.key] or 0 for cell in cells)
-    seconds = sum(
-        (counts[cell.source.key] or 0) * rates.get(cell.column.title, Rate()).score_seconds
-        for cell in cells
-    )
-    caches: dict[tuple[str, ...], float] = {}
+    trained = [cell.trained_on for cell in plan.cells if cell.trained_on is not None]
+    sources = {source.key: source for source in (*plan.sources, *trained)}
+    counts = {key: count_pictures(source) for key, source in sources.items()}
+    scored, seconds = 0, 0.0
+    for cell in cells:
+        pictures = counts[cell.source.key] or 0
+        scored += pictures
+        seconds += pictures * rates.get(cell.column.title, Rate()).score_seconds
+    caches: dict[tuple[str, str], float] = {}
     for cell in trainings.values():
-        rate, pictures = rates.get(cell.column.title, Rate()), _trained_pictures(cell, counts)
+        assert cell.trained_on is not None
+        rate, pictures = rates.get(cell.column.title, Rate()), counts[cell.trained_on.key] or 0
         epochs = plan.config.training_of(cell.column.method).epochs
         seconds += pictures * (rate.score_seconds + epochs * rate.step_seconds)
-        assert cell.trained_on is not None
         caches[cell.column.backbone, cell.trained_on.key] = pictures * rate.token_bytes
     return Estimate(
         cells=len(there),
@@ -82,13 +85,13 @@ def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
         seconds=seconds,
         cache_bytes=sum(caches.values()),
         out_bytes=scored * _BYTES_PER_RESULT + len(trainings) * _MODEL_BYTES,
-        uncounted=tuple(name for name, count in counts.items() if count is None),
+        uncounted=tuple(key for key, count in counts.items() if count is None),
         measured=any(rate.measured for rate in rates.values()),
     )
 
 
 def count_pictures(source: Source) -> int | None:
-    """Pictures of a set: those that are there, else the published number, else None."""
+    """Return the pictures of a set: those that are there, else the published number, else None."""
     if not source.missing:
         try:
             return len(source.read())
@@ -102,7 +105,7 @@ def count_pictures(source: Source) -> int | None:
 def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
     """Time a few drawn pictures through every detector that can be built here.
 
-    What a trained method learned does not change its speed, so it is measured untrained.
+    Training does not change a method's speed, so it is measured untrained.
     """
     rates: dict[str, Rate] = {}
     for column in plan.columns:
@@ -113,14 +116,14 @@ def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
             continue
         try:
             detector = _untrained(column, device, precision)
-            rates[column.title] = _rate(detector, learns=column.learns)
+            rates[column.title] = _rate(detector, learns=column.method.learns)
         except ModelError as error:
             logger.info(f"{column.title} cannot be measured: {error}")
     return rates
 
 
 def absent_weights(plan: Plan) -> list[str]:
-    """Backbones whose weights are not on this machine, in words; they are fetched when used."""
+    """Return a line for each backbone whose weights are not on this machine."""
     names = {column.backbone: None for column in plan.columns if not column.method.model}
     return [told for name in names if (told := _absent(name))]
 
@@ -136,12 +139,12 @@ def _absent(backbone: str) -> str:
         return ""
     found = split_name(backbone)
     if found is None:
-        return f"{backbone} is no backbone we know, and no file or folder here"
+        return f"{backbone} is no known backbone, and no file or folder here"
     return "" if _cached(*found) else absent
 
 
 def _cached(model: str, tag: str) -> bool:
-    """Whether open_clip's own cache or the hub's has the weights."""
+    """Return whether the cache of open_clip or of the hub has the weights."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip import get_pretrained_cfg
 
@@ -159,7 +162,7 @@ def _cached(model: str, tag: str) -> bool:
 
 
 def describe_estimate(found: Estimate) -> str:
-    """A few lines for a person."""
+    """Return the estimate as a few lines."""
     basis = (
         "measured on this machine"
         if found.measured
@@ -177,13 +180,8 @@ def describe_estimate(found: Estimate) -> str:
     return "\n".join(lines)
 
 
-def _sources(plan: Plan) -> list[Source]:
-    trained = [cell.trained_on for cell in plan.cells if cell.trained_on is not None]
-    return list({source.key: source for source in (*plan.sources, *trained)}.values())
-
-
 def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
-    """Return what tells a cell's detector from others before any file is read."""
+    """Return what identifies a cell's detector before any file is read."""
     method = cell.column.method
     if method.model:
         return method.name, method.model
@@ -192,11 +190,6 @@ def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
         return method.name, options, cell.column.backbone, method.preset
     training = plan.config.training_of(method, seed=cell.seed)
     return method.name, options, cell.column.backbone, cell.trained_on.key, training
-
-
-def _trained_pictures(cell: Cell, counts: Mapping[str, int | None]) -> int:
-    assert cell.trained_on is not None
-    return counts[cell.trained_on.key] or 0
 
 
 def _untrained(column: Column, device: str, precision: Any) -> Detector:
@@ -245,7 +238,7 @@ def _rate(detector: Detector, *, learns: bool) -> Rate:
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """The quickest of a few, after one to warm up."""
+    """Return the shortest of a few calls, after one to warm up."""
     work()
     found = []
     for _ in range(_REPEATS):

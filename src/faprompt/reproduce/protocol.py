@@ -1,4 +1,4 @@
-"""The paper's protocol: which sets there are, what each is measured by, what trains what.
+"""The paper's protocol: its datasets, their metrics, and which dataset trains for which.
 
 Source: FAPrompt (ICCV 2025), appendix A.1 and Table 2.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from faprompt.data import list_datasets
 from faprompt.errors import ConfigError
 from faprompt.reproduce.published import GROUPS, PublishedCell, published_table, published_value
 
@@ -29,16 +30,22 @@ PAPER_TITLES = {
 
 @cache
 def published_methods() -> tuple[str, ...]:
-    """Every method with results in the paper, and those it names without a table.
+    """Return every method of the paper, also those it names without a table.
 
-    One that this version does not have may stand in a config: its cells are missing.
+    An experiment may name one that this version does not have: its cells are missing.
     """
     named = [cell.method for number in RESULT_TABLES for cell in published_table(number)]
     return tuple(dict.fromkeys((*named, "anomalyclip-ensemble", "filo", "blip")))
 
 
+@cache
+def known_datasets() -> tuple[str, ...]:
+    """Return the paper's ids, then those of other datasets that this version reads by name."""
+    return tuple(dict.fromkeys((*PAPER_TITLES, *list_datasets())))
+
+
 def training_set(tested: str) -> str:
-    """The id of the set whose test split trains what is tested on `tested`.
+    """Return the id of the set whose test split trains what is tested on `tested`.
 
     Example:
         >>> training_set("mvtec"), training_set("kvasir"), training_set("my parts")
@@ -48,7 +55,7 @@ def training_set(tested: str) -> str:
 
 
 def group_of(dataset: str) -> str:
-    """The group whose mean counts a set; "" for MVTec AD and sets the paper has not.
+    """Return the group whose mean counts a set; "" for MVTec AD and sets of others.
 
     Example:
         >>> group_of("elpv"), group_of("mvtec")
@@ -58,7 +65,7 @@ def group_of(dataset: str) -> str:
 
 
 def group_members(group: str, metric: str) -> tuple[str, ...]:
-    """Ids of the sets that the paper's group mean of a metric counts.
+    """Return the ids of the sets that the paper's group mean of a metric counts.
 
     Example:
         >>> group_members("medical", "image_auroc")
@@ -70,7 +77,7 @@ def group_members(group: str, metric: str) -> tuple[str, ...]:
 
 
 def paper_has(dataset: str, metric: str) -> bool:
-    """Whether a metric is measured on a set: labels and masks decide; on its own sets, the paper.
+    """Return whether a metric is measured on a set; False only where the paper leaves it out.
 
     Example:
         >>> paper_has("elpv", "aupro"), paper_has("kvasir", "image_ap"), paper_has("mine", "aupro")
@@ -89,9 +96,9 @@ def find_published(
     class_name: str | None = None,
     setting: str = "",
 ) -> PublishedCell | None:
-    """The first of these tables that prints the number; None where none does.
+    """Return the number from the first of these tables that prints it, or None.
 
-    Names the paper does not know are simply not in it.
+    Names that the paper does not know have no number.
     """
     for table in tables:
         try:

@@ -1,6 +1,6 @@
-"""Results put together: a figure for every place of every table, ours and the published one.
+"""Put results into tables: a figure for every place, ours and the published one.
 
-Without results it still has all its places, so a dry run lists what a table would hold.
+Without results a table still has all its places, so a dry run lists what it would hold.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from faprompt.data.published_counts import published_counts
 from faprompt.metrics import paired_interval
-from faprompt.reproduce.benchmark_config import BenchmarkConfig
-from faprompt.reproduce.benchmark_plan import Column, Plan, Source
-from faprompt.reproduce.benchmark_run import CellResult, waiting
+from faprompt.reproduce.cell_runner import CellResult, waiting
+from faprompt.reproduce.cells import Column, Plan, Source
+from faprompt.reproduce.experiment import Experiment
 from faprompt.reproduce.protocol import GROUP_NAMES, METRIC_TITLES, find_published, group_members
 
 RowKind = Literal["dataset", "class", "mean", "group"]
@@ -26,7 +26,7 @@ DECIMALS = 1  # of percent, as the paper prints; values equal in print share a r
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric in one place of a table. Values are fractions; `reason` says why there is none.
+    """One metric in one place of a table. Values are fractions.
 
     replicates: (replicates,) float64 of the value, drawn from the same pictures in every column.
     """
@@ -36,14 +36,14 @@ class Figure:
     interval: tuple[float, float] | None = None  # of a single seed, as evaluation has it
     spread: float | None = None  # standard deviation over several seeds
     published: float | None = None
-    reason: str = ""
+    reason: str = ""  # why there is no value
     rank: int = 0  # 1 best and 2 second best of its row, 0 neither
-    level: bool = False  # the pictures do not tell it from the best on them
+    level: bool = False  # not significantly different from the best
     replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published one."""
+        """Our value minus the published one."""
         if self.value is None or self.published is None:
             return None
         return self.value - self.published
@@ -72,7 +72,7 @@ class Table:
     methods_down: bool = False  # printed with a line per method: wide ones, and as Tables 5 and 6
 
     def places(self) -> Iterator[tuple[Row, Column, Figure]]:
-        """Every figure with where it stands."""
+        """Yield every figure with its row and column."""
         for row, line in zip(self.rows, self.figures, strict=True):
             for column, figures in zip(self.columns, line, strict=True):
                 for figure in figures:
@@ -80,12 +80,7 @@ class Table:
 
 
 def build_tables(plan: Plan, results: Iterable[CellResult] = ()) -> tuple[Table, ...]:
-    """The tables a config asks for.
-
-    Args:
-        plan: of `build_plan`.
-        results: of `run_benchmark`; cells without one count as not run.
-    """
+    """Return the tables an experiment asks for; cells without a result count as not run."""
     found = fill_in(plan, results)
     options = plan.config.table
     reader = _Reader(plan, found)
@@ -107,15 +102,15 @@ def build_tables(plan: Plan, results: Iterable[CellResult] = ()) -> tuple[Table,
 
 
 def fill_in(plan: Plan, results: Iterable[CellResult]) -> dict[str, CellResult]:
-    """A result for every cell of a plan, by name; cells that were not run are waiting."""
+    """Return a result for every cell of a plan, by name; cells that were not run are waiting."""
     found = {cell.name: waiting(cell) for cell in plan.cells}
     return found | {result.cell.name: result for result in results}
 
 
 def published_places(tables: Iterable[Table]) -> list[dict[str, str]]:
-    """Return the places of tables that have a published number beside them if it is printed.
+    """Return the places that show a published number where the paper prints one.
 
-    They are in the words of the published tables; `class` is "" for a mean.
+    They are named as in the published tables; `class` is "" for a mean.
     """
     return [
         {
@@ -139,7 +134,7 @@ class _Reader:
         self.sources = {source.entry.key: source for source in plan.sources}
 
     def figure(self, row: Row, column: Column, metric: str) -> Figure:
-        """One place; without rank."""
+        """Return the figure of one place, without rank."""
         if row.kind == "group":
             found = self._group_mean(row, column, metric)
         else:
@@ -177,7 +172,7 @@ class _Reader:
         )
 
     def _group_mean(self, row: Row, column: Column, metric: str) -> Figure:
-        members = _members(self.plan, row.dataset, metric)
+        members = group_sources(self.plan, row.dataset, metric)
         parts = [(source, self._measured(source, column, metric, None)) for source in members]
         values = [figure.value for _, figure in parts if figure.value is not None]
         if len(values) < len(parts) or not parts:
@@ -187,7 +182,7 @@ class _Reader:
 
 
 def _part(metrics: Mapping[str, Any], class_name: str | None) -> Mapping[str, Any] | None:
-    """values, undefined and intervals of a class, or of the mean, out of metrics.json."""
+    """Return values, undefined and intervals of a class, or of the mean, from metrics.json."""
     if class_name is None:
         intervals = metrics.get("intervals") or {}
         return {
@@ -217,9 +212,9 @@ def _table(
 
 
 def _ranked(line: list[tuple[Figure, ...]]) -> tuple[tuple[Figure, ...], ...]:
-    """Best and second best per metric, among columns that have a value; ties share.
+    """Mark best and second best per metric, among columns that have a value; ties share.
 
-    The others are held against the best, the first of several.
+    The others are compared with the best, the first of several.
     """
     ranked = [list(figures) for figures in line]
     for place in range(len(line[0])):
@@ -236,7 +231,7 @@ def _ranked(line: list[tuple[Figure, ...]]) -> tuple[tuple[Figure, ...], ...]:
 
 
 def _level(best: Figure, other: Figure) -> bool:
-    """Whether the 95 % interval of the difference holds zero."""
+    """Return whether the 95 % interval of the difference holds zero."""
     if best.replicates is None or other.replicates is None:
         return False
     assert best.value is not None and other.value is not None
@@ -256,15 +251,15 @@ def _dataset_rows(plan: Plan, metrics: tuple[str, ...]) -> Iterator[Row]:
     if plan.config.table.group_means:
         groups = dict.fromkeys((*GROUP_NAMES, *(s.entry.group_name for s in plan.sources)))
         for group in filter(None, groups):
-            if any(len(_members(plan, group, metric)) > 1 for metric in metrics):
+            if any(len(group_sources(plan, group, metric)) > 1 for metric in metrics):
                 yield from _group_rows(plan, group, (metrics,))
 
 
 def _group_rows(plan: Plan, group: str, pairs: tuple[tuple[str, ...], ...]) -> Iterator[Row]:
     for metrics in pairs:
-        if not any(_members(plan, group, metric) for metric in metrics):
+        if not any(group_sources(plan, group, metric) for metric in metrics):
             continue
-        members = {source.entry.key for m in metrics for source in _members(plan, group, m)}
+        members = {source.entry.key for m in metrics for source in group_sources(plan, group, m)}
         whole = {name for m in metrics for name in group_members(group, m)}
         as_published = members == whole
         title = group if as_published else f"{group} (mean of {len(members)})"
@@ -277,7 +272,8 @@ def _titles(metrics: tuple[str, ...]) -> str:
     return ", ".join(METRIC_TITLES[metric] for metric in metrics)
 
 
-def _members(plan: Plan, group: str, metric: str) -> list[Source]:
+def group_sources(plan: Plan, group: str, metric: str) -> list[Source]:
+    """Return the datasets that a group's mean of a metric counts."""
     return [s for s in plan.sources if s.entry.group_name == group and s.entry.has(metric)]
 
 
@@ -295,7 +291,7 @@ def _class_rows(
     yield Row("mean", "mean", key, metrics)
 
 
-def printed_place(config: BenchmarkConfig, row: Row) -> tuple[str, str | None] | None:
+def printed_place(config: Experiment, row: Row) -> tuple[str, str | None] | None:
     """Return the dataset and class under which the paper prints a row's figures, or None.
 
     The paper prints no means of other sets than its own, and none of some classes of a set; a
@@ -310,7 +306,7 @@ def printed_place(config: BenchmarkConfig, row: Row) -> tuple[str, str | None] |
     return (entry.id, class_name) if class_name else None
 
 
-def _published(config: BenchmarkConfig, row: Row, column: Column, metric: str) -> float | None:
+def _published(config: Experiment, row: Row, column: Column, metric: str) -> float | None:
     method, place = column.method, printed_place(config, row)
     if place is None or not method.published:
         return None
