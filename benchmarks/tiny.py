@@ -28,7 +28,7 @@ from faprompt.data.base import Dataset
 from faprompt.data.masks import resize_mask
 from faprompt.detector import Detector
 from faprompt.evaluation import EvaluationConfig, evaluate
-from faprompt.imaging.read import read_image
+from faprompt.imaging.image_reading import read_image
 from faprompt.metrics import (
     METRIC_NAMES,
     AnomalyMetrics,

@@ -177,7 +177,7 @@ Job = tuple[st.SearchStrategy[bytes], Callable[[bytes], object]]
 
 def picture_job(kind: str, folder: Path) -> Job:
     """Read bytes as a picture, and count its pixels from a file."""
-    from faprompt.imaging.read import count_pixels, read_image
+    from faprompt.imaging.image_reading import count_pixels, read_image
 
     path = folder / f"picture.{kind}"
 

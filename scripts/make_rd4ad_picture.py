@@ -34,7 +34,7 @@ from faprompt.imaging import colour_table, overlay, thumbnail  # noqa: E402
 from faprompt.methods.rd4ad import RD4ADOutput  # noqa: E402
 from faprompt.methods.registry import build_method, preset_recipe  # noqa: E402
 from faprompt.scoring import upsample  # noqa: E402
-from faprompt.synthetic.draw import Plan, draw_plans  # noqa: E402
+from faprompt.synthetic.drawn_set import Plan, draw_plans  # noqa: E402
 from faprompt.synthetic.kinds import OBJECT_KINDS  # noqa: E402
 from scripts.lettering import INK, PAPER, font  # noqa: E402
 from scripts.make_method_pictures import LINE, ROOT, SIDE, strip  # noqa: E402

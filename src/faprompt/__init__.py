@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from faprompt import errors
     from faprompt.detector import Detector
     from faprompt.evaluation import Evaluation, EvaluationConfig, evaluate
-    from faprompt.imaging.read import read_image
+    from faprompt.imaging.image_reading import read_image
     from faprompt.methods.registry import list_methods
     from faprompt.model_folder import build_detector, list_models, load_detector
     from faprompt.prediction import PredictionSummary, PredictOptions, predict_files
@@ -46,7 +46,7 @@ _MODULES = {
     "list_models": "faprompt.model_folder",
     "load_detector": "faprompt.model_folder",
     "predict_files": "faprompt.prediction",
-    "read_image": "faprompt.imaging.read",
+    "read_image": "faprompt.imaging.image_reading",
     "train": "faprompt.training",
 }
 

@@ -27,8 +27,8 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
-from faprompt.imaging.read import MAX_PIXELS, ReadImage, read_image
-from faprompt.imaging.tiles import Box, join_maps, square_tiles
+from faprompt.imaging.image_reading import MAX_PIXELS, ReadImage, read_image
+from faprompt.imaging.square_tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts
 from faprompt.records import AnomalyResult

@@ -33,7 +33,7 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import read_json
 from faprompt.errors import FapromptError
 from faprompt.files import write_atomically
-from faprompt.imaging.read import PictureHandling
+from faprompt.imaging.image_reading import PictureHandling
 
 FORMAT = 2  # part of every key: raise it when reading or encoding changes the tokens
 TokenType = Literal["float32", "float16"]

@@ -7,6 +7,7 @@ line prints both on stderr; a Python program sees what its own logging setup sho
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 from collections import deque
@@ -53,6 +54,14 @@ def load_extra(extra: str, module: str) -> Any:
             f"{package} is needed here and cannot be imported ({error}); "
             f"install it with: pip install 'faprompt[{extra}]'."
         ) from error
+
+
+def can_draw(what: str) -> bool:
+    """Return whether matplotlib is installed; where it is not, log that `what` is not drawn."""
+    if importlib.util.find_spec("matplotlib"):
+        return True
+    logger.info("%s not drawn: pip install 'faprompt[figures]' for matplotlib.", what)
+    return False
 
 
 def pick_device(device: str) -> str:

@@ -89,7 +89,9 @@ def test_no_train_split_or_nothing_normal_says_what_to_do(shelf, tmp_path):
 
 
 def test_what_training_writes_cannot_be_given(shelf, tmp_path):
-    with pytest.raises(ConfigError, match="classes and memory are what the training of patchcore"):
+    with pytest.raises(
+        ConfigError, match="classes and memory are set by the training of patchcore"
+    ):
         learn(read_normal(shelf), tmp_path, classes=("mug",), memory=(3,))
 
 

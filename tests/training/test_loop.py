@@ -306,7 +306,7 @@ def test_what_cannot_be_trained_is_refused(samples, tmp_path):
             super().__init__()
             del self.weight
 
-    with pytest.raises(TypeError, match="'still' has nothing to train"):
+    with pytest.raises(TypeError, match="'still' has no parameters to train"):
         toys.run(Still(), samples, tmp_path)
     thawed = toys.draw_backbone()
     thawed.text.ln_final.weight.requires_grad_(True)

@@ -209,7 +209,9 @@ def test_the_checkpoint_is_safetensors_and_json(whole):
 def test_a_damaged_or_foreign_checkpoint_is_refused(whole, samples, tmp_path):
     path = whole[1].checkpoint
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ModelError, match=r"header alone .*file has 100.*delete it to start afresh"):
+    with pytest.raises(
+        ModelError, match=r"header alone .*file has 100.*delete it to train from the start"
+    ):
         load_checkpoint(path)
     save_file({"a": torch.zeros(1)}, str(path))
     with pytest.raises(FapromptError, match="no training checkpoint"):

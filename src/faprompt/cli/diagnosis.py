@@ -13,6 +13,7 @@ from faprompt.errors import FapromptError
 
 EXTRAS = {
     "baselines": ("anomalib", "PatchCore, RD4AD, BLIP and FiLo's grounding"),
+    "figures": ("matplotlib", "loss curves, contact sheets and figures of studies"),
     "parquet": ("pyarrow", "predict --table parquet"),
     "tiff": ("tifffile", "TIFF files Pillow cannot read"),
     "tensorboard": ("tensorboard", "loss curves in TensorBoard"),

@@ -84,6 +84,6 @@ def train_command(
     with hold_folders(out), progress_bars() as progress:
         report = train(found, out, options, progress=progress)
     if report.epochs:
-        note(f"{report.steps} steps on {report.pictures} pictures; loss curve {report.loss_png}")
+        note(f"{report.steps} steps on {report.pictures} pictures; losses in {report.loss_csv}")
         note(f"image tower {report.image_seconds:.1f} s, prompts {report.step_seconds:.1f} s")
     say(f"wrote {out}")

@@ -32,7 +32,7 @@ from faprompt.data.pairing import pair_masks
 from faprompt.data.slices import cut_columns, label_slices
 from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
-from faprompt.imaging.read import read_image
+from faprompt.imaging.image_reading import read_image
 from faprompt.records import Sample
 
 _DEFECT, _NORMAL, _MASKS = "Defect_images", "NODefect_images", "Mask_images"

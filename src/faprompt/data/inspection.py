@@ -10,7 +10,7 @@ from pathlib import Path
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.formats import open_picture
-from faprompt.imaging.read import MAX_PIXELS, read_image, read_picture_header
+from faprompt.imaging.image_reading import MAX_PIXELS, read_image, read_picture_header
 
 _FORMAT_OF_EXTENSION = {
     ".png": "PNG",

@@ -23,6 +23,7 @@ from faprompt.evaluation.saved_progress import ImageScore, region_text, sample_n
 from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import encode_png
 from faprompt.metrics import UndefinedMetricError, f1_max_threshold
+from faprompt.work import can_draw
 
 Kind = Literal["false_alarms", "missed_pictures", "missed_areas"]
 
@@ -121,10 +122,8 @@ def write_gallery(detector: Detector, evaluation: Evaluation, folder: Path) -> t
         folder: folder of `metrics.json`. Sheets of an earlier run are replaced or removed.
 
     Returns:
-        The sheets; a kind of mistake that did not happen has none.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed. The list is there nevertheless.
+        The sheets; a kind of mistake that did not happen has none.; without matplotlib there are
+        none, and the list alone is written.
     """
     remove_gallery(folder)
     if not evaluation.config.gallery:
@@ -135,6 +134,8 @@ def write_gallery(detector: Detector, evaluation: Evaluation, folder: Path) -> t
     looks = _looks(detector, evaluation, mistakes)
     table = _table(mistakes, looks).encode(errors="surrogateescape")
     write_atomically(target / TABLE_NAME, table)
+    if not can_draw("Contact sheets"):
+        return ()
     sheets = []
     for kind, (title, about) in TITLES.items():
         shown = [mistake for mistake in mistakes if mistake.kind == kind]

@@ -19,6 +19,7 @@ from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, region_text
 from faprompt.files import csv_text, write_atomically
 from faprompt.metrics import METRIC_NAMES, Curve, MetricResult
+from faprompt.work import can_draw
 
 REPLICATES_NAME = "replicates.csv"
 CURVES_FOLDER = "curves"
@@ -164,11 +165,13 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     _write(folder / "metrics.md", to_markdown([evaluation]))
     _write(folder / "metrics.csv", _metrics_csv(evaluation))
     _write(folder / "scores.csv", _scores_csv(evaluation))
+    drawn = can_draw("Curves")
     for class_name, curves in evaluation.curves.items():
         if curves:
             stem = folder / CURVES_FOLDER / _curve_stem(class_name)
             _write(stem.with_name(f"{stem.name}.csv"), _curves_csv(curves))
-            _plot(curves, stem.with_name(f"{stem.name}.png"), title=class_name)
+            if drawn:
+                _plot(curves, stem.with_name(f"{stem.name}.png"), title=class_name)
     write_replicates(evaluation.mean_replicates, folder)
     path = folder / "metrics.json"
     _write(path, json.dumps(to_json(evaluation), indent=2, ensure_ascii=False) + "\n")

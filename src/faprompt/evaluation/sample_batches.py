@@ -14,7 +14,7 @@ import numpy as np
 from faprompt.data.masks import MaskPolicy, cut_region, read_mask, read_resized_mask
 from faprompt.errors import ImageReadError
 from faprompt.files import file_digest
-from faprompt.imaging.read import read_image, read_resized
+from faprompt.imaging.image_reading import read_image, read_resized
 from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
 

@@ -18,6 +18,7 @@ from faprompt.explanation.picture_explanation import Explanation, explain_pictur
 from faprompt.explanation.vocabulary import Vocabulary
 from faprompt.files import unique_stem, write_atomically
 from faprompt.imaging import MAX_PIXELS, read_image
+from faprompt.work import can_draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def explain_files(
         ConfigError: the method sees a picture as several tiles.
     """
     folder = Path(out_dir)
-    vocabulary = Vocabulary(detector.backbone)
+    vocabulary, drawn = Vocabulary(detector.backbone), can_draw("Sheets (PNG)")
     for path in paths:
         name = os.fspath(path)
         try:
@@ -77,13 +78,13 @@ def explain_files(
         panels = draw_panels(found, read.array)
         folder.mkdir(parents=True, exist_ok=True)
         stem = unique_stem(name)
-        sheet, page, data = (folder / f"{stem}.{kind}" for kind in ("png", "html", "json"))
+        page, data = (folder / f"{stem}.{kind}" for kind in ("html", "json"))
+        sheet = folder / f"{stem}.png" if drawn else None
         title = Path(name).name
         one = Explained(name, found, sheet, page, data, notes=read.notes)
         told = json.dumps(one.to_dict(), allow_nan=False) + "\n"
         write_atomically(data, told.encode())
         write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
-        write_atomically(
-            sheet, draw_sheet(found, panels, name=title)
-        )  # last: `predict` recognises it by the other two
+        if sheet:  # last: `predict` recognises it by the other two
+            write_atomically(sheet, draw_sheet(found, panels, name=title))
         yield one

@@ -36,8 +36,8 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Natural, Positive
-from faprompt.imaging.tiles import Box, end_squares
-from faprompt.imaging.views import altered_views
+from faprompt.imaging.altered_views import altered_views
+from faprompt.imaging.square_tiles import Box, end_squares
 from faprompt.methods.base import MethodOutput
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates

@@ -17,7 +17,7 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.config import Count, check_fields
-from faprompt.imaging.read import PictureHandling
+from faprompt.imaging.image_reading import PictureHandling
 
 Kind = Literal["training-free", "learned", "full-shot"]
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from faprompt.clip.vision import ImageFeatures
 from faprompt.data import cut_region, natural_key, read_dataset
 from faprompt.errors import ConfigError, DatasetError
-from faprompt.imaging.read import read_image
-from faprompt.imaging.tiles import square_tiles
+from faprompt.imaging.image_reading import read_image
+from faprompt.imaging.square_tiles import square_tiles
 from faprompt.methods.class_names import number_classes
 from faprompt.records import Sample
 from faprompt.scoring import grid_map, nearest_distance, window_map

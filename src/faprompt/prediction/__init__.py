@@ -1,4 +1,4 @@
-"""Bulk prediction: files in; `results.jsonl`, maps, overlays, tables and a report out."""
+"""Score many files: `results.jsonl`, maps, overlays, tables and a report."""
 
 from __future__ import annotations
 

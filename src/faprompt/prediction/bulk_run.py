@@ -1,8 +1,8 @@
-"""The bulk run: many files through one detector, into one folder of results.
+"""Score many files with one detector and write the results into one folder.
 
-Files are read by threads ahead of the detector and results are written by threads behind
-it. Rows appear in `results.jsonl` in the order of the input, each only after its pictures
-are on disk, so a run that was cut off can go on where it stopped.
+Threads read files ahead of the detector and write results behind it. Rows appear in
+`results.jsonl` in the order of the input, each after its pictures are on disk, so that an
+interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
 
 @dataclass(frozen=True, slots=True)
 class PredictionSummary:
-    """What a run did. The counts cover every file asked for, resumed ones included."""
+    """Result of a run. The counts cover every file, resumed ones included."""
 
     n_ok: int
     n_error: int
-    n_resumed: int  # how many an earlier run had done already
+    n_resumed: int  # files whose rows an earlier run had written
     verdicts: Mapping[str, int]  # "OK", "REVIEW", "NG"; "none" where no threshold is known
     seconds: float
     results: Path
@@ -210,7 +210,7 @@ def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 class _Tally:
-    """Takes the rows of a run in order: into the file, to the caller, into the counts."""
+    """Write the rows of a run in order, pass them to the caller, and count them."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class _Tally:
         self.threshold: float | None = None
 
     def add(self, row: ResultRow) -> None:
-        """A fresh row; the resumed ones that stand before it in the input go first."""
+        """Take a new row, after the resumed rows that come before it in the input."""
         for path in self._ahead:
             if path == row.path:
                 break
@@ -245,7 +245,7 @@ class _Tally:
             raise ImageReadError(row.error or row.path)
 
     def finish(self) -> None:
-        """The resumed rows behind the last fresh one."""
+        """Take the resumed rows after the last new one."""
         for path in self._ahead:
             self._take_resumed(path)
 
@@ -282,7 +282,7 @@ class _Tally:
             self._on_result(row)
 
     def _check_threshold(self, row: ResultRow) -> None:
-        """A model calibrated anew between two halves of a run must not go unnoticed."""
+        """Refuse a threshold that changed between two sessions of a run."""
         if row.status == "ok" and self._counts["ok"] and row.threshold != self.threshold:
             raise ConfigError(
                 f"{self._results.path} has rows made with threshold {self.threshold}, and the "
@@ -292,7 +292,7 @@ class _Tally:
 
 @contextmanager
 def _threads() -> Iterator[Executor]:
-    """A pool of threads that drops what has not begun when the run ends early."""
+    """Yield a pool of threads; work that has not started is cancelled at the end."""
     pool = ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2)))
     try:
         yield pool

@@ -1,7 +1,7 @@
-"""What an earlier run left in the output folder: rows to keep, and files to remove.
+"""Find what an earlier run left in the output folder: rows to keep, files to remove.
 
-A hidden file records what `results.jsonl` does not say: which file each row was made from,
-and which tables and reports the run writes.
+A hidden file records what `results.jsonl` does not: the file behind each row, and the names
+of the table and the report.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _SUMMARIES = frozenset({REPORT_NAME, *TABLE_NAMES.values()})
 
 
 class InputRecord:
-    """The hidden file while a run is at work: one line for the run, then one for each row.
+    """The hidden file during a run: one line for the run, then one for each row.
 
-    A line is written before its row, so every row in `results.jsonl` has one.
+    A line is written before its row, so that every row of `results.jsonl` has one.
     """
 
     def __init__(self, folder: Path, summaries: Iterable[str]) -> None:
-        """Begin the file anew; `summaries` are the names of the table and the report."""
+        """Start a new file; `summaries` are the names of the table and the report."""
         self._path = folder / RECORD_NAME
         self._temporary = temporary_name(self._path)
         self._stream = self._temporary.open("wb", buffering=0)
@@ -49,7 +49,7 @@ class InputRecord:
         self._write({"path": path, **stamp._asdict()})
 
     def publish(self) -> None:
-        """Put the file in the place of the earlier run's; lines can still be appended."""
+        """Replace the file of the earlier run; lines can still be appended."""
         self._stream.close()
         os.replace(self._temporary, self._path)
         self._stream = self._path.open("ab", buffering=0)
@@ -59,9 +59,9 @@ class InputRecord:
 
 
 class EarlierRun:
-    """The rows and files of the run that last wrote into a folder, if there was one.
+    """Rows and files of the run that last wrote into a folder, if there was one.
 
-    `wanted`: absolute path -> path as the user names it now, of every file asked for.
+    `wanted` maps the absolute path of every input file to the path that the user gave.
     """
 
     def __init__(self, folder: Path, wanted: Mapping[str, str]) -> None:
@@ -72,10 +72,10 @@ class EarlierRun:
         self._kept: set[str] = set()  # artifacts of kept rows, relative to the folder
 
     def rows(self, artifacts: Artifacts, record: InputRecord) -> Iterator[ResultRow]:
-        """Rows that need not be made again; counts the others while it goes.
+        """Yield the rows that are still valid, and count the others.
 
         Args:
-            artifacts: what this run writes for each picture.
+            artifacts: pictures that this run writes.
             record: gets a line for each row.
         """
         wanted = self.wanted
@@ -103,7 +103,7 @@ class EarlierRun:
             yield row
 
     def remove_stale(self) -> None:
-        """Remove the files that the earlier run wrote, except those of kept rows and inputs."""
+        """Remove files of the earlier run, except those of kept rows and of inputs."""
         if not self.exists:
             return
         for name in _read_summaries(self.folder):
@@ -122,14 +122,14 @@ def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Refuse to resume a run that was made with other settings.
 
     Raises:
-        ConfigError: `run.json` says other settings, or cannot be read.
+        ConfigError: `run.json` has other settings, or cannot be read.
     """
     try:
         earlier = json.loads((folder / "run.json").read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{folder}: run.json is missing or broken, so it is not known how results.jsonl "
-            "was made; run without resume, or into another folder."
+            f"{folder}: run.json is missing or broken, so the settings of results.jsonl are "
+            "unknown; run without resume, or into another folder."
         ) from error
     changed = [
         f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}"
@@ -148,7 +148,7 @@ def _list(folder: Path) -> list[str]:
 
 
 def _read_stamps(folder: Path) -> dict[str, FileStamp]:
-    """Path of a row -> its file; the last line of a path counts."""
+    """Return the file of each row by its path; the last line of a path counts."""
     return {
         line["path"]: FileStamp(*(line[name] for name in FileStamp._fields))
         for line in _read_lines(folder)
@@ -162,7 +162,7 @@ def _read_summaries(folder: Path) -> list[str]:
 
 
 def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """Lines of the hidden file; torn and foreign ones are passed over."""
+    """Yield the lines of the hidden file; incomplete and unknown ones are skipped."""
     try:
         stream = (folder / RECORD_NAME).open("rb")
     except OSError:

@@ -32,7 +32,7 @@ _CHART_WIDTH, _CHART_HEIGHT = 700, 130
 
 @dataclass(slots=True)
 class _Digest:
-    """What the report needs of all rows, gathered in one pass and bounded memory."""
+    """Summary of all rows, collected in one pass and bounded memory."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     bins: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
@@ -57,9 +57,8 @@ def write_report(
 ) -> None:
     """Write the report of a run: counts, score histogram, gallery, list and errors.
 
-    Pictures come from the thumbnails that the run left in the `thumbs` folder beside the
-    report, and are embedded. The `gallery_size` highest scores are shown, the next ones
-    listed, 5,000 in all; the rest is counted.
+    Thumbnails in the folder `thumbs` beside the report are embedded. The `gallery_size`
+    highest scores are shown, the next ones are listed (5,000 in all), the rest is counted.
 
     Args:
         path: of the HTML file, in the folder of `results.jsonl`; written atomically.

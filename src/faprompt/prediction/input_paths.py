@@ -1,4 +1,4 @@
-"""What the user named, files, folders and patterns, as one list of files in a stable order."""
+"""Expand files, folders and patterns into one list of files in a stable order."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MOST_KINDS = 8  # of files left out, named in one line
 
 _HASHED = r"[^/]*-[0-9a-f]{16}"
 _RESULTS = ("results.jsonl", "run.json")
-# Files that earlier runs of ours wrote: the last two parts of their path, and the files that
-# stand beside them then ("{stem}" is the name without its ending).
+# Files that earlier runs wrote: the end of their path, and the files beside them ("{stem}" is
+# the file name without its ending).
 _OWN_FILES = tuple(
     (re.compile(f"(?:{pattern})$"), beside)
     for pattern, beside in (
@@ -49,19 +49,18 @@ def expand_inputs(
 
     A folder gives the files below it that have a picture's extension, in any case; links
     to folders are not followed. A pattern (`*`, `?`, `[...]`, `**`) gives what it matches,
-    by the same rule unless it spells an extension itself. A file is always taken: whether
-    it is a picture shows when it is read. A folder that cannot be listed is taken as well,
-    and is an error when it is read. Pictures that an earlier run wrote (maps, overlays,
+    by the same rule unless it spells an extension itself. A file is always taken;
+    reading it shows whether it is a picture. A folder that cannot be listed is taken too, and
+    is an error when it is read. Pictures that an earlier run wrote (maps, overlays,
     thumbnails, explanations, galleries, curves) are skipped, unless the input names the
     folder they are in.
 
     Args:
-        inputs: in the user's order, which is kept; within a folder or a pattern the order
-            is natural ("part2" before "part10").
-        exclude: folders whose files are left out where a folder or a pattern reaches into
-            them; what is named itself is taken.
-        left_out: gets the kinds of files that are no pictures, such as ".gif", and their
-            number. Hidden files and those of operating systems are not counted.
+        inputs: their order is kept; within a folder or a pattern the order is natural
+            ("part2" before "part10").
+        exclude: folders whose files are skipped, unless they are named themselves.
+        left_out: gets the number of other files by kind, such as ".gif". Hidden files and
+            those of operating systems are not counted.
 
     Returns:
         Each file once, as the user would write it: relative stays relative.
@@ -88,7 +87,7 @@ def expand_inputs(
 
 
 def describe_left_out(left_out: Counter[str]) -> str:
-    """Say in one line what folders hold besides pictures.
+    """Describe in one line what folders hold besides pictures.
 
     Example:
         >>> describe_left_out(Counter({".heic": 3, "linked folder": 2}))
@@ -103,7 +102,7 @@ def describe_left_out(left_out: Counter[str]) -> str:
 
 
 def _folder_text(path: str | os.PathLike[str]) -> str:
-    """Absolute, with a separator at the end, so that "out" is no beginning of "output"."""
+    """Return the absolute path with a separator at the end."""
     return os.path.join(os.path.abspath(path), "")
 
 
@@ -118,7 +117,7 @@ def _expand(named: str, others: Counter[str]) -> Iterator[Path]:
 
 
 def _is_there(named: str) -> bool:
-    """Whether a path names something; one that cannot be looked at is there, and unreadable."""
+    """Return whether a path exists; one that cannot be accessed counts as existing."""
     try:
         os.lstat(named)
     except (FileNotFoundError, NotADirectoryError):
@@ -140,7 +139,7 @@ def _walk(folder: Path, others: Counter[str]) -> Iterator[Path]:
 
 
 def _match(named: str, others: Counter[str]) -> Iterator[Path]:
-    """Files that a pattern matches, and folders on its way that cannot be listed."""
+    """Yield the files that match a pattern, and folders that cannot be listed."""
     head, tail = os.path.split(named)
     ending = os.path.splitext(tail)[1]
     matches = [Path(name) for name in glob.glob(named, recursive=True) if not os.path.isdir(name)]
@@ -151,14 +150,14 @@ def _match(named: str, others: Counter[str]) -> Iterator[Path]:
     for folder in glob.glob(os.path.join(head, ""), recursive=True) if head else ():
         try:
             os.scandir(folder).close()
-        except OSError:  # glob passes over it without a word
+        except OSError:  # glob skips it silently
             yield Path(folder)
 
 
 def _pictures(
     paths: Iterable[Path], named: Path, others: Counter[str], *, hidden: bool = False
 ) -> Iterator[Path]:
-    """The pictures among paths that were not named one by one; counts the other files."""
+    """Yield the pictures among the files of a folder or pattern; count the other files."""
     for path in paths:
         picture = _is_picture_name(path.name)
         litter = hidden or path.name.startswith(".") or path.name.casefold() in _LITTER
@@ -171,7 +170,7 @@ def _pictures(
 
 
 def _is_own(path: Path, named: str | Path) -> bool:
-    """Whether an earlier run of ours wrote a file, and its folder was not named itself."""
+    """Return whether an earlier run wrote a file and its folder was not named itself."""
     text = Path(os.path.abspath(path)).as_posix()
     folder, stem = os.path.split(text)[0], path.stem.removesuffix("-overlay")
     for pattern, beside in _OWN_FILES:
@@ -184,7 +183,7 @@ def _is_own(path: Path, named: str | Path) -> bool:
 
 
 def _is_picture_name(name: str) -> bool:
-    """Thumbs.db, .DS_Store and their kin have no picture's extension; macOS's "._" twins do."""
+    """Return whether a name has the extension of a picture and is no "._" file of macOS."""
     return not name.startswith("._") and os.path.splitext(name)[1].casefold() in IMAGE_EXTENSIONS
 
 

@@ -1,4 +1,4 @@
-"""The notes of many pictures in a few lines: one line for each kind of note, with a count."""
+"""Summarise the notes of many pictures: one line for each kind of note, with a count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Kind:
 
 
 class NoteTally:
-    """Counts notes that are equal but for their numbers, and keeps the largest numbers."""
+    """Count notes that differ only in their numbers, and keep the largest numbers."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
@@ -39,10 +39,10 @@ class NoteTally:
             self._others.append(path)
 
     def lines(self) -> tuple[str, ...]:
-        """One line for each kind, in the order of its first picture.
+        """Return one line for each kind, in the order of its first picture.
 
-        Where numbers differ, the largest are shown, so that a suggested bit depth holds for all
-        pictures that have the note. If another picture may use more bits, the line says so.
+        The largest numbers are shown, so that a suggested bit depth fits all pictures with the
+        note. If another picture may use more bits, the line says so.
         """
         return tuple(self._line(kind) for kind in self._kinds.values())
 
@@ -60,7 +60,7 @@ def _value(number: str) -> float:
 
 
 def _is_deep(path: str) -> bool:
-    """Whether a file stores more than 8 bits a value, by its header."""
+    """Return whether a file stores more than 8 bits a value, by its header."""
     try:
         with open(path, "rb") as stream:
             picture = open_picture(stream, max_pixels=2**62)

@@ -1,7 +1,7 @@
-"""Pictures in batches, decoded in threads ahead of the model, bounded by their pixels.
+"""Read pictures in batches, in threads ahead of the model, within a budget of pixels.
 
-The size of each picture is read from its header before it is decoded, in order, so how
-much is held in memory is decided here and not by what the folder happens to contain.
+The size of each picture is read from its header first, so that memory is bounded whatever
+the folder contains.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class ReadAttempt:
-    """What came of one file: a picture or the reason why not."""
+    """A picture, or the error of a file that could not be read."""
 
     path: str
     image: ReadImage | ImageReadError
@@ -45,15 +45,15 @@ def read_batches(
     """Read files in order, one batch ahead of the one handed out.
 
     Args:
-        paths: files in the order wanted.
+        paths: files in order.
         pool: threads that decode.
-        batch_size: at most this many files a batch.
+        batch_size: most files in a batch.
         bit_depth, max_pixels: see `read_image`.
         pixel_budget: a batch holds at most a quarter of it, or one picture; the next batch
             is read ahead only while both fit.
 
     Yields:
-        Batches of attempts, in order; an unreadable file is an attempt as well.
+        Batches of attempts, in order; an unreadable file is an attempt too.
     """
 
     def attempt(path: str) -> ReadAttempt:
@@ -75,7 +75,7 @@ def read_batches(
 
 
 def _size(path: str) -> tuple[str, int]:
-    """A path and its pixels; 0 where they cannot be told."""
+    """Return a path and its number of pixels, 0 where it cannot be read."""
     return path, 0 if _fault(path) else count_pixels(path)
 
 
@@ -93,7 +93,7 @@ def _attempt(path: str, bit_depth: int | None, max_pixels: int) -> ReadAttempt:
 
 
 def _fault(path: str) -> str:
-    """Why a path must not be opened as a picture, or "". A pipe would block the whole run."""
+    """Return why a path must not be opened, or "". A pipe would block the run."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def _fault(path: str) -> str:
 def _group(
     sizes: Iterable[tuple[str, int]], batch_size: int, batch_pixels: int
 ) -> Iterator[tuple[list[str], int]]:
-    """Cut a row of (path, pixels) into batches bounded by count and by pixels."""
+    """Group (path, pixels) into batches bounded by count and by pixels."""
     batch: list[str] = []
     total = 0
     for path, pixels in sizes:
@@ -128,7 +128,7 @@ def _group(
 def _map_ahead(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], count: int
 ) -> Iterator[Result]:
-    """`map` in threads, in order, at most `count` items ahead (Executor.map takes them all)."""
+    """Call a function in threads, in order, at most `count` items ahead."""
     pending: deque[Future[Result]] = deque()
     for item in items:
         pending.append(pool.submit(function, item))

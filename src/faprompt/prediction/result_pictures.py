@@ -1,4 +1,4 @@
-"""The pictures beside `results.jsonl`: maps, overlays, and thumbnails for the report."""
+"""Write the pictures beside `results.jsonl`: maps, overlays and thumbnails."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from faprompt.records import AnomalyResult, Region
 OVERLAY_MAX_SIDE = 4096
 THUMBNAIL_MAX_SIDE = 288
 _ARTIFACT = re.compile(r"-[0-9a-f]{16}(-overlay)?\.(jpg|png|npy)$")
-_MOST_BOXES = 50  # a map full of specks must not hide its picture
+_MOST_BOXES = 50  # more boxes would hide the picture
 
 
 def artifact_folders(out_dir: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Return the folders in which a run leaves maps, overlays and thumbnails."""
+    """Return the folders of maps, overlays and thumbnails."""
     return tuple(Path(out_dir) / name for name in ("maps", "overlays", "thumbs"))
 
 
 def is_artifact_name(name: str) -> bool:
-    """Say whether a file in one of those folders has a name that a run gives.
+    """Return whether a file name in one of those folders is one that a run gives.
 
     Example:
         >>> is_artifact_name("part-0123456789abcdef.jpg"), is_artifact_name("part.jpg")
@@ -39,11 +39,7 @@ def is_artifact_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """Which pictures a run writes, and where.
-
-    A file's name is made from the picture's absolute path, so it is the same in every run,
-    and two folders that hold the same file name do not collide.
-    """
+    """Pictures that a run writes, named by `unique_stem` of the input."""
 
     folder: Path
     maps: Literal["npy", "png"] | None = None
@@ -58,19 +54,19 @@ class Artifacts:
                 folder.mkdir(parents=True, exist_ok=True)
 
     def map_name(self, path: str) -> str | None:
-        """Where the map of a picture goes, relative to the folder; None when not written."""
+        """Return the path of the map, relative to the folder; None when it is not written."""
         return f"maps/{unique_stem(path)}.{self.maps}" if self.maps else None
 
     def overlay_name(self, path: str) -> str | None:
-        """Where the overlay of a picture goes; None when not written."""
+        """Return the path of the overlay; None when it is not written."""
         return f"overlays/{unique_stem(path)}.jpg" if self.overlays else None
 
     def thumbnail_names(self, path: str) -> tuple[str, str]:
-        """Where the thumbnails of the picture and of its overlay go."""
+        """Return the paths of the thumbnails of the picture and of its overlay."""
         return f"thumbs/{unique_stem(path)}.jpg", f"thumbs/{unique_stem(path)}-overlay.jpg"
 
     def complete(self, row: ResultRow) -> bool:
-        """True when everything this run would write for a picture is there already."""
+        """Return whether everything that this run writes for a picture exists."""
         if row.status != "ok":
             return False
         names = [self.map_name(row.path), self.overlay_name(row.path)]
@@ -81,7 +77,7 @@ class Artifacts:
         return all((self.folder / name).is_file() for name in names if name)
 
     def write(self, path: str, image: np.ndarray, result: AnomalyResult) -> tuple[str, ...]:
-        """Write what was asked for one picture, each file atomically.
+        """Write the files of one picture, each atomically.
 
         Args:
             path: of the picture, as the user named it.

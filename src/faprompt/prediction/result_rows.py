@@ -1,4 +1,4 @@
-"""`results.jsonl`: one row per picture, appended line by line, resumable after any end."""
+"""Read and write `results.jsonl`: one row for each picture, appended line by line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from faprompt.records import Region, Verdict
 
 
 class FileStamp(NamedTuple):
-    """What identifies a file and its content for `resume`."""
+    """Identity of a file and its content, for `resume`."""
 
-    file: str  # absolute path, links as they are
+    file: str  # absolute path, links not followed
     target: str  # absolute path with links followed; "" where that is the same path
-    size: int | None  # bytes; None where the file cannot be looked at
+    size: int | None  # bytes; None when the file cannot be accessed
     mtime_ns: int | None  # modification time, nanoseconds since 1970
 
 
@@ -46,7 +46,7 @@ class ResultRow:
     stamp: FileStamp | None = field(default=None, compare=False)  # not part of the line
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values in the order of the file format."""
+        """Return plain values in the order of the file format."""
         return {
             "path": self.path,
             "status": self.status,
@@ -66,7 +66,7 @@ class ResultRow:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResultRow:
-        """Read `to_dict`'s values back; KeyError or TypeError where they are no row."""
+        """Build a row from the values of `to_dict`; KeyError or TypeError for other values."""
         regions = (
             Region(tuple(r["bbox"]), r["area_px"], r["peak"], r["mean"]) for r in values["regions"]
         )
@@ -74,21 +74,21 @@ class ResultRow:
         return cls(**plain, regions=tuple(regions), notes=tuple(values.get("notes", ())))
 
     def to_line(self) -> bytes:
-        """One line of UTF-8 JSON with its line end.
+        """Return one line of UTF-8 JSON with its line end.
 
         Raises:
-            ValueError: a number is NaN or infinite, which JSON cannot say.
+            ValueError: a number is NaN or infinite.
         """
         values = self.to_dict()
         try:
             text = json.dumps(values, ensure_ascii=False, allow_nan=False)
             return text.encode() + b"\n"
-        except UnicodeEncodeError:  # a file name that is not Unicode: written with escapes
+        except UnicodeEncodeError:  # a file name that is not Unicode is escaped
             return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
 def stamp_file(path: str) -> FileStamp:
-    """Identify a file as it is now; a file that cannot be looked at has no size and time."""
+    """Return the identity of a file; size and time are None when it cannot be accessed."""
     file = os.path.abspath(path)
     try:
         target, found = os.path.realpath(path), os.stat(path)
@@ -98,7 +98,7 @@ def stamp_file(path: str) -> FileStamp:
 
 
 def read_rows(path: Path) -> Iterator[ResultRow]:
-    """Rows of a finished or interrupted `results.jsonl`; a torn or foreign line is passed over."""
+    """Yield the rows of a `results.jsonl`; incomplete and unknown lines are skipped."""
     with path.open("rb") as stream:
         for line in stream:
             row = _parse(line)
@@ -107,14 +107,14 @@ def read_rows(path: Path) -> Iterator[ResultRow]:
 
 
 class ResultsFile:
-    """`results.jsonl` while a run is at work: rows are appended, and found again by path.
+    """`results.jsonl` during a run: rows are appended, and found again by path.
 
-    A row is one write of one whole line, so whatever ends the process leaves at most one
-    torn line, the last. Only offsets are kept in memory, not rows.
+    A row is written by one call, so that at most the last line is incomplete after a crash.
+    Memory holds the offsets of the rows, not the rows.
     """
 
     def __init__(self, path: Path, kept: Iterable[ResultRow] = ()) -> None:
-        """Begin the file anew with the rows `kept` from an earlier run."""
+        """Start a new file with the rows `kept` from an earlier run."""
         self.path = path
         self._offsets: dict[str, int] = {}
         self._end = 0
@@ -135,18 +135,18 @@ class ResultsFile:
         self._stream.close()
 
     def append(self, row: ResultRow) -> None:
-        """Write one row; it is in the file when this returns."""
+        """Append one row to the file."""
         line = self._place(row)
         if self._stream.write(line) != len(line):
-            raise OSError(f"{self.path}: the line was cut short; is the disk full?")
+            raise OSError(f"{self.path}: the line was not written whole; is the disk full?")
 
     def read(self, path: str) -> ResultRow:
-        """The row of a picture; KeyError where there is none."""
+        """Return the row of a picture; KeyError when there is none."""
         with self.path.open("rb") as stream:
             return self._read_at(stream, self._offsets[path])
 
     def sort(self, paths: Iterable[str]) -> None:
-        """Bring the file into the order of `paths`, atomically; rows of others stay in front."""
+        """Sort the file in the order of `paths`, atomically; other rows stay in front."""
         wanted = [path for path in paths if path in self._offsets]
         known = set(wanted)
         order = [path for path in self._offsets if path not in known] + wanted

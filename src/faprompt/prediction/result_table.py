@@ -1,4 +1,4 @@
-"""Results as a table, CSV or Parquet, streamed from `results.jsonl` row by row."""
+"""Write results as a CSV or Parquet table, row by row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 def check_table_kind(kind: TableKind) -> None:
-    """Refuse before the run what could not be written after it.
+    """Refuse a kind of table that cannot be written.
 
     Raises:
         ValueError: neither "csv" nor "parquet".
@@ -40,8 +40,8 @@ def write_table(path: Path, rows: Iterable[ResultRow], kind: TableKind) -> None:
     """Write rows as a table, atomically.
 
     Every field of `results.jsonl` is a column. In CSV the regions are JSON text, notes are
-    joined by "; ", and text that a spreadsheet would run as a formula gets a ' in front (see
-    `csv_text`); `results.jsonl` holds the names as they are. In Parquet both are lists.
+    joined by "; ", and text that a spreadsheet would run as a formula starts with a ' (see
+    `csv_text`). In Parquet regions and notes are lists.
     """
     check_table_kind(kind)
     temporary = temporary_name(path)

@@ -1,4 +1,4 @@
-"""The middle of a run: batches of pictures in, rows out, files written by threads behind."""
+"""Score batches of pictures, and write their files in threads."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from faprompt.records import AnomalyResult
 
 
 class ImageScorer(Protocol):
-    """What a run needs of a detector."""
+    """Interface that a run needs of a detector."""
 
     @property
     def name(self) -> str:
-        """Written in every row; a run is only resumed by a detector of the same name."""
+        """Name of the model, written in every row; a run is resumed under the same name only."""
         ...
 
     def predict_batch(
         self, images: Sequence[np.ndarray], *, threshold: float | None
     ) -> list[AnomalyResult]:
-        """One result per (H, W, 3) uint8 picture, in order; sizes may differ."""
+        """Return one result for each (H, W, 3) uint8 picture, in order; sizes may differ."""
         ...
 
 
 class ScoringStage:
-    """Scores batch after batch; while one is scored, the one before it is written."""
+    """Score batch after batch; while one is scored, the one before it is written."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ScoringStage:
         writers: Executor,
         large_batch: int,
     ) -> None:
-        """`large_batch`: pixels from which a batch is written before the next is asked for."""
+        """Set up; a batch with `large_batch` pixels is written before the next one is read."""
         self._detector = detector
         self._threshold = threshold
         self._artifacts = artifacts
@@ -53,11 +53,11 @@ class ScoringStage:
         self._large_batch = large_batch
 
     def rows(self, batches: Iterable[list[ReadAttempt]]) -> Iterator[ResultRow]:
-        """One row per attempt, in order, each after its files are on disk."""
+        """Yield one row for each attempt, in order, after its files are on disk."""
         writing: list[Future[ResultRow]] = []
         for batch in batches:
             started, large = self._start(batch), _pixels(batch) >= self._large_batch
-            del batch  # the pictures are held by the writers alone from here
+            del batch  # only the writers hold the pictures from here on
             yield from (row.result() for row in writing)
             writing = started
             if large:
@@ -66,7 +66,7 @@ class ScoringStage:
         yield from (row.result() for row in writing)
 
     def _start(self, batch: list[ReadAttempt]) -> list[Future[ResultRow]]:
-        """Score a batch and hand every picture to the writers."""
+        """Score a batch and pass every picture to the writers."""
         images = [a.image.array for a in batch if isinstance(a.image, ReadImage)]
         begin = time.perf_counter()
         results = iter(self._predict(images))
@@ -82,7 +82,7 @@ class ScoringStage:
         ]
 
     def _predict(self, images: list[np.ndarray]) -> list[AnomalyResult | ImageReadError]:
-        """Results in order; a picture that the detector refuses spoils no other."""
+        """Return results in order; a picture that the detector refuses affects no other."""
         if not images:
             return []
         try:
@@ -104,7 +104,7 @@ class ScoringStage:
         if isinstance(result, ImageReadError) or isinstance(attempt.image, ImageReadError):
             return self._error_row(attempt, str(result))
         if not _is_finite(result):
-            reason = f"{attempt.path}: the model gave a score that is no finite number."
+            reason = f"{attempt.path}: the score or the map is not finite."
             return self._error_row(attempt, reason)
         notes = self._artifacts.write(attempt.path, attempt.image.array, result)
         height, width = result.image_size

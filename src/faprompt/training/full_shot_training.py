@@ -1,4 +1,4 @@
-"""Full-shot training: a model for every class of a set, from its normal pictures alone."""
+"""Train full-shot methods: one model for each class, from its normal pictures alone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from faprompt.training.training_loop import train_method
 from faprompt.training.training_steps import TrainingReport
 from faprompt.work import ProgressCallback, logger, no_progress
 
-SPLIT = "train"  # of the set itself: what is measured lies in the other
-CLASSES = "classes"  # below a model folder: what the training of each class leaves
+SPLIT = "train"  # the test split is measured
+CLASSES = "classes"  # in the model folder: files of the training of each class
 _ADVICE = (
     "A full-shot method learns from normal pictures that are not measured: put them into "
     "<class>/train/good of an MVTec tree, or name the split that holds them."
@@ -32,11 +32,10 @@ _ADVICE = (
 
 
 def read_normal(folder: Path, dataset: str = "auto", *, split: str = SPLIT) -> Dataset:
-    """The normal pictures of one split of a labelled folder.
+    """Read the normal pictures of one split of a labelled folder.
 
     Raises:
-        DatasetError: the dataset has no such split, or no normal picture in it; the message
-            says what to do.
+        DatasetError: the dataset has no such split, or no normal picture in it.
     """
     try:
         found = read_dataset(folder, dataset, split=split)
@@ -46,7 +45,7 @@ def read_normal(folder: Path, dataset: str = "auto", *, split: str = SPLIT) -> D
 
 
 def only_normal(dataset: Dataset) -> Dataset:
-    """The dataset without its anomalous pictures; errors as in `read_normal`."""
+    """Return the dataset without its anomalous pictures; errors as in `read_normal`."""
     samples = tuple(sample for sample in dataset.samples if not sample.label)
     if not samples:
         raise DatasetError(
@@ -66,15 +65,14 @@ def train_classes(
     resume: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> TrainingReport:
-    """Learn every class of a dataset, in place; arguments and errors as in `loop.train`.
+    """Train a full-shot method on every class, in place; arguments as in `train_method`.
 
-    Anomalous pictures are left out. Methods that take steps go through `loop.train`, each
-    class in a folder of its own below `out_dir/classes`; a class that is finished there is
-    not learned again when resumed.
+    Anomalous pictures are left out. Methods that take steps are trained by `train_method`,
+    each class in its own folder below `out_dir/classes`; on resume, finished classes are kept.
 
     Raises:
         DatasetError: there is no normal picture.
-        ConfigError: options that training writes were given.
+        ConfigError: options were given that training sets.
     """
     _refuse_written(method)
     normal = only_normal(dataset)
@@ -105,7 +103,7 @@ def train_classes(
 
 
 def _part(method: FullShotMethod, backbone: Backbone, name: str, *, seed: int) -> FullShotMethod:
-    """A method of the same options for one class alone, as its seed draws it."""
+    """Build a method with the same options for one class."""
     options = to_mapping(method.config)
     if not method.remembers:
         options["classes"] = (name,)
@@ -151,12 +149,12 @@ def _refuse_written(method: FullShotMethod) -> None:
     given = [name for name in method.written if getattr(method.config, name)]
     if given:
         raise ConfigError(
-            f"{' and '.join(given)} are what the training of {method.name} writes; leave them out."
+            f"{' and '.join(given)} are set by the training of {method.name}; leave them out."
         )
 
 
 def _summed(reports: Sequence[TrainingReport]) -> TrainingReport:
-    """One report of all classes; losses are their mean, files those of the last."""
+    """Join the reports of all classes; losses are averaged, files are those of the last."""
 
     def total(name: str) -> int:
         return sum(getattr(report, name) for report in reports)

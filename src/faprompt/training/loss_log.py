@@ -1,4 +1,4 @@
-"""The losses of a run: every step in loss.csv, curves in loss.png and TensorBoard."""
+"""Log the losses of a training: loss.csv, loss.png and TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from torch import Tensor
 
 from faprompt.errors import MissingExtraError
 from faprompt.files import write_atomically
+from faprompt.work import can_draw
 
 _DRAW_EVERY_SECONDS = 60.0
 
 
 class LossLog:
-    """One row per step: the weighted terms, their total, and seconds.
+    """Losses of every step.
 
-    `rows` holds (terms..., total, seconds) in the order of `names`; it travels in the
-    checkpoint, so that loss.csv of a resumed run has neither gaps nor doubles.
+    `rows` holds (weighted terms..., total, seconds) in the order of `names`. It is saved in the
+    checkpoint, so that loss.csv of a resumed run has each step once.
     """
 
     def __init__(
         self, folder: Path, steps_per_epoch: int, tensorboard: bool | Literal["auto"]
     ) -> None:
         self.csv_path, self.png_path = folder / "loss.csv", folder / "loss.png"
+        self._can_draw = can_draw("loss.png")
         self.steps_per_epoch = steps_per_epoch
         self.names: tuple[str, ...] = ()
         self.rows: list[tuple[float, ...]] = []
@@ -38,7 +40,7 @@ class LossLog:
         self._drawn = time.monotonic()
 
     def start(self, names: tuple[str, ...] = (), rows: Tensor | None = None) -> None:
-        """Begin, or go on after the rows of a checkpoint; a longer loss.csv is cut."""
+        """Start, or continue after the rows of a checkpoint; a longer loss.csv is cut."""
         self.names = names
         self.rows = [] if rows is None else [tuple(row) for row in rows.tolist()]
         self.save()
@@ -60,7 +62,7 @@ class LossLog:
                 self._writer.add_scalar(f"loss/{name}", value, len(self.rows))
 
     def save(self) -> None:
-        """Write loss.csv whole."""
+        """Write the whole loss.csv."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("epoch", "step", *self.names, "total", "seconds"))
@@ -69,14 +71,15 @@ class LossLog:
 
     def draw(self, *, now: bool = False) -> None:
         """Write loss.png, at most once a minute unless `now`."""
-        if self.rows and (now or time.monotonic() - self._drawn > _DRAW_EVERY_SECONDS):
+        due = now or time.monotonic() - self._drawn > _DRAW_EVERY_SECONDS
+        if self._can_draw and self.rows and due:
             write_atomically(
                 self.png_path, _draw_curves(self.names, self.rows, self.steps_per_epoch)
             )
             self._drawn = time.monotonic()
 
     def close(self) -> None:
-        """Draw a last time, and close TensorBoard's file."""
+        """Save and draw a last time, and close the TensorBoard file."""
         self.save()
         self.draw(now=True)
         if self._writer is not None:
@@ -124,7 +127,7 @@ def _tensorboard_writer(
 def _draw_curves(
     names: tuple[str, ...], rows: list[tuple[float, ...]], steps_per_epoch: int
 ) -> bytes:
-    """A PNG: the total on the left, its terms on the right, over epochs."""
+    """Return a PNG: the total on the left, its terms on the right, over epochs."""
     from matplotlib.figure import Figure
 
     epochs = [(step + 1) / steps_per_epoch for step in range(len(rows))]

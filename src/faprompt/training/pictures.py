@@ -9,7 +9,7 @@ from torch import Tensor
 from faprompt.data.masks import cut_region
 from faprompt.errors import ImageReadError
 from faprompt.files import file_digest
-from faprompt.imaging.read import PictureHandling, read_image, read_resized
+from faprompt.imaging.image_reading import PictureHandling, read_image, read_resized
 from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
 from faprompt.work import read_ahead

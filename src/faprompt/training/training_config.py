@@ -1,4 +1,4 @@
-"""Options of a training run, each with its source."""
+"""Options of a training, each with its source, and the recipes of the methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST_RATE = 1e30  # optimizers multiply it in float32
 Rate = Annotated[float, Range(above=0, high=_LARGEST_RATE)]
 Share = Annotated[float, Range(low=0, below=1)]
 
-# Options that do not change what is learned: they may differ when a run is resumed.
+# Options that do not change the result; they may differ when a run is resumed.
 WORK_OPTIONS = (
     "epochs", "cache", "cache_dir", "cache_limit_gb", "encode_batch_size", "readers",
     "checkpoint_every_steps", "tensorboard", "device",
@@ -25,14 +25,13 @@ WORK_OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How prompts are trained.
+    """Options of a training.
 
     Sources: [B.1] is that section of the paper's appendix, [C] train.py of mala-lab/FAPrompt at
     7e9d9d2, [Dassl] KaiyangZhou/Dassl.pytorch; [ours] is of this project.
 
-    The defaults are FAPrompt's; what other methods want is in `Method.recipes`, see `recipes`.
-    A run resumes only with the same values, those of `WORK_OPTIONS` excepted; the epochs that
-    a cosine spans are no such option.
+    The defaults are FAPrompt's; other methods have `Method.recipes`. Resuming requires the same
+    options, except `WORK_OPTIONS`; with a cosine schedule the epochs must be the same too.
     """
 
     epochs: Count = 7  # [B.1]; train.py has 10, train.sh 15, test.sh loads epoch 7. May grow later
@@ -83,7 +82,7 @@ class TrainingConfig:
 
 
 def run_options(config: TrainingConfig) -> dict[str, Any]:
-    """The options that a resumed run shares with its first session, as plain data."""
+    """Return the options that a resumed run must share with its first session."""
     free = set(WORK_OPTIONS) - ({"epochs"} if config.schedule == "cosine" else set())
     return {name: value for name, value in to_mapping(config).items() if name not in free}
 

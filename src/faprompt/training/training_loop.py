@@ -1,9 +1,9 @@
-"""Training in one call: samples to masks, features and steps, resumed where asked.
+"""Train the parameters of one method on labelled samples.
 
-The loop knows no method by name. It asks a method for `forward` and `loss` and moves
-exactly `method.parameters()`.
+The loop knows no method by name. It calls `forward` and `loss` and updates exactly
+`method.parameters()`.
 
-Source: train.py of mala-lab/FAPrompt and zqhang/AnomalyCLIP (batches, optimiser, shuffled
+Source: train.py of mala-lab/FAPrompt and zqhang/AnomalyCLIP (batches, optimizer, shuffled
 epochs with the last partial batch kept); the cache and the checkpoints are ours.
 """
 
@@ -45,33 +45,33 @@ def train_method(
     resume: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> TrainingReport:
-    """Train a method's parameters in place, on the samples given.
+    """Train the parameters of a method in place.
 
     Args:
-        method: its parameters are the start; draw them under a seed of your own.
+        method: training starts from its parameters; draw them under a seed of your own.
         backbone: frozen; its precision is the image tower's. Both move to `config.device`.
-        samples: pictures with labels and masks, in an order of their own (it is part of
-            the run's identity, and so is their content).
+        samples: pictures with labels and masks. Their order and content are part of the
+            identity of the run.
         transform: the method's; masks are resized to its `image_size`.
         config: options.
-        out_dir: gets loss.csv, loss.png, checkpoint.safetensors, and TensorBoard's files.
-        resume: go on from the checkpoint there; where there is none, begin.
+        out_dir: folder for loss.csv, loss.png, checkpoint.safetensors and TensorBoard files.
+        resume: continue from the checkpoint there, if there is one.
         progress: called with the stage "masks", "images" or "steps".
 
     Returns:
-        What the run did; its `warnings` say what could not be learned.
+        The result; its `warnings` say what cannot be learned from these pictures.
 
     Raises:
         TypeError: the method has nothing to train.
         ValueError: the backbone is not frozen.
         DatasetError, ImageReadError: samples without masks, or unreadable files.
-        ConfigError: resuming another run, overwriting an unfinished one, or a cache that
-            is insisted on and too large.
-        FapromptError: a loss or gradient that is not finite; it names step and terms.
-        KeyboardInterrupt: passed on, after a checkpoint was written.
+        ConfigError: the checkpoint is of another run, an unfinished run would be overwritten,
+            or cache=on and the cache is too large.
+        FapromptError: a loss or gradient is not finite; the message names step and terms.
+        KeyboardInterrupt: raised again after a checkpoint was written.
     """
     _check_parts(method, backbone)
-    method.begin_epoch(0, config.epochs)  # a method that wants more epochs says so now
+    method.begin_epoch(0, config.epochs)  # refuses too few epochs before any work
     out_dir = Path(out_dir)
     chosen, blank = choose_samples(samples, config.unmasked)
     if blank:
@@ -111,7 +111,7 @@ def run_identity(
     samples: Sequence[Sample],
     masks: PackedMasks,
 ) -> dict[str, Any]:
-    """All that a resumed run must have in common with its first session, as plain data."""
+    """Return everything that a resumed run must share with its first session, as plain data."""
     features = recipe.about()
     named = [sample.class_name for sample in samples] if method.uses_class_names else []
     return {
@@ -131,7 +131,7 @@ def run_identity(
 
 def _check_parts(method: Method, backbone: Backbone) -> None:
     if not method.learns:
-        raise TypeError(f"{method.name!r} has nothing to train.")
+        raise TypeError(f"{method.name!r} has no parameters to train.")
     thawed = [name for name, p in backbone.named_parameters() if p.requires_grad]
     if thawed:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Ground truth of a training set at the model's size, one bit per pixel in memory.
+"""Read the masks of a training set at the size of the model's input.
 
-Read as grey, above 0 is anomalous, resized with PIL's antialiasing bilinear filter, above
-one half stays anomalous: utils.py and train.py of AnomalyCLIP and FAPrompt. A defect thinner
-than about one pixel of the model vanishes there, as it does in theirs.
+A mask is resized with Pillow's antialiasing bilinear filter, and pixels above one half are
+anomalous. A defect thinner than about one pixel of the input vanishes. Source: utils.py and
+train.py of zqhang/AnomalyCLIP and mala-lab/FAPrompt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from faprompt.data.masks import MaskPolicy, read_mask, read_resized_mask, resize_mask
 from faprompt.errors import DatasetError
-from faprompt.imaging.read import PictureHandling
+from faprompt.imaging.image_reading import PictureHandling
 from faprompt.records import Sample
 from faprompt.work import ProgressCallback, read_ahead
 
@@ -24,24 +24,24 @@ _NAMED_IN_ERRORS = 3
 
 
 class PackedMasks:
-    """Masks of `image_size` = (height, width), packed: 34 kB each at 518x518."""
+    """Masks of one size, one bit a pixel: 34 kB each at 518x518."""
 
     def __init__(self, packed: np.ndarray, image_size: tuple[int, int]) -> None:
         self.packed = packed  # (count, bytes) uint8
         self.image_size = image_size
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """(B, height, width) float32 of 0 and 1."""
+        """Return (B, height, width) float32 of 0 and 1."""
         height, width = self.image_size
         bits = np.unpackbits(self.packed[list(indices)], axis=1, count=height * width)
         return torch.from_numpy(bits.reshape(len(indices), height, width)).float()
 
     def fingerprint(self) -> str:
-        """SHA-256 over size and bits of all masks."""
+        """Return the SHA-256 of the size and the bits of all masks."""
         return hashlib.sha256(f"{self.image_size}".encode() + self.packed.tobytes()).hexdigest()
 
     def marked(self) -> list[float]:
-        """Share of marked pixels of each mask, 0..1."""
+        """Return the share of marked pixels of each mask, 0..1."""
         height, width = self.image_size
         return [float(np.unpackbits(row, count=height * width).mean()) for row in self.packed]
 
@@ -55,13 +55,13 @@ def read_masks(
     readers: int,
     progress: ProgressCallback,
 ) -> PackedMasks:
-    """Read all masks of a training set. Normal and unmasked samples get an empty one.
+    """Read the masks of all samples; normal and unmasked ones get an empty mask.
 
-    With `handling` "released" masks are read by `read_resized_mask`, which has its own policy.
+    With `handling` "released", `read_resized_mask` reads them under its own policy.
 
     Raises:
-        DatasetError: a mask is missing or unreadable; or, unless `handling` is "released", of
-            another size than its picture.
+        DatasetError: a mask is missing or unreadable, or (unless `handling` is "released")
+            its size is not that of the picture.
     """
     packed = np.zeros((len(samples), -(-image_size[0] * image_size[1] // 8)), np.uint8)
     drawn = [i for i, sample in enumerate(samples) if sample.label and sample.has_pixel_label]
@@ -81,21 +81,23 @@ def read_masks(
 
 
 def choose_samples(samples: Sequence[Sample], unmasked: str) -> tuple[list[Sample], int]:
-    """The samples to train on, and how many anomalous ones without a mask are among the given.
+    """Return the samples to train on, and the number of anomalous ones without a mask.
 
     Args:
-        unmasked: what to do with those: "refuse", "skip", or "empty" (train as if unmarked).
+        samples: all samples of the set.
+        unmasked: what to do with anomalous pictures without a mask: "refuse", "skip", or
+            "empty" (train on them as if no pixel were anomalous).
 
     Raises:
-        DatasetError: nothing is left, or there are some and they are refused.
+        DatasetError: no sample is left, or there are such pictures and they are refused.
     """
     blank = [s for s in samples if s.label and not s.has_pixel_label]
     if blank and unmasked == "refuse":
         named = ", ".join(str(sample.image_path) for sample in blank[:_NAMED_IN_ERRORS])
         raise DatasetError(
-            f"{len(blank)} anomalous picture(s) have no mask to learn from: {named}"
-            f"{', ...' if len(blank) > _NAMED_IN_ERRORS else ''}. Draw them, or set "
-            "unmasked=skip to leave them out, or unmasked=empty to train on them all the same."
+            f"{len(blank)} anomalous picture(s) have no mask: {named}"
+            f"{', ...' if len(blank) > _NAMED_IN_ERRORS else ''}. Add masks, or set "
+            "unmasked=skip to leave these pictures out, or unmasked=empty to train on them."
         )
     chosen = list(samples)
     if unmasked == "skip":
@@ -106,9 +108,9 @@ def choose_samples(samples: Sequence[Sample], unmasked: str) -> tuple[list[Sampl
 
 
 def learning_warnings(samples: Sequence[Sample], marked: Sequence[float]) -> tuple[str, ...]:
-    """What a training on these pictures cannot learn, one line each; () where nothing is missing.
+    """Return what cannot be learned from these pictures, one line each.
 
-    Of a method that learns from normal and anomalous pictures and from masks.
+    For methods that learn from normal and anomalous pictures and from masks.
 
     Args:
         samples: the pictures to train on.

@@ -1,8 +1,7 @@
-"""The steps of one training: batch, forward, loss, gradients, update, checkpoint.
+"""Run the steps of a training: batch, forward, loss, gradients, update, checkpoint.
 
-The global random state is left alone: the order of epoch e comes from its own generator,
-seeded by (seed, e). So a run that was interrupted and resumed takes the same steps as one
-that was not.
+The order of epoch e comes from a generator of its own, seeded by (seed, e), and the global
+random state is not used. So a resumed run takes the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ from faprompt.work import ProgressCallback, logger
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a run did. Seconds and losses cover all its sessions, resumed ones included."""
+    """Result of a training. Seconds and losses cover all its sessions, resumed ones included."""
 
     epochs: int
     steps: int
-    resumed_at: int  # steps done before this session; 0 for a run in one go
+    resumed_at: int  # steps done before this session
     pictures: int
     normal: int
     anomalous: int
-    features: Origin | None  # None where no step was left to take
+    features: Origin | None  # None when no step was left
     encoded: int  # pictures that went through the image tower in this session
     image_seconds: float  # reading and encoding pictures
     step_seconds: float  # prompts, losses, gradients, updates, reading cached tokens
@@ -61,7 +60,7 @@ class TrainingReport:
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
-    """The order of `count` pictures in an epoch (from 0); the global generator is not used.
+    """Return the order of `count` pictures in an epoch, counted from 0.
 
     Example:
         >>> sorted(epoch_order(5, seed=111, epoch=0))
@@ -73,7 +72,7 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 
 
 class TrainingRun:
-    """The state of one training: parameters, optimizer, losses, and how far it came."""
+    """State of a training: parameters, optimizer, losses, and steps done."""
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class TrainingRun:
 
     @property
     def finished(self) -> bool:
-        """Whether no step is left."""
+        """True when no step is left."""
         return self.done >= self.steps
 
     def begin(self, *, resume: bool) -> None:
