@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from faprompt.clip.catalog import BUNDLED, HUB_FILES, split_name
+from faprompt.clip.weights import load_backbone
+from faprompt.clip.wide_resnet import WIDE_RESNET, wide_resnet_file
 from faprompt.data.published_counts import published_counts
+from faprompt.detector import Detector
 from faprompt.errors import DatasetError, ModelError
+from faprompt.methods.registry import build_method
+from faprompt.model_folder import fit_to_backbone, load_detector
 from faprompt.reproduce.cell_identity import resolved_options
 from faprompt.reproduce.cells import Cell, Column, Plan, Source
+from faprompt.reproduce.complexity import build_call, time_call
 from faprompt.reproduce.experiment_parts import CostOptions
 from faprompt.token_cache import token_shape
 from faprompt.work import logger
-
-if TYPE_CHECKING:
-    from faprompt.detector import Detector
 
 _BATCH, _CALLS = 2, CostOptions(warmup=1, repeats=3)  # of a measured step, and how often
 _BYTES_PER_RESULT = 400  # of scores.csv and curves, per picture
@@ -108,8 +112,6 @@ def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
 
     Training does not change a method's speed, so it is measured untrained.
     """
-    from faprompt.reproduce.complexity import build_call, time_call
-
     rates: dict[str, Rate] = {}
     for column in plan.columns:
         if column.missing:
@@ -143,9 +145,6 @@ def absent_weights(plan: Plan) -> list[str]:
 
 
 def _absent(backbone: str) -> str:
-    from faprompt.clip.catalog import BUNDLED, split_name
-    from faprompt.clip.wide_resnet import WIDE_RESNET, wide_resnet_file
-
     absent = f"{backbone} is not on this machine and would be downloaded"
     if backbone == WIDE_RESNET:
         return "" if wide_resnet_file().is_file() else absent
@@ -161,8 +160,6 @@ def _cached(model: str, tag: str) -> bool:
     """Return whether the cache of open_clip or of the hub has the weights."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip import get_pretrained_cfg
-
-    from faprompt.clip.catalog import HUB_FILES
 
     record = get_pretrained_cfg(model, tag)
     file = Path.home() / ".cache" / "clip" / Path(record.get("url", "")).name
@@ -207,11 +204,6 @@ def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
 
 
 def _untrained(column: Column, device: str, precision: Any) -> Detector:
-    from faprompt.clip.weights import load_backbone
-    from faprompt.detector import Detector
-    from faprompt.methods.registry import build_method
-    from faprompt.model_folder import fit_to_backbone, load_detector
-
     method = column.method
     if method.model:
         return load_detector(method.model, device=device, precision=precision)
