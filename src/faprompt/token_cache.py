@@ -7,8 +7,8 @@ A store is one folder for a list of pictures, memory-mapped for reading:
     patch_tokens.npy    (layers, pictures, N, D or the tower's width)
     done.npy            per picture: 0 while missing, else 2^32 + CRC-32 of its tokens
 
-A picture counts as done once its tokens lie on the disk, so an interrupted filling goes on
-where it stopped, and two runs that fill the same store at once write the same bytes.
+A picture is done once its tokens are on the disk, so an interrupted run continues where it
+stopped, and two runs that fill the same store at once write the same bytes.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ class TokenRecipe:
     @property
     def key(self) -> str:
         """SHA-256 of the recipe, 64 hex digits."""
-        told = {"format": FORMAT, "pictures": self.pictures, **self.about()}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        plain = {"format": FORMAT, "pictures": self.pictures, **self.about()}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
         """Return the recipe for people: everything but the long list."""
-        told = {k: v for k, v in asdict(self).items() if k != "pictures"}
+        plain = {k: v for k, v in asdict(self).items() if k != "pictures"}
         if self.handling == "upright":  # left out, so that older trainings resume
-            del told["handling"]
-        return told
+            del plain["handling"]
+        return plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

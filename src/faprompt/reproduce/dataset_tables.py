@@ -72,7 +72,7 @@ def count_rows(
     """
     printed: dict[int, dict[tuple[str, str], dict[Quantity, int]]] = {1: {}, 2: {}}
     remarks: dict[tuple[str, str], str] = {
-        place: f"{told}, as the table here" for place, told in MISPRINTS.items()
+        place: f"{text}, as the table here" for place, text in MISPRINTS.items()
     }
     for cell in (*published_table(1), *published_table(2)):
         place = cell.dataset, cell.class_name or ""

@@ -141,7 +141,7 @@ def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
 def absent_weights(plan: Plan) -> list[str]:
     """Return a line for each backbone whose weights are not on this machine."""
     names = {column.backbone: None for column in plan.columns if not column.method.model}
-    return [told for name in names if (told := _absent(name))]
+    return [line for name in names if (line := _absent(name))]
 
 
 def _absent(backbone: str) -> str:
