@@ -18,7 +18,7 @@ from faprompt.data import (
     write_meta_json,
 )
 from faprompt.data.base import Dataset
-from faprompt.data.registry import _DETECTION
+from faprompt.data.known_readers import _DETECTION
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.records import Sample
 from tests.helpers import folders

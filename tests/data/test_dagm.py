@@ -8,7 +8,7 @@ import pytest
 
 from faprompt.data import published_counts, read_dataset
 from faprompt.data.dagm import DagmReader
-from faprompt.data.published_counts import dataset_of_classes
+from faprompt.data.dataset_catalog import dataset_of_classes
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders, industrial

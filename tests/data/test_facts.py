@@ -6,7 +6,7 @@ import pytest
 
 from faprompt.data import dataset_facts, dataset_info, list_datasets, published_counts
 from faprompt.data.facts import _FACTS
-from faprompt.data.registry import _NAMED
+from faprompt.data.known_readers import _NAMED
 
 PAPER = {
     *("mvtec", "visa", "sdd", "btad", "mpdd", "aitex", "dagm", "dtd_synthetic", "elpv"),

@@ -6,7 +6,7 @@ import pytest
 
 from faprompt.data import compare_counts, list_datasets, published_counts
 from faprompt.data.base import ClassCount
-from faprompt.data.published_counts import MISPRINTS, dataset_of_classes
+from faprompt.data.dataset_catalog import MISPRINTS, dataset_of_classes
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 import faprompt.data
 from faprompt.data import dataset_info, detect_dataset, list_datasets, read_dataset
-from faprompt.data.registry import _DETECTION
+from faprompt.data.known_readers import _DETECTION
 from faprompt.errors import ConfigError, DatasetError
 from tests.helpers import folders
 

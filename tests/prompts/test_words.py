@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from faprompt.clip.text import DeepPrompts
-from faprompt.data.published_counts import published_counts
-from faprompt.data.registry import list_datasets
+from faprompt.data.dataset_catalog import published_counts
+from faprompt.data.known_readers import list_datasets
 from faprompt.prompts.descriptions import phrases
 from faprompt.prompts.states import StateTexts
 from faprompt.prompts.templates import WINCLIP_STATES, WINCLIP_TEMPLATES, mean_direction, sentences

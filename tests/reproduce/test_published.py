@@ -10,7 +10,7 @@ from itertools import combinations, groupby
 import pytest
 
 from faprompt.data import published_counts
-from faprompt.data.published_counts import MISPRINTS
+from faprompt.data.dataset_catalog import MISPRINTS
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import describe_methods
 from faprompt.metrics import METRIC_NAMES

@@ -23,7 +23,7 @@ from faprompt.data.files import (
 )
 from faprompt.data.foreign import classes_without_normal, foreign_layout
 from faprompt.data.pairing import pair_masks
-from faprompt.data.published_counts import published_counts
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
 

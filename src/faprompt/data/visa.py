@@ -22,7 +22,7 @@ from faprompt.data.files import (
     relative_name,
 )
 from faprompt.data.mvtec import MVTEC_STYLE, class_folders, read_tree
-from faprompt.data.published_counts import published_counts
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
 

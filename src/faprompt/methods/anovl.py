@@ -35,12 +35,12 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.data.dataset_catalog import display_name
 from faprompt.imaging.tiles import Box, end_squares
 from faprompt.imaging.views import altered_views
 from faprompt.methods.base import MethodOutput, above_zero
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.prompts.words import display_name
 from faprompt.scoring import grid_map, in_pixels, pair_logits, unit
 
 NOISE_STD = 0.05 * 1.1  # of the tokens that should look abnormal (vl_test.py)

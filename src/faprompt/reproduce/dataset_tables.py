@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from faprompt.data import Dataset, read_dataset
-from faprompt.data.published_counts import MISPRINTS, published_counts
+from faprompt.data.dataset_catalog import known_datasets, published_counts
 from faprompt.errors import DatasetError
 from faprompt.reproduce.protocol import PAPER_TITLES
-from faprompt.reproduce.published import list_tables, published_table
+from faprompt.reproduce.published import published_table, table_titles
 from faprompt.work import ProgressCallback, no_progress
 
 Quantity = Literal["classes", "train_normal", "test_normal", "test_anomalous"]
@@ -70,7 +70,9 @@ def count_rows(
     """
     printed: dict[int, dict[tuple[str, str], dict[Quantity, int]]] = {1: {}, 2: {}}
     remarks: dict[tuple[str, str], str] = {
-        place: f"{told}, as the table here" for place, told in MISPRINTS.items()
+        (dataset, class_name): f"{misprint}, as the table here"
+        for dataset, facts in known_datasets().items()
+        for class_name, misprint in facts.misprints.items()
     }
     for cell in (*published_table(1), *published_table(2)):
         place = cell.dataset, cell.class_name or ""
@@ -138,13 +140,12 @@ def _ours(
 def describe_rows(rows: Iterable[CountRow]) -> str:
     """Return both tables as Markdown; a cell is our count, then the paper's, "-" for none."""
     rows = list(rows)
-    titles = {table.number: table.title for table in list_tables()}
     parts = []
     for number, columns in _COLUMNS.items():
         own = [row for row in rows if row.table == number]
         first = ("dataset", "class") if number == 1 else ("dataset",)
         head = (*first, *(f"{_HEADS[name]}: ours / paper" for name in columns), "as the paper")
-        lines = [f"## Table {number}: {titles[number]}", "", _line(head)]
+        lines = [f"## Table {number}: {table_titles()[number]}", "", _line(head)]
         lines.append("|" + "---|" * len(first) + "---:|" * len(columns) + "---|")
         lines += [_line(_cells(row, columns)) for row in own]
         parts.append("\n".join([*lines, "", *_below(own)]).rstrip())

@@ -1,7 +1,6 @@
-"""Every layout we read, by a name written by hand, and how a folder finds its reader.
+"""The readers of all layouts, and the choice of the reader for a folder.
 
-To add a dataset: write its reader (one file per family), and put it into `_DETECTION` below.
-Its published counts go into `published_counts`.
+To add a dataset: write its reader, list it in `_NAMED`, and give it a table in `datasets.toml`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,14 @@ from faprompt.data.aitex import AitexReader
 from faprompt.data.base import Dataset, Reader, rename_dataset
 from faprompt.data.coco import CocoReader
 from faprompt.data.dagm import DagmReader
+from faprompt.data.dataset_catalog import (
+    DatasetFacts,
+    compare_counts,
+    dataset_facts,
+    published_counts,
+)
 from faprompt.data.datumaro import DatumaroReader
 from faprompt.data.elpv import ElpvReader
-from faprompt.data.facts import DatasetFacts, dataset_facts
 from faprompt.data.files import examples, is_folder, list_folders, list_images
 from faprompt.data.folder import FolderReader
 from faprompt.data.folders import FoldersReader
@@ -27,7 +31,6 @@ from faprompt.data.magnetic_tile import MagneticTileReader
 from faprompt.data.meta_json import MetaJsonReader
 from faprompt.data.mvtec import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
 from faprompt.data.polyps import CVC_CLINICDB, CVC_COLONDB, ENDO, KVASIR, foreign_polyps
-from faprompt.data.published_counts import compare_counts, published_counts
 from faprompt.data.realiad import RealIadReader
 from faprompt.data.sdd import SddReader
 from faprompt.data.segmented import SegmentedReader, images_and_masks
@@ -64,8 +67,8 @@ _NAMED: tuple[Reader, ...] = (
     MagneticTileReader(),
 )
 
-# Asked group by group; the first group with an answer decides, and has to agree on it. A list
-# somebody wrote beats our reading of folders, and a known dataset beats a look-alike.
+# Detection asks one group after another; the first group with an answer decides, and its readers
+# have to agree. A list of pictures overrides the folders; a known dataset overrides a look-alike.
 _DETECTION: tuple[tuple[Reader, ...], ...] = (
     (_META_JSON, FoldersReader()),
     _NAMED,
@@ -76,45 +79,48 @@ _DETECTION: tuple[tuple[Reader, ...], ...] = (
 )
 _READERS: dict[str, Reader] = {reader.name: reader for group in _DETECTION for reader in group}
 
-# The forms other projects prepare any dataset in, tried when its own layout is not there.
+# Forms that other projects prepare any dataset in; tried if a dataset's own layout is absent.
 _PREPARED: tuple[Reader, ...] = (_META_JSON, MVTEC_STYLE, _TABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """One line of `faprompt datasets list`."""
+    """One entry of `faprompt datasets list`."""
 
     name: str
     title: str
     layout: str
-    normal: int | None  # in the test split, as published; None for your own pictures
+    normal: int | None  # published number of the test split; None without published counts
     anomalous: int | None
-    facts: DatasetFacts | None  # None for your own pictures
+    facts: DatasetFacts | None  # None for layouts of your own pictures
 
 
 def list_datasets() -> tuple[str, ...]:
-    """The names `--dataset` takes besides `auto`: known datasets, then layouts of your own.
+    """Return the names for `--dataset` besides `auto`: known datasets, then your own layouts.
 
     Example:
         >>> list_datasets()[:3]
         ('mvtec', 'visa', 'btad')
     """
-    known = [reader.name for reader in _NAMED]
-    return (*known, *(name for name in _READERS if name not in known))
+    return tuple(dict.fromkeys((*(reader.name for reader in _NAMED), *_READERS)))
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """What a name stands for.
+    """Return the list entry of a dataset.
 
     Raises:
-        ConfigError: no such dataset; the message lists those there are.
+        ConfigError: there is no such dataset; the message lists the known ones.
     """
     reader = _reader(name)
     counts = published_counts(name).values()
-    normal = sum(count[0] for count in counts) if counts else None
-    anomalous = sum(count[1] for count in counts) if counts else None
-    facts = dataset_facts(name)
-    return DatasetInfo(reader.name, reader.title, reader.layout, normal, anomalous, facts)
+    return DatasetInfo(
+        name=reader.name,
+        title=reader.title,
+        layout=reader.layout,
+        normal=sum(normal for normal, _ in counts) if counts else None,
+        anomalous=sum(anomalous for _, anomalous in counts) if counts else None,
+        facts=dataset_facts(name),
+    )
 
 
 def read_dataset(
@@ -125,19 +131,19 @@ def read_dataset(
     Args:
         root: the dataset's folder; or a list of pictures: `meta.json`, a table, COCO or
             Datumaro annotations, a `folders.toml`.
-        dataset: one of `list_datasets()`, or "auto" to find out. A known dataset is also
-            read from the forms other projects prepare it in (`meta.json`, an MVTec tree).
+        dataset: one of `list_datasets()`, or "auto" to detect it. A known dataset is also
+            read from the forms that other projects prepare it in (`meta.json`, an MVTec tree).
         split: "test" by default, for training on auxiliary data too; few datasets have "train".
-        subset: "paper" is the test split of the paper; "all" keeps every normal sample of the
-            datasets that have no official test split and lend the paper a quarter of theirs.
+        subset: "paper" is the paper's test split; "all" keeps every normal sample of the
+            datasets without an official test split, of which the paper uses a quarter.
 
     Returns:
         The samples in natural order of their paths. Counts that differ from the paper's are
         among the warnings.
 
     Raises:
-        ConfigError: `dataset` is no name we know, or `subset` is neither.
-        DatasetError: the folder does not exist, is something else, or could be several things;
+        ConfigError: `dataset` or `subset` has an unknown value.
+        DatasetError: the folder does not exist, has another layout, or fits several datasets;
             or its dataset has no subset "all".
     """
     if subset not in SUBSETS:
@@ -152,27 +158,29 @@ def read_dataset(
     else:
         found = _read_named(place, _reader(dataset), split, subset)
     comparison = compare_counts(found.name, found.counts(), split=split)
-    told = tuple(f"not the paper's {found.name}: {line}" for line in comparison.differences)
-    return replace(found, warnings=found.warnings + told + comparison.remarks)
+    differences = (f"not the paper's {found.name}: {line}" for line in comparison.differences)
+    return replace(found, warnings=(*found.warnings, *differences, *comparison.remarks))
 
 
 def detect_dataset(root: Path) -> tuple[Reader, str]:
-    """The reader for a folder, and what it was recognised by.
+    """Return the reader for a folder, and the reason for the choice.
 
     Raises:
-        DatasetError: nothing we know, or several things at once; the message lists the choices.
+        DatasetError: no reader or several readers fit; the message lists the choices.
     """
     for group in _DETECTION:
         answers = [(reader, reason) for reader in group if (reason := reader.recognise(root))]
         if len(answers) == 1:
             return answers[0]
         if answers:
-            told = "; ".join(f"{reader.name} ({reason})" for reader, reason in answers)
+            choices = "; ".join(f"{reader.name} ({reason})" for reader, reason in answers)
             raise DatasetError(
-                f"{root} could be several datasets: {told}. Name the one you mean: "
+                f"{root} could be several datasets: {choices}. Name the one you mean: "
                 f"{', '.join(repr(reader.name) for reader, _ in answers)}."
             )
-    raise DatasetError(_nothing_found(root))
+    raise DatasetError(
+        f"{root} is no dataset we know: {_hint(root)} Known layouts: {', '.join(list_datasets())}."
+    )
 
 
 def _reader(name: str) -> Reader:
@@ -212,16 +220,11 @@ def _read_named(root: Path, reader: Reader, split: str, subset: str) -> Dataset:
 
 
 def _rivals(root: Path, reader: Reader) -> tuple[str, ...]:
-    """A remark when a list decides and the folders could be read as well."""
+    """Name the known datasets that the folders would be without their `meta.json`."""
     if reader is not _META_JSON:
         return ()
     others = [other.name for other in _NAMED if other.recognise(root)]
     return tuple(f"meta.json decides; the folders alone would be {name!r}" for name in others)
-
-
-def _nothing_found(root: Path) -> str:
-    known = ", ".join(list_datasets())
-    return f"{root} is no dataset we know: {_hint(root)} Known layouts: {known}."
 
 
 def _hint(root: Path) -> str:
@@ -246,5 +249,4 @@ def _hint(root: Path) -> str:
 
 
 def _known_name(place: Path) -> str | None:
-    found = [reader.name for group in _DETECTION for reader in group if reader.recognise(place)]
-    return found[0] if found else None
+    return next((name for name, reader in _READERS.items() if reader.recognise(place)), None)
