@@ -296,15 +296,15 @@ class _OpenedFiles:
 def _class_table(check: DatasetCheck) -> list[str]:
     """Return the lines of a table: a row per class, the paper's counts in the last column."""
     published = check.published if len(check.published) > 1 else {}  # a pooled name is any name
-    rows = [("class", "normal", "anomalous", "masks", "paper")]
+    rows = [["class", "normal", "anomalous", "masks", "paper"]]
     for name in dict.fromkeys((*check.classes, *published)):
         count = check.classes.get(name, ClassCount(0, 0, 0))
-        numbers = (str(count.normal), str(count.anomalous), str(count.with_mask))
-        rows.append((name, *numbers, _published_cell(check, name)))
+        numbers = map(str, (count.normal, count.anomalous, count.with_mask))
+        rows.append([name, *numbers, _published_cell(check, name)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for name, *numbers, paper in rows:
-        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
+    for name, *counts, paper in rows:
+        cells = [count.rjust(width) for count, width in zip(counts, widths[1:-1], strict=True)]
         lines.append("  " + "  ".join([name.ljust(widths[0]), *cells, paper]).rstrip())
     return lines
 

@@ -41,7 +41,7 @@ class DatasetFacts:
     source: str
     licence: str
     remark: str = ""
-    title: str = ""
+    paper_title: str = ""
     group: Literal["", "industrial", "medical"] = ""
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     misprints: Mapping[str, str] = field(default_factory=dict)
@@ -257,10 +257,11 @@ def _display_names() -> dict[str, str]:
     found: dict[str, str] = {}
     for dataset, facts in known_datasets().items():
         for name, words in facts.names.items():
-            if found.setdefault(_key(name), words) != words:
+            other = found.setdefault(_key(name), words)
+            if words != other:
                 raise ConfigError(
-                    f"datasets.toml: names.{name} is {words!r} in datasets.{dataset} and "
-                    f"{found[_key(name)]!r} before it; a class name needs the same words everywhere."
+                    f"datasets.toml, datasets.{dataset}: names.{name} is {words!r}, but another "
+                    f"dataset has {other!r}; a class name needs the same words everywhere."
                 )
     return found
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from faprompt.data.files import find_folder, holds_images, list_folders, stem_key
 from faprompt.data.dataset_catalog import published_counts
+from faprompt.data.files import find_folder, holds_images, list_folders, stem_key
 from faprompt.data.segmented import Parts, SegmentedReader, images_and_masks
 
 _IMAGES = "ISBI2016_ISIC_Part1_Test_Data"

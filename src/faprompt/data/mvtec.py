@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faprompt.data.base import Dataset, Notes, build_dataset, take_pairings
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.data.files import (
     examples,
     folder_name,
@@ -23,7 +24,6 @@ from faprompt.data.files import (
 )
 from faprompt.data.foreign import classes_without_normal, foreign_layout
 from faprompt.data.pairing import pair_masks
-from faprompt.data.dataset_catalog import published_counts
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
 

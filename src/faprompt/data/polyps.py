@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from faprompt.data.files import find_folder, holds_images, list_folders
 from faprompt.data.dataset_catalog import published_counts
+from faprompt.data.files import find_folder, holds_images, list_folders
 from faprompt.data.segmented import (
     Parts,
     SegmentedReader,

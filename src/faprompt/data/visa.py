@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faprompt.data.base import Dataset, Notes, build_dataset
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.data.files import (
     examples,
     find_folder,
@@ -22,7 +23,6 @@ from faprompt.data.files import (
     relative_name,
 )
 from faprompt.data.mvtec import MVTEC_STYLE, class_folders, read_tree
-from faprompt.data.dataset_catalog import published_counts
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
 

@@ -71,7 +71,9 @@ class Descriptions:
                 `refuse`, one sentence has an unknown word.
         """
         sides = state_sentences(class_name, self.phrases(class_name), position)
-        normal, abnormal = ([line for line in side if self._tokenizer.knows(line)] for side in sides)
+        normal, abnormal = (
+            [line for line in side if self._tokenizer.knows(line)] for side in sides
+        )
         skipped = [line for side in sides for line in side if not self._tokenizer.knows(line)]
         if position is not None and not abnormal and not self._refuse:
             return self.describe(class_name)

@@ -19,7 +19,9 @@ METRIC_TITLES = {
     "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP", "pixel_f1_max": "pixel F1-max",
     "aupro": "AUPRO", PRO: "PRO",
 }  # fmt: skip
-PAPER_TITLES = {name: facts.title for name, facts in known_datasets().items() if facts.title}
+PAPER_TITLES = {
+    name: facts.paper_title for name, facts in known_datasets().items() if facts.paper_title
+}
 
 
 @cache
