@@ -1,4 +1,4 @@
-"""`faprompt datasets`: list the known layouts, check a folder, count, and draw labelled sets."""
+"""`faprompt datasets`: what we can read, what a folder looks like, and a set drawn here."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from faprompt.data import DatasetInfo
 
 _INDENT = " " * 30
-_FACTS = ("labels", "source", "licence", "remark")  # keys of `list --json`
 
-app = typer.Typer(no_args_is_help=True, help="List, check, count and draw labelled datasets.")
+app = typer.Typer(no_args_is_help=True, help="List, check and draw labelled sets.")
 
 
 @app.command("list")
 def list_(as_json: o.Json = False) -> None:
-    """List the layouts for --dataset: published test pictures, labels, licence and source."""
+    """Every layout we read, by the name --dataset takes: counts, source, licence and labels."""
     from faprompt.data import dataset_info, list_datasets
 
     infos = [dataset_info(name) for name in list_datasets()]
@@ -41,20 +40,19 @@ def list_(as_json: o.Json = False) -> None:
 def _as_row(info: DatasetInfo) -> dict[str, Any]:
     """Return one flat record; layouts of your own pictures have None for every fact."""
     row = {name: getattr(info, name) for name in ("name", "title", "layout", "normal", "anomalous")}
-    return row | {name: getattr(info.facts, name, None) for name in _FACTS}
+    facts = ("labels", "source", "licence", "remark")
+    return row | {name: getattr(info.facts, name, None) for name in facts}
 
 
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="A labelled folder, or a list of pictures.")],
     dataset: o.DatasetName = "auto",
-    split: Annotated[
-        str, typer.Option(help="test or train; only some datasets have train.")
-    ] = "test",
+    split: Annotated[str, typer.Option(help="test, or train where there is one.")] = "test",
     subset: o.Subset = "paper",
     as_json: o.Json = False,
 ) -> None:
-    """Open every file of a labelled folder and report faults. Exit 1 if it cannot be evaluated."""
+    """What a folder looks like to us. Exit 0 only if it could be evaluated."""
     from faprompt.cli._terminal import printable, progress_bars, say
     from faprompt.data import check_dataset, describe
 
@@ -74,9 +72,9 @@ def check(
 
 @app.command()
 def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
-    """Print Tables 1 and 2 of the paper with our counts beside the printed ones.
+    """Print Tables 1 and 2 of the paper, our counts beside the printed ones.
 
-    A dataset that is missing or unreadable has "-" and the reason, and the command exits with 3.
+    A dataset that is missing or cannot be read is "-" with the reason, and exit 3.
     """
     from faprompt.cli._terminal import progress_bars
     from faprompt.reproduce.dataset_tables import count_rows, describe_rows
@@ -84,8 +82,8 @@ def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
     with progress_bars() as progress:
         rows = count_rows(data_root, progress=progress)
     if as_json:
-        found = [asdict(row) | {"matches": row.matches} for row in rows]
-        print(json.dumps({"rows": found}, ensure_ascii=False))
+        told = [asdict(row) | {"matches": row.matches} for row in rows]
+        print(json.dumps({"rows": told}, ensure_ascii=False))
     else:
         print(describe_rows(rows))
     if any(row.reasons for row in rows):
@@ -94,12 +92,12 @@ def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Output folder for auxiliary/ and test/.")],
-    count: Annotated[int, typer.Option(min=8, help="Number of pictures in each of the two.")] = 400,
-    size: Annotated[int, typer.Option(min=64, help="Side of a picture in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of the random drawing.")] = 111,
+    folder: Annotated[Path, typer.Argument(help="Where auxiliary/ and test/ are written.")],
+    count: Annotated[int, typer.Option(min=8, help="Pictures in each of the two.")] = 400,
+    size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Other seed, other pictures.")] = 111,
 ) -> None:
-    """Draw two labelled datasets with masks: one to train on, one with new objects and defects."""
+    """Draw two labelled sets with masks: one to train on, one with other objects and defects."""
     from faprompt.cli._terminal import progress_bars, say
     from faprompt.synthetic import write_dataset
     from faprompt.synthetic.kinds import KindSet

@@ -43,19 +43,22 @@ class DatasetFacts:
     remark: str = ""
     paper_title: str = ""
     group: Literal["", "industrial", "medical"] = ""
-    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    counts: Mapping[str, Sequence[int]] = field(default_factory=dict)  # see `published_counts`
     misprints: Mapping[str, str] = field(default_factory=dict)
     tolerance: int = 0
     tolerance_reason: str = ""
     common_class_names: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
-    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    descriptions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     domain: str = ""
 
     def __post_init__(self) -> None:
         for name, pair in self.counts.items():
             if len(pair) != 2 or not all(isinstance(count, int) and count >= 0 for count in pair):
-                raise ValueError(f"counts.{name} should be [normal, anomalous], got {list(pair)}")
+                raise ValueError(f"counts.{name} should be [normal, anomalous], got {pair}")
+        for name, phrases in self.descriptions.items():
+            if isinstance(phrases, str):
+                raise ValueError(f"descriptions.{name} should be a list, got {phrases!r}")
         if unknown := self.misprints.keys() - self.counts.keys():
             raise ValueError(f"misprints of classes without counts: {', '.join(sorted(unknown))}")
 
@@ -178,7 +181,8 @@ def compare_counts(
     found = {name: (count.normal, count.anomalous) for name, count in counts.items()}
     if is_pooled:
         normal, anomalous = zip(*found.values(), strict=True)
-        found, wanted = {"in all": (sum(normal), sum(anomalous))}, {"in all": _only(published)}
+        found = {"in all": (sum(normal), sum(anomalous))}
+        wanted = {"in all": pair for pair in published.values()}
     differences = _differences(found, wanted)
     if differences and _is_near(found, wanted, facts.tolerance):
         reason = f"within {facts.tolerance}: {facts.tolerance_reason}"
@@ -296,11 +300,6 @@ def _is_near(
         found[name][0] == normal and abs(found[name][1] - anomalous) <= tolerance
         for name, (normal, anomalous) in wanted.items()
     )
-
-
-def _only(published: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
-    (counts,) = published.values()
-    return counts
 
 
 def _differences(
