@@ -6,7 +6,7 @@ import hashlib
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,10 @@ from faprompt.imaging.read import MAX_PIXELS, read_image, read_picture_header
 from faprompt.records import Sample
 from faprompt.work import ProgressCallback, no_progress
 
-_FORMATS = {  # extensions of each picture format
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "WebP": (".webp",),
-}
-_FORMAT_OF_EXTENSION = {one: kind for kind, extensions in _FORMATS.items() for one in extensions}
+_FORMAT_OF_EXTENSION = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
+    ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
+}  # fmt: skip
 _ANSWERS = {True: "yes", False: "no", None: "the paper does not have it"}
 
 
@@ -151,7 +147,7 @@ def check_dataset(
         classes=counts,
         published=published_counts(found.name) if split == "test" else {},
         matches_paper=compare_counts(found.name, counts, split=split).matches,
-        problems=blocking + orphans + files.picture_problems(),
+        problems=(*blocking, *orphans, *files.picture_problems()),
         warnings=(
             *(line for line in found.warnings if line not in orphans),
             *_undefined_metrics(found),
@@ -266,28 +262,27 @@ class _OpenedFiles:
         """Return the faults that prevent pixel metrics, each one once."""
         return tuple(dict.fromkeys(self.bad_masks))
 
-    def picture_problems(self) -> tuple[str, ...]:
-        """Return the faults of pictures that a run would skip or count twice."""
-        ordered = sorted(self.unreadable(), key=lambda path: natural_key(self.name(path)))
-        lines = [f"{self.name(path)} cannot be read: {self.files[path].fault}" for path in ordered]
-        return (*lines, *contradiction_remarks(self.root, self.pictures))
+    def picture_problems(self) -> Iterator[str]:
+        """Yield the faults of pictures that a run would skip or count twice."""
+        for path in sorted(self.unreadable(), key=lambda path: natural_key(self.name(path))):
+            yield f"{self.name(path)} cannot be read: {self.files[path].fault}"
+        yield from contradiction_remarks(self.root, self.pictures)
 
-    def warnings(self, dataset: str) -> tuple[str, ...]:
-        """Return what is harmless, or perhaps harmless."""
-        lines = copy_remarks(self.root, self.pictures)
+    def warnings(self, dataset: str) -> Iterator[str]:
+        """Yield what is harmless, or perhaps harmless."""
+        yield from copy_remarks(self.root, self.pictures)
         other = [path for path, facts in self.files.items() if facts.other_format]
         if other:
             named = examples(f"{self.name(p)} ({self.files[p].other_format})" for p in other)
-            lines.append(f"{len(other)} hold another format than their name says: {named}")
-        if blank := blank_remarks(self.root, self.pictures):
-            lines += blank
+            yield f"{len(other)} hold another format than their name says: {named}"
+        for remark in blank_remarks(self.root, self.pictures):
+            yield remark
             if dataset == "visa":
-                lines.append("VisA's masks hold small class ids and look black; these hold only 0")
-        lines += inverted_remarks(self.pictures)
+                yield "VisA's masks hold small class ids and look black; these hold only 0"
+        yield from inverted_remarks(self.pictures)
         if self.turned_with_mask:
             named = examples(map(self.name, self.turned_with_mask))
-            lines.append(f"turned by EXIF, so the mask has to be drawn as shown: {named}")
-        return tuple(lines)
+            yield f"turned by EXIF, so the mask has to be drawn as shown: {named}"
 
     def name(self, path: Path) -> str:
         return relative_name(path, self.root)
@@ -318,7 +313,7 @@ def _published_cell(check: DatasetCheck, name: str) -> str:
     return f"{pair[0]} + {pair[1]}" + (f" ({misprint})" if misprint else "")
 
 
-def _undefined_metrics(dataset: Dataset) -> Iterable[str]:
+def _undefined_metrics(dataset: Dataset) -> Iterator[str]:
     """Yield a line for metrics that are undefined for some class or for all."""
     if dataset.split != "test":
         return

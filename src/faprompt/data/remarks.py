@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -56,23 +56,20 @@ def read_facts(samples: Iterable[Sample], *, policy: MaskPolicy) -> list[Picture
     return [_read_facts(sample, policy) for sample in samples]
 
 
-def contradiction_remarks(root: Path, facts: Iterable[PictureFacts]) -> list[str]:
+def contradiction_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name files of equal content that are labelled both normal and anomalous."""
-    groups = [group for group, labels in _copies(facts) if len(labels) > 1]
-    if not groups:
-        return []
-    named = examples(_joined(group, root) for group in groups)
-    return [f"{len(groups)} with equal content, normal and anomalous at once: {named}"]
+    groups = [_joined(group, root) for group, labels in _copies(facts) if len(labels) > 1]
+    if groups:
+        yield f"{len(groups)} with equal content, normal and anomalous at once: {examples(groups)}"
 
 
-def copy_remarks(root: Path, facts: Iterable[PictureFacts]) -> list[str]:
+def copy_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name files of equal content and equal label."""
     groups = [group for group, labels in _copies(facts) if len(labels) == 1]
-    if not groups:
-        return []
-    surplus = sum(len(group) - 1 for group in groups)
-    named = examples((_joined(group, root) for group in groups), limit=3)
-    return [f"{surplus} exact copies in {len(groups)} groups: {named}"]
+    if groups:
+        surplus = sum(len(group) - 1 for group in groups)
+        named = examples((_joined(group, root) for group in groups), limit=3)
+        yield f"{surplus} exact copies in {len(groups)} groups: {named}"
 
 
 def find_copies(facts: Iterable[PictureFacts]) -> list[tuple[Path, ...]]:
@@ -80,16 +77,15 @@ def find_copies(facts: Iterable[PictureFacts]) -> list[tuple[Path, ...]]:
     return [group for group, _ in _copies(facts)]
 
 
-def blank_remarks(root: Path, facts: Iterable[PictureFacts]) -> list[str]:
+def blank_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name anomalous pictures whose mask marks nothing."""
     blank = [fact.sample.image_path for fact in facts if fact.sample.label and fact.marked == 0]
-    if not blank:
-        return []
-    named = examples(relative_name(path, root) for path in blank)
-    return [f"masks without a single marked pixel: {named}"]
+    if blank:
+        named = examples(relative_name(path, root) for path in blank)
+        yield f"masks without a single marked pixel: {named}"
 
 
-def inverted_remarks(facts: Iterable[PictureFacts]) -> list[str]:
+def inverted_remarks(facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name the classes whose masks look inverted.
 
     A large defect is possible: a skin lesion or a fault of a texture may fill a picture. So a
@@ -100,13 +96,13 @@ def inverted_remarks(facts: Iterable[PictureFacts]) -> list[str]:
     for fact in facts:
         if fact.sample.label and fact.marked:
             shares[fact.sample.class_name].append(fact.marked)
-    return [
-        f"class {name}: {len(large)} of {len(shares[name])} masks mark most of their "
-        f"picture ({100 * median(large):.0f} % in the median); if they are inverted, "
-        "exchange black and white"
-        for name in sorted(shares, key=natural_key)
-        if (large := _inverted(shares[name]))
-    ]
+    for name in sorted(shares, key=natural_key):
+        if large := _inverted(shares[name]):
+            yield (
+                f"class {name}: {len(large)} of {len(shares[name])} masks mark most of their "
+                f"picture ({100 * median(large):.0f} % in the median); if they are inverted, "
+                "exchange black and white"
+            )
 
 
 def _inverted(shares: Sequence[float]) -> list[float]:
@@ -118,22 +114,21 @@ def _inverted(shares: Sequence[float]) -> list[float]:
     return large if apart else []
 
 
-def _class_remarks(dataset: Dataset) -> list[str]:
+def _class_remarks(dataset: Dataset) -> Iterator[str]:
     """Name the selected classes if others were left out."""
     kept, left_out = dataset.class_names(), dataset.left_out_classes
-    if not left_out:
-        return []
-    return [f"{len(kept)} of {len(kept) + len(left_out)} classes are used: {', '.join(kept)}"]
+    if left_out:
+        yield f"{len(kept)} of {len(kept) + len(left_out)} classes are used: {', '.join(kept)}"
 
 
-def _unreadable_remarks(root: Path, facts: Iterable[PictureFacts]) -> list[str]:
+def _unreadable_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     paths = dict.fromkeys(fact.sample.image_path for fact in facts if fact.error)
-    if not paths:
-        return []
-    return [f"{len(paths)} unreadable, left out: {examples(relative_name(p, root) for p in paths)}"]
+    if paths:
+        named = examples(relative_name(path, root) for path in paths)
+        yield f"{len(paths)} unreadable, left out: {named}"
 
 
-def _pixel_remarks(facts: Iterable[PictureFacts]) -> list[str]:
+def _pixel_remarks(facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name the classes in which only some anomalous pictures have a mask."""
     masked: dict[str, list[bool]] = defaultdict(list)
     for fact in facts:
@@ -144,11 +139,9 @@ def _pixel_remarks(facts: Iterable[PictureFacts]) -> list[str]:
         for name in sorted(masked, key=natural_key)
         if 0 < sum(masked[name]) < len(masked[name])
     ]
-    if not partly:
-        return []
-    return [
-        f"anomalous pictures with a mask, which alone count in pixel metrics: {examples(partly)}"
-    ]
+    if partly:
+        named = examples(partly)
+        yield f"anomalous pictures with a mask, which alone count in pixel metrics: {named}"
 
 
 def _read_facts(sample: Sample, policy: MaskPolicy) -> PictureFacts:
