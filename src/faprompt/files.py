@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from faprompt.errors import FolderInUseError
 
 _FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
+_DIGITS = re.compile(r"([0-9]+)")
 LOCK_NAME = ".faprompt.lock"  # stays in the folder; an empty file that locks nothing by itself
 
 
@@ -56,6 +60,26 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def natural_key(path: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """Return a sort key that compares runs of digits as numbers, folder by folder, without case.
+
+    Equal keys mean equal text: if two names differ only in case, in leading zeros or in how an
+    accent is encoded, the plain text decides.
+
+    Example:
+        >>> sorted(["b/2.png", "b/10.png", "B/1.png", "a b/3.png"], key=natural_key)
+        ['a b/3.png', 'B/1.png', 'b/2.png', 'b/10.png']
+    """
+    text = os.fspath(path)
+    return tuple(_natural_part(part) for part in text.split("/")), text
+
+
+def _natural_part(part: str) -> tuple[Any, ...]:
+    folded = unicodedata.normalize("NFC", part).casefold()
+    # split() with a group alternates text and digits, so text meets text and numbers numbers
+    return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))
 
 
 def csv_text(text: str) -> str:
