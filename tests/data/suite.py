@@ -17,7 +17,7 @@ from faprompt.data import (
     read_mask,
     write_meta_json,
 )
-from faprompt.data.base import Dataset
+from faprompt.data.dataset import Dataset
 from faprompt.data.registry import _DETECTION
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.records import Sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from faprompt.data import compare_counts, list_datasets, published_counts
-from faprompt.data.base import ClassCount
+from faprompt.data.dataset import ClassCount
 from faprompt.data.published_counts import MISPRINTS, dataset_of_classes
 
 

@@ -143,7 +143,7 @@ def test_every_warning_of_auto_is_there_by_name(tmp_path):
 
 def test_the_room_knows_only_the_ground():
     """No torch; of our own packages the base modules and the reader of pictures alone."""
-    base = {"faprompt.config", "faprompt.errors", "faprompt.files", "faprompt.records"}
+    base = {"faprompt.errors", "faprompt.files", "faprompt.records"}
     ground = base | {"faprompt.data", "faprompt.imaging"}
     seen = set()
     for file in Path(faprompt.data.__file__).parent.glob("*.py"):

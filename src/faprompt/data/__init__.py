@@ -1,19 +1,13 @@
 """Labelled folders on disk → `Dataset`, a tuple of `Sample` and what there is to say about it."""
 
-from faprompt.data.base import (
-    ClassCount,
-    Dataset,
-    Reader,
-    by_defect_type,
-    rename_dataset,
-)
 from faprompt.data.check import DatasetCheck, check_dataset, describe
 from faprompt.data.coco import CocoReader
+from faprompt.data.dataset import ClassCount, Dataset, by_defect_type, rename_dataset
 from faprompt.data.facts import DatasetFacts, dataset_facts
-from faprompt.data.files import IMAGE_EXTENSIONS, is_image_name, list_images, natural_key
-from faprompt.data.folders import read_folders
+from faprompt.data.layout_reader import Reader
 from faprompt.data.masks import MaskPolicy, cut_region, picture_size, read_mask, resize_mask
 from faprompt.data.meta_export import write_meta_json
+from faprompt.data.picture_files import IMAGE_EXTENSIONS, is_image_name, list_images
 from faprompt.data.published_counts import compare_counts, published_counts
 from faprompt.data.registry import (
     DatasetInfo,
@@ -47,12 +41,10 @@ __all__ = [
     "is_image_name",
     "list_datasets",
     "list_images",
-    "natural_key",
     "picture_size",
     "published_counts",
     "read_dataset",
     "read_facts",
-    "read_folders",
     "read_mask",
     "rename_dataset",
     "resize_mask",

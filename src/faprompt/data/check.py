@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import ClassCount, Dataset
+from faprompt.data.dataset import ClassCount, Dataset
 from faprompt.data.facts import DatasetFacts, dataset_facts
-from faprompt.data.files import examples, natural_key, relative_name
 from faprompt.data.inspection import FileFacts, inspect_picture
 from faprompt.data.masks import read_mask
+from faprompt.data.picture_files import examples, relative_name
 from faprompt.data.published_counts import MISPRINTS, compare_counts, published_counts
 from faprompt.data.registry import read_dataset
 from faprompt.data.remarks import (
@@ -24,6 +24,7 @@ from faprompt.data.remarks import (
     inverted_remarks,
 )
 from faprompt.errors import FapromptError
+from faprompt.files import natural_key
 from faprompt.records import Sample
 
 Progress = Callable[[int, int], None]  # (pictures done, pictures in all)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import Dataset, Notes, build_dataset, rename_dataset
-from faprompt.data.files import examples, relative_name
+from faprompt.data.dataset import Dataset, Notes, build_dataset, rename_dataset
 from faprompt.data.masks import is_blank_mask
-from faprompt.data.paths import PathFinder
+from faprompt.data.picture_files import PathFinder, examples, relative_name
 from faprompt.data.published_counts import dataset_of_classes
 from faprompt.errors import DatasetError
 from faprompt.records import DrawnMask, Sample

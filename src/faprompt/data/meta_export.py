@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from faprompt.data.base import Dataset
-from faprompt.data.files import examples
+from faprompt.data.dataset import Dataset
+from faprompt.data.picture_files import examples
 from faprompt.errors import DatasetError
 from faprompt.files import write_atomically
 from faprompt.records import Sample

@@ -1,4 +1,4 @@
-"""What lies in a folder: pictures and subfolders, in an order that never depends on the disk."""
+"""Files of a dataset: list pictures in natural order, find listed paths, pair masks by name."""
 
 from __future__ import annotations
 
@@ -6,96 +6,70 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from faprompt.errors import DatasetError
+from faprompt.files import natural_key
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
-# Compared without case; "NORMAL", "Good" and "OK" are met in the wild.
-NORMAL_NAMES = frozenset({"good", "ok", "normal", "no", "non_glaucoma"})
+MASK_EXTENSIONS = IMAGE_EXTENSIONS - {".webp"}
+NORMAL_NAMES = frozenset({"good", "ok", "normal", "no", "non_glaucoma"})  # compared without case
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-_DIGITS = re.compile(r"([0-9]+)")
-
-
-def natural_key(path: str) -> tuple[Any, ...]:
-    """Sort key that compares digit runs as numbers, folder by folder, ignoring case.
-
-    Equal keys mean equal text: where two names differ only in case, in leading zeros or in
-    how an accent is coded, the plain text decides.
-
-    Example:
-        >>> sorted(["b/2.png", "b/10.png", "B/1.png", "a b/3.png"], key=natural_key)
-        ['a b/3.png', 'B/1.png', 'b/2.png', 'b/10.png']
-    """
-    return tuple(_part_key(part) for part in path.split("/")), path
-
-
-def _part_key(part: str) -> tuple[Any, ...]:
-    folded = unicodedata.normalize("NFC", part).casefold()
-    # split() with a group alternates text and digits, so like always meets like
-    return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))
-
-
-def stem_key(path: Path) -> str:
-    """The stem as two files have to share it; accents compare equal however they are coded."""
-    return unicodedata.normalize("NFC", path.stem)
-
-
-def is_litter(name: str) -> bool:
-    """True for what systems and tools leave behind: hidden files, `Thumbs.db`, `__MACOSX`."""
-    return name.startswith(".") or name.casefold() in _LITTER
+_SEPARATORS = re.compile(r"[/\\]+")
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
+_NUMBERED_MASK = re.compile(r"(?P<image>.*)_mask(?P<number>[0-9]+)", re.DOTALL)
+_MASK_SUFFIXES = ("", "_mask", "_label", "_Segmentation", "_segmentation")
 
 
 def is_image_name(name: str) -> bool:
-    """True when the extension is on the allow-list; the content is not looked at.
+    """Return whether a file name has the extension of a picture; the content is not read.
 
     Example:
         >>> is_image_name("A.JPG"), is_image_name("Thumbs.db"), is_image_name("._A.jpg")
         (True, False, False)
     """
-    return not is_litter(name) and os.path.splitext(name)[1].casefold() in IMAGE_EXTENSIONS
+    return not _is_litter(name) and os.path.splitext(name)[1].casefold() in IMAGE_EXTENSIONS
 
 
 def is_normal_name(name: str) -> bool:
-    """True for the folder names that hold normal pictures: good, ok, normal, no, …"""
+    """Return whether a folder of this name holds normal pictures."""
     return name.casefold() in NORMAL_NAMES
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Pictures lying directly in `folder`, in natural order; empty when there is no such folder."""
+    """Return the pictures directly in a folder, in natural order; [] if it does not exist."""
     return [path for path in _entries(folder) if is_image_name(path.name) and path.is_file()]
 
 
 def list_files(folder: Path, *extensions: str) -> list[Path]:
-    """Files directly in `folder` with one of these extensions, in natural order."""
+    """Return the files directly in a folder with one of the extensions, in natural order."""
     return [
-        path
-        for path in _entries(folder)
-        if path.suffix.casefold() in extensions and not is_litter(path.name) and path.is_file()
+        path for path in _entries(folder) if path.suffix.casefold() in extensions and path.is_file()
     ]
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Subfolders of `folder` in natural order, litter left out."""
-    return [path for path in _entries(folder) if not is_litter(path.name) and is_folder(path)]
+    """Return the subfolders of a folder in natural order."""
+    return [path for path in _entries(folder) if is_folder(path)]
 
 
 def is_folder(path: Path) -> bool:
-    """True for a folder; False for anything else, and for what may not be looked at."""
+    """Return whether a path is a folder; False also for a path that may not be read."""
     return os.path.isdir(path)
 
 
 def holds_images(folder: Path) -> bool:
-    """True when at least one picture lies directly in `folder`."""
+    """Return whether at least one picture lies directly in a folder."""
     return any(is_image_name(name) and (folder / name).is_file() for name in _scan(folder))
 
 
 def find_folder(root: Path, *names: str) -> Path | None:
-    """The subfolder of `root` with one of these names, compared without case.
+    """Return the subfolder of `root` with one of the names, compared without case.
 
     Raises:
         DatasetError: several subfolders fit, such as `no` and `No`.
@@ -111,7 +85,7 @@ def find_folder(root: Path, *names: str) -> Path | None:
 
 
 def folders_beside(root: Path, read: Collection[Path]) -> list[Path]:
-    """Folders below `root` that are not read and lead to nothing that is, topmost level only."""
+    """Return the topmost folders below `root` that are not read and hold no folder that is."""
     left_out: list[Path] = []
     for folder in list_folders(root):
         if folder in read:
@@ -124,23 +98,31 @@ def folders_beside(root: Path, read: Collection[Path]) -> list[Path]:
 
 
 def unnested(folder: Path) -> Path:
-    """`folder`, or the folder of its own name inside it: some archives bring `Class1/Class1/`."""
+    """Return the folder of the same name inside a folder without pictures, or the folder itself.
+
+    Some archives hold `Class1/Class1/`.
+    """
     inside = None if holds_images(folder) else find_folder(folder, folder.name)
     return folder if inside is None else inside
 
 
 def folder_name(path: Path) -> str:
-    """The folder's own name, also where the path is `.` or ends in `..`; links keep theirs."""
+    """Return a folder's name, also for `.` and `..`; the target of a link is not looked up."""
     return os.path.basename(os.path.abspath(path))
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """`path` as text with forward slashes, relative to `root` when it lies below it."""
+    """Return a path with forward slashes, relative to `root` if it lies below `root`."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
+def stem_key(path: Path) -> str:
+    """Return the stem for comparisons; an accent compares equal however it is encoded."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
 def examples(names: Iterable[str], *, limit: int = 5) -> str:
-    """A list for a message, cut after a few names.
+    """Return names as a list for a message, at most `limit` of them.
 
     Example:
         >>> examples(["a", "b", "c"], limit=2)
@@ -152,11 +134,14 @@ def examples(names: Iterable[str], *, limit: int = 5) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-def read_json(file: Path) -> Any:
-    """The content of a JSON file, with or without a byte order mark.
+def read_json_list(file: Path) -> Any:
+    """Read a JSON file that lists pictures, with or without a byte order mark.
+
+    Unlike `faprompt.config.read_json`, which reads settings, it sets no limit to the size and
+    leaves odd numbers to the reader: annotations of large datasets have hundreds of megabytes.
 
     Raises:
-        DatasetError: it cannot be read, or is no JSON.
+        DatasetError: the file cannot be read or is not JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
@@ -164,8 +149,161 @@ def read_json(file: Path) -> Any:
         raise DatasetError(f"{file} is no readable JSON: {error}.") from error
 
 
+def only_file(files: Sequence[Path], root: Path, *, kind: str, wanted: str) -> Path:
+    """Return the one file of a kind in `root`.
+
+    Args:
+        files: the files that were found.
+        root: the folder or file that the user named.
+        kind: plural noun for several files, such as "tables".
+        wanted: noun for the file, such as "meta.json".
+
+    Raises:
+        DatasetError: there is no file, or more than one.
+    """
+    if not files:
+        raise DatasetError(f"{root} holds no {wanted}; give its folder or the file itself.")
+    if len(files) > 1:
+        names = examples(file.name for file in files)
+        raise DatasetError(f"{root} holds several {kind} ({names}); give the path of one of them.")
+    return files[0]
+
+
+@dataclass(slots=True)
+class PathFinder:
+    """Finds listed files below `root` and counts the paths that had to be shortened."""
+
+    root: Path
+    rescued: int = 0
+
+    def find(self, text: str) -> Path | None:
+        """Return the existing file that a listed path means, or None.
+
+        Doubled slashes, `./` and backslashes are accepted. A path that does not exist is
+        shortened from the left: `/home/me/brain/no/1.png` is searched below the root as
+        `home/me/brain/no/1.png`, …, `no/1.png`, `1.png`.
+        """
+        absolute = _ABSOLUTE.match(text) is not None
+        if absolute and os.path.isfile(text):
+            return Path(text)
+        parts = path_parts(text)
+        for start in range(len(parts)):
+            path = self.root.joinpath(*parts[start:])
+            if os.path.isfile(path):  # unlike Path.is_file, False also for impossible names
+                self.rescued += absolute or start > 0
+                return path
+        return None
+
+
+def best_root(places: Sequence[Path], texts: Iterable[str]) -> Path:
+    """Return the folder below which most of the paths exist as written; the first in a tie."""
+    parts = [path_parts(text) for text in texts]
+    found = [sum(os.path.isfile(place.joinpath(*names)) for names in parts) for place in places]
+    return places[found.index(max(found))]
+
+
+def path_parts(text: str) -> list[str]:
+    r"""Split a path in any notation.
+
+    Example:
+        >>> path_parts(r".\brain//no\1.png")
+        ['brain', 'no', '1.png']
+    """
+    return [part for part in _SEPARATORS.split(text) if part not in ("", ".")]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Pictures with their masks, and the files without a partner."""
+
+    masks: dict[Path, tuple[Path, ...]]  # picture -> mask files, whose union is the ground truth
+    unmasked: tuple[Path, ...]  # pictures without a mask
+    unclaimed: tuple[Path, ...]  # masks without a picture
+    clashes: tuple[str, ...]  # one line for each picture or mask with several possible partners
+
+
+def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> Pairing:
+    """Pair each picture `S` with `S`, `S_mask`, `S_mask1..n`, `S_label` or `S_Segmentation`.
+
+    Stems have to be equal, so `1` is never paired with `10`. Numbered masks belong together. If
+    a picture has several other candidates (`0.png` beside `0.bmp`), or two pictures could have
+    the same mask, any choice may be wrong: the picture gets no mask and a clash is reported.
+
+    Args:
+        images: pictures that should have masks.
+        masks: all picture files of the mask folder; a file without a mask's extension is
+            returned as unclaimed.
+        root: the dataset's folder; names in messages are relative to it.
+    """
+    every = tuple(masks)
+    candidates: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for mask in every:
+        if mask.suffix.casefold() in MASK_EXTENSIONS:
+            for owner, rank in _owners(stem_key(mask)):
+                candidates[owner].append((rank, mask))
+    ranked = {
+        image: sorted(candidates.get(stem_key(image), ()), key=lambda pair: pair[0])
+        for image in images
+    }
+    found = {image: tuple(mask for _, mask in pairs) for image, pairs in ranked.items()}
+    several = dict.fromkeys(image for image, pairs in ranked.items() if _is_ambiguous(pairs))
+    claims: dict[Path, list[Path]] = defaultdict(list)
+    for image, files in found.items():
+        for mask in files:
+            claims[mask].append(image)
+    disputed = {mask: rivals for mask, rivals in claims.items() if len(rivals) > 1}
+
+    def names(paths: Iterable[Path]) -> str:
+        return examples(relative_name(path, root) for path in paths)
+
+    return Pairing(
+        masks={
+            image: files
+            for image, files in found.items()
+            if files and image not in several and not disputed.keys() & set(files)
+        },
+        unmasked=tuple(image for image, files in found.items() if not files),
+        unclaimed=tuple(mask for mask in every if mask not in claims),
+        clashes=(
+            *(f"{names([image])} has several masks: {names(found[image])}" for image in several),
+            *(f"{names([m])} could be the mask of {names(own)}" for m, own in disputed.items()),
+        ),
+    )
+
+
+def mask_owner_stem(stem: str) -> str | None:
+    """Return the picture's stem in a mask's stem; None if the stem has no ending of a mask.
+
+    Example:
+        >>> mask_owner_stem("007_mask"), mask_owner_stem("007_mask2"), mask_owner_stem("007")
+        ('007', '007', None)
+    """
+    return next((owner for owner, _ in _owners(stem) if owner != stem), None)
+
+
+def _owners(stem: str) -> Iterator[tuple[str, int]]:
+    """Yield the stems of possible pictures of a mask; the rank is the number, or below 0."""
+    for rank, suffix in enumerate(_MASK_SUFFIXES, start=-len(_MASK_SUFFIXES)):
+        if stem.endswith(suffix):
+            yield stem.removesuffix(suffix), rank
+    if numbered := _NUMBERED_MASK.fullmatch(stem):
+        yield numbered["image"], int(numbered["number"])
+
+
+def _is_ambiguous(candidates: Sequence[tuple[int, Path]]) -> bool:
+    single = sum(rank < 0 for rank, _ in candidates)
+    numbers = Counter(rank for rank, _ in candidates if rank >= 0)
+    return single + max(numbers.values(), default=0) > 1
+
+
+def _is_litter(name: str) -> bool:
+    """Return whether a system or a tool left the file behind."""
+    return name.startswith(".") or name.casefold() in _LITTER
+
+
 def _entries(folder: Path) -> list[Path]:
-    return [folder / name for name in sorted(_scan(folder), key=natural_key)]
+    names = (name for name in _scan(folder) if not _is_litter(name))
+    return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def _scan(folder: Path) -> list[str]:

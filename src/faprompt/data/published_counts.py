@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from faprompt.data.base import ClassCount
-from faprompt.data.files import examples
+from faprompt.data.dataset import ClassCount
+from faprompt.data.picture_files import examples
 
 # Where the paper's own print differs from a complete download: (dataset, class) -> remark.
 MISPRINTS = {("mvtec", "tile"): "the paper prints 83 anomalous; the dataset has 84"}
