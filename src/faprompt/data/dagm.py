@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from faprompt.data.layout_reader import LayoutReader, Reading, make_sample
+from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     find_folder,
@@ -34,8 +34,7 @@ class DagmReader(LayoutReader[dict[str, Path]]):
     layout = "Class<n>/Test/*.PNG with masks in Class<n>/Test/Label/*_label.PNG"
     splits = ("test", "train")
 
-    def find(self, root: Path) -> dict[str, Path]:
-        """Return the class folders with pictures and a `Label` in `Test` or `Train`."""
+    def find(self, root: Path) -> Match[dict[str, Path]] | None:
         found: dict[str, Path] = {}
         for folder in list_folders(root):
             if match := _CLASS.fullmatch(folder.name):
@@ -43,14 +42,9 @@ class DagmReader(LayoutReader[dict[str, Path]]):
                 parts = [part for split in self.splits if (part := find_folder(place, split))]
                 if any(holds_images(part) and find_folder(part, "Label") for part in parts):
                     found[f"Class{int(match[1])}"] = place
-        return found
-
-    def reason(self, root: Path, parts: dict[str, Path]) -> str:
-        """Return the classes."""
-        return f"folders {examples(parts)} with Label/"
+        return Match(found, f"folders {examples(found)} with Label/") if found else None
 
     def samples(self, parts: dict[str, Path], reading: Reading) -> list[Sample]:
-        """Return all pictures of the split."""
         return [
             sample
             for class_name, folder in parts.items()

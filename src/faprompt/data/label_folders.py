@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faprompt.data.layout_reader import LayoutReader, Masks, Reading, make_sample
+from faprompt.data.layout_reader import LayoutReader, Masks, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     find_folder,
@@ -54,24 +54,19 @@ class FolderReader(LayoutReader[list[Path]]):
     title = "your own pictures, normal ones in good/ beside a folder per defect"
     layout = "good/* beside <defect>/*, masks in masks/ or as <stem>_mask.png"
 
-    def find(self, root: Path) -> list[Path] | None:
-        """Return the folders with pictures if one of them is named as normal."""
+    def find(self, root: Path) -> Match[list[Path]] | None:
         folders = [
             folder
             for folder in list_folders(root)
             if folder.name.casefold() not in _MASK_FOLDERS and holds_images(folder)
         ]
-        return folders if any(is_normal_name(folder.name) for folder in folders) else None
-
-    def reason(self, root: Path, parts: list[Path]) -> str:
-        """Return the folders of normal and of anomalous pictures."""
-        normal = [folder.name for folder in parts if is_normal_name(folder.name)]
-        defects = [folder.name for folder in parts if folder.name not in normal]
+        normal = [folder.name for folder in folders if is_normal_name(folder.name)]
+        defects = [folder.name for folder in folders if folder.name not in normal]
         beside = f"beside {examples(defects)}" if defects else "alone"
-        return f"normal pictures in {examples(normal)}, {beside}"
+        reason = f"normal pictures in {examples(normal)}, {beside}"
+        return Match(folders, reason) if normal else None
 
     def samples(self, parts: list[Path], reading: Reading) -> list[Sample]:
-        """Return the pictures of all folders."""
         root = reading.root
         truth = find_folder(root, *_MASK_FOLDERS)
         kinds = [_read_kind(folder) for folder in parts]
@@ -88,16 +83,8 @@ class FolderReader(LayoutReader[list[Path]]):
         return _samples(kinds, folder_name(root), masks)
 
 
-class _TwoFoldersReader(LayoutReader[tuple[Path, Path]]):
-    """A folder of normal pictures and one of anomalous pictures, without masks."""
-
-    def reason(self, root: Path, parts: tuple[Path, Path]) -> str:
-        """Return the two folders."""
-        return " and ".join(f"{relative_name(folder, root)}/" for folder in parts)
-
-
 @dataclass(frozen=True)
-class YesNoReader(_TwoFoldersReader):
+class YesNoReader(LayoutReader[tuple[Path, Path]]):
     """`no` and `yes`: scans without and with the finding.
 
     BrainMRI and Br35H come from Kaggle (users navoneel and ahmedhamada0). BrainMRI's archive
@@ -111,30 +98,27 @@ class YesNoReader(_TwoFoldersReader):
     marker: str | None = None  # a folder that only this dataset has
     class_name: str | None = None  # None: the root folder's name
 
-    def find(self, root: Path) -> tuple[Path, Path] | None:
-        """Return the two folders of the first level that has both, with pictures."""
+    def find(self, root: Path) -> Match[tuple[Path, Path]] | None:
         for base in (root / _NESTED, root):
-            normal, anomalous = find_folder(base, "no"), find_folder(base, "yes")
-            if normal and anomalous and holds_images(normal) and holds_images(anomalous):
-                return normal, anomalous
+            if parts := _two_folders(find_folder(base, "no"), find_folder(base, "yes")):
+                mark = self._mark(root, parts)
+                return Match(parts, _reason(root, parts) + (mark or ""), mark is not None)
         return None
 
-    def identify(self, root: Path, parts: tuple[Path, Path]) -> str | None:
-        """Return the reason if a marker folder or the published counts tell this dataset."""
-        told = self.reason(root, parts)
+    def _mark(self, root: Path, parts: tuple[Path, Path]) -> str | None:
+        """Return what tells this dataset from others, None if nothing does."""
         published = published_counts(self.name)
         if not published:
             ours = (*parts, parts[0].parent / "pred")
             others = [path for path in list_folders(parts[0].parent) if path not in ours]
-            return None if any(map(holds_images, others)) else told
+            return None if any(map(holds_images, others)) else ""
         if marker := next((name for name in (_NESTED, _MASK_RCNN) if is_folder(root / name)), None):
-            return f"{told}, and {marker}/" if marker == self.marker else None
-        if (len(list_images(parts[0])), len(list_images(parts[1]))) in published.values():
-            return f"{told}, with exactly the published number of pictures"
-        return None
+            return f", and {marker}/" if marker == self.marker else None
+        counts = len(list_images(parts[0])), len(list_images(parts[1]))
+        is_published = counts in published.values()
+        return ", with exactly the published number of pictures" if is_published else None
 
     def samples(self, parts: tuple[Path, Path], reading: Reading) -> list[Sample]:
-        """Return the pictures of the two folders."""
         root, base = reading.root, parts[0].parent
         others = [path for level in {root, base} for path in list_folders(level)]
         names = [relative_name(path, root) for path in others if path not in (*parts, base)]
@@ -145,7 +129,7 @@ class YesNoReader(_TwoFoldersReader):
         return _samples(kinds, self.class_name or folder_name(root), {})
 
 
-class LagReader(_TwoFoldersReader):
+class LagReader(LayoutReader[tuple[Path, Path]]):
     """LAG, part 1 (Li et al., CVPR 2019): pictures of the eye's fundus, image labels only.
 
     `non_glaucoma/` is normal and `suspicious_glaucoma/` anomalous. Both hold `image/`,
@@ -162,18 +146,15 @@ class LagReader(_TwoFoldersReader):
     layout = "non_glaucoma/image/* (normal) and suspicious_glaucoma/image/* (anomalous)"
     subsets = SUBSETS
 
-    def find(self, root: Path) -> tuple[Path, Path] | None:
-        """Return the folders of the normal and of the anomalous pictures."""
-        kinds = [find_folder(root, kind) for kind in _LAG_KINDS]
+    def find(self, root: Path) -> Match[tuple[Path, Path]] | None:
         normal, anomalous = (
-            kind and (find_folder(kind, "image", "images") or kind) for kind in kinds
+            kind and (find_folder(kind, "image", "images") or kind)
+            for kind in (find_folder(root, name) for name in _LAG_KINDS)
         )
-        if normal and anomalous and holds_images(normal) and holds_images(anomalous):
-            return normal, anomalous
-        return None
+        parts = _two_folders(normal, anomalous)
+        return Match(parts, _reason(root, parts)) if parts else None
 
     def samples(self, parts: tuple[Path, Path], reading: Reading) -> list[Sample]:
-        """Return the anomalous pictures and the normal ones of the subset."""
         root = reading.root
         kinds = [_Kind(None, list_images(parts[0])), _Kind(_LAG_KINDS[1], list_images(parts[1]))]
         folders = [folder for name in _LAG_KINDS if (folder := find_folder(root, name))]
@@ -198,17 +179,13 @@ class MagneticTileReader(LayoutReader[list[Path]]):
     title = "magnetic tiles with blowholes, cracks and other defects"
     layout = "MT_<Kind>/Imgs/*.jpg with masks *.png beside them; MT_Free is normal"
 
-    def find(self, root: Path) -> list[Path]:
-        """Return the folders of the kinds."""
+    def find(self, root: Path) -> Match[list[Path]] | None:
         folders = [path for path in list_folders(root) if path.name.casefold().startswith("mt_")]
-        return [folder for folder in folders if is_folder(folder / "Imgs")]
-
-    def reason(self, root: Path, parts: list[Path]) -> str:
-        """Return the folders of the kinds."""
-        return f"folders {examples(folder.name for folder in parts)}"
+        folders = [folder for folder in folders if is_folder(folder / "Imgs")]
+        names = examples(folder.name for folder in folders)
+        return Match(folders, f"folders {names}") if folders else None
 
     def samples(self, parts: list[Path], reading: Reading) -> list[Sample]:
-        """Return all tiles."""
         kinds, pairings = [], []
         for folder in parts:
             files = list_images(folder / "Imgs")
@@ -222,6 +199,16 @@ class MagneticTileReader(LayoutReader[list[Path]]):
                 pairings.append(reading.pair(images, masks))
         masks_of = reading.masks_of(pairings, place="the MT_* folders") if pairings else {}
         return _samples(kinds, self.name, masks_of)
+
+
+def _two_folders(normal: Path | None, anomalous: Path | None) -> tuple[Path, Path] | None:
+    if normal and anomalous and holds_images(normal) and holds_images(anomalous):
+        return normal, anomalous
+    return None
+
+
+def _reason(root: Path, folders: Sequence[Path]) -> str:
+    return " and ".join(f"{relative_name(folder, root)}/" for folder in folders)
 
 
 def _samples(kinds: Sequence[_Kind], class_name: str, masks: Masks) -> list[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from faprompt.data.csv_table import read_columns, read_rows
-from faprompt.data.layout_reader import LayoutReader, Reading, make_sample
+from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     folders_beside,
@@ -40,17 +40,13 @@ class ElpvReader(LayoutReader[Path]):
     layout = "labels.csv (picture, probability, mono or poly) beside images/*.png"
     subsets = SUBSETS
 
-    def find(self, root: Path) -> Path | None:
-        """Return the folder with `images` and a list whose first line has ELPV's form."""
-        places = [root / place for place in _ELPV_PLACES]
-        return next((place for place in places if _is_elpv(place)), None)
-
-    def reason(self, root: Path, parts: Path) -> str:
-        """Return the list."""
-        return f"{relative_name(parts / _LIST, root)} of ELPV's form"
+    def find(self, root: Path) -> Match[Path] | None:
+        for place in (root / name for name in _ELPV_PLACES):
+            if _is_elpv(place):
+                return Match(place, f"{relative_name(place / _LIST, root)} of ELPV's form")
+        return None
 
     def samples(self, parts: Path, reading: Reading) -> list[Sample]:
-        """Return the defective cells and the normal ones of the subset."""
         cells = _read_cells(parts)
         certain = [
             Sample(image, int(probability), "elpv", cell_type)
@@ -80,29 +76,22 @@ class HeadCtReader(LayoutReader[Path]):
     title = "HeadCT: haemorrhages in CT slices of the head"
     layout = "labels.csv (id, hemorrhage) beside head_ct/head_ct/000.png or head_ct/000.png"
 
-    def find(self, root: Path) -> Path | None:
-        """Return the folder with the pictures, the nested one if both have some."""
+    def find(self, root: Path) -> Match[Path] | None:
         folders = [root / name for name in _HEAD_CT_FOLDERS if holds_images(root / name)]
-        return folders[0] if folders and (root / _LIST).is_file() else None
-
-    def reason(self, root: Path, parts: Path) -> str:
-        """Return the list and the folder."""
-        return f"{_LIST} ({', '.join(_HEAD_CT_COLUMNS)}) beside {relative_name(parts, root)}/"
-
-    def identify(self, root: Path, parts: Path) -> str | None:
-        """Return the reason if the list has this header."""
-        try:
-            columns = read_columns(root / _LIST)
-        except DatasetError:
+        if not folders or not (root / _LIST).is_file():
             return None
-        return self.reason(root, parts) if columns == _HEAD_CT_COLUMNS else None
+        place = relative_name(folders[0], root)
+        reason = f"{_LIST} ({', '.join(_HEAD_CT_COLUMNS)}) beside {place}/"
+        try:
+            is_certain = read_columns(root / _LIST) == _HEAD_CT_COLUMNS
+        except DatasetError:
+            is_certain = False
+        return Match(folders[0], reason, is_certain)
 
     def found(self, root: Path) -> str:
-        """Return what the folder holds."""
         return super().found(root) + ("" if (root / _LIST).is_file() else f" and no {_LIST}")
 
     def samples(self, parts: Path, reading: Reading) -> list[Sample]:
-        """Return the pictures that the list names, found by their numbers."""
         root, images = reading.root, list_images(parts)
         labels = _read_head_ct(root / _LIST)
         numbered: dict[int, list[Path]] = {number: [] for number in labels}

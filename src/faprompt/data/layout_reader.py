@@ -27,19 +27,13 @@ class Reader(Protocol):
     """One layout on disk. A reader lists files; it opens a picture only if it has to."""
 
     @property
-    def name(self) -> str:
-        """The dataset id for `--dataset`."""
-        ...
+    def name(self) -> str: ...  # dataset id for `--dataset`
 
     @property
-    def title(self) -> str:
-        """The content of the dataset, in a few words."""
-        ...
+    def title(self) -> str: ...  # content of the dataset, in a few words
 
     @property
-    def layout(self) -> str:
-        """The layout of the folder, in one line."""
-        ...
+    def layout(self) -> str: ...  # layout of the folder, in one line
 
     def recognise(self, root: Path) -> str | None:
         """Return why a folder has this layout, or None if it does not."""
@@ -107,6 +101,15 @@ class Reading(Notes):
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Match(Generic[Parts]):
+    """The parts of a layout on disk."""
+
+    parts: Parts
+    reason: str  # what was found
+    is_certain: bool = True  # False if the same layout may hold another dataset
+
+
 class LayoutReader(ABC, Generic[Parts]):
     """Base class of readers: a layout has parts on disk, and the parts give samples."""
 
@@ -116,44 +119,31 @@ class LayoutReader(ABC, Generic[Parts]):
     splits: tuple[str, ...] = ("test",)
 
     @abstractmethod
-    def find(self, root: Path) -> Parts | None:
-        """Return the parts of the layout below `root`; nothing if the layout is another."""
-
-    @abstractmethod
-    def reason(self, root: Path, parts: Parts) -> str:
-        """Return what was found, in words."""
+    def find(self, root: Path) -> Match[Parts] | None:
+        """Return the parts below `root`; None if it has another layout."""
 
     @abstractmethod
     def samples(self, parts: Parts, reading: Reading) -> list[Sample]:
         """Return the samples; their dataset and split are set afterwards."""
-
-    def identify(self, root: Path, parts: Parts) -> str | None:
-        """Return why the parts belong to this dataset; None if they could be another's."""
-        return self.reason(root, parts)
 
     def foreign(self, root: Path) -> str | None:
         """Return which similar dataset or layout a folder has, as a sentence; or None."""
         return None
 
     def found(self, root: Path) -> str:
-        """Return what a folder holds that does not have this layout."""
+        """Return what a folder of another layout holds."""
         return examples(path.name for path in list_folders(root)) or "no folders"
 
     def recognise(self, root: Path) -> str | None:
         """Return why a folder has this layout, or None if it does not."""
         try:
-            parts = None if self.foreign(root) else self.find(root)
+            match = None if self.foreign(root) else self.find(root)
         except DatasetError:  # two spellings of one folder name: another reader may not mind
             return None
-        return self.identify(root, parts) if parts else None
+        return match.reason if match and match.is_certain else None
 
     def read(self, root: Path, *, split: str = "test", subset: str = "paper") -> Dataset:
-        """Return all samples of one split.
-
-        Args:
-            root: the dataset's folder.
-            split: one of `splits`.
-            subset: for readers with `subsets`: "paper" or "all" normal samples.
+        """Return all samples of one split; "all" normal ones if the reader has `subsets`.
 
         Raises:
             DatasetError: the folder has another layout, or there are no samples of that split.
@@ -161,18 +151,17 @@ class LayoutReader(ABC, Generic[Parts]):
         check_split(self.name, split, self.splits)
         if told := self.foreign(root):
             raise DatasetError(f"{root} is not {self.name}: {told}.")
-        parts = self.find(root)
-        if not parts:
+        match = self.find(root)
+        if match is None:
             raise DatasetError(
                 f"{root} is not {self.name}: expected {self.layout}; found {self.found(root)}."
             )
         reading = Reading(root=root, split=split, subset=subset)
         samples = [
             replace(sample, dataset=self.name, split=split)
-            for sample in self.samples(parts, reading)
+            for sample in self.samples(match.parts, reading)
         ]
-        reason = self.identify(root, parts) or self.reason(root, parts)
-        return build_dataset(self.name, root, samples, reading, split=split, reason=reason)
+        return build_dataset(self.name, root, samples, reading, split=split, reason=match.reason)
 
 
 def make_sample(

@@ -105,13 +105,13 @@ def _has_splits(file: Path, *, if_broken: bool) -> bool:
 
 
 def _is_other_list(file: Path) -> bool:
-    """Return whether another reader takes the file: a list of rows, `images` or `items`."""
+    """Return whether the file is another list: of rows, with `images`, `items` or `normal`."""
     try:
         content = read_json_list(file)
     except DatasetError:
         return False
     return isinstance(content, list) or (
-        isinstance(content, dict) and bool({"images", "items"} & content.keys())
+        isinstance(content, dict) and bool({"images", "items", "normal"} & content.keys())
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faprompt.data.foreign_layouts import classes_without_normal, foreign_layout
-from faprompt.data.layout_reader import LayoutReader, Masks, Reading, make_sample
+from faprompt.data.layout_reader import LayoutReader, Masks, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     folder_name,
@@ -40,28 +40,19 @@ class MvtecTreeReader(LayoutReader[list[Path]]):
     splits = ("test", "train")
 
     def foreign(self, root: Path) -> str | None:
-        """Return which other dataset or layout a folder looks like, as a sentence; or None."""
         return foreign_tree(root)
 
-    def find(self, root: Path) -> list[Path]:
-        """Return the class folders with a `test`, or those with a `train` if there are none."""
-        return class_folders(root) or class_folders(root, split="train")
-
-    def reason(self, root: Path, parts: list[Path]) -> str:
-        """Return the split and the classes."""
-        return f"MVTec tree ({_split_of(root)}/ inside) of {examples(map(folder_name, parts))}"
-
-    def identify(self, root: Path, parts: list[Path]) -> str | None:
-        """Return the reason if all classes are this dataset's."""
-        if self.classes and not self.classes >= set(map(folder_name, parts)):
-            return None
-        split, wanted = _split_of(root), self.normal_folder
-        if wanted and not any(is_folder(folder / split / wanted) for folder in parts):
-            return None
-        return self.reason(root, parts)
+    def find(self, root: Path) -> Match[list[Path]] | None:
+        split = "test" if class_folders(root) else "train"
+        folders = class_folders(root, split=split)
+        names = [folder_name(folder) for folder in folders]
+        known = not self.classes or self.classes >= set(names)
+        wanted = self.normal_folder
+        marked = not wanted or any(is_folder(folder / split / wanted) for folder in folders)
+        reason = f"MVTec tree ({split}/ inside) of {examples(names)}"
+        return Match(folders, reason, known and marked) if folders else None
 
     def samples(self, parts: list[Path], reading: Reading) -> list[Sample]:
-        """Return the pictures of the split; if no class has it, those of the other split."""
         root, split = reading.root, reading.split
         folders = class_folders(root, split=split) or class_folders(root)
         if not folders:
@@ -103,10 +94,6 @@ def foreign_tree(root: Path) -> str | None:
         if told := foreign_layout(folder) or classes_without_normal(folder):
             return told if folder == root else f"in {folder.name}/, {told}"
     return None
-
-
-def _split_of(root: Path) -> str:
-    return "test" if class_folders(root) else "train"
 
 
 def _has_split(folder: Path, split: str) -> bool:

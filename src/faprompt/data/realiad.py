@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.data.dataset import sort_samples
-from faprompt.data.layout_reader import LayoutReader, Reading, make_sample
+from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     is_folder,
@@ -31,15 +31,8 @@ _RESOLUTIONS = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", "")
 _LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons", "realiad_jsons/realiad_jsons_sv", "")
 
 
-@dataclass(frozen=True, slots=True)
-class _Lists:
-    pictures: Path  # the folder of the class folders
-    files: list[Path]
-    reason: str
-
-
 @dataclass(frozen=True)
-class RealIadReader(LayoutReader[_Lists]):
+class RealIadReader(LayoutReader[tuple[Path, list[Path]]]):
     """Real-IAD as published, or with its lists beside the class folders.
 
     Attributes:
@@ -60,8 +53,8 @@ class RealIadReader(LayoutReader[_Lists]):
         if self.most_per_label is not None and self.most_per_label < 1:
             raise ValueError(f"most_per_label should be at least 1, got {self.most_per_label}.")
 
-    def find(self, root: Path) -> _Lists | None:
-        """Return the lists that are named like class folders with `OK` or `NG`; none is opened."""
+    def find(self, root: Path) -> Match[tuple[Path, list[Path]]] | None:
+        """Return the folder of the classes and the lists named like them; no list is opened."""
         for resolution in _RESOLUTIONS:
             pictures = root / resolution
             folders = list_folders(pictures)
@@ -71,19 +64,15 @@ class RealIadReader(LayoutReader[_Lists]):
                 if named := [file for file in files if file.stem in classes]:
                     names = examples(file.stem for file in named)
                     reason = f"lists {place or '.'}/<class>.json of {names}"
-                    return _Lists(pictures, files if place else named, reason)
+                    return Match((pictures, files if place else named), reason)
         return None
 
-    def reason(self, root: Path, parts: _Lists) -> str:
-        """Return the lists."""
-        return parts.reason
-
-    def samples(self, parts: _Lists, reading: Reading) -> list[Sample]:
-        """Return the pictures of one entry of the lists."""
-        folders = [parts.pictures / file.stem for file in parts.files]
+    def samples(self, parts: tuple[Path, list[Path]], reading: Reading) -> list[Sample]:
+        pictures, files = parts
+        folders = [pictures / file.stem for file in files]
         listed = [
             sample
-            for file, folder in zip(parts.files, folders, strict=True)
+            for file, folder in zip(files, folders, strict=True)
             if is_folder(folder)
             for sample in _read_list(file, folder, reading.split)
             if not self.views or sample.extra.get("view") in self.views
@@ -95,11 +84,11 @@ class RealIadReader(LayoutReader[_Lists]):
         else:
             present = reading.label_pixels(present)
         if absent := [folder.name for folder in folders if not is_folder(folder)]:
-            place = relative_name(parts.pictures, reading.root)
+            place = relative_name(pictures, reading.root)
             reading.warnings.append(f"no pictures in {place} of {examples(absent)}")
         others = [name for name in _RESOLUTIONS if name and is_folder(reading.root / name)]
         if len(others) > 1:
-            reading.warnings.append(f"of {examples(others)}, {parts.pictures.name} is read")
+            reading.warnings.append(f"of {examples(others)}, {pictures.name} is read")
         if self.most_per_label is None:
             return present
         return _spread(sort_samples(present, reading.root), self.most_per_label)

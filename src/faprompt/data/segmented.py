@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from faprompt.data.layout_reader import LayoutReader, Reading, make_sample
+from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     find_folder,
@@ -124,24 +124,18 @@ class SegmentedReader(LayoutReader[Parts]):
     remarks: Mapping[int, str] = field(default_factory=dict)  # number of pictures -> what it is
 
     def foreign(self, root: Path) -> str | None:
-        """Return which similar set a folder looks like, as a sentence; or None."""
         return self.similar(root)
 
-    def find(self, root: Path) -> Parts | None:
-        """Return the parts in the root, or in the folder of its own name that archives bring."""
-        found = (form(base) for base in (root, root / folder_name(root)) for form in self.forms)
-        return next(filter(None, found), None)
-
-    def reason(self, root: Path, parts: Parts) -> str:
-        """Return the folders, and the format of the masks by their extensions."""
-        formats = sorted({path.suffix[1:].upper() for path in parts.mask_files()})
-        images, masks = (_names(folders, root) for folders in (parts.images, parts.masks))
-        return f"{images} with {' and '.join(formats) or 'no'} masks in {masks}"
-
-    def identify(self, root: Path, parts: Parts) -> str | None:
-        """Return the reason if names or the published count tell this set."""
-        mark = self._mark(root, parts)
-        return f"{self.reason(root, parts)}, {mark}" if mark else None
+    def find(self, root: Path) -> Match[Parts] | None:
+        for base in (root, root / folder_name(root)):  # archives bring a folder of their own name
+            for form in self.forms:
+                if parts := form(base):
+                    formats = sorted({path.suffix[1:].upper() for path in parts.mask_files()})
+                    images, masks = (_names(kind, root) for kind in (parts.images, parts.masks))
+                    told = f"{images} with {' and '.join(formats) or 'no'} masks in {masks}"
+                    mark = self._mark(root, parts)
+                    return Match(parts, f"{told}, {mark}" if mark else told, mark is not None)
+        return None
 
     def _mark(self, root: Path, parts: Parts) -> str | None:
         stems = parts.stems()
@@ -161,7 +155,6 @@ class SegmentedReader(LayoutReader[Parts]):
         return None
 
     def samples(self, parts: Parts, reading: Reading) -> list[Sample]:
-        """Return all pictures, whatever their folder is called."""
         pictures, mask_files = parts.pictures(), parts.mask_files()
         if remark := self.remarks.get(len(pictures)):
             reading.warnings.append(f"{len(pictures)} pictures: {remark}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from faprompt.data.dataset import Dataset, sort_samples
-from faprompt.data.layout_reader import LayoutReader, Reading, make_sample
+from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
 from faprompt.data.masks import cut_region, picture_size, read_mask, reason
 from faprompt.data.picture_files import (
     examples,
@@ -63,25 +63,19 @@ class SddReader(LayoutReader[list[Path]]):
     layout = "kosNN/Part*.jpg with masks Part*_label.bmp beside them"
     subsets = SUBSETS
 
-    def find(self, root: Path) -> list[Path]:
-        """Return the `kosNN` folders with a mask."""
+    def find(self, root: Path) -> Match[list[Path]] | None:
         folders = [path for path in list_folders(root) if _KOS.fullmatch(path.name)]
-        return [folder for folder in folders if any(map(_is_mask, list_images(folder)))]
-
-    def reason(self, root: Path, parts: list[Path]) -> str:
-        """Return the folders."""
-        return f"folders {examples(folder.name for folder in parts)}"
+        folders = [folder for folder in folders if any(map(_is_mask, list_images(folder)))]
+        names = examples(folder.name for folder in folders)
+        return Match(folders, f"folders {names}") if folders else None
 
     def found(self, root: Path) -> str:
-        """Return what the folder holds, and whether it looks like KolektorSDD2."""
-        found = super().found(root)
         images = (path for folder in list_folders(root) for path in list_images(folder))
-        if any(path.stem.endswith("_GT") for path in images):
-            return f"{found}; it looks like KolektorSDD2 (*_GT.png), another dataset"
-        return found
+        is_second = any(path.stem.endswith("_GT") for path in images)
+        told = "; it looks like KolektorSDD2 (*_GT.png), another dataset" if is_second else ""
+        return super().found(root) + told
 
     def samples(self, parts: list[Path], reading: Reading) -> list[Sample]:
-        """Return the anomalous bands and the normal ones of the subset."""
         bands: list[Sample] = []
         for folder in parts:
             files = list_images(folder)
@@ -117,17 +111,12 @@ class AitexReader(LayoutReader[dict[str, Path]]):
     layout = "Defect_images/*, NODefect_images/<fabric>/* and Mask_images/*_mask.png"
     subsets = SUBSETS
 
-    def find(self, root: Path) -> dict[str, Path]:
+    def find(self, root: Path) -> Match[dict[str, Path]] | None:
         """Return at least two of the three folders, by their names."""
         found = {name: path for name in _AITEX_FOLDERS if (path := find_folder(root, name))}
-        return found if len(found) > 1 else {}
-
-    def reason(self, root: Path, parts: dict[str, Path]) -> str:
-        """Return the folders."""
-        return f"folders {examples(parts)}"
+        return Match(found, f"folders {examples(found)}") if len(found) > 1 else None
 
     def found(self, root: Path) -> str:
-        """Return what the folder holds."""
         missing = [name for name in _AITEX_FOLDERS if not find_folder(root, name)]
         return f"{super().found(root)}; {examples(missing)} missing"
 
@@ -142,7 +131,6 @@ class AitexReader(LayoutReader[dict[str, Path]]):
         return super().read(root, split=split, subset=subset)
 
     def samples(self, parts: dict[str, Path], reading: Reading) -> list[Sample]:
-        """Return the anomalous slices and the normal ones of the subset."""
         if len(parts) < len(_AITEX_FOLDERS):
             raise DatasetError(
                 f"{reading.root} is not {self.name}: expected {self.layout}; "

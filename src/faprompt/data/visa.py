@@ -12,7 +12,7 @@ from pathlib import Path
 
 from faprompt.data.csv_table import Row, read_columns, read_rows
 from faprompt.data.dataset import Dataset
-from faprompt.data.layout_reader import LayoutReader, Reading, check_split, make_sample
+from faprompt.data.layout_reader import LayoutReader, Match, Reading, check_split, make_sample
 from faprompt.data.mvtec_tree import MVTEC_STYLE, class_folders
 from faprompt.data.picture_files import (
     examples,
@@ -38,19 +38,15 @@ class VisaReader(LayoutReader[Path]):
     layout = f"<class>/Data/Images/Normal|Anomaly/* with {_SPLIT_FILE}, or an MVTec tree"
     splits = ("test", "train")
 
-    def find(self, root: Path) -> Path | None:
-        """Return the split file, a folder in VisA's own form, or the MVTec tree."""
+    def find(self, root: Path) -> Match[Path] | None:
         if (root / _SPLIT_FILE).is_file():
-            return root / _SPLIT_FILE
-        return next(iter(_own_folders(root)), None) or _find_tree(root)
-
-    def reason(self, root: Path, parts: Path) -> str:
-        """Return the form of VisA."""
-        if parts.is_file():
-            return _SPLIT_FILE
+            return Match(root / _SPLIT_FILE, _SPLIT_FILE)
         if own := _own_folders(root):
-            return f"Data/Images/Normal in {examples(folder.name for folder in own)}"
-        return f"MVTec tree of VisA's {examples(map(folder_name, class_folders(parts)))}"
+            names = examples(folder.name for folder in own)
+            return Match(own[0], f"Data/Images/Normal in {names}")
+        tree = _find_tree(root)
+        names = examples(map(folder_name, class_folders(tree))) if tree else ""
+        return Match(tree, f"MVTec tree of VisA's {names}") if tree else None
 
     def read(self, root: Path, *, split: str = "test", subset: str = "paper") -> Dataset:
         """Return the rows of `1cls.csv`, or the MVTec tree.
@@ -78,7 +74,6 @@ class VisaReader(LayoutReader[Path]):
         return super().read(root, split=split)
 
     def samples(self, parts: Path, reading: Reading) -> list[Sample]:
-        """Return the rows of the split file that are of the split."""
         names = read_columns(parts)
         if not set(names) >= _COLUMNS:
             wanted = ", ".join(sorted(_COLUMNS))
