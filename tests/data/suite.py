@@ -16,7 +16,7 @@ from faprompt.data import (
     read_dataset,
     read_mask,
 )
-from faprompt.data.base import Dataset
+from faprompt.data.dataset import Dataset
 from faprompt.data.known_readers import _DETECTION
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.records import Sample

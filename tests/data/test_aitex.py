@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from faprompt.data import compare_counts, read_dataset, read_mask
-from faprompt.data.aitex import AitexReader
-from faprompt.data.base import ClassCount
+from faprompt.data.dataset import ClassCount
+from faprompt.data.sliced_pictures import AitexReader
 from faprompt.data.subsample import paper_normals
 from faprompt.errors import ConfigError, DatasetError
 from tests.data.suite import ReaderSuite

@@ -12,7 +12,7 @@ from faprompt.data import (
     list_datasets,
     published_counts,
 )
-from faprompt.data.base import ClassCount
+from faprompt.data.dataset import ClassCount
 from faprompt.data.dataset_catalog import (
     dataset_of_classes,
     datasets_of_group,

@@ -107,7 +107,7 @@ def test_two_pictures_of_one_number_are_not_chosen_between(root):
         ("", "should have the header id, hemorrhage; it has nothing"),
         ("id, hemorrhage\n8,2\n", "line 2: should be an id and 0 or 1, got '8,2'"),
         ("id, hemorrhage\n8,1\nx,1\n", "line 3: should be an id"),
-        ("id, hemorrhage\n8,1,0\n", "line 2: should be an id"),
+        ("id, hemorrhage\n8,1,0\n", "line 2: 3 cells where the header has 2"),
         ("id, hemorrhage\n8,1\n8,0\n", "line 3: id 8 stands twice"),
         ("id, hemorrhage\n", "test split is empty.*5 not in labels.csv"),
     ],

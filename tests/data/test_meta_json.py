@@ -7,7 +7,7 @@ import json
 import pytest
 
 from faprompt.data import read_dataset, read_mask
-from faprompt.data.paths import PathFinder, path_parts
+from faprompt.data.picture_files import PathFinder, path_parts
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from faprompt.data import check_dataset, detect_dataset, read_dataset, read_mask
-from faprompt.data.polyps import foreign_polyps
+from faprompt.data.segmented import foreign_polyps
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
-from faprompt.data.shapes import decode_runs, draw_mask, fill_polygon, fill_runs
+from faprompt.data.outlines import decode_runs, draw_mask, fill_polygon, fill_runs
 from faprompt.records import DrawnMask
 
 SCALE = 9  # odd, so that a pixel's centre is the centre of a small pixel

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from faprompt.data import read_dataset, read_mask
-from faprompt.data.table import ANOMALY_WORDS, COLUMNS, NORMAL_WORDS, parse_label
+from faprompt.data.csv_table import ANOMALY_WORDS, COLUMNS, NORMAL_WORDS, parse_label
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders

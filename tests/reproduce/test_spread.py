@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faprompt.data.files import relative_name
+from faprompt.data.picture_files import relative_name
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.explanation import prompt_spread, redraw_spread, write_spread
 from faprompt.imaging import read_image

@@ -1,11 +1,9 @@
 """Labelled folders on disk as `Dataset`, a tuple of `Sample` with what is known of them."""
 
-from faprompt.data.base import Dataset, by_defect_type
 from faprompt.data.check import check_dataset, describe
 from faprompt.data.coco import CocoReader
+from faprompt.data.dataset import Dataset, by_defect_type
 from faprompt.data.dataset_catalog import compare_counts, dataset_facts, published_counts
-from faprompt.data.files import natural_key
-from faprompt.data.folders import read_folders
 from faprompt.data.known_readers import (
     DatasetInfo,
     dataset_info,
@@ -32,12 +30,10 @@ __all__ = [
     "describe",
     "detect_dataset",
     "list_datasets",
-    "natural_key",
     "picture_size",
     "published_counts",
     "read_dataset",
     "read_facts",
-    "read_folders",
     "read_mask",
     "resize_mask",
 ]

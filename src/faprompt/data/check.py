@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import ClassCount, Dataset
+from faprompt.data.dataset import ClassCount, Dataset
 from faprompt.data.dataset_catalog import (
     DatasetFacts,
     compare_counts,
     dataset_facts,
     published_counts,
 )
-from faprompt.data.files import examples, natural_key, relative_name
 from faprompt.data.known_readers import read_dataset
 from faprompt.data.masks import read_mask
+from faprompt.data.picture_files import examples, relative_name
 from faprompt.data.remarks import (
     PictureFacts,
     blank_remarks,
@@ -30,6 +30,7 @@ from faprompt.data.remarks import (
     inverted_remarks,
 )
 from faprompt.errors import FapromptError, ImageReadError
+from faprompt.files import natural_key
 from faprompt.imaging.formats import open_picture
 from faprompt.imaging.read import MAX_PIXELS, read_image, read_picture_header
 from faprompt.records import Sample

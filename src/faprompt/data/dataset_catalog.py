@@ -13,8 +13,8 @@ from importlib.resources import files
 from typing import Any, Literal, TypeVar
 
 from faprompt.config import from_mapping, parse_toml
-from faprompt.data.base import ClassCount
-from faprompt.data.files import examples
+from faprompt.data.dataset import ClassCount
+from faprompt.data.picture_files import examples
 from faprompt.errors import ConfigError
 
 Labels = Literal["P", "I", "P, A"]

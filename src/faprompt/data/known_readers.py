@@ -9,36 +9,45 @@ import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from faprompt.data.aitex import AitexReader
-from faprompt.data.base import Dataset, Reader, rename_dataset
 from faprompt.data.coco import CocoReader
+from faprompt.data.csv_table import TableReader
 from faprompt.data.dagm import DagmReader
+from faprompt.data.dataset import Dataset, rename_dataset
 from faprompt.data.dataset_catalog import (
     DatasetFacts,
     compare_counts,
     dataset_facts,
     published_counts,
 )
-from faprompt.data.datumaro import DatumaroReader
-from faprompt.data.elpv import ElpvReader
-from faprompt.data.files import examples, is_folder, list_folders, list_images
-from faprompt.data.folder import FolderReader
-from faprompt.data.folders import FoldersReader
-from faprompt.data.head_ct import HeadCtReader
-from faprompt.data.isic import ISIC
-from faprompt.data.lag import LagReader
-from faprompt.data.magnetic_tile import MagneticTileReader
+from faprompt.data.foreign_layouts import unread_list
+from faprompt.data.label_folders import (
+    BR35H,
+    BRAINMRI,
+    YES_NO,
+    FolderReader,
+    LagReader,
+    MagneticTileReader,
+)
+from faprompt.data.label_lists import ElpvReader, HeadCtReader
+from faprompt.data.layout_reader import Reader
 from faprompt.data.meta_json import MetaJsonReader
-from faprompt.data.mvtec import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
-from faprompt.data.polyps import CVC_CLINICDB, CVC_COLONDB, ENDO, KVASIR, foreign_polyps
+from faprompt.data.mvtec_tree import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
+from faprompt.data.picture_files import examples, is_folder, list_folders, list_images
 from faprompt.data.realiad import RealIadReader
-from faprompt.data.sdd import SddReader
-from faprompt.data.segmented import SegmentedReader, images_and_masks
+from faprompt.data.segmented import (
+    CVC_CLINICDB,
+    CVC_COLONDB,
+    ENDO,
+    ISIC,
+    KVASIR,
+    TN3K,
+    SegmentedReader,
+    foreign_polyps,
+    images_and_masks,
+)
+from faprompt.data.sliced_pictures import AitexReader, SddReader
 from faprompt.data.subsample import SUBSETS, SubsetReader
-from faprompt.data.table import TableReader
-from faprompt.data.tn3k import TN3K
 from faprompt.data.visa import VisaReader
-from faprompt.data.yes_no import BR35H, BRAINMRI, YES_NO
 from faprompt.errors import ConfigError, DatasetError
 
 _META_JSON = MetaJsonReader()
@@ -70,10 +79,10 @@ _NAMED: tuple[Reader, ...] = (
 # Detection asks one group after another; the first group with an answer decides, and its readers
 # have to agree. A list of pictures overrides the folders; a known dataset overrides a look-alike.
 _DETECTION: tuple[tuple[Reader, ...], ...] = (
-    (_META_JSON, FoldersReader()),
+    (_META_JSON,),
     _NAMED,
     (MVTEC_STYLE, YES_NO),
-    (CocoReader(), DatumaroReader()),
+    (CocoReader(),),
     (FolderReader(),),
     (_TABLE,),
 )
@@ -129,8 +138,8 @@ def read_dataset(
     """Read a labelled folder.
 
     Args:
-        root: the dataset's folder; or a list of pictures: `meta.json`, a table, COCO or
-            Datumaro annotations, a `folders.toml`.
+        root: the dataset's folder; or a list of pictures: `meta.json`, a table, COCO
+            annotations.
         dataset: one of `list_datasets()`, or "auto" to detect it. A known dataset is also
             read from the forms that other projects prepare it in (`meta.json`, an MVTec tree).
         split: "test" by default, for training on auxiliary data too; few datasets have "train".
@@ -228,8 +237,10 @@ def _rivals(root: Path, reader: Reader) -> tuple[str, ...]:
 
 
 def _hint(root: Path) -> str:
+    if told := unread_list(root):
+        return f"{told}."
     if not is_folder(root):
-        return "it is a file; give a folder, or a list: meta.json, .csv, .jsonl, COCO .json, .toml."
+        return "it is a file; give a folder, or a list: meta.json, .csv, .jsonl, COCO .json."
     folders, images = list_folders(root), list_images(root)
     if foreign := foreign_tree(root) or foreign_polyps(root):
         return f"{foreign}."

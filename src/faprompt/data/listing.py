@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import Dataset, Notes, build_dataset, rename_dataset
+from faprompt.data.dataset import Dataset, Notes, build_dataset, rename_dataset
 from faprompt.data.dataset_catalog import dataset_of_classes
-from faprompt.data.files import examples, relative_name
 from faprompt.data.masks import is_blank_mask
-from faprompt.data.paths import PathFinder
+from faprompt.data.picture_files import PathFinder, examples, relative_name
 from faprompt.errors import DatasetError
 from faprompt.records import DrawnMask, Sample
 

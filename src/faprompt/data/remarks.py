@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from faprompt.data.base import Dataset
-from faprompt.data.files import examples, natural_key, relative_name
+from faprompt.data.dataset import Dataset
 from faprompt.data.masks import MaskPolicy, read_mask
+from faprompt.data.picture_files import examples, relative_name
 from faprompt.errors import FapromptError
-from faprompt.files import file_digest
+from faprompt.files import file_digest, natural_key
 from faprompt.records import Sample
 
 _LARGE = 0.5  # share of a picture; a mask that marks more of it may be inverted

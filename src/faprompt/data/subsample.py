@@ -15,7 +15,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from faprompt.data.base import Dataset, Notes, Reader
+from faprompt.data.dataset import Dataset, Notes
+from faprompt.data.layout_reader import Reader
 from faprompt.errors import ConfigError
 from faprompt.records import Sample
 

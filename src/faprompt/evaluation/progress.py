@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.data.base import Dataset
+from faprompt.data.dataset import Dataset
 from faprompt.evaluation.config import EvaluationConfig
 from faprompt.evaluation.groups import Groups
 from faprompt.evaluation.reading import content_digests

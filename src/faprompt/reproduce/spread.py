@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from faprompt.data import Dataset
-from faprompt.data.files import relative_name
+from faprompt.data.picture_files import relative_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.evaluation.reading import read_sample

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.clip.weights import load_backbone
-from faprompt.data.base import Dataset
+from faprompt.data.dataset import Dataset
 from faprompt.data.remarks import dataset_remarks, read_facts
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError

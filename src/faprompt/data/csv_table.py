@@ -1,25 +1,34 @@
-"""A table with one row per picture: CSV, TSV, columns parted by blanks, JSON lines, a JSON list.
+"""Tables with one row per picture: CSV, TSV, columns parted by blanks, JSON lines, a JSON list.
 
-Columns go by any of the names that ZSAD projects use (`COLUMNS`), so VisA's `1cls.csv`,
-anomalib's tabular input, AA-CLIP's JSONL and InCTRL's JSON lists are read as they are. Paths
-are relative to the table's folder.
+A column may have any of the names that other projects use (`COLUMNS`), so VisA's `1cls.csv`,
+anomalib's tabular input, AA-CLIP's JSONL and InCTRL's JSON lists are read unchanged. Paths are
+relative to the table's folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import Dataset
-from faprompt.data.files import examples, folder_name, list_files
+from faprompt.data.dataset import Dataset
 from faprompt.data.listing import ListedPicture, Listing, as_extra
-from faprompt.data.paths import PathFinder, best_root
-from faprompt.data.rows import Row, read_columns, read_rows
+from faprompt.data.picture_files import (
+    PathFinder,
+    best_root,
+    examples,
+    folder_name,
+    list_files,
+    only_file,
+    read_json_list,
+)
 from faprompt.errors import DatasetError
 
-# Meaning -> the names a column may have, compared trimmed and in lower case; the first wins.
+# Meaning -> possible column names, compared trimmed and in lower case; the first one found counts.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("image_path", "img_path", "image", "path", "filename", "file"),
     "mask": ("mask_path", "mask", "mask_file"),
@@ -35,26 +44,40 @@ ANOMALY_WORDS = (
     *("ko", "ng", "yes", "positive"),
 )
 
-_CERTAIN = (".csv", ".tsv", ".jsonl", ".ndjson")  # tables whatever they hold
-_PERHAPS = (".txt", ".json")  # tables when their columns say so
+_ALWAYS_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+_PERHAPS_TABLES = (".txt", ".json")  # tables if they have the columns
+_SEPARATORS = (",", ";", "\t")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table."""
+
+    where: str  # file and line, for messages
+    cells: dict[str, Any]  # by column; text, or a JSON value
 
 
 @dataclass(frozen=True, slots=True)
 class TableReader:
-    """The table itself, or the one folder that holds exactly one."""
+    """Reads a table, or the only table of a folder."""
 
     name: str = "table"
     title: str = "a table with one row per picture: .csv, .tsv, .txt, .jsonl, .json"
     layout: str = "columns image_path and label; also mask_path, class_name, split, x0 to y1"
 
     def recognise(self, root: Path) -> str | None:
-        """Columns for the picture and its label."""
-        files = _tables(root)
-        return examples(file.name for file in files) if files else None
+        """Return the names of the tables with columns for the picture and its label."""
+        return examples(file.name for file in _tables(root)) or None
 
     def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """The rows of one split; without a split column every row belongs to `test`."""
-        file = _the_table(root)
+        """Return the rows of one split; without a split column all rows belong to `test`.
+
+        Raises:
+            DatasetError: there is no table or several; a row or a column is missing or odd.
+        """
+        choices = f"the picture ({_choices('image')}) and its label ({_choices('label')})"
+        wanted = f"table with columns for {choices}"
+        file = only_file(_tables(root), root, kind="tables", wanted=wanted)
         rows = read_rows(file)
         roles = _roles(file, rows)
         chosen = _of_split(file, rows, roles, split)
@@ -71,10 +94,10 @@ class TableReader:
 
 
 def parse_label(value: object) -> int:
-    """0 for normal, 1 for anomalous, from a number, a truth value or a word.
+    """Return 0 for normal and 1 for anomalous, from a number, a truth value or a word.
 
     Raises:
-        ValueError: neither; nothing is anomalous by default.
+        ValueError: the value is neither; an unknown word is not taken for anomalous.
 
     Example:
         >>> parse_label("1.0"), parse_label("Good "), parse_label(True), parse_label("ng")
@@ -90,16 +113,117 @@ def parse_label(value: object) -> int:
     )
 
 
+def read_rows(file: Path) -> list[Row]:
+    """Return all rows in file order; empty lines are skipped.
+
+    Column names are trimmed and in lower case. The separator is comma, semicolon, tab or blanks.
+
+    Raises:
+        DatasetError: the file cannot be read, or a row does not fit the header.
+    """
+    return list(_rows(file))
+
+
+def read_columns(file: Path) -> list[str]:
+    """Return the column names, from the header or from the first JSON object.
+
+    Raises:
+        DatasetError: the file cannot be read or does not look like a table.
+    """
+    if _is_json(file):
+        return [name for row in islice(_rows(file), 1) for name in row.cells]
+    return [name for line in islice(_lines(file), 1) for name in _header(file, *line)[1]]
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    if file.suffix.casefold() == ".json":
+        content = read_json_list(file)
+        if not isinstance(content, list):
+            raise DatasetError(f"{file} should hold a list of objects, one per picture.")
+        return (_object(item, f"{file}, row {at}") for at, item in enumerate(content, start=1))
+    return _json_lines(file) if _is_json(file) else _separated(file)
+
+
+def _is_json(file: Path) -> bool:
+    return file.suffix.casefold() in (".json", ".jsonl", ".ndjson")
+
+
+def _json_lines(file: Path) -> Iterator[Row]:
+    for number, line in _lines(file):
+        where = f"{file}, line {number}"
+        try:
+            yield _object(json.loads(line), where)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{where} is no JSON: {error}.") from error
+
+
+def _object(item: Any, where: str) -> Row:
+    if not isinstance(item, dict):
+        raise DatasetError(f"{where}: should be an object, got {item!r}.")
+    return Row(where, {_tidy(name): value for name, value in item.items()})
+
+
+def _separated(file: Path) -> Iterator[Row]:
+    separator: str | None = None
+    names: list[str] = []
+    for number, line in _lines(file):
+        if not names:
+            separator, names = _header(file, number, line)
+            continue
+        where = f"{file}, line {number}"
+        cells = _cells(line, separator, where)
+        if len(cells) != len(names):
+            raise DatasetError(
+                f"{where}: {len(cells)} cells where the header has {len(names)} ({line[:80]!r}); "
+                "quote a cell that holds the separator."
+            )
+        yield Row(where, dict(zip(names, cells, strict=True)))
+
+
+def _header(file: Path, number: int, line: str) -> tuple[str | None, list[str]]:
+    """Return the separator, None for blanks, and the column names."""
+    separator = next((mark for mark in _SEPARATORS if mark in line), None)
+    names = [_tidy(name) for name in _cells(line, separator, f"{file}, line {number}")]
+    twice = {name for name in names if name and names.count(name) > 1}
+    if twice:
+        raise DatasetError(f"{file} has several columns {', '.join(sorted(twice))}; keep one each.")
+    return separator, names
+
+
+def _cells(line: str, separator: str | None, where: str) -> list[str]:
+    if separator is None:
+        return line.split()
+    try:
+        (cells,) = csv.reader([line], delimiter=separator, skipinitialspace=True)
+    except csv.Error as error:
+        raise DatasetError(f"{where} is no row of a table: {error}.") from error
+    return [cell.strip() for cell in cells]
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and the text of every line that is not empty."""
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} cannot be read as a table: {error}.") from error
+
+
+def _tidy(name: str) -> str:
+    return name.strip().casefold()
+
+
 def _tables(root: Path) -> list[Path]:
     if root.is_file():
         suffix = root.suffix.casefold()
-        certain = suffix in _CERTAIN
-        return [root] if certain or (suffix in _PERHAPS and _is_table(root)) else []
-    return [file for file in list_files(root, *_CERTAIN, *_PERHAPS) if _is_table(file)]
+        certain = suffix in _ALWAYS_TABLES
+        return [root] if certain or (suffix in _PERHAPS_TABLES and _is_table(root)) else []
+    return list(filter(_is_table, list_files(root, *_ALWAYS_TABLES, *_PERHAPS_TABLES)))
 
 
 def _is_table(file: Path) -> bool:
-    """True when the columns tell picture and label; what cannot be read is no table."""
     try:
         names = read_columns(file)
     except DatasetError:
@@ -107,21 +231,8 @@ def _is_table(file: Path) -> bool:
     return all(_column(names, role) for role in ("image", "label"))
 
 
-def _the_table(root: Path) -> Path:
-    files = _tables(root)
-    if not files:
-        raise DatasetError(
-            f"{root} holds no table with columns for the picture ({_choices('image')}) and its "
-            f"label ({_choices('label')}); give its folder or the file itself."
-        )
-    if len(files) > 1:
-        names = examples(file.name for file in files)
-        raise DatasetError(f"{root} holds several tables ({names}); give the path of one of them.")
-    return files[0]
-
-
 def _roles(file: Path, rows: Sequence[Row]) -> dict[str, str]:
-    """Meaning -> column, for the meanings that have one."""
+    """Return the column of each meaning that has one."""
     names = list(dict.fromkeys(name for row in rows for name in row.cells))
     roles = {role: column for role in COLUMNS if (column := _column(names, role))}
     for role in ("image", "label"):
@@ -154,7 +265,7 @@ def _of_split(file: Path, rows: Sequence[Row], roles: Mapping[str, str], split: 
 
 
 def _add(listing: Listing, row: Row, roles: Mapping[str, str], *, default_class: str) -> None:
-    """Take one row, or count why it is not taken."""
+    """Add one row to the listing, unless its picture does not exist."""
     image = listing.find_image(_text(row, roles["image"]))
     if image is None:
         return
