@@ -11,7 +11,7 @@ from faprompt.data import compare_counts, read_dataset, read_mask
 from faprompt.data.dataset import ClassCount
 from faprompt.data.sliced_pictures import AitexReader
 from faprompt.data.subsample import paper_normals
-from faprompt.errors import ConfigError, DatasetError
+from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders, industrial
 
@@ -112,19 +112,6 @@ def test_blank_padding_is_a_normal_slice(root):
     """The paper's 564 includes the white ends of the strips."""
     whiten(root / "NODefect_images/2306881-210020u/0002_000_05.png", left=256)
     assert read_dataset(root, subset="all").normal == 8
-
-
-def test_blank_padding_can_be_dropped(root):
-    path = root / "NODefect_images/2306881-210020u/0002_000_05.png"
-    whiten(path, left=255)  # from the last column of the first slice on
-    found = AitexReader(drop_blank=True).read(root, subset="all")
-    assert [s.region[0] for s in found if s.image_path == path] == [0]
-    assert (found.normal, found.anomalous) == (6, 5)
-    with pytest.raises(ConfigError, match="drop_blank goes with subset 'all' only, got 'paper'"):
-        AitexReader(drop_blank=True).read(root)
-    path.write_bytes(path.read_bytes()[:150])
-    found = AitexReader(drop_blank=True).read(root, subset="all")
-    assert found.normal == 5 and "0002_000_05.png cannot be read" in found.problems[0]
 
 
 def test_strips_may_lie_without_a_folder_of_their_fabric(root):

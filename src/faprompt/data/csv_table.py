@@ -56,6 +56,13 @@ class Row:
     where: str  # file and line, for messages
     cells: dict[str, Any]  # by column; text, or a JSON value
 
+    def text(self, column: str | None) -> str:
+        """Return the text of a column; "" if the row has no such column."""
+        value = self.cells.get(column) if column else None
+        if isinstance(value, (list, dict)):
+            raise DatasetError(f"{self.where}: {column} should be text, got {value!r}.")
+        return "" if value is None else str(value).strip()
+
 
 @dataclass(frozen=True, slots=True)
 class TableReader:
@@ -75,17 +82,20 @@ class TableReader:
         Raises:
             DatasetError: there is no table or several; a row or a column is missing or odd.
         """
-        choices = f"the picture ({_choices('image')}) and its label ({_choices('label')})"
-        wanted = f"table with columns for {choices}"
+        image, label = (", ".join(COLUMNS[role]) for role in ("image", "label"))
+        wanted = f"table with columns for the picture ({image}) and its label ({label})"
         file = only_file(_tables(root), root, kind="tables", wanted=wanted)
         rows = read_rows(file)
         roles = _roles(file, rows)
-        chosen = _of_split(file, rows, roles, split)
-        images = [_text(row, roles["image"]) for row in chosen]
+        splits = [row.text(roles.get("split")).casefold() or "test" for row in rows]
+        if split.casefold() not in splits:
+            told = ", ".join(map(repr, sorted(set(splits))))
+            raise DatasetError(f"{file} has no {split!r} rows; its splits are {told}.")
+        chosen = [row for row, own in zip(rows, splits, strict=True) if own == split.casefold()]
+        images = [row.text(roles["image"]) for row in chosen]
         folder = best_root((file.parent, file.parent.parent), images)
-        listing = Listing(
-            self.name, file.name, folder, PathFinder(folder), own_classes="class" in roles
-        )
+        has_classes = "class" in roles
+        listing = Listing(self.name, file.name, folder, PathFinder(folder), own_classes=has_classes)
         if folder != file.parent:
             listing.notes.warnings.append(f"paths are taken from the folder above {file.name}'s")
         for row in chosen:
@@ -121,7 +131,19 @@ def read_rows(file: Path) -> list[Row]:
     Raises:
         DatasetError: the file cannot be read, or a row does not fit the header.
     """
-    return list(_rows(file))
+    if _is_json(file):
+        return list(_json_rows(file))
+    lines = _split_lines(file)
+    names = [name for line in islice(lines, 1) for name in _header(file, line)]
+    rows = []
+    for where, cells in lines:
+        if len(cells) != len(names):
+            raise DatasetError(
+                f"{where}: {len(cells)} cells where the header has {len(names)} "
+                f"({examples(cells)}); quote a cell that holds the separator."
+            )
+        rows.append(Row(where, dict(zip(names, cells, strict=True))))
+    return rows
 
 
 def read_columns(file: Path) -> list[str]:
@@ -131,88 +153,67 @@ def read_columns(file: Path) -> list[str]:
         DatasetError: the file cannot be read or does not look like a table.
     """
     if _is_json(file):
-        return [name for row in islice(_rows(file), 1) for name in row.cells]
-    return [name for line in islice(_lines(file), 1) for name in _header(file, *line)[1]]
-
-
-def _rows(file: Path) -> Iterator[Row]:
-    if file.suffix.casefold() == ".json":
-        content = read_json_list(file)
-        if not isinstance(content, list):
-            raise DatasetError(f"{file} should hold a list of objects, one per picture.")
-        return (_object(item, f"{file}, row {at}") for at, item in enumerate(content, start=1))
-    return _json_lines(file) if _is_json(file) else _separated(file)
+        return [name for row in islice(_json_rows(file), 1) for name in row.cells]
+    return [name for line in islice(_split_lines(file), 1) for name in _header(file, line)]
 
 
 def _is_json(file: Path) -> bool:
     return file.suffix.casefold() in (".json", ".jsonl", ".ndjson")
 
 
-def _json_lines(file: Path) -> Iterator[Row]:
-    for number, line in _lines(file):
-        where = f"{file}, line {number}"
+def _json_rows(file: Path) -> Iterator[Row]:
+    for where, item in _json_items(file):
+        if not isinstance(item, dict):
+            raise DatasetError(f"{where}: should be an object, got {item!r}.")
+        yield Row(where, {name.strip().casefold(): value for name, value in item.items()})
+
+
+def _json_items(file: Path) -> Iterator[tuple[str, Any]]:
+    if file.suffix.casefold() == ".json":
+        content = read_json_list(file)
+        if not isinstance(content, list):
+            raise DatasetError(f"{file} should hold a list of objects, one per picture.")
+        yield from ((f"{file}, row {at}", item) for at, item in enumerate(content, start=1))
+        return
+    for where, line in _lines(file):
         try:
-            yield _object(json.loads(line), where)
+            yield where, json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DatasetError(f"{where} is no JSON: {error}.") from error
 
 
-def _object(item: Any, where: str) -> Row:
-    if not isinstance(item, dict):
-        raise DatasetError(f"{where}: should be an object, got {item!r}.")
-    return Row(where, {_tidy(name): value for name, value in item.items()})
-
-
-def _separated(file: Path) -> Iterator[Row]:
-    separator: str | None = None
-    names: list[str] = []
-    for number, line in _lines(file):
-        if not names:
-            separator, names = _header(file, number, line)
-            continue
-        where = f"{file}, line {number}"
-        cells = _cells(line, separator, where)
-        if len(cells) != len(names):
-            raise DatasetError(
-                f"{where}: {len(cells)} cells where the header has {len(names)} ({line[:80]!r}); "
-                "quote a cell that holds the separator."
-            )
-        yield Row(where, dict(zip(names, cells, strict=True)))
-
-
-def _header(file: Path, number: int, line: str) -> tuple[str | None, list[str]]:
-    """Return the separator, None for blanks, and the column names."""
-    separator = next((mark for mark in _SEPARATORS if mark in line), None)
-    names = [_tidy(name) for name in _cells(line, separator, f"{file}, line {number}")]
+def _header(file: Path, line: tuple[str, list[str]]) -> list[str]:
+    names = [name.casefold() for name in line[1]]
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
         raise DatasetError(f"{file} has several columns {', '.join(sorted(twice))}; keep one each.")
-    return separator, names
+    return names
 
 
-def _cells(line: str, separator: str | None, where: str) -> list[str]:
-    if separator is None:
-        return line.split()
-    try:
-        (cells,) = csv.reader([line], delimiter=separator, skipinitialspace=True)
-    except csv.Error as error:
-        raise DatasetError(f"{where} is no row of a table: {error}.") from error
-    return [cell.strip() for cell in cells]
+def _split_lines(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of every line; the first line tells the separator."""
+    separator: str | None = None
+    for where, line in _lines(file):
+        separator = separator or next((mark for mark in _SEPARATORS if mark in line), " ")
+        if separator == " ":
+            yield where, line.split()
+            continue
+        try:
+            (cells,) = csv.reader([line], delimiter=separator, skipinitialspace=True)
+        except csv.Error as error:
+            raise DatasetError(f"{where} is no row of a table: {error}.") from error
+        yield where, [cell.strip() for cell in cells]
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and the text of every line that is not empty."""
+def _lines(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield the place and the text of every line that is not empty."""
     try:
         with file.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield number, line.rstrip("\n")
+                    yield f"{file}, line {number}", line.rstrip("\n")
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file} cannot be read as a table: {error}.") from error
-
-
-def _tidy(name: str) -> str:
-    return name.strip().casefold()
 
 
 def _tables(root: Path) -> list[Path]:
@@ -225,82 +226,51 @@ def _tables(root: Path) -> list[Path]:
 
 def _is_table(file: Path) -> bool:
     try:
-        names = read_columns(file)
+        names = set(read_columns(file))
     except DatasetError:
         return False
-    return all(_column(names, role) for role in ("image", "label"))
+    return all(names.intersection(COLUMNS[role]) for role in ("image", "label"))
 
 
 def _roles(file: Path, rows: Sequence[Row]) -> dict[str, str]:
     """Return the column of each meaning that has one."""
     names = list(dict.fromkeys(name for row in rows for name in row.cells))
-    roles = {role: column for role in COLUMNS if (column := _column(names, role))}
+    fitting = {role: [name for name in COLUMNS[role] if name in names] for role in COLUMNS}
     for role in ("image", "label"):
-        if role not in roles:
+        if not fitting[role]:
             raise DatasetError(
-                f"{file} has no column for the {role} ({_choices(role)}); "
+                f"{file} has no column for the {role} ({', '.join(COLUMNS[role])}); "
                 f"its columns are {examples(names, limit=12) or 'none'}."
             )
     crop = [name for name in CROP if name in names]
     if crop and len(crop) < len(CROP):
         raise DatasetError(f"{file} has {', '.join(crop)}; a crop needs x0, y0, x1 and y1.")
-    return roles
-
-
-def _column(names: Sequence[str], role: str) -> str | None:
-    return next((name for name in COLUMNS[role] if name in names), None)
-
-
-def _choices(role: str) -> str:
-    return ", ".join(COLUMNS[role])
-
-
-def _of_split(file: Path, rows: Sequence[Row], roles: Mapping[str, str], split: str) -> list[Row]:
-    named = [_text(row, roles.get("split")).casefold() or "test" for row in rows]
-    chosen = [row for row, name in zip(rows, named, strict=True) if name == split.casefold()]
-    if not chosen:
-        told = ", ".join(map(repr, sorted(set(named))))
-        raise DatasetError(f"{file} has no {split!r} rows; its splits are {told}.")
-    return chosen
+    return {role: columns[0] for role, columns in fitting.items() if columns}
 
 
 def _add(listing: Listing, row: Row, roles: Mapping[str, str], *, default_class: str) -> None:
     """Add one row to the listing, unless its picture does not exist."""
-    image = listing.find_image(_text(row, roles["image"]))
+    image = listing.find_image(row.text(roles["image"]))
     if image is None:
         return
-    label = _label(row, roles["label"])
-    mask_text = _text(row, roles.get("mask"))
+    try:
+        label = parse_label(row.cells.get(roles["label"], ""))
+    except ValueError as error:
+        raise DatasetError(f"{row.where}: {error}.") from error
+    mask_text = row.text(roles.get("mask"))
     used = {*roles.values(), *CROP}
-    others = {key: value for key, value in row.cells.items() if key not in used}
     listing.pictures.append(
         ListedPicture(
             image=image,
             label=label,
-            class_name=_text(row, roles.get("class")) or default_class,
-            defect_type=_text(row, roles.get("defect")) or ("" if label else "good"),
+            class_name=row.text(roles.get("class")) or default_class,
+            defect_type=row.text(roles.get("defect")) or ("" if label else "good"),
             mask=listing.find_mask(mask_text, image),
             mask_named=bool(mask_text),
             region=_region(row),
-            extra=as_extra(others),
+            extra=as_extra({key: value for key, value in row.cells.items() if key not in used}),
         )
     )
-
-
-def _text(row: Row, column: str | None) -> str:
-    value = row.cells.get(column) if column else None
-    if value is None:
-        return ""
-    if isinstance(value, (list, dict)):
-        raise DatasetError(f"{row.where}: {column} should be text, got {value!r}.")
-    return str(value).strip()
-
-
-def _label(row: Row, column: str) -> int:
-    try:
-        return parse_label(row.cells.get(column, ""))
-    except ValueError as error:
-        raise DatasetError(f"{row.where}: {error}.") from error
 
 
 def _region(row: Row) -> tuple[int, int, int, int] | None:

@@ -17,7 +17,6 @@ from faprompt.data.picture_files import (
     holds_images,
     list_folders,
     list_images,
-    relative_name,
     unnested,
 )
 from faprompt.records import Sample
@@ -55,37 +54,27 @@ class DagmReader(LayoutReader[dict[str, Path]]):
 def _read_class(class_name: str, folder: Path, reading: Reading) -> list[Sample]:
     part = find_folder(folder, reading.split)
     if part is None or not holds_images(part):
-        place = relative_name(folder, reading.root)
-        reading.warnings.append(f"no {reading.split} pictures in {place}")
+        reading.warn(f"no {reading.split} pictures in {{names}}", [folder])
         return []
     images, labels = list_images(part), find_folder(part, "Label")
     pairing = reading.pair(images, list_images(labels) if labels else ())
     flags = _read_flags(labels / _LIST, reading) if labels else {}
     if not pairing.masks and not flags:
-        place = relative_name(part, reading.root)
-        reading.problems.append(f"nothing in {place}/Label says which pictures have a defect")
+        reading.blame("nothing in {names}/Label says which pictures have a defect", [part])
         return []
     torn = [image for image in pairing.masks if flags.get(image.name.casefold()) is False]
-    if torn:
-        reading.warnings.append(
-            f"with a mask, but without a defect by {_LIST}; masks win: {reading.names(torn)}"
-        )
+    reading.warn("with a mask, but without a defect by Labels.txt; masks win: {names}", torn)
     lost = [image for image in pairing.unmasked if flags.get(image.name.casefold())]
     if pairing.masks:
         reading.unmasked += lost
     else:
         reading.warnings.append(f"no masks for {class_name}: image labels only")
     normal = set(pairing.unmasked).difference(lost)
-    return [
-        make_sample(
-            image,
-            None if image in normal else "defect",
-            class_name,
-            pairing.masks.get(image, ()),
-            pixels=bool(pairing.masks),
-        )
-        for image in images
-    ]
+    samples = []
+    for image in images:
+        defect, masks = None if image in normal else "defect", pairing.masks.get(image, ())
+        samples.append(make_sample(image, defect, class_name, masks, pixels=bool(pairing.masks)))
+    return samples
 
 
 def _read_flags(file: Path, reading: Reading) -> dict[str, bool]:
@@ -95,7 +84,7 @@ def _read_flags(file: Path, reading: Reading) -> dict[str, bool]:
     try:
         rows = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        reading.warnings.append(f"{relative_name(file, reading.root)} cannot be read: {error}")
+        reading.warnings.append(f"{reading.place(file)} cannot be read: {error}")
         return {}
     return {
         row[2].casefold(): row[1] == "1" for row in rows if len(row) > 2 and row[1] in ("0", "1")

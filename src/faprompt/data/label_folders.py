@@ -73,9 +73,8 @@ class FolderReader(LayoutReader[list[Path]]):
         if any(kind.masks for kind in kinds):
             _take_lost_masks(kinds)
         masks = _pair_kinds(kinds, truth, reading)
-        others = [path.name for path in list_folders(root) if path not in (*parts, truth)]
-        if others:
-            reading.warnings.append(f"no pictures directly in {examples(others)}, left out")
+        others = [path for path in list_folders(root) if path not in (*parts, truth)]
+        reading.warn("no pictures directly in {names}, left out", others)
         if root.name == "test" and is_folder(root.parent / "ground_truth"):
             reading.warnings.append(
                 "masks seem to lie in ../ground_truth; give the folder above instead"
@@ -121,10 +120,8 @@ class YesNoReader(LayoutReader[tuple[Path, Path]]):
     def samples(self, parts: tuple[Path, Path], reading: Reading) -> list[Sample]:
         root, base = reading.root, parts[0].parent
         others = [path for level in {root, base} for path in list_folders(level)]
-        names = [relative_name(path, root) for path in others if path not in (*parts, base)]
-        if names:
-            told = examples(sorted(names))
-            reading.warnings.append(f"folders beside no and yes are left out: {told}")
+        names = [reading.place(path) for path in others if path not in (*parts, base)]
+        reading.warn("folders beside no and yes are left out: {names}", sorted(names))
         kinds = [_Kind(None, list_images(parts[0])), _Kind("yes", list_images(parts[1]))]
         return _samples(kinds, self.class_name or folder_name(root), {})
 
@@ -162,8 +159,8 @@ class LagReader(LayoutReader[tuple[Path, Path]]):
         _compare_label_files(kinds, labels, reading)
         beside = folders_beside(root, [*parts, *filter(None, labels)])
         beside += [path for part in parts if part in folders for path in list_folders(part)]
-        if names := [relative_name(path, root) for path in beside if path not in labels]:
-            reading.warnings.append(f"left out, being no pictures with a label: {examples(names)}")
+        others = [path for path in beside if path not in labels]
+        reading.warn("left out, being no pictures with a label: {names}", others)
         return take_subset(_samples(kinds, "fundus", {}), reading.subset, reading)
 
 
@@ -267,26 +264,24 @@ def _compare_label_files(
     kinds: Sequence[_Kind], folders: Sequence[Path | None], reading: Reading
 ) -> None:
     """Compare the label files of LAG, which repeat the class, with the folders."""
-    wrong: list[str] = []
-    unclear: list[str] = []
+    wrong: list[Path] = []
+    unclear: list[Path] = []
     for label, (kind, folder) in enumerate(zip(kinds, folders, strict=True)):
         files = list_files(folder, ".txt") if folder else []
         stems = {stem_key(image) for image in kind.images}
         own = [file for file in files if stem_key(file) in stems]
         if files and not own:
-            reading.warnings.append(
-                f"label files of {_LAG_KINDS[label]} are not called like its pictures"
-            )
-        words = {relative_name(file, reading.root): _first_word(file) for file in own}
-        wrong += [name for name, word in words.items() if word == str(1 - label)]
-        unclear += [name for name, word in words.items() if word not in ("0", "1")]
-    if wrong:
-        reading.problems.append(
-            f"{len(wrong)} label files say another class than their folder: {examples(wrong)}; "
-            "move the pictures, or the label folders away if they are wrong"
-        )
-    if unclear:
-        reading.warnings.append(f"{len(unclear)} label files hold no 0 or 1: {examples(unclear)}")
+            kinds_name = _LAG_KINDS[label]
+            reading.warnings.append(f"label files of {kinds_name} are not called like its pictures")
+        words = {file: _first_word(file) for file in own}
+        wrong += [file for file, word in words.items() if word == str(1 - label)]
+        unclear += [file for file, word in words.items() if word not in ("0", "1")]
+    reading.blame(
+        "{count} label files say another class than their folder: {names}; "
+        "move the pictures, or the label folders away if they are wrong",
+        wrong,
+    )
+    reading.warn("{count} label files hold no 0 or 1: {names}", unclear)
 
 
 def _first_word(file: Path) -> str:

@@ -6,13 +6,7 @@ from pathlib import Path
 
 from faprompt.data.csv_table import read_columns, read_rows
 from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
-from faprompt.data.picture_files import (
-    examples,
-    folders_beside,
-    holds_images,
-    list_images,
-    relative_name,
-)
+from faprompt.data.picture_files import folders_beside, holds_images, list_images, relative_name
 from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
@@ -58,10 +52,8 @@ class ElpvReader(LayoutReader[Path]):
         # drawn before missing pictures are dropped, so that a lost file changes nothing else
         kept = take_subset(certain, reading.subset, reading)
         exists = reading.existing(cells, source=_LIST)
-        if others := [path for path in list_images(parts / "images") if path not in cells]:
-            reading.warnings.append(
-                f"{len(others)} pictures are not in {_LIST} and left out: {reading.names(others)}"
-            )
+        others = [path for path in list_images(parts / "images") if path not in cells]
+        reading.warn("{count} pictures are not in labels.csv and left out: {names}", others)
         return [sample for sample in kept if sample.image_path in exists]
 
 
@@ -81,46 +73,37 @@ class HeadCtReader(LayoutReader[Path]):
         if not folders or not (root / _LIST).is_file():
             return None
         place = relative_name(folders[0], root)
-        reason = f"{_LIST} ({', '.join(_HEAD_CT_COLUMNS)}) beside {place}/"
         try:
             is_certain = read_columns(root / _LIST) == _HEAD_CT_COLUMNS
         except DatasetError:
             is_certain = False
-        return Match(folders[0], reason, is_certain)
+        return Match(folders[0], f"labels.csv (id, hemorrhage) beside {place}/", is_certain)
 
     def found(self, root: Path) -> str:
         return super().found(root) + ("" if (root / _LIST).is_file() else f" and no {_LIST}")
 
     def samples(self, parts: Path, reading: Reading) -> list[Sample]:
-        root, images = reading.root, list_images(parts)
+        root = reading.root
         labels = _read_head_ct(root / _LIST)
         numbered: dict[int, list[Path]] = {number: [] for number in labels}
         unlisted: list[Path] = []
-        for image in images:
+        for image in list_images(parts):
             number = int(image.stem) if image.stem.isdecimal() else -1
             numbered.get(number, unlisted).append(image)
-        if missing := [str(number) for number, found in numbered.items() if not found]:
-            reading.problems.append(
-                f"{len(missing)} ids of {_LIST} have no picture: {examples(missing)}"
-            )
-        for number, found in numbered.items():
-            if len(found) > 1:
-                reading.problems.append(
-                    f"id {number} of {_LIST} could be any of {reading.names(found)}"
-                )
-        if unlisted:
-            reading.warnings.append(
-                f"{len(unlisted)} not in {_LIST} and left out: {reading.names(unlisted)}"
-            )
-        beside = [relative_name(path, root) for path in folders_beside(root, [parts])]
+        missing = [str(number) for number, images in numbered.items() if not images]
+        reading.blame("{count} ids of labels.csv have no picture: {names}", missing)
+        for number, images in numbered.items():
+            several = images if len(images) > 1 else []
+            reading.blame(f"id {number} of labels.csv could be any of {{names}}", several)
+        reading.warn("{count} not in labels.csv and left out: {names}", unlisted)
+        beside: list[Path | str] = [*folders_beside(root, [parts])]
         if parts == root / _HEAD_CT_FOLDERS[0] and holds_images(root / _HEAD_CT_FOLDERS[1]):
             beside.append(f"{_HEAD_CT_FOLDERS[1]}/*")
-        if beside:
-            reading.warnings.append(f"left out: {examples(beside)}")
+        reading.warn("left out: {names}", beside)
         return [
-            make_sample(found[0], "hemorrhage" if labels[number] else None, "brain")
-            for number, found in numbered.items()
-            if len(found) == 1
+            make_sample(images[0], "hemorrhage" if labels[number] else None, "brain")
+            for number, images in numbered.items()
+            if len(images) == 1
         ]
 
 
@@ -147,19 +130,17 @@ def _read_cells(place: Path) -> dict[Path, tuple[float, str]]:
         where = f"{file}, line {number}"
         if len(row) != 3 or row[2] not in _CELL_TYPES:
             raise DatasetError(f"{where}: should be picture, probability, mono or poly, got {row}.")
-        image, text, cell_type = row
-        if place / image in cells:
+        if place / row[0] in cells:
             raise DatasetError(f"{where} names a picture twice; a fresh copy does not.")
-        cells[place / image] = _probability(text, where), cell_type
+        cells[place / row[0]] = _probability(row[1], where), row[2]
     return cells
 
 
 def _probability(text: str, where: str) -> float:
     try:
-        value = float(text)
+        near = [value for value in _PROBABILITIES if abs(float(text) - value) < _TOLERANCE]
     except ValueError:
-        value = float("nan")
-    near = [known for known in _PROBABILITIES if abs(value - known) < _TOLERANCE]
+        near = []
     if not near:
         raise DatasetError(f"{where}: probability should be 0, 1/3, 2/3 or 1, got {text}.")
     return near[0]
@@ -169,8 +150,8 @@ def _read_head_ct(file: Path) -> dict[int, int]:
     """Return id -> 0 normal, 1 haemorrhage."""
     columns = read_columns(file)
     if columns != _HEAD_CT_COLUMNS:
-        wanted, found = ", ".join(_HEAD_CT_COLUMNS), ", ".join(columns) or "nothing"
-        raise DatasetError(f"{file} should have the header {wanted}; it has {found}.")
+        found = ", ".join(columns) or "nothing"
+        raise DatasetError(f"{file} should have the header id, hemorrhage; it has {found}.")
     labels: dict[int, int] = {}
     for row in read_rows(file):
         number, label = row.cells["id"], row.cells["hemorrhage"]

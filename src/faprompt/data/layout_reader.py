@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from faprompt.data.dataset import Dataset, Notes, build_dataset
-from faprompt.data.picture_files import (
-    Pairing,
-    examples,
-    list_folders,
-    pair_masks,
-    relative_name,
-)
+from faprompt.data.picture_files import Pairing, examples, list_folders, pair_masks, relative_name
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
 
@@ -56,9 +50,22 @@ class Reading(Notes):
     split: str = "test"
     subset: str = "paper"
 
-    def names(self, paths: Iterable[Path]) -> str:
-        """Return relative names for a message."""
-        return examples(relative_name(path, self.root) for path in paths)
+    def place(self, path: Path) -> str:
+        """Return a path's name for a message."""
+        return relative_name(path, self.root)
+
+    def warn(self, text: str, names: Iterable[Path | str]) -> None:
+        """Add a warning, unless there are no names; `text` has {names} and perhaps {count}."""
+        self._add(self.warnings, text, names)
+
+    def blame(self, text: str, names: Iterable[Path | str]) -> None:
+        """Add a problem, unless there are no names; `text` has {names} and perhaps {count}."""
+        self._add(self.problems, text, names)
+
+    def _add(self, lines: list[str], text: str, names: Iterable[Path | str]) -> None:
+        every = [self.place(name) if isinstance(name, Path) else name for name in names]
+        if every:
+            lines.append(text.format(count=len(every), names=examples(every)))
 
     def pair(self, images: Sequence[Path], masks: Iterable[Path]) -> Pairing:
         """Pair masks by name and note the masks that have no picture, or several."""
@@ -79,25 +86,21 @@ class Reading(Notes):
     def existing(self, images: Iterable[Path], *, source: str) -> set[Path]:
         """Return the listed pictures that exist; the others are noted as a problem."""
         exists = {image: image.is_file() for image in images}
-        if missing := [image for image, is_there in exists.items() if not is_there]:
-            self.problems.append(
-                f"{len(missing)} pictures named in {source} are not there: {self.names(missing)}"
-            )
-        return {image for image, is_there in exists.items() if is_there}
+        missing = [image for image in exists if not exists[image]]
+        self.blame(f"{{count}} pictures named in {source} are not there: {{names}}", missing)
+        return exists.keys() - missing
 
     def label_pixels(self, samples: Sequence[Sample]) -> list[Sample]:
         """Give pixel labels to the classes with masks; the others have image labels only."""
         masked = {sample.class_name for sample in samples if sample.mask_paths}
         bare = {sample.class_name for sample in samples if sample.label} - masked
-        if bare:
-            self.warnings.append(f"no masks for {examples(sorted(bare))}: image labels only")
+        self.warn("no masks for {names}: image labels only", sorted(bare))
         found = [
             replace(s, has_pixel_label=s.class_name in masked and bool(s.mask_paths or not s.label))
             for s in samples
         ]
-        self.unmasked += [
-            s.image_path for s in found if s.class_name in masked and not s.has_pixel_label
-        ]
+        lost = [s for s in found if s.class_name in masked and not s.has_pixel_label]
+        self.unmasked += [sample.image_path for sample in lost]
         return found
 
 
@@ -157,10 +160,8 @@ class LayoutReader(ABC, Generic[Parts]):
                 f"{root} is not {self.name}: expected {self.layout}; found {self.found(root)}."
             )
         reading = Reading(root=root, split=split, subset=subset)
-        samples = [
-            replace(sample, dataset=self.name, split=split)
-            for sample in self.samples(match.parts, reading)
-        ]
+        found = self.samples(match.parts, reading)
+        samples = [replace(sample, dataset=self.name, split=split) for sample in found]
         return build_dataset(self.name, root, samples, reading, split=split, reason=match.reason)
 
 
@@ -172,15 +173,7 @@ def make_sample(
     *,
     pixels: bool = False,
 ) -> Sample:
-    """Return a sample of a folder layout.
-
-    Args:
-        image: the picture.
-        defect: kind of defect; None for a normal picture.
-        class_name: metric group.
-        masks: mask files.
-        pixels: whether the class has masks.
-    """
+    """Return a sample; `defect` is None for a normal picture, `pixels` says if masks exist."""
     return Sample(
         image_path=image,
         label=int(defect is not None),
@@ -199,8 +192,8 @@ def check_split(name: str, split: str, splits: Sequence[str] = ("test",)) -> Non
     """
     if split in splits:
         return
-    if len(splits) == 1:
-        raise DatasetError(
-            f"{name} has no {split!r} split: all its pictures are read with split={splits[0]!r}."
-        )
-    raise DatasetError(f"{name} has the splits 'test' and 'train', not {split!r}.")
+    if len(splits) > 1:
+        raise DatasetError(f"{name} has the splits 'test' and 'train', not {split!r}.")
+    raise DatasetError(
+        f"{name} has no {split!r} split: all its pictures are read with split='test'."
+    )

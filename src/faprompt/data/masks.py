@@ -27,17 +27,16 @@ def read_mask(
 ) -> np.ndarray:
     """Read the anomalous pixels of one sample.
 
-    Several mask files are united; outlines are drawn. A normal picture of a pixel-labelled
-    dataset gives zeros. A sample with a region gives that part of the picture.
+    Several mask files are united; outlines are drawn. A normal sample gives zeros. A sample with
+    a region gives that part of the picture.
 
     Args:
         sample: one with `has_pixel_label`.
         image_size: (height, width) of the whole picture as shown, EXIF orientation applied;
             read from its header if not given.
         policy: which mask pixels are anomalous.
-            "any-channel" (ours, the default): any colour channel is above 0 and alpha, if
-            the file has it, is above 0. A stroke in one weak colour counts, and a transparent
-            background does not.
+            "any-channel" (ours, the default): any colour channel and alpha, if the file has it,
+            are above 0.
             "reference" (`convert('L') > 0` in the datasets of AnomalyCLIP's and FAPrompt's
             public code): the luminance, rounded to 8 bits, is above 0; alpha is ignored. A
             pure red of 1 rounds to 0.
@@ -51,8 +50,8 @@ def read_mask(
         (height, width) bool; True is anomalous.
 
     Raises:
-        DatasetError: the sample has no pixel label, a mask cannot be read, or its size is
-            not the picture's. Masks are never resized.
+        DatasetError: the sample has no pixel label, or a mask cannot be read or has another
+            size than its picture. Masks are never resized.
         ImageReadError: the picture's size was needed and cannot be read.
     """
     if policy not in get_args(MaskPolicy):

@@ -21,7 +21,6 @@ from faprompt.data.picture_files import (
     is_normal_name,
     list_folders,
     list_images,
-    relative_name,
 )
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
@@ -63,8 +62,8 @@ class MvtecTreeReader(LayoutReader[list[Path]]):
         if folders != [root]:
             other = "train" if split == "test" else "test"
             bare = [path for path in list_folders(root) if is_folder(path / other)]
-            if names := [path.name for path in bare if path not in folders]:
-                reading.warnings.append(f"no {split} pictures in {examples(names)}")
+            names = [path.name for path in bare if path not in folders]
+            reading.warn(f"no {split} pictures in {{names}}", names)
         return [sample for folder in folders for sample in _read_class(folder, reading)]
 
 
@@ -108,26 +107,20 @@ def _read_class(folder: Path, reading: Reading) -> list[Sample]:
     kinds = list_folders(place)
     for kind in kinds:
         if not holds_images(kind):
-            name = relative_name(kind, reading.root)
+            name = reading.place(kind)
             reading.warnings.append(f"{name} holds no pictures directly and is left out")
-    if loose := list_images(place):
-        name = relative_name(place, reading.root)
-        reading.warnings.append(
-            f"{len(loose)} pictures lie directly in {name}, unlabelled and left out"
-        )
+    if loose := len(list_images(place)):
+        where = f"{reading.place(place)}, unlabelled and left out"
+        reading.warnings.append(f"{loose} pictures lie directly in {where}")
     masks = _pair_class(folder, kinds, reading) if reading.split == "test" else {}
     is_masked = bool(masks) or (reading.split == "train" and is_folder(folder / "ground_truth"))
-    return [
-        make_sample(
-            image,
-            None if is_normal_name(kind.name) else kind.name,
-            folder_name(folder),
-            masks.get(image, ()),
-            pixels=is_masked,
-        )
-        for kind in kinds
-        for image in list_images(kind)
-    ]
+    samples = []
+    for kind in kinds:
+        defect = None if is_normal_name(kind.name) else kind.name
+        for image in list_images(kind):
+            own = masks.get(image, ())
+            samples.append(make_sample(image, defect, folder_name(folder), own, pixels=is_masked))
+    return samples
 
 
 def _pair_class(folder: Path, kinds: list[Path], reading: Reading) -> Masks:
@@ -141,7 +134,7 @@ def _pair_class(folder: Path, kinds: list[Path], reading: Reading) -> Masks:
     for other in (truth, *list_folders(truth)):  # blank masks of normal pictures are no orphans
         if other.name not in names and not is_normal_name(other.name):
             reading.orphan_masks += list_images(other)
-    return reading.masks_of(pairings, place=relative_name(truth, reading.root))
+    return reading.masks_of(pairings, place=reading.place(truth))
 
 
 def _published(name: str, title: str, *, normal_folder: str | None = None) -> MvtecTreeReader:

@@ -2,7 +2,7 @@
 
 The format is that of the COCO API (Lin et al., ECCV 2014, `pycocotools`); the code is ours. An
 outline between pixel centres gives the same pixels as theirs, which rounds coordinates to a fifth
-of a pixel first.
+of a pixel first. Every mask is (height, width) bool; True is anomalous.
 """
 
 from __future__ import annotations
@@ -19,11 +19,8 @@ _LARGEST_COORDINATE = 1e7  # pixels; no picture is that wide
 def draw_mask(drawn: DrawnMask) -> np.ndarray:
     """Draw the union of all outlines and runs of a mask.
 
-    Returns:
-        (height, width) bool; True is anomalous.
-
     Raises:
-        ValueError: a shape cannot be drawn; see `fill_polygon` and `fill_runs`.
+        ValueError: a shape cannot be drawn; see `outline_corners` and `check_runs`.
     """
     truth = np.zeros(drawn.image_size, dtype=bool)
     for points in drawn.polygons:
@@ -37,15 +34,9 @@ def fill_polygon(points: Sequence[float], image_size: tuple[int, int]) -> np.nda
     """Mark the pixels whose centre lies within a closed outline, by the even-odd rule.
 
     Args:
-        points: x0, y0, x1, y1, ...; at least three corners, in pixels. Pixel (0, 0) reaches
-            from 0 to 1, so its centre is at 0.5. Parts outside the picture are cut off.
+        points: x0, y0, x1, y1, ... in pixels. Pixel (0, 0) reaches from 0 to 1, so its centre
+            is at 0.5. Parts outside the picture are cut off.
         image_size: (height, width).
-
-    Returns:
-        (height, width) bool.
-
-    Raises:
-        ValueError: as `outline_corners`.
 
     Example:
         >>> fill_polygon([1, 0, 3, 0, 3, 2, 1, 2], (3, 4)).astype(int)
@@ -88,17 +79,7 @@ def outline_corners(points: Sequence[float]) -> np.ndarray:
 
 
 def fill_runs(runs: Sequence[int], image_size: tuple[int, int]) -> np.ndarray:
-    """Mark pixels by run lengths down the columns, which is COCO's RLE.
-
-    Args:
-        runs: lengths in pixels, alternately outside and inside; the first is outside.
-        image_size: (height, width).
-
-    Returns:
-        (height, width) bool.
-
-    Raises:
-        ValueError: as `check_runs`.
+    """Mark pixels by run lengths down the columns, alternately outside and inside (COCO's RLE).
 
     Example:
         >>> fill_runs([1, 2, 3], (2, 3)).astype(int)
@@ -112,7 +93,7 @@ def fill_runs(runs: Sequence[int], image_size: tuple[int, int]) -> np.ndarray:
 
 
 def check_runs(runs: Sequence[int], image_size: tuple[int, int]) -> None:
-    """Refuse run lengths that do not fit a picture.
+    """Refuse run lengths that do not fit a picture of (height, width).
 
     Raises:
         ValueError: a length is negative, or the sum is not height times width.

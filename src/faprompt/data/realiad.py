@@ -8,13 +8,10 @@ resolutions the finest is read; of several lists the one of all five views.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.dataset import sort_samples
 from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
@@ -22,7 +19,6 @@ from faprompt.data.picture_files import (
     list_files,
     list_folders,
     read_json_list,
-    relative_name,
 )
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
@@ -31,27 +27,13 @@ _RESOLUTIONS = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", "")
 _LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons", "realiad_jsons/realiad_jsons_sv", "")
 
 
-@dataclass(frozen=True)
 class RealIadReader(LayoutReader[tuple[Path, list[Path]]]):
-    """Real-IAD as published, or with its lists beside the class folders.
-
-    Attributes:
-        views: views to keep, such as ("C1", "C3"); () for all.
-        most_per_label: largest number of normal and of anomalous pictures of each class, spread
-            evenly over their natural order; None for all.
-    """
-
-    views: tuple[str, ...] = ()
-    most_per_label: int | None = None
+    """Real-IAD as published, or with its lists beside the class folders."""
 
     name = "realiad"
     title = "Real-IAD: 30 kinds of objects from five sides, to train on"
     layout = "realiad_1024/<class>/OK|NG/… with lists realiad_jsons/realiad_jsons/<class>.json"
     splits = ("test", "train")
-
-    def __post_init__(self) -> None:
-        if self.most_per_label is not None and self.most_per_label < 1:
-            raise ValueError(f"most_per_label should be at least 1, got {self.most_per_label}.")
 
     def find(self, root: Path) -> Match[tuple[Path, list[Path]]] | None:
         """Return the folder of the classes and the lists named like them; no list is opened."""
@@ -69,29 +51,24 @@ class RealIadReader(LayoutReader[tuple[Path, list[Path]]]):
 
     def samples(self, parts: tuple[Path, list[Path]], reading: Reading) -> list[Sample]:
         pictures, files = parts
-        folders = [pictures / file.stem for file in files]
+        present = [file for file in files if is_folder(pictures / file.stem)]
         listed = [
             sample
-            for file, folder in zip(files, folders, strict=True)
-            if is_folder(folder)
-            for sample in _read_list(file, folder, reading.split)
-            if not self.views or sample.extra.get("view") in self.views
+            for file in present
+            for sample in _read_list(file, pictures / file.stem, reading.split)
         ]
         exists = reading.existing((sample.image_path for sample in listed), source="the lists")
-        present = [sample for sample in listed if sample.image_path in exists]
+        samples = [sample for sample in listed if sample.image_path in exists]
         if reading.split == "train":
-            present = [replace(sample, has_pixel_label=True) for sample in present]
+            samples = [replace(sample, has_pixel_label=True) for sample in samples]
         else:
-            present = reading.label_pixels(present)
-        if absent := [folder.name for folder in folders if not is_folder(folder)]:
-            place = relative_name(pictures, reading.root)
-            reading.warnings.append(f"no pictures in {place} of {examples(absent)}")
+            samples = reading.label_pixels(samples)
+        absent = [file.stem for file in files if file not in present]
+        reading.warn(f"no pictures in {reading.place(pictures)} of {{names}}", absent)
         others = [name for name in _RESOLUTIONS if name and is_folder(reading.root / name)]
         if len(others) > 1:
-            reading.warnings.append(f"of {examples(others)}, {pictures.name} is read")
-        if self.most_per_label is None:
-            return present
-        return _spread(sort_samples(present, reading.root), self.most_per_label)
+            reading.warn(f"of {{names}}, {pictures.name} is read", others)
+        return samples
 
 
 def _read_list(file: Path, folder: Path, split: str) -> list[Sample]:
@@ -124,15 +101,3 @@ def _read_record(record: Any, folder: Path, normal: str, where: str) -> Sample:
     # the view, C1 to C5, is the last part but one of the file name
     view = [*sample.image_path.stem.split("_")[-2:-1], ""][0]
     return replace(sample, extra={"view": view}) if view.startswith("C") else sample
-
-
-def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """Return at most so many of each class and label, evenly spaced, in the given order."""
-    groups: dict[tuple[str, int], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.class_name, sample.label].append(sample)
-    chosen: set[int] = set()
-    for group in groups.values():
-        count = min(most, len(group))
-        chosen |= {id(group[place * len(group) // count]) for place in range(count)}
-    return [sample for sample in samples if id(sample) in chosen]

@@ -163,10 +163,8 @@ class SegmentedReader(LayoutReader[Parts]):
                 "the masks are JPEG, noisy around their contours: pixel figures differ between "
                 "the mask policies 'reference' and 'strict', and from those of a PNG copy"
             )
-        if beside := folders_beside(reading.root, parts.images + parts.masks):
-            reading.warnings.append(
-                f"folders that are no part of it are left out: {reading.names(beside)}"
-            )
+        beside = folders_beside(reading.root, parts.images + parts.masks)
+        reading.warn("folders that are no part of it are left out: {names}", beside)
         pairing = reading.pair(pictures, mask_files)
         masks = reading.masks_of([pairing], place=_names(parts.masks, reading.root))
         return [

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from faprompt.data.dataset import Dataset, sort_samples
+from faprompt.data.dataset import sort_samples
 from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
-from faprompt.data.masks import cut_region, picture_size, read_mask, reason
+from faprompt.data.masks import picture_size, read_mask
 from faprompt.data.picture_files import (
     examples,
     find_folder,
@@ -23,8 +20,7 @@ from faprompt.data.picture_files import (
     unnested,
 )
 from faprompt.data.subsample import SUBSETS, take_subset
-from faprompt.errors import ConfigError, DatasetError, ImageReadError
-from faprompt.imaging.read import read_image
+from faprompt.errors import DatasetError, ImageReadError
 from faprompt.records import Sample
 
 Slice = tuple[int, int, int, int]  # x0, y0, x1, y1 in image pixels, ends exclusive
@@ -32,20 +28,12 @@ Slice = tuple[int, int, int, int]  # x0, y0, x1, y1 in image pixels, ends exclus
 _KOS = re.compile(r"kos[0-9]+", re.IGNORECASE)
 _BANDS = 3  # of a picture of KolektorSDD
 _STEP = 256  # columns of a slice of AITEX
+_WITHOUT_MASK = "without a mask, so without labels, and left out: {names}"
 _AITEX_FOLDERS = ("Defect_images", "NODefect_images", "Mask_images")
 _AITEX_KINDS = {  # middle part of a strip's name -> kind of defect
-    "002": "Broken_end",
-    "006": "Broken_yarn",
-    "010": "Broken_pick",
-    "016": "Weft_curling",
-    "019": "Fuzzyball",
-    "022": "Cut_selvage",
-    "023": "Crease",
-    "025": "Warp_ball",
-    "027": "Knots",
-    "029": "Contamination",
-    "030": "Nep",
-    "036": "Weft_crack",
+    **{"002": "Broken_end", "006": "Broken_yarn", "010": "Broken_pick", "016": "Weft_curling"},
+    **{"019": "Fuzzyball", "022": "Cut_selvage", "023": "Crease", "025": "Warp_ball"},
+    **{"027": "Knots", "029": "Contamination", "030": "Nep", "036": "Weft_crack"},
 }
 
 
@@ -81,30 +69,24 @@ class SddReader(LayoutReader[list[Path]]):
             files = list_images(folder)
             images = [path for path in files if not _is_mask(path)]
             pairing = reading.pair(images, filter(_is_mask, files))
-            _note("without a mask, so without labels, and left out", pairing.unmasked, reading)
+            reading.warn(_WITHOUT_MASK, pairing.unmasked)
             for image, masks in pairing.masks.items():
                 whole = make_sample(image, "defect", "sdd", masks, pixels=True)
                 bands += _slices(whole, cut_bands, reading)
         return take_subset(sort_samples(bands, reading.root), reading.subset, reading)
 
 
-@dataclass(frozen=True)
 class AitexReader(LayoutReader[dict[str, Path]]):
     """AITEX, also AFID (Silvestre-Blanes et al., Autex Research Journal 2019): strips of fabric.
 
     Every sample is a slice of 256 columns. Slices of the strips in `NODefect_images` are normal;
     of a defect strip only the slices with a marked pixel are used. The paper tests on all of
     those and on a quarter of the normal ones, drawn from an order of files that cannot be
-    recovered: the counts agree, and the members do not. Two strips have two masks, whose union
+    recovered: the counts agree, and the members do not. About a twelfth of the normal slices are
+    blank padding, which the paper's count includes. Two strips have two masks, whose union
     counts; one has none and is left out. How the authors treated these three is not known. The
     Kaggle copy nests some folders once more.
-
-    Attributes:
-        drop_blank: leave normal slices of a single grey value out of the subset "all". About a
-            twelfth of the normal slices are such padding. The paper's count includes them.
     """
-
-    drop_blank: bool = False
 
     name = "aitex"
     title = "AITEX: strips of woven fabric in slices of 256 columns"
@@ -120,16 +102,6 @@ class AitexReader(LayoutReader[dict[str, Path]]):
         missing = [name for name in _AITEX_FOLDERS if not find_folder(root, name)]
         return f"{super().found(root)}; {examples(missing)} missing"
 
-    def read(self, root: Path, *, split: str = "test", subset: str = "paper") -> Dataset:
-        """Return all slices of a subset; see `LayoutReader.read`.
-
-        Raises:
-            ConfigError: `drop_blank` is set and the subset is not "all".
-        """
-        if self.drop_blank and subset != "all":
-            raise ConfigError(f"drop_blank goes with subset 'all' only, got {subset!r}.")
-        return super().read(root, split=split, subset=subset)
-
     def samples(self, parts: dict[str, Path], reading: Reading) -> list[Sample]:
         if len(parts) < len(_AITEX_FOLDERS):
             raise DatasetError(
@@ -142,11 +114,9 @@ class AitexReader(LayoutReader[dict[str, Path]]):
             for strip in list_images(folder):
                 whole = make_sample(strip, None, "aitex", pixels=True)
                 slices += _slices(whole, cut_columns, reading)
-        if self.drop_blank:
-            slices = _without_blank(slices, reading)
         strips = list_images(defects)
         pairing = reading.pair(strips, list_images(truth))
-        _note("without a mask, so without labels, and left out", pairing.unmasked, reading)
+        reading.warn(_WITHOUT_MASK, pairing.unmasked)
         blank = []
         for strip in strips:
             if masks := pairing.masks.get(strip):
@@ -154,7 +124,7 @@ class AitexReader(LayoutReader[dict[str, Path]]):
                 marked = [part for part in _slices(whole, cut_columns, reading) if part.label]
                 slices += marked
                 blank += [] if marked else [strip]
-        _note("without a marked pixel, so not one slice is used", blank, reading)
+        reading.warn("without a marked pixel, so not one slice is used: {names}", blank)
         return take_subset(sort_samples(slices, reading.root), reading.subset, reading)
 
 
@@ -235,22 +205,3 @@ def _slices(
     except (DatasetError, ImageReadError) as error:
         reading.problems.append(str(error).rstrip("."))
     return []
-
-
-def _without_blank(slices: Iterable[Sample], reading: Reading) -> list[Sample]:
-    """Return the slices that show more than one grey value."""
-    kept: list[Sample] = []
-    for strip, parts in groupby(slices, key=lambda part: part.image_path):
-        try:
-            image = read_image(strip).array
-        except ImageReadError as error:
-            told = reason(strip, error).rstrip(".")
-            reading.problems.append(f"{strip} cannot be read as a picture: {told}")
-            continue
-        kept += [part for part in parts if np.ptp(cut_region(image, part), axis=(0, 1)).any()]
-    return kept
-
-
-def _note(text: str, images: Iterable[Path], reading: Reading) -> None:
-    if names := reading.names(images):
-        reading.warnings.append(f"{text}: {names}")
