@@ -13,12 +13,7 @@ from faprompt.data.coco import CocoReader
 from faprompt.data.csv_table import TableReader
 from faprompt.data.dagm import DagmReader
 from faprompt.data.dataset import Dataset, rename_dataset
-from faprompt.data.dataset_catalog import (
-    DatasetFacts,
-    compare_counts,
-    dataset_facts,
-    published_counts,
-)
+from faprompt.data.dataset_catalog import DatasetFacts, compare_counts, dataset_facts
 from faprompt.data.foreign_layouts import unread_list
 from faprompt.data.label_folders import (
     BR35H,
@@ -29,7 +24,7 @@ from faprompt.data.label_folders import (
     MagneticTileReader,
 )
 from faprompt.data.label_lists import ElpvReader, HeadCtReader
-from faprompt.data.layout_reader import Reader
+from faprompt.data.layout_reader import LayoutReader, Reader
 from faprompt.data.meta_json import MetaJsonReader
 from faprompt.data.mvtec_tree import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
 from faprompt.data.picture_files import examples, is_folder, list_folders, list_images
@@ -46,7 +41,7 @@ from faprompt.data.segmented import (
     images_and_masks,
 )
 from faprompt.data.sliced_pictures import AitexReader, SddReader
-from faprompt.data.subsample import SUBSETS, SubsetReader
+from faprompt.data.subsample import SUBSETS
 from faprompt.data.visa import VisaReader
 from faprompt.errors import ConfigError, DatasetError
 
@@ -121,15 +116,11 @@ def dataset_info(name: str) -> DatasetInfo:
         ConfigError: there is no such dataset; the message lists the known ones.
     """
     reader = _reader(name)
-    counts = published_counts(name).values()
-    return DatasetInfo(
-        name=reader.name,
-        title=reader.title,
-        layout=reader.layout,
-        normal=sum(normal for normal, _ in counts) if counts else None,
-        anomalous=sum(anomalous for _, anomalous in counts) if counts else None,
-        facts=dataset_facts(name),
-    )
+    facts = dataset_facts(name)
+    normal = anomalous = None
+    if facts and facts.counts:
+        normal, anomalous = (sum(column) for column in zip(*facts.counts.values(), strict=True))
+    return DatasetInfo(reader.name, reader.title, reader.layout, normal, anomalous, facts)
 
 
 def read_dataset(
@@ -203,10 +194,10 @@ def _reader(name: str) -> Reader:
 
 
 def _read(reader: Reader, root: Path, split: str, subset: str) -> Dataset:
-    if isinstance(reader, SubsetReader):
+    if isinstance(reader, LayoutReader) and subset in reader.subsets:
         return reader.read(root, split=split, subset=subset)
     if subset != "paper":
-        named = [other.name for other in _NAMED if isinstance(other, SubsetReader)]
+        named = [one.name for one in _NAMED if subset in getattr(one, "subsets", ())]
         raise DatasetError(
             f"{root} was read as {reader.name}, which has no subset {subset!r}: nothing was drawn "
             f"from it. Leave the subset away; {', '.join(named)} have one in their own layout."

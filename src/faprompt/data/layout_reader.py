@@ -120,6 +120,7 @@ class LayoutReader(ABC, Generic[Parts]):
     title: str
     layout: str
     splits: tuple[str, ...] = ("test",)
+    subsets: tuple[str, ...] = ("paper",)
 
     @abstractmethod
     def find(self, root: Path) -> Match[Parts] | None:
@@ -146,7 +147,7 @@ class LayoutReader(ABC, Generic[Parts]):
         return match.reason if match and match.is_certain else None
 
     def read(self, root: Path, *, split: str = "test", subset: str = "paper") -> Dataset:
-        """Return all samples of one split; "all" normal ones if the reader has `subsets`.
+        """Return all samples of one split; `subset` is one of `subsets`.
 
         Raises:
             DatasetError: the folder has another layout, or there are no samples of that split.

@@ -10,32 +10,15 @@ it was an unsorted directory listing, so only the number of our samples is their
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from faprompt.data.dataset import Dataset, Notes
-from faprompt.data.layout_reader import Reader
+from faprompt.data.dataset import Notes
 from faprompt.errors import ConfigError
 from faprompt.records import Sample
 
 SUBSETS = ("paper", "all")
 _SEED = 42
-
-
-@runtime_checkable
-class SubsetReader(Reader, Protocol):
-    """A reader whose test split is drawn from all normal samples of its dataset."""
-
-    @property
-    def subsets(self) -> tuple[str, ...]:
-        """The values of `subset`: `SUBSETS`."""
-        ...
-
-    def read(self, root: Path, *, split: str = "test", subset: str = "paper") -> Dataset:
-        """Read a split, see `Reader.read`; `subset` "all" keeps every normal sample."""
-        ...
 
 
 def paper_normals(count: int) -> list[int]:
