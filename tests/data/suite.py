@@ -32,6 +32,7 @@ class ReaderSuite:
     mask_suffix = "_mask"  # what a mask's name may have beyond its picture's
     classes_of_all: dict[str, tuple[int, int, int]] | None = None  # subset "all"; None: has none
     fits_meta_json = True  # False for slices of pictures, which the format cannot hold
+    train_refused = "no 'train' split"  # the error for split "train"; "" if there is one
     policy: MaskPolicy = "reference"  # "strict" where masks are JPEG, whose contours are noisy
 
     def build(self, root: Path) -> None:
@@ -150,6 +151,11 @@ class ReaderSuite:
     def test_unknown_split_refused(self, root):
         with pytest.raises(DatasetError, match="'validation'"):
             read_dataset(root, split="validation")
+        if self.train_refused:
+            with pytest.raises(DatasetError, match=self.train_refused):
+                read_dataset(root, split="train")
+        else:
+            assert {sample.split for sample in read_dataset(root, split="train")} == {"train"}
 
     def test_subset(self, root):
         if self.classes_of_all is None:

@@ -13,7 +13,7 @@ from faprompt.data.sliced_pictures import AitexReader
 from faprompt.data.subsample import paper_normals
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
-from tests.helpers import folders, industrial
+from tests.helpers import industrial
 
 # (strip, left edge) -> marked columns, three rows high
 MARKED = {
@@ -146,21 +146,6 @@ def test_two_spellings_of_one_folder_are_not_recognised(root):
     assert AitexReader().recognise(root) is None
     with pytest.raises(DatasetError, match="only one of them is wanted"):
         read_dataset(root, dataset="aitex")
-
-
-def test_there_is_no_train_split(root):
-    with pytest.raises(DatasetError, match="no 'train' split"):
-        read_dataset(root, split="train")
-
-
-def test_a_prepared_tree_keeps_the_name(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "AITEX",
-        normal={"good": ["2306881-210020u_0001_000_05_3.png"]},
-        defects={"Broken_end": ["0001_002_00_8.png"]},
-    )
-    found = read_dataset(tmp_path, dataset="aitex")
-    assert (found.name, found.normal, found.counts()["AITEX"].with_mask) == ("aitex", 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,6 @@ def test_a_list_decides_over_folders_and_says_so(tmp_path):
     assert len(read_dataset(tmp_path, dataset="mvtec")) == 2
 
 
-def test_a_known_dataset_is_read_from_a_list_by_name(tmp_path):
-    folders.write_meta(tmp_path / "meta.json", folders.listed(tmp_path))
-    found = read_dataset(tmp_path, dataset="brainmri")
-    assert found.name == "brainmri" and len(found) == 5
-    assert {sample.dataset for sample in found} == {"brainmri"}
-
-
 def test_own_classes_may_be_called_mvtec_and_are_told_apart(tmp_path):
     folders.mvtec_class(tmp_path / "mug", normal={"good": ["1.png"]}, defects={"chip": ["1.png"]})
     found = read_dataset(tmp_path, dataset="mvtec")

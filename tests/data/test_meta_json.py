@@ -16,6 +16,7 @@ from tests.helpers.folders import record
 
 class TestMetaJson(ReaderSuite):
     name = "meta_json"
+    train_refused = "train split is empty"
     classes = {"mug": (3, 2, 2)}
 
     def build(self, root):
@@ -26,6 +27,7 @@ class TestFileBesideTheFolder(ReaderSuite):
     """`meta_<name>.json` next to the data folder, whose name begins every path."""
 
     name = "meta_json"
+    train_refused = "train split is empty"
     classes = {"mug": (3, 2, 2)}
 
     def build(self, root):

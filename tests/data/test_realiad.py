@@ -14,6 +14,7 @@ from tests.helpers import folders, industrial
 
 class TestRealIad(ReaderSuite):
     name = "realiad"
+    train_refused = ""
     classes = {"toy": (4, 2, 2), "u_block": (4, 2, 2)}
 
     def build(self, root):
@@ -121,8 +122,3 @@ def test_folders_without_lists_are_refused(tmp_path):
     folders.picture(tmp_path / "toy/OK/S0001/toy_0001_OK_C1_1.jpg")
     with pytest.raises(DatasetError, match="is not realiad: expected realiad_1024.*found toy"):
         read_dataset(tmp_path, dataset="realiad")
-
-
-def test_a_prepared_list_keeps_the_name(tmp_path):
-    folders.write_meta(tmp_path / "meta.json", folders.listed(tmp_path))
-    assert read_dataset(tmp_path, dataset="realiad").name == "realiad"

@@ -144,23 +144,3 @@ def test_another_folder_is_refused(tmp_path):
     folders.picture(tmp_path / "kos01/Part0.jpg")
     with pytest.raises(DatasetError, match="expected kosNN/Part.*found kos01"):
         read_dataset(tmp_path, dataset="sdd")
-
-
-def test_a_prepared_tree_keeps_the_name_and_has_no_subset(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "SDD",
-        normal={"good": ["kos01_Part5_1.png"]},
-        defects={"defect": ["kos01_Part5_0.png"]},
-    )
-    found = read_dataset(tmp_path, dataset="sdd")
-    assert (found.name, found.normal, found.anomalous) == ("sdd", 1, 1)
-    assert {sample.dataset for sample in found} == {"sdd"}
-    assert found.counts()["SDD"].with_mask == 1
-    with pytest.raises(DatasetError, match="mvtec_style, which has no subset 'all'.*sdd.*elpv"):
-        read_dataset(tmp_path, dataset="sdd", subset="all")
-
-
-def test_a_prepared_list_keeps_the_name(tmp_path):
-    folders.write_meta(tmp_path / "meta.json", folders.listed(tmp_path))
-    found = read_dataset(tmp_path, dataset="sdd")
-    assert (found.name, len(found)) == ("sdd", 5)

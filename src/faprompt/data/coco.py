@@ -91,10 +91,9 @@ class _Annotations:
         content = read_json_list(self.file)
         self.images = _records(self.file, content, "images")
         for category in _records(self.file, content, "categories"):
-            key = _id(self.file, category, "category")
-            self.categories[key] = str(category.get("name", ""))
+            self.categories[self._id(category, "category")] = str(category.get("name", ""))
         for image in self.images:
-            key = _id(self.file, image, "image")
+            key = self._id(image, "image")
             if key in self.counted:
                 raise DatasetError(f"{self.file} lists the image id {key!r} twice.")
             self.counted[key] = []
@@ -139,6 +138,12 @@ class _Annotations:
         beside = {path for folder in folders for path in list_images(folder)} - listed
         if beside:
             warnings.append(f"{len(beside)} pictures beside them are not listed, left out")
+
+    def _id(self, record: _Record, what: str) -> int | str:
+        key = _key(record, "id")
+        if key is None:
+            raise DatasetError(f"{self.file}: every {what} should have an id, a number or text.")
+        return key
 
     def _category(self, annotation: _Record) -> str:
         key = _key(annotation, "category_id")
@@ -242,13 +247,6 @@ def _records(file: Path, content: _Record, key: str) -> list[_Record]:
         if not isinstance(record, dict):
             raise DatasetError(f"{file}, {key}, record {at}: should be an object, got {record!r}.")
     return records
-
-
-def _id(file: Path, record: _Record, what: str) -> int | str:
-    key = _key(record, "id")
-    if key is None:
-        raise DatasetError(f"{file}: every {what} should have an id, a number or text.")
-    return key
 
 
 def _key(record: _Record, name: str) -> int | str | None:

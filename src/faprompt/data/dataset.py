@@ -128,13 +128,7 @@ class Notes:
 
 
 def build_dataset(
-    name: str,
-    root: Path,
-    samples: Iterable[Sample],
-    notes: Notes,
-    *,
-    split: str,
-    reason: str,
+    name: str, root: Path, samples: Iterable[Sample], notes: Notes, *, split: str, reason: str
 ) -> Dataset:
     """Build a dataset from samples in any order.
 

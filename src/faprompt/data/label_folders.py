@@ -31,7 +31,7 @@ _MASK_FOLDERS = ("masks", "mask", "ground_truth")
 _NESTED = "brain_tumor_dataset"  # in BrainMRI's archive
 _MASK_RCNN = "Br35H-Mask-RCNN"  # in Br35H's archive
 _LAG_KINDS = ("non_glaucoma", "suspicious_glaucoma")
-_LABEL_BYTES = 64  # a label file of LAG holds one digit
+_LABEL_LENGTH = 64  # a label file of LAG holds one digit
 
 
 @dataclass(slots=True)
@@ -286,11 +286,10 @@ def _compare_label_files(
 
 def _first_word(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            words = stream.read(_LABEL_BYTES).decode("utf-8-sig", "replace").split()
+        with file.open(encoding="utf-8-sig", errors="replace") as stream:
+            return (stream.read(_LABEL_LENGTH).split() or [""])[0]
     except OSError:  # like an empty file
         return ""
-    return words[0] if words else ""
 
 
 BRAINMRI = YesNoReader(

@@ -69,8 +69,7 @@ def read_mask(
     elif sample.label:
         for path in _mask_files(sample):
             marked = _marked(path, policy)
-            if marked.shape != size:
-                raise DatasetError(_size_clash(path, marked.shape, sample.image_path, size))
+            _check_size(path, marked.shape, sample.image_path, size)
             truth |= marked
     return cut_region(truth, sample)
 
@@ -202,16 +201,18 @@ def _mask_files(sample: Sample) -> tuple[Path, ...]:
     return sample.mask_paths
 
 
-def _size_clash(
+def _check_size(
     mask: Path, mask_size: tuple[int, ...], image: Path, image_size: tuple[int, int]
-) -> str:
-    told = (
-        f"mask {mask} is {mask_size[0]}x{mask_size[1]} (height x width), "
-        f"its picture {image} is {image_size[0]}x{image_size[1]}"
-    )
+) -> None:
+    if mask_size == image_size:
+        return
+    advice = "masks are not resized, so mend one of the two files"
     if mask_size == image_size[::-1]:
-        return f"{told}; height and width are exchanged, so look at the picture's EXIF orientation."
-    return f"{told}; masks are not resized, so mend one of the two files."
+        advice = "height and width are exchanged, so look at the picture's EXIF orientation"
+    raise DatasetError(
+        f"mask {mask} is {mask_size[0]}x{mask_size[1]} (height x width), "
+        f"its picture {image} is {image_size[0]}x{image_size[1]}; {advice}."
+    )
 
 
 def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
@@ -221,7 +222,9 @@ def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
     except ImageReadError as error:
         raise DatasetError(f"mask {path} cannot be read: {reason(path, error)}") from error
     if policy == "reference":
-        return _luminance(shown) > 0
+        levels = _scaled_to_8_bit(shown.values)
+        grey = levels if levels.ndim == 2 else Image.fromarray(levels).convert("L")
+        return np.asarray(grey) > 0
     bands = np.moveaxis(shown.values, -1, 0) if shown.values.ndim == 3 else [shown.values]
     brightest = reduce(np.maximum, bands)  # four times as fast as max(axis=2)
     if shown.alpha is not None:
@@ -253,14 +256,6 @@ def _full(values: np.ndarray, bits: int | None) -> float | np.integer:
         return max(1.0, float(values.max(initial=0)))
     widest = np.iinfo(values.dtype).max
     return values.dtype.type(min(2 ** (bits or 64) - 1, int(widest)))
-
-
-def _luminance(shown: Samples) -> np.ndarray:
-    """Return (height, width) uint8 as `convert('L')` does; wide values are scaled first."""
-    levels = _scaled_to_8_bit(shown.values)
-    if levels.ndim == 2:
-        return levels
-    return np.asarray(Image.fromarray(levels).convert("L"))
 
 
 def _scaled_to_8_bit(values: np.ndarray) -> np.ndarray:

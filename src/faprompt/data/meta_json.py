@@ -21,6 +21,7 @@ from faprompt.files import natural_key
 FILE_NAME = "meta.json"
 
 _KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
+_OTHER_KEYS = {"images", "items", "normal"}
 _SHAPE = '{"test": {"<class>": [{"img_path": …, "anomaly": 0 or 1, …}, …]}}'
 
 
@@ -98,10 +99,8 @@ def _has_splits(file: Path, *, if_broken: bool) -> bool:
         content = read_json_list(file)
     except DatasetError:
         return if_broken
-    if not isinstance(content, dict):
-        return False
-    splits = [value for key, value in content.items() if key.casefold() in ("train", "test")]
-    return any(isinstance(value, dict) for value in splits)
+    splits = content.items() if isinstance(content, dict) else ()
+    return any(key.casefold() in ("train", "test") and isinstance(v, dict) for key, v in splits)
 
 
 def _is_other_list(file: Path) -> bool:
@@ -110,9 +109,8 @@ def _is_other_list(file: Path) -> bool:
         content = read_json_list(file)
     except DatasetError:
         return False
-    return isinstance(content, list) or (
-        isinstance(content, dict) and bool({"images", "items", "normal"} & content.keys())
-    )
+    is_object = isinstance(content, dict)
+    return isinstance(content, list) or (is_object and bool(_OTHER_KEYS & content.keys()))
 
 
 def _records(file: Path, split: str) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -98,10 +98,7 @@ def folders_beside(root: Path, read: Collection[Path]) -> list[Path]:
 
 
 def unnested(folder: Path) -> Path:
-    """Return the folder of the same name inside a folder without pictures, or the folder itself.
-
-    Some archives hold `Class1/Class1/`.
-    """
+    """Return a folder, or the folder of its own name inside it, as in `Class1/Class1/`."""
     inside = None if holds_images(folder) else find_folder(folder, folder.name)
     return folder if inside is None else inside
 
@@ -135,10 +132,10 @@ def examples(names: Iterable[str], *, limit: int = 5) -> str:
 
 
 def read_json_list(file: Path) -> Any:
-    """Read a JSON file that lists pictures, with or without a byte order mark.
+    """Read a JSON file that lists pictures.
 
-    Unlike `faprompt.config.read_json`, which reads settings, it sets no limit to the size and
-    leaves odd numbers to the reader: annotations of large datasets have hundreds of megabytes.
+    Unlike `faprompt.config.read_json`, which reads settings, it has no limit of size and leaves
+    odd numbers to the reader: annotations of large datasets have hundreds of megabytes.
 
     Raises:
         DatasetError: the file cannot be read or is not JSON.
@@ -150,13 +147,7 @@ def read_json_list(file: Path) -> Any:
 
 
 def only_file(files: Sequence[Path], root: Path, *, kind: str, wanted: str) -> Path:
-    """Return the one file of a kind in `root`.
-
-    Args:
-        files: the files that were found.
-        root: the folder or file that the user named.
-        kind: plural noun for several files, such as "tables".
-        wanted: noun for the file, such as "meta.json".
+    """Return the one file that was found in `root`; `kind` and `wanted` are nouns for messages.
 
     Raises:
         DatasetError: there is no file, or more than one.
@@ -231,9 +222,8 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
 
     Args:
         images: pictures that should have masks.
-        masks: all picture files of the mask folder; a file without a mask's extension is
-            returned as unclaimed.
-        root: the dataset's folder; names in messages are relative to it.
+        masks: all picture files among the masks; those without a mask's extension are unclaimed.
+        root: names in messages are relative to it.
     """
     every = tuple(masks)
     candidates: dict[str, list[tuple[int, Path]]] = defaultdict(list)
@@ -241,21 +231,25 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
         if mask.suffix.casefold() in MASK_EXTENSIONS:
             for owner, rank in _owners(stem_key(mask)):
                 candidates[owner].append((rank, mask))
-    ranked = {
-        image: sorted(candidates.get(stem_key(image), ()), key=lambda pair: pair[0])
-        for image in images
-    }
-    found = {image: tuple(mask for _, mask in pairs) for image, pairs in ranked.items()}
-    several = dict.fromkeys(image for image, pairs in ranked.items() if _is_ambiguous(pairs))
-    claims: dict[Path, list[Path]] = defaultdict(list)
-    for image, files in found.items():
-        for mask in files:
-            claims[mask].append(image)
-    disputed = {mask: rivals for mask, rivals in claims.items() if len(rivals) > 1}
+    found: dict[Path, tuple[Path, ...]] = {}
+    several: dict[Path, str] = {}
+    claims: dict[Path, list[Path]] = defaultdict(list)  # mask -> pictures
 
     def names(paths: Iterable[Path]) -> str:
         return examples(relative_name(path, root) for path in paths)
 
+    for image in images:
+        ranked = sorted(candidates.get(stem_key(image), ()), key=lambda pair: pair[0])
+        found[image] = tuple(mask for _, mask in ranked)
+        for mask in found[image]:
+            claims[mask].append(image)
+        if _is_ambiguous([rank for rank, _ in ranked]):
+            several[image] = f"{names([image])} has several masks: {names(found[image])}"
+    disputed = {
+        mask: f"{names([mask])} could be the mask of {names(rivals)}"
+        for mask, rivals in claims.items()
+        if len(rivals) > 1
+    }
     return Pairing(
         masks={
             image: files
@@ -264,10 +258,7 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
         },
         unmasked=tuple(image for image, files in found.items() if not files),
         unclaimed=tuple(mask for mask in every if mask not in claims),
-        clashes=(
-            *(f"{names([image])} has several masks: {names(found[image])}" for image in several),
-            *(f"{names([m])} could be the mask of {names(own)}" for m, own in disputed.items()),
-        ),
+        clashes=(*several.values(), *disputed.values()),
     )
 
 
@@ -290,10 +281,9 @@ def _owners(stem: str) -> Iterator[tuple[str, int]]:
         yield numbered["image"], int(numbered["number"])
 
 
-def _is_ambiguous(candidates: Sequence[tuple[int, Path]]) -> bool:
-    single = sum(rank < 0 for rank, _ in candidates)
-    numbers = Counter(rank for rank, _ in candidates if rank >= 0)
-    return single + max(numbers.values(), default=0) > 1
+def _is_ambiguous(ranks: Sequence[int]) -> bool:
+    numbers = Counter(rank for rank in ranks if rank >= 0)
+    return sum(rank < 0 for rank in ranks) + max(numbers.values(), default=0) > 1
 
 
 def _is_litter(name: str) -> bool:
