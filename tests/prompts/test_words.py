@@ -1,22 +1,14 @@
 """Prompts of learned vectors and frozen words, and what the frozen tower says of states."""
 
-import json
-from importlib.resources import files
-
 import pytest
 import torch
 
 from faprompt.clip.text import DeepPrompts
-from faprompt.data.published_counts import published_counts
-from faprompt.data.registry import list_datasets
-from faprompt.prompts.descriptions import phrases
 from faprompt.prompts.states import StateTexts
 from faprompt.prompts.templates import WINCLIP_STATES, WINCLIP_TEMPLATES, mean_direction, sentences
 from faprompt.prompts.words import (
     Speaker,
-    display_name,
     encode_prompts,
-    name_pictures,
     start_vector,
     word_vectors,
 )
@@ -90,53 +82,3 @@ def test_the_sentences_of_a_class_are_encoded_once(speaker):
     assert not normal.is_inference() and not normal.requires_grad
     texts.features(counting, "pill")
     assert Counting.asked == 2 * (154 + 88)
-
-
-@pytest.fixture(scope="module")
-def told():
-    """`display_names.json` as it is written."""
-    return json.loads(files("faprompt.prompts").joinpath("display_names.json").read_text("utf-8"))
-
-
-@pytest.fixture(scope="module")
-def classes():
-    """Every class of every dataset that the paper counts."""
-    return {name for dataset in list_datasets() for name in published_counts(dataset)}
-
-
-def test_names_that_say_nothing_are_said_in_words():
-    names = ["01", "Class10", "CLASS10", "sdd", "AITEX", "Woven_104", "brain", "tn3k"]
-    assert name_pictures(names, 8, otherwise="object") == [
-        "industrial part", "textured surface", "textured surface", "metal part", "fabric",
-        "woven texture", "brain scan", "thyroid",
-    ]  # fmt: skip
-    assert name_pictures(names, 8, otherwise="object", raw=True) == names
-
-
-def test_plain_words_stay_as_they_are(classes, told):
-    known = {"metal_nut", "bottle", "pcb1", "macaroni1", "bracket_black", "colon", "fundus"}
-    assert known < classes and not known & set(told)
-    for name in (classes - set(told)) | {"Metal_Nut", "my_part_7"}:
-        assert display_name(name) == name.replace("_", " ")
-
-
-def test_no_class_of_a_known_dataset_is_left_without_a_word(classes):
-    assert len(classes) > 50
-    for name in classes - {"macaroni1", "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4"}:
-        said = display_name(name)
-        assert said.replace(" ", "").isalpha() and said not in list_datasets(), name
-
-
-def test_what_is_displayed_is_displayed_as_itself(told):
-    assert told and all(display_name(words) == words for words in told.values())
-
-
-def test_both_names_of_a_class_have_the_same_phrases(told):
-    for name, words in told.items():
-        assert phrases(name) and phrases(name) == phrases(words), name
-
-
-def test_nobody_knowing_is_the_other_word_raw_or_not():
-    for raw in (True, False):
-        assert name_pictures(["", " "], 2, otherwise="object", raw=raw) == ["object", "object"]
-        assert name_pictures(None, 2, otherwise="object", raw=raw) == ["object", "object"]

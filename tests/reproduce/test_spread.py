@@ -19,7 +19,7 @@ from faprompt.reproduce.spread import (
 )
 from faprompt.reproduce.spread_measures import MEASURES, pair_distance, silhouettes
 
-from faprompt.data.files import relative_name
+from faprompt.data.picture_files import relative_name
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.imaging import read_image
 from faprompt.reproduce.spread_figure import _numbers, redraw_spread, write_spread

@@ -6,11 +6,8 @@ embed a placeholder sentence and overwrite the placeholders; here they are never
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 import torch
 from torch import Tensor, nn
@@ -27,48 +24,6 @@ def learned_vectors(*shape: int) -> nn.Parameter:
     vectors = nn.Parameter(torch.empty(shape))
     nn.init.normal_(vectors, std=INIT_STD)
     return vectors
-
-
-def readable(class_name: str) -> str:
-    """A class as words: underscores become blanks."""
-    return class_name.replace("_", " ").strip()
-
-
-def display_name(class_name: str) -> str:
-    """A class as people would say it: `display_names.json`, or else `readable`.
-
-    That file, which may be edited, has the classes whose names say nothing of what is shown;
-    capitals do not matter. Its words are ours: no paper states theirs.
-
-    Example:
-        >>> display_name("elpv"), display_name("Woven_001"), display_name("metal_nut")
-        ('solar cell', 'woven texture', 'metal nut')
-    """
-    name = readable(class_name)
-    return _display_names().get(name.lower(), name)
-
-
-def name_pictures(
-    class_names: Sequence[str] | None, count: int, *, otherwise: str, raw: bool = False
-) -> list[str]:
-    """What each of `count` pictures shows, in words; `otherwise` where nobody says.
-
-    Args:
-        class_names: as a dataset has them, one a picture; or None.
-        count: of the pictures.
-        otherwise: the word for pictures nobody named.
-        raw: leave the names as they are, as much public code does.
-
-    Example:
-        >>> name_pictures(["metal_nut", "sdd", ""], 3, otherwise="object")
-        ['metal nut', 'metal part', 'object']
-        >>> name_pictures(["metal_nut", "sdd", ""], 3, otherwise="object", raw=True)
-        ['metal_nut', 'sdd', 'object']
-    """
-    if class_names is None:
-        return [otherwise] * count
-    said = str.strip if raw else display_name
-    return [said(name) or otherwise for name in class_names]
 
 
 def start_vector(text: TextTower, tokenizer: Tokenizer) -> Tensor:
@@ -143,9 +98,3 @@ class Speaker:
         """(N, D) features of plain sentences, not normalised."""
         ids = self.tokenizer(texts).to(self.text.token_embedding.weight.device)
         return self.text.encode_tokens(ids)
-
-
-@cache
-def _display_names() -> dict[str, str]:
-    data = json.loads(files("faprompt.prompts").joinpath("display_names.json").read_text("utf-8"))
-    return {readable(name).lower(): words for name, words in data.items()}

@@ -14,10 +14,10 @@ from typing import Literal
 from tabulate import tabulate
 
 from faprompt.data import Dataset, read_dataset
-from faprompt.data.published_counts import MISPRINTS, published_counts
+from faprompt.data.dataset_catalog import known_datasets, published_counts
 from faprompt.errors import DatasetError
 from faprompt.reproduce.protocol import PAPER_TITLES
-from faprompt.reproduce.published import list_tables, published_table
+from faprompt.reproduce.published import published_table, table_titles
 from faprompt.work import ProgressCallback, no_progress
 
 Quantity = Literal["classes", "train_normal", "test_normal", "test_anomalous"]
@@ -72,7 +72,9 @@ def count_rows(
     """
     printed: dict[int, dict[tuple[str, str], dict[Quantity, int]]] = {1: {}, 2: {}}
     remarks: dict[tuple[str, str], str] = {
-        place: f"{told}, as the table here" for place, told in MISPRINTS.items()
+        (dataset, class_name): f"{misprint}, as the table here"
+        for dataset, facts in known_datasets().items()
+        for class_name, misprint in facts.misprints.items()
     }
     for cell in (*published_table(1), *published_table(2)):
         place = cell.dataset, cell.class_name or ""
@@ -140,7 +142,6 @@ def _ours(
 def describe_rows(rows: Iterable[CountRow]) -> str:
     """Return both tables as Markdown; a cell is our count, then the paper's, "-" for none."""
     rows = list(rows)
-    titles = {table.number: table.title for table in list_tables()}
     parts = []
     for number, columns in _COLUMNS.items():
         own = [row for row in rows if row.table == number]
@@ -149,7 +150,7 @@ def describe_rows(rows: Iterable[CountRow]) -> str:
         cells = [_cells(row, columns) for row in own]
         align = ["left"] * len(first) + ["right"] * len(columns) + ["left"]
         table = tabulate(cells, head, tablefmt="pipe", colalign=align, disable_numparse=True)
-        parts += [f"## Table {number}: {titles[number]}", table, "\n".join(_below(own))]
+        parts += [f"## Table {number}: {table_titles()[number]}", table, "\n".join(_below(own))]
     return "\n\n".join(filter(None, parts))
 
 

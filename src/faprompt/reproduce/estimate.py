@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faprompt.data.published_counts import published_counts
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.errors import DatasetError, ModelError
 from faprompt.reproduce.cell_identity import resolved_options
 from faprompt.reproduce.cells import Cell, Column, Plan, Source

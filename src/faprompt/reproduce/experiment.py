@@ -38,8 +38,8 @@ from faprompt.reproduce.protocol import (
     PAPER_TITLES,
     PRO,
     RESULT_TABLES,
+    dataset_ids,
     group_of,
-    known_datasets,
     paper_has,
     published_methods,
 )
@@ -149,8 +149,8 @@ class DatasetEntry:
         readers = ("auto", *list_datasets())
         if bool(self.id) == bool(self.label and self.folder):
             raise ValueError("a dataset wants an id, or a folder with a label")
-        if self.id and self.id not in known_datasets():
-            raise ValueError(f"no dataset {self.id!r}; known: {', '.join(known_datasets())}")
+        if self.id and self.id not in dataset_ids():
+            raise ValueError(f"no dataset {self.id!r}; known: {', '.join(dataset_ids())}")
         if self.reader not in readers:
             raise ValueError(f"no reader {self.reader!r}; known: {', '.join(readers)}")
         if len(set(self.classes)) < len(self.classes) or not all(self.classes):
@@ -209,7 +209,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.folders, Mapping):
             raise ValueError(f"folders should be a table of id = folder, got {self.folders!r}")
-        wrong = [name for name in self.folders if name not in known_datasets()]
+        wrong = [name for name in self.folders if name not in dataset_ids()]
         if wrong:
             raise ValueError(f"folders of unknown datasets: {', '.join(wrong)}")
 
@@ -506,7 +506,7 @@ def _change_method(method: MethodEntry, train_on: str, epochs: int | None) -> Me
 
 
 def _dataset(name: str) -> DatasetEntry:
-    if name in known_datasets():
+    if name in dataset_ids():
         return DatasetEntry(id=name)
     return DatasetEntry(folder=name, label=Path(name).name, group=OWN_GROUP)
 

@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from faprompt.data import Dataset
-from faprompt.data.files import relative_name
+from faprompt.data.picture_files import relative_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.evaluation.sample_batches import read_sample

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from faprompt.data import read_dataset, read_mask
-from faprompt.data.table import ANOMALY_WORDS, COLUMNS, NORMAL_WORDS, parse_label
+from faprompt.data.csv_table import ANOMALY_WORDS, COLUMNS, NORMAL_WORDS, parse_label
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders
@@ -41,6 +41,7 @@ HEADER = ("image_path", "anomaly", "mask_path")
 
 class TestComma(ReaderSuite):
     name = "table"
+    train_refused = "no 'train' rows"
     classes = {"data": (3, 2, 2)}
 
     def build(self, root):
@@ -61,6 +62,7 @@ class TestBlanks(ReaderSuite):
     """Blanks cannot hold an empty mask, so these are labels alone."""
 
     name = "table"
+    train_refused = "no 'train' rows"
     classes = {"data": (3, 2, 0)}
 
     def build(self, root):
@@ -86,6 +88,7 @@ class TestJsonList(ReaderSuite):
     """As InCTRL writes them; its `type` is the class."""
 
     name = "table"
+    train_refused = "no 'train' rows"
     classes = {"mug": (3, 2, 0)}
 
     def build(self, root):

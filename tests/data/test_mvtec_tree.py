@@ -23,6 +23,7 @@ def bottle(root, **options):
 
 class TestMvtec(ReaderSuite):
     name = "mvtec"
+    train_refused = ""
     classes = {"bottle": (3, 5, 5), "tile": (2, 1, 1)}
 
     def build(self, root):
@@ -36,6 +37,7 @@ class TestBtad(ReaderSuite):
     """Masks as PNG and as BMP, pictures as BMP and as PNG, never the one name expected."""
 
     name = "btad"
+    train_refused = ""
     classes = {"01": (2, 2, 2), "03": (3, 2, 2)}
 
     def build(self, root):
@@ -50,6 +52,7 @@ class TestBtad(ReaderSuite):
 
 class TestMpdd(ReaderSuite):
     name = "mpdd"
+    train_refused = ""
     classes = {"connector": (1, 2, 2), "tubes": (2, 1, 1)}
 
     def build(self, root):
@@ -65,6 +68,7 @@ class TestDtdSynthetic(ReaderSuite):
     """Woven_068 calls its normal pictures mesh_000.png and so on."""
 
     name = "dtd_synthetic"
+    train_refused = ""
     classes = {"Woven_068": (3, 2, 2)}
 
     def build(self, root):
@@ -79,6 +83,7 @@ class TestOwnClasses(ReaderSuite):
     """Blanks and accents in names, capitals in extensions, other words for good."""
 
     name = "mvtec_style"
+    train_refused = ""
     classes = {"Gehäuse 2": (3, 2, 2), "Gehäuse 10": (1, 1, 1)}
 
     def build(self, root):
@@ -96,6 +101,7 @@ class TestOneClass(ReaderSuite):
     """The class level is missing: the folder's name is the class."""
 
     name = "mvtec"
+    train_refused = ""
     folder = "bottle"
     classes = {"bottle": (3, 5, 5)}
 
@@ -109,6 +115,7 @@ class TestOneClass(ReaderSuite):
 
 class TestImageLabelsOnly(ReaderSuite):
     name = "mvtec"
+    train_refused = ""
     classes = {"bottle": (3, 5, 0)}
 
     def build(self, root):

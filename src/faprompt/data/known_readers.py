@@ -1,7 +1,6 @@
-"""Every layout we read, by a name written by hand, and how a folder finds its reader.
+"""The readers of all layouts, and the choice of the reader for a folder.
 
-To add a dataset: write its reader (one file per family), and put it into `_DETECTION` below.
-Its published counts go into `published_counts`.
+To add a dataset: write its reader, list it in `_NAMED`, and give it a table in `datasets.toml`.
 """
 
 from __future__ import annotations
@@ -10,32 +9,40 @@ import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from faprompt.data.aitex import AitexReader
-from faprompt.data.base import Dataset, Reader, rename_dataset
 from faprompt.data.coco import CocoReader
+from faprompt.data.csv_table import TableReader
 from faprompt.data.dagm import DagmReader
-from faprompt.data.datumaro import DatumaroReader
-from faprompt.data.elpv import ElpvReader
-from faprompt.data.facts import DatasetFacts, dataset_facts
-from faprompt.data.files import examples, is_folder, list_folders, list_images
-from faprompt.data.folder import FolderReader
-from faprompt.data.folders import FoldersReader
-from faprompt.data.head_ct import HeadCtReader
-from faprompt.data.isic import ISIC
-from faprompt.data.lag import LagReader
-from faprompt.data.magnetic_tile import MagneticTileReader
+from faprompt.data.dataset import Dataset, rename_dataset
+from faprompt.data.dataset_catalog import DatasetFacts, compare_counts, dataset_facts
+from faprompt.data.foreign_layouts import unread_list
+from faprompt.data.label_folders import (
+    BR35H,
+    BRAINMRI,
+    YES_NO,
+    FolderReader,
+    LagReader,
+    MagneticTileReader,
+)
+from faprompt.data.label_lists import ElpvReader, HeadCtReader
+from faprompt.data.layout_reader import LayoutReader, Reader
 from faprompt.data.meta_json import MetaJsonReader
-from faprompt.data.mvtec import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
-from faprompt.data.polyps import CVC_CLINICDB, CVC_COLONDB, ENDO, KVASIR, foreign_polyps
-from faprompt.data.published_counts import compare_counts, published_counts
+from faprompt.data.mvtec_tree import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
+from faprompt.data.picture_files import examples, is_folder, list_folders, list_images
 from faprompt.data.realiad import RealIadReader
-from faprompt.data.sdd import SddReader
-from faprompt.data.segmented import SegmentedReader, images_and_masks
-from faprompt.data.subsample import SUBSETS, SubsetReader
-from faprompt.data.table import TableReader
-from faprompt.data.tn3k import TN3K
+from faprompt.data.segmented import (
+    CVC_CLINICDB,
+    CVC_COLONDB,
+    ENDO,
+    ISIC,
+    KVASIR,
+    TN3K,
+    SegmentedReader,
+    foreign_polyps,
+    images_and_masks,
+)
+from faprompt.data.sliced_pictures import AitexReader, SddReader
+from faprompt.data.subsample import SUBSETS
 from faprompt.data.visa import VisaReader
-from faprompt.data.yes_no import BR35H, BRAINMRI, YES_NO
 from faprompt.errors import ConfigError, DatasetError
 
 _META_JSON = MetaJsonReader()
@@ -64,56 +71,55 @@ _NAMED: tuple[Reader, ...] = (
     MagneticTileReader(),
 )
 
-# Asked group by group; the first group with an answer decides, and has to agree on it. A list
-# somebody wrote beats our reading of folders, and a known dataset beats a look-alike.
+# Detection asks one group after another; the first group with an answer decides, and its readers
+# have to agree. A list of pictures overrides the folders; a known dataset overrides a look-alike.
 _DETECTION: tuple[tuple[Reader, ...], ...] = (
-    (_META_JSON, FoldersReader()),
+    (_META_JSON,),
     _NAMED,
     (MVTEC_STYLE, YES_NO),
-    (CocoReader(), DatumaroReader()),
+    (CocoReader(),),
     (FolderReader(),),
     (_TABLE,),
 )
 _READERS: dict[str, Reader] = {reader.name: reader for group in _DETECTION for reader in group}
 
-# The forms other projects prepare any dataset in, tried when its own layout is not there.
+# Forms that other projects prepare any dataset in; tried if a dataset's own layout is absent.
 _PREPARED: tuple[Reader, ...] = (_META_JSON, MVTEC_STYLE, _TABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """One line of `faprompt datasets list`."""
+    """One entry of `faprompt datasets list`."""
 
     name: str
     title: str
     layout: str
-    normal: int | None  # in the test split, as published; None for your own pictures
+    normal: int | None  # published number of the test split; None without published counts
     anomalous: int | None
-    facts: DatasetFacts | None  # None for your own pictures
+    facts: DatasetFacts | None  # None for layouts of your own pictures
 
 
 def list_datasets() -> tuple[str, ...]:
-    """The names `--dataset` takes besides `auto`: known datasets, then layouts of your own.
+    """Return the names for `--dataset` besides `auto`: known datasets, then your own layouts.
 
     Example:
         >>> list_datasets()[:3]
         ('mvtec', 'visa', 'btad')
     """
-    known = [reader.name for reader in _NAMED]
-    return (*known, *(name for name in _READERS if name not in known))
+    return tuple(dict.fromkeys((*(reader.name for reader in _NAMED), *_READERS)))
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """What a name stands for.
+    """Return the list entry of a dataset.
 
     Raises:
-        ConfigError: no such dataset; the message lists those there are.
+        ConfigError: there is no such dataset; the message lists the known ones.
     """
     reader = _reader(name)
-    counts = published_counts(name).values()
-    normal = sum(count[0] for count in counts) if counts else None
-    anomalous = sum(count[1] for count in counts) if counts else None
     facts = dataset_facts(name)
+    normal = anomalous = None
+    if facts and facts.counts:
+        normal, anomalous = (sum(column) for column in zip(*facts.counts.values(), strict=True))
     return DatasetInfo(reader.name, reader.title, reader.layout, normal, anomalous, facts)
 
 
@@ -123,21 +129,21 @@ def read_dataset(
     """Read a labelled folder.
 
     Args:
-        root: the dataset's folder; or a list of pictures: `meta.json`, a table, COCO or
-            Datumaro annotations, a `folders.toml`.
-        dataset: one of `list_datasets()`, or "auto" to find out. A known dataset is also
-            read from the forms other projects prepare it in (`meta.json`, an MVTec tree).
+        root: the dataset's folder; or a list of pictures: `meta.json`, a table, COCO
+            annotations.
+        dataset: one of `list_datasets()`, or "auto" to detect it. A known dataset is also
+            read from the forms that other projects prepare it in (`meta.json`, an MVTec tree).
         split: "test" by default, for training on auxiliary data too; few datasets have "train".
-        subset: "paper" is the test split of the paper; "all" keeps every normal sample of the
-            datasets that have no official test split and lend the paper a quarter of theirs.
+        subset: "paper" is the paper's test split; "all" keeps every normal sample of the
+            datasets without an official test split, of which the paper uses a quarter.
 
     Returns:
         The samples in natural order of their paths. Counts that differ from the paper's are
         among the warnings.
 
     Raises:
-        ConfigError: `dataset` is no name we know, or `subset` is neither.
-        DatasetError: the folder does not exist, is something else, or could be several things;
+        ConfigError: `dataset` or `subset` has an unknown value.
+        DatasetError: the folder does not exist, has another layout, or fits several datasets;
             or its dataset has no subset "all".
     """
     if subset not in SUBSETS:
@@ -152,27 +158,29 @@ def read_dataset(
     else:
         found = _read_named(place, _reader(dataset), split, subset)
     comparison = compare_counts(found.name, found.counts(), split=split)
-    told = tuple(f"not the paper's {found.name}: {line}" for line in comparison.differences)
-    return replace(found, warnings=found.warnings + told + comparison.remarks)
+    differences = (f"not the paper's {found.name}: {line}" for line in comparison.differences)
+    return replace(found, warnings=(*found.warnings, *differences, *comparison.remarks))
 
 
 def detect_dataset(root: Path) -> tuple[Reader, str]:
-    """The reader for a folder, and what it was recognised by.
+    """Return the reader for a folder, and the reason for the choice.
 
     Raises:
-        DatasetError: nothing we know, or several things at once; the message lists the choices.
+        DatasetError: no reader or several readers fit; the message lists the choices.
     """
     for group in _DETECTION:
         answers = [(reader, reason) for reader in group if (reason := reader.recognise(root))]
         if len(answers) == 1:
             return answers[0]
         if answers:
-            told = "; ".join(f"{reader.name} ({reason})" for reader, reason in answers)
+            choices = "; ".join(f"{reader.name} ({reason})" for reader, reason in answers)
             raise DatasetError(
-                f"{root} could be several datasets: {told}. Name the one you mean: "
+                f"{root} could be several datasets: {choices}. Name the one you mean: "
                 f"{', '.join(repr(reader.name) for reader, _ in answers)}."
             )
-    raise DatasetError(_nothing_found(root))
+    raise DatasetError(
+        f"{root} is no dataset we know: {_hint(root)} Known layouts: {', '.join(list_datasets())}."
+    )
 
 
 def _reader(name: str) -> Reader:
@@ -186,10 +194,10 @@ def _reader(name: str) -> Reader:
 
 
 def _read(reader: Reader, root: Path, split: str, subset: str) -> Dataset:
-    if isinstance(reader, SubsetReader):
+    if isinstance(reader, LayoutReader) and subset in reader.subsets:
         return reader.read(root, split=split, subset=subset)
     if subset != "paper":
-        named = [other.name for other in _NAMED if isinstance(other, SubsetReader)]
+        named = [one.name for one in _NAMED if subset in getattr(one, "subsets", ())]
         raise DatasetError(
             f"{root} was read as {reader.name}, which has no subset {subset!r}: nothing was drawn "
             f"from it. Leave the subset away; {', '.join(named)} have one in their own layout."
@@ -212,21 +220,18 @@ def _read_named(root: Path, reader: Reader, split: str, subset: str) -> Dataset:
 
 
 def _rivals(root: Path, reader: Reader) -> tuple[str, ...]:
-    """A remark when a list decides and the folders could be read as well."""
+    """Name the known datasets that the folders would be without their `meta.json`."""
     if reader is not _META_JSON:
         return ()
     others = [other.name for other in _NAMED if other.recognise(root)]
     return tuple(f"meta.json decides; the folders alone would be {name!r}" for name in others)
 
 
-def _nothing_found(root: Path) -> str:
-    known = ", ".join(list_datasets())
-    return f"{root} is no dataset we know: {_hint(root)} Known layouts: {known}."
-
-
 def _hint(root: Path) -> str:
+    if told := unread_list(root):
+        return f"{told}."
     if not is_folder(root):
-        return "it is a file; give a folder, or a list: meta.json, .csv, .jsonl, COCO .json, .toml."
+        return "it is a file; give a folder, or a list: meta.json, .csv, .jsonl, COCO .json."
     folders, images = list_folders(root), list_images(root)
     if foreign := foreign_tree(root) or foreign_polyps(root):
         return f"{foreign}."
@@ -246,5 +251,4 @@ def _hint(root: Path) -> str:
 
 
 def _known_name(place: Path) -> str | None:
-    found = [reader.name for group in _DETECTION for reader in group if reader.recognise(place)]
-    return found[0] if found else None
+    return next((name for name, reader in _READERS.items() if reader.recognise(place)), None)

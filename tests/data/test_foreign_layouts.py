@@ -134,6 +134,22 @@ def test_coco_by_split_names_the_folders_to_give(tmp_path):
         read_dataset(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("folders.toml", 'normal = "parts"\n', "folders.toml describes folders"),
+        ("folders.json", '{"normal": ["parts"]}', "folders.json describes folders"),
+        ("annotations/default.json", '{"items": [], "categories": {}}', "a Datumaro export"),
+    ],
+)
+def test_lists_of_earlier_versions_want_a_table(tmp_path, file, content, told):
+    draw(tmp_path, "parts/0.jpg")
+    write(tmp_path / file, content)
+    for place in (tmp_path, tmp_path / file):
+        with pytest.raises(DatasetError, match=f"{told}, which is not read; write a table with"):
+            read_dataset(place)
+
+
 class TestOurOwnTreesStay:
     def test_words_of_layouts_may_be_names_of_defects(self, tmp_path):
         mvtec_class(

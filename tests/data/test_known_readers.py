@@ -9,7 +9,7 @@ import pytest
 
 import faprompt.data
 from faprompt.data import dataset_info, detect_dataset, list_datasets, read_dataset
-from faprompt.data.registry import _DETECTION
+from faprompt.data.known_readers import _DETECTION
 from faprompt.errors import ConfigError, DatasetError
 from tests.helpers import folders
 
@@ -78,13 +78,6 @@ def test_a_list_decides_over_folders_and_says_so(tmp_path):
     assert len(read_dataset(tmp_path, dataset="mvtec")) == 2
 
 
-def test_a_known_dataset_is_read_from_a_list_by_name(tmp_path):
-    folders.write_meta(tmp_path / "meta.json", folders.listed(tmp_path))
-    found = read_dataset(tmp_path, dataset="brainmri")
-    assert found.name == "brainmri" and len(found) == 5
-    assert {sample.dataset for sample in found} == {"brainmri"}
-
-
 def test_own_classes_may_be_called_mvtec_and_are_told_apart(tmp_path):
     folders.mvtec_class(tmp_path / "mug", normal={"good": ["1.png"]}, defects={"chip": ["1.png"]})
     found = read_dataset(tmp_path, dataset="mvtec")
@@ -141,10 +134,10 @@ def test_every_warning_of_auto_is_there_by_name(tmp_path):
     assert read_dataset(tmp_path) == read_dataset(tmp_path, dataset="mvtec")
 
 
-def test_the_room_knows_only_the_ground():
-    """No torch; of our own packages the base modules and the reader of pictures alone."""
-    base = {"faprompt.config", "faprompt.errors", "faprompt.files", "faprompt.records"}
-    ground = base | {"faprompt.data", "faprompt.imaging"}
+def test_data_imports_only_the_base_layer_and_imaging():
+    """No torch either."""
+    base = {f"faprompt.{name}" for name in ("config", "errors", "files", "records", "work")}
+    known = base | {"faprompt.data", "faprompt.imaging"}
     seen = set()
     for file in Path(faprompt.data.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -154,5 +147,5 @@ def test_the_room_knows_only_the_ground():
             elif isinstance(node, ast.Import):
                 seen |= {alias.name for alias in node.names}
     ours = {name for name in seen if name.startswith("faprompt")}
-    assert {".".join(name.split(".")[:2]) for name in ours} == ground
+    assert {".".join(name.split(".")[:2]) for name in ours} == known
     assert not {name.split(".")[0] for name in seen} & {"torch", "torchvision", "matplotlib"}

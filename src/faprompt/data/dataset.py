@@ -1,23 +1,20 @@
-"""What every reader gives back, and what every reader is."""
+"""A dataset: the labelled samples of one split, with the problems and warnings of its reader."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
 
-from faprompt.data.files import examples, natural_key, relative_name
-from faprompt.data.pairing import Pairing
+from faprompt.data.picture_files import examples, relative_name
 from faprompt.errors import DatasetError
+from faprompt.files import natural_key
 from faprompt.records import Sample
-
-Split = Literal["test", "train"]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How many pictures one metric group holds."""
+    """Numbers of pictures in one metric group."""
 
     normal: int
     anomalous: int
@@ -28,9 +25,9 @@ class ClassCount:
 class Dataset:
     """One split of a labelled folder, in natural order of the relative paths.
 
-    `problems` stand in the way of honest figures and stop a training or an evaluation;
-    `warnings` do not. Pictures and masks that miss their partner are warnings: the pictures
-    stay in the image-level figures and leave the pixel-level ones.
+    `problems` make metrics unreliable and stop a training or an evaluation; `warnings` do not.
+    A picture or a mask without its partner is a warning: the picture counts in image-level
+    metrics and is left out of pixel-level ones.
     """
 
     name: str
@@ -39,9 +36,9 @@ class Dataset:
     split: str = "test"
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    unmasked: tuple[Path, ...] = ()  # anomalous pictures of a class with masks, without theirs
+    unmasked: tuple[Path, ...] = ()  # anomalous pictures without a mask, in a class with masks
     orphan_masks: tuple[Path, ...] = ()  # masks without a picture
-    reason: str = ""  # what the folder was recognised by
+    reason: str = ""  # why the folder was read as this dataset
     left_out_classes: tuple[str, ...] = ()  # classes that `with_classes` removed
 
     def __len__(self) -> int:
@@ -52,20 +49,20 @@ class Dataset:
 
     @property
     def normal(self) -> int:
-        """Number of normal pictures."""
+        """Number of normal samples."""
         return sum(sample.label == 0 for sample in self.samples)
 
     @property
     def anomalous(self) -> int:
-        """Number of anomalous pictures."""
+        """Number of anomalous samples."""
         return sum(sample.label == 1 for sample in self.samples)
 
     def class_names(self) -> tuple[str, ...]:
-        """The metric groups in natural order."""
+        """Return the metric groups in natural order."""
         return tuple(sorted({sample.class_name for sample in self.samples}, key=natural_key))
 
     def counts(self) -> dict[str, ClassCount]:
-        """Pictures per metric group."""
+        """Return the numbers of pictures of each metric group."""
         return {name: _count(self.samples, name) for name in self.class_names()}
 
     def with_classes(self, names: Iterable[str]) -> Dataset:
@@ -101,103 +98,42 @@ class Dataset:
             samples=samples,
             unmasked=unmasked,
             warnings=(*_orphan_lines(unmasked, self.orphan_masks, self.root), *others),
-            left_out_classes=(
-                *self.left_out_classes,
-                *(name for name in known if name not in wanted),
-            ),
+            left_out_classes=self.left_out_classes
+            + tuple(name for name in known if name not in wanted),
         )
 
     def orphan_lines(self) -> tuple[str, ...]:
-        """One line for pictures without a mask and one for masks without a picture."""
+        """Return one line on pictures without a mask and one on masks without a picture."""
         return _orphan_lines(self.unmasked, self.orphan_masks, self.root)
 
     def require_usable(self) -> Dataset:
-        """This dataset, if nothing blocks its use.
+        """Return this dataset if it has no problems.
 
         Raises:
-            DatasetError: there are problems; the message lists them all.
+            DatasetError: there are problems; the message lists all of them.
         """
         if self.problems:
             raise DatasetError(f"{self.root} cannot be used yet: {'; '.join(self.problems)}.")
         return self
 
 
-class Reader(Protocol):
-    """One layout on disk. A reader lists files; it opens a picture only where it has to."""
-
-    @property
-    def name(self) -> str:
-        """The id a user writes after `--dataset`."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """What the dataset is, in a few words."""
-        ...
-
-    @property
-    def layout(self) -> str:
-        """What its folder looks like, in one line."""
-        ...
-
-    def recognise(self, root: Path) -> str | None:
-        """Why this folder looks like ours, or None when it does not."""
-        ...
-
-    def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """All samples of one split.
-
-        Raises:
-            DatasetError: the folder is something else, or holds nothing of that split.
-        """
-        ...
-
-
 @dataclass(slots=True)
 class Notes:
-    """What a reader collects on its way and hands over at the end."""
+    """Remarks that a reader collects for its `Dataset`."""
 
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unmasked: list[Path] = field(default_factory=list)
     orphan_masks: list[Path] = field(default_factory=list)
 
-    def add_pairing(self, pairing: Pairing) -> None:
-        """Take over what a pairing left alone or could not decide."""
-        self.problems += pairing.clashes
-        self.unmasked += pairing.unmasked
-        self.orphan_masks += pairing.unclaimed
-
-
-def take_pairings(
-    pairings: list[Pairing], notes: Notes, *, what: str
-) -> dict[Path, tuple[Path, ...]]:
-    """Join the pairings of one class; without a single good mask it has image labels only."""
-    masks = {image: files for pairing in pairings for image, files in pairing.masks.items()}
-    for pairing in pairings:
-        if masks:
-            notes.add_pairing(pairing)
-        else:
-            notes.problems += pairing.clashes
-            notes.orphan_masks += pairing.unclaimed
-    if not masks:
-        notes.warnings.append(f"no mask in {what} belongs to a picture: image labels only")
-    return masks
-
 
 def build_dataset(
-    name: str,
-    root: Path,
-    samples: Iterable[Sample],
-    notes: Notes,
-    *,
-    split: str,
-    reason: str,
+    name: str, root: Path, samples: Iterable[Sample], notes: Notes, *, split: str, reason: str
 ) -> Dataset:
-    """Put the samples in order and the notes in words.
+    """Build a dataset from samples in any order.
 
     Raises:
-        DatasetError: there is not a single sample.
+        DatasetError: there are no samples; the message has the notes.
     """
     ordered = sort_samples(samples, root)
     if not ordered:
@@ -220,49 +156,37 @@ def build_dataset(
 
 
 def sort_samples(samples: Iterable[Sample], root: Path) -> list[Sample]:
-    """In natural order of the relative paths; regions of one picture from left, then top."""
-    return sorted(samples, key=lambda sample: _place(sample, root))
+    """Sort samples naturally by relative path, and regions of one picture by left, then top."""
+
+    def place(sample: Sample) -> tuple[object, ...]:
+        return natural_key(relative_name(sample.image_path, root)), sample.region or ()
+
+    return sorted(samples, key=place)
 
 
 def rename_dataset(dataset: Dataset, name: str) -> Dataset:
-    """The same samples under another dataset's name."""
+    """Return the same samples under the name of another dataset."""
     samples = tuple(replace(sample, dataset=name) for sample in dataset.samples)
     return replace(dataset, name=name, samples=samples)
 
 
 def by_defect_type(dataset: Dataset) -> dict[str, list[Sample]]:
-    """Each kind of defect together with all normal pictures of its class.
+    """Return the samples of each kind of defect, with all normal samples of its class.
 
-    Figures per defect kind are measured against the same normal pictures, which belong to
-    no kind. Keys are the defect kinds in natural order; with several classes they read
-    `class/kind`. Samples keep the dataset's order.
+    Metrics of one kind of defect need normal samples, which belong to no kind. The keys are the
+    kinds in natural order, or `class/kind` if there are several classes. Samples keep the
+    dataset's order.
     """
     several = len(dataset.class_names()) > 1
-    groups: dict[str, list[Sample]] = {}
-    for class_name, kind in sorted(_kinds(dataset), key=lambda pair: natural_key("/".join(pair))):
-        key = f"{class_name}/{kind}" if several else kind
-        groups[key] = [
+    kinds = {(sample.class_name, sample.defect_type) for sample in dataset if sample.label}
+    return {
+        f"{class_name}/{kind}" if several else kind: [
             sample
-            for sample in dataset.samples
+            for sample in dataset
             if sample.class_name == class_name and (sample.label == 0 or sample.defect_type == kind)
         ]
-    return groups
-
-
-def only_split(name: str, split: str, wanted: str = "test") -> None:
-    """Refuse a split that the dataset does not have.
-
-    Raises:
-        DatasetError: `split` is not `wanted`.
-    """
-    if split != wanted:
-        raise DatasetError(
-            f"{name} has no {split!r} split: all its pictures are read with split={wanted!r}."
-        )
-
-
-def _kinds(dataset: Dataset) -> set[tuple[str, str]]:
-    return {(sample.class_name, sample.defect_type) for sample in dataset.samples if sample.label}
+        for class_name, kind in sorted(kinds, key=lambda pair: natural_key("/".join(pair)))
+    }
 
 
 def _count(samples: tuple[Sample, ...], class_name: str) -> ClassCount:
@@ -272,10 +196,6 @@ def _count(samples: tuple[Sample, ...], class_name: str) -> ClassCount:
     return ClassCount(len(own) - len(anomalous), len(anomalous), with_mask)
 
 
-def _place(sample: Sample, root: Path) -> tuple[object, ...]:
-    return natural_key(relative_name(sample.image_path, root)), sample.region or ()
-
-
 def _ordered_paths(paths: Iterable[Path], root: Path) -> tuple[Path, ...]:
     return tuple(sorted(set(paths), key=lambda path: natural_key(relative_name(path, root))))
 
@@ -283,15 +203,12 @@ def _ordered_paths(paths: Iterable[Path], root: Path) -> tuple[Path, ...]:
 def _orphan_lines(
     unmasked: tuple[Path, ...], orphan_masks: tuple[Path, ...], root: Path
 ) -> tuple[str, ...]:
-    lines = []
-    if unmasked:
-        lines.append(
-            f"{len(unmasked)} anomalous without a mask, left out of pixel figures: "
-            f"{examples(relative_name(path, root) for path in unmasked)}"
-        )
-    if orphan_masks:
-        lines.append(
-            f"{len(orphan_masks)} without a picture, among the masks: "
-            f"{examples(relative_name(path, root) for path in orphan_masks)}"
-        )
-    return tuple(lines)
+    titles = {
+        "anomalous without a mask, left out of pixel figures": unmasked,
+        "without a picture, among the masks": orphan_masks,
+    }
+    return tuple(
+        f"{len(paths)} {title}: {examples(relative_name(path, root) for path in paths)}"
+        for title, paths in titles.items()
+        if paths
+    )

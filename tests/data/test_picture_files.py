@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faprompt.data.files import (
+from faprompt.data.picture_files import (
     IMAGE_EXTENSIONS,
     examples,
     find_folder,
@@ -17,11 +17,11 @@ from faprompt.data.files import (
     is_normal_name,
     list_folders,
     list_images,
-    natural_key,
     relative_name,
     unnested,
 )
 from faprompt.errors import DatasetError
+from faprompt.files import natural_key
 from tests.helpers import folders
 
 

@@ -1,17 +1,16 @@
-"""Layouts of other tools that we do not read: recognised so that they can be named.
+"""Layouts of other tools that we do not read; they are recognised so that an error can name them.
 
 Detection exports hold boxes, and trees of classes have no normal class. Read as an MVTec tree,
-their folders would pass for defects. A sentence on what the folder is, and what to do, is better.
+their folders would pass for defects.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import islice
 from pathlib import Path
 
-from faprompt.data.files import (
+from faprompt.data.picture_files import (
     examples,
     find_folder,
     is_folder,
@@ -19,22 +18,24 @@ from faprompt.data.files import (
     list_files,
     list_folders,
     list_images,
+    read_json_list,
 )
 from faprompt.errors import DatasetError
 
 _SPLITS = ("train", "test", "val", "valid", "validation")
+_TO_FOLDERS = "put the pictures into good/ and a folder per defect"
+_TO_TABLE = "write a table with the columns image, label and mask"
 _ADVICE = (
-    "export it as COCO instances (a picture without an annotation is normal), or put the "
-    "pictures into good/ and a folder per defect"
+    "export it as COCO instances (a picture without an annotation is normal), or " + _TO_FOLDERS
 )
 _YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _YAML_KEYS = (re.compile(r"^names\s*:", re.M), re.compile(r"^(train|val|test)\s*:", re.M))
 _YOLO_ROW = re.compile(r"\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}\s*", re.IGNORECASE)
-_LOOKED_AT = 20  # files that are opened at most to recognise a layout
+_OPENED = 20  # files that are opened at most to recognise a layout
 
 
 def foreign_layout(folder: Path) -> str | None:
-    """Say which layout of another tool a folder has and what to do; None for any other folder."""
+    """Return which layout of another tool a folder has, and what to do; None for any other."""
     levels = [folder, *(path for path in list_folders(folder) if path.name in _SPLITS)]
     for level in levels:
         place = "" if level == folder else f"{level.name}/"
@@ -43,8 +44,7 @@ def foreign_layout(folder: Path) -> str | None:
         if place and is_folder(level / "images") and is_folder(level / "masks"):
             return (
                 f"it holds pictures and masks by split ({place}images, {place}masks) without "
-                "labels; write a table with the columns image, label and mask, or put the "
-                "pictures into good/ and a folder per defect"
+                f"labels; {_TO_TABLE}, or {_TO_FOLDERS}"
             )
     if _has_yolo_config(folder):
         return f"it looks like a YOLO export, described in a data.yaml; {_ADVICE}"
@@ -53,8 +53,24 @@ def foreign_layout(folder: Path) -> str | None:
     return None
 
 
+def unread_list(root: Path) -> str | None:
+    """Return which list of pictures a path holds that only earlier versions read; or None."""
+    if root.is_file():
+        files = [root]
+    else:
+        named = [root / name for name in ("folders.toml", "folders.json")]
+        files = [file for file in named if file.is_file()]
+        files += list_files(root / "annotations", ".json")
+    for file in files[:_OPENED]:
+        if file.suffix.casefold() == ".toml" or _has_keys(file, "normal"):
+            return f"{file.name} describes folders, which is not read; {_TO_TABLE}"
+        if _has_keys(file, "items", "categories"):
+            return f"{file.name} looks like a Datumaro export, which is not read; {_TO_TABLE}"
+    return None
+
+
 def classes_without_normal(folder: Path) -> str | None:
-    """Say that a tree with a `test/` has no normal pictures and no masks, so no figure at all.
+    """Return that a tree with a `test/` has neither normal pictures nor masks, and what to do.
 
     Trees of classes for classifiers (ImageFolder) look like this. A class of an MVTec tree has
     normal pictures in `test/` or `train/`, or masks in `ground_truth/`.
@@ -71,7 +87,7 @@ def classes_without_normal(folder: Path) -> str | None:
 
 
 def _annotated_level(level: Path, place: str) -> str | None:
-    """Which annotations lie in a folder, as a noun; `place` is what to print before names."""
+    """Return the annotations in a folder, as a noun; `place` is printed before names."""
     images, labels = _folder(level, "images"), _folder(level, "labels")
     if images and labels and _holds(labels, ".txt"):
         return f"a YOLO export ({place}{images.name} with {place}{labels.name}/*.txt)"
@@ -87,18 +103,18 @@ def _annotated_level(level: Path, place: str) -> str | None:
 
 
 def _annotated_files(folder: Path, place: str) -> str | None:
-    """Annotations that lie beside pictures of the same names, as a noun."""
+    """Return the annotations that lie beside pictures of the same names, as a noun."""
     stems = {path.stem for path in list_images(folder)}
     if not stems:
         return None
     beside = [path for path in list_files(folder, ".txt", ".xml", ".json") if path.stem in stems]
-    for path in beside[:_LOOKED_AT]:
+    for path in beside[:_OPENED]:
         text = _beginning(path)
         if path.suffix.casefold() == ".txt" and _YOLO_ROW.fullmatch(text.partition("\n")[0]):
             return f"a YOLO export ({place}*.txt beside the pictures)"
         if path.suffix.casefold() == ".xml" and "<annotation" in text:
             return f"Pascal VOC ({place}*.xml beside the pictures)"
-        if path.suffix.casefold() == ".json" and _is_labelme(path):
+        if path.suffix.casefold() == ".json" and _has_keys(path, "shapes", "imagePath"):
             return f"a LabelMe folder ({place}*.json beside the pictures)"
     return None
 
@@ -111,7 +127,7 @@ def _folder(level: Path, name: str) -> Path | None:
 
 
 def _holds(folder: Path, extension: str) -> bool:
-    """True when such a file lies in the folder or one level below it."""
+    """Return whether such a file lies in the folder or one level below it."""
     return any(list_files(place, extension) for place in (folder, *list_folders(folder)))
 
 
@@ -120,16 +136,16 @@ def _has_yolo_config(folder: Path) -> bool:
     return any(all(key.search(text) for key in _YAML_KEYS) for text in texts)
 
 
-def _is_labelme(path: Path) -> bool:
+def _has_keys(file: Path, *keys: str) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json_list(file)
+    except DatasetError:
         return False
-    return isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys()
+    return isinstance(content, dict) and content.keys() >= set(keys)
 
 
 def _beginning(path: Path, *, lines: int = 200) -> str:
-    """Return the first lines of a text file; "" when it cannot be read."""
+    """Return the first lines of a text file; "" if it cannot be read."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return "".join(islice(file, lines))

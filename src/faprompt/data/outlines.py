@@ -1,8 +1,8 @@
-"""Outlines and run lengths -> pixels: the two ways in which COCO keeps a mask.
+"""Outlines and run lengths of a mask: read COCO's compressed form, draw them as pixels.
 
-Source: the format of the COCO API (Lin et al., ECCV 2014, `pycocotools`), written anew. Where
-an outline runs between pixel centres ours gives the same pixels as theirs, which rounds
-coordinates to a fifth of a pixel first.
+The format is that of the COCO API (Lin et al., ECCV 2014, `pycocotools`); the code is ours. An
+outline between pixel centres gives the same pixels as theirs, which rounds coordinates to a fifth
+of a pixel first. Every mask is (height, width) bool; True is anomalous.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ import numpy as np
 
 from faprompt.records import DrawnMask
 
-_FAR = 1e7  # no picture is that wide
+_LARGEST_COORDINATE = 1e7  # pixels; no picture is that wide
 
 
 def draw_mask(drawn: DrawnMask) -> np.ndarray:
-    """All outlines and runs of a mask, united.
-
-    Returns:
-        (height, width) bool; True is anomalous.
+    """Draw the union of all outlines and runs of a mask.
 
     Raises:
-        ValueError: a shape cannot be drawn; see `fill_polygon` and `fill_runs`.
+        ValueError: a shape cannot be drawn; see `outline_corners` and `check_runs`.
     """
     truth = np.zeros(drawn.image_size, dtype=bool)
     for points in drawn.polygons:
@@ -34,19 +31,12 @@ def draw_mask(drawn: DrawnMask) -> np.ndarray:
 
 
 def fill_polygon(points: Sequence[float], image_size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centre lies within a closed outline, by the even-odd rule.
+    """Mark the pixels whose centre lies within a closed outline, by the even-odd rule.
 
     Args:
-        points: x0, y0, x1, y1, ...; at least three corners, in pixels. Pixel (0, 0) reaches
-            from 0 to 1, so its centre is at 0.5. Parts outside the picture are cut off.
+        points: x0, y0, x1, y1, ... in pixels. Pixel (0, 0) reaches from 0 to 1, so its centre
+            is at 0.5. Parts outside the picture are cut off.
         image_size: (height, width).
-
-    Returns:
-        (height, width) bool.
-
-    Raises:
-        ValueError: fewer than three corners, an x without a y, or a value that is no sensible
-            coordinate.
 
     Example:
         >>> fill_polygon([1, 0, 3, 0, 3, 2, 1, 2], (3, 4)).astype(int)
@@ -56,7 +46,7 @@ def fill_polygon(points: Sequence[float], image_size: tuple[int, int]) -> np.nda
     """
     corners = outline_corners(points)
     height, width = image_size
-    # each edge flips everything to its right; what was flipped an odd number of times is inside
+    # each edge flips all pixels to its right; those flipped an odd number of times are inside
     flips = np.zeros((height, width + 1), dtype=bool)
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if y0 == y1:
@@ -69,19 +59,27 @@ def fill_polygon(points: Sequence[float], image_size: tuple[int, int]) -> np.nda
     return np.logical_xor.accumulate(flips, axis=1)[:, :width]
 
 
-def fill_runs(runs: Sequence[int], image_size: tuple[int, int]) -> np.ndarray:
-    """Run lengths down the columns, the first of them outside; COCO's RLE.
-
-    Args:
-        runs: lengths in pixels that alternate between outside and inside; their sum is
-            height times width.
-        image_size: (height, width).
-
-    Returns:
-        (height, width) bool.
+def outline_corners(points: Sequence[float]) -> np.ndarray:
+    """Return the corners of an outline: (N, 2) float64, x and y.
 
     Raises:
-        ValueError: a negative length, or a sum that is not the picture's.
+        ValueError: fewer than three corners, an x without a y, or a coordinate that is not finite
+            or too large for any picture.
+    """
+    values = np.asarray(points, dtype=np.float64)
+    if values.ndim != 1 or len(values) % 2 or len(values) < 6:
+        raise ValueError(
+            f"an outline needs x and y of three corners or more, got {len(values)} numbers"
+        )
+    if not (np.abs(values) < _LARGEST_COORDINATE).all():
+        raise ValueError(
+            f"an outline holds values that are not finite, or beyond {_LARGEST_COORDINATE:g} pixels"
+        )
+    return values.reshape(-1, 2)
+
+
+def fill_runs(runs: Sequence[int], image_size: tuple[int, int]) -> np.ndarray:
+    """Mark pixels by run lengths down the columns, alternately outside and inside (COCO's RLE).
 
     Example:
         >>> fill_runs([1, 2, 3], (2, 3)).astype(int)
@@ -95,10 +93,10 @@ def fill_runs(runs: Sequence[int], image_size: tuple[int, int]) -> np.ndarray:
 
 
 def check_runs(runs: Sequence[int], image_size: tuple[int, int]) -> None:
-    """Refuse run lengths that are not those of such a picture.
+    """Refuse run lengths that do not fit a picture of (height, width).
 
     Raises:
-        ValueError: as `fill_runs`.
+        ValueError: a length is negative, or the sum is not height times width.
     """
     height, width = image_size
     if any(run < 0 for run in runs):
@@ -110,14 +108,14 @@ def check_runs(runs: Sequence[int], image_size: tuple[int, int]) -> None:
 
 
 def decode_runs(text: str) -> tuple[int, ...]:
-    """COCO's compressed RLE as run lengths.
+    """Decode COCO's compressed RLE into run lengths.
 
-    Each number is cut into groups of five bits, the lowest first; a sixth bit says that more
-    groups follow, and 48 makes a printable letter of it. The last group's top bit is the sign.
-    From the fourth number on, the text holds the difference to the number two before.
+    Each number is cut into groups of five bits, the lowest first. A sixth bit says that more
+    groups follow, and 48 is added to give a printable letter. The top bit of the last group is
+    the sign. From the fourth number on, the text holds the difference to the number two before.
 
     Raises:
-        ValueError: a letter that is none of these, or a text that ends within a number.
+        ValueError: a letter is none of these, or the text ends within a number.
 
     Example:
         >>> decode_runs("123"), decode_runs("PP1")
@@ -140,19 +138,3 @@ def decode_runs(text: str) -> tuple[int, ...]:
     if shift:
         raise ValueError("the compressed run lengths end within a number")
     return tuple(runs)
-
-
-def outline_corners(points: Sequence[float]) -> np.ndarray:
-    """The corners of an outline, checked: (N, 2) float64, x and y.
-
-    Raises:
-        ValueError: as `fill_polygon`.
-    """
-    values = np.asarray(points, dtype=np.float64)
-    if values.ndim != 1 or len(values) % 2 or len(values) < 6:
-        raise ValueError(
-            f"an outline needs x and y of three corners or more, got {len(values)} numbers"
-        )
-    if not (np.abs(values) < _FAR).all():
-        raise ValueError(f"an outline holds values that are not finite, or beyond {_FAR:g} pixels")
-    return values.reshape(-1, 2)
