@@ -16,7 +16,7 @@ from faprompt.benchmark import (
 )
 from faprompt.benchmark.notes import statements
 from faprompt.benchmark.protocol import PRO, training_set
-from faprompt.clip.catalog import pretrained_spec, split_name
+from faprompt.clip.known_backbones import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
 from faprompt.evaluation.published import published_table

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 
 pytest.importorskip("transformers")
 
-from faprompt.clip import catalog  # noqa: E402
+from faprompt.clip import downloads  # noqa: E402
 from faprompt.clip.blip import BlipTextTower, BlipVisionTower, BlipVisual  # noqa: E402
-from faprompt.clip.blip_folder import transformers_module  # noqa: E402
+from faprompt.clip.known_backbones import BLIP_BASE, list_backbones  # noqa: E402
 from faprompt.clip.text import DeepPrompts, Injection  # noqa: E402
-from faprompt.clip.weights import list_backbones, load_backbone, save_backbone  # noqa: E402
+from faprompt.clip.transformers_folders import transformers_module  # noqa: E402
+from faprompt.clip.weights import load_backbone, save_backbone  # noqa: E402
 from faprompt.errors import ModelError  # noqa: E402
 from faprompt.model_folder import fit_to_backbone  # noqa: E402
 from faprompt.prompts.words import start_vector, word_vectors  # noqa: E402
@@ -253,7 +254,7 @@ class TestFolder:
         assert 0 < (near - exact).abs().max() < 0.2
 
     def test_the_real_ones_default_size_is_512(self):
-        fitted = fit_to_backbone("faprompt", SimpleNamespace(spec=catalog.BLIP_BASE), {})
+        fitted = fit_to_backbone("faprompt", SimpleNamespace(spec=BLIP_BASE), {})
         assert fitted["image_size"] == 512
         assert fitted["sigma_px"] == pytest.approx(10 * 512 / 518)
 
@@ -326,8 +327,8 @@ class TestName:
             return str(folder)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-        monkeypatch.setattr(catalog, "_reach_hub", lambda: None)
-        monkeypatch.setattr(catalog, "_find_in_hub_cache", lambda record, cache_dir: None)
+        monkeypatch.setattr(downloads, "_reach_hub", lambda: None)
+        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record, cache_dir: None)
         return folder, asked
 
     @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
@@ -341,21 +342,21 @@ class TestName:
 
     @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
     def test_it_is_fetched(self, hub, name):
-        fetched = catalog.fetch_backbone(name)
+        fetched = downloads.fetch_backbone(name)
         assert fetched.path == hub[0] / "model.safetensors" and len(fetched.sha256) == 64
 
     def test_what_the_cache_holds_needs_no_network(self, hub, monkeypatch):
         cached = hub[0] / "model.safetensors"
-        monkeypatch.setattr(catalog, "_find_in_hub_cache", lambda record, cache_dir: cached)
-        assert catalog.download_blip("BLIP-ViT-B-16") == cached and not hub[1]
+        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record, cache_dir: cached)
+        assert downloads.download_blip("BLIP-ViT-B-16") == cached and not hub[1]
         for words in ("vocab.txt", "tokenizer.json"):
             (hub[0] / words).unlink()
-        assert catalog.download_blip("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
+        assert downloads.download_blip("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
 
     def test_without_safetensors_or_network_it_says_what_to_do(self, hub):
         (hub[0] / "model.safetensors").unlink()
-        with pytest.raises(ModelError, match="BLIP-ViT-B-16 is not on this machine.*models fetch"):
-            catalog.fetch_backbone("BLIP-ViT-B-16")
+        with pytest.raises(ModelError, match="BLIP-ViT-B-16 are not on this machine.*models fetch"):
+            downloads.fetch_backbone("BLIP-ViT-B-16")
 
     def test_the_list_has_it_with_its_true_size(self):
         (row,) = [row for row in list_backbones() if row["kind"] == "transformers"]
@@ -363,7 +364,7 @@ class TestName:
             "name": "BLIP-ViT-B-16", "kind": "transformers", "tags": [], "embed_dim": 256,
             "image_size": 384, "patch_size": 16, "parameters": 195_375_872,
         }  # fmt: skip
-        spec, transformers = catalog.BLIP_BASE, transformers_module("a test")
+        spec, transformers = BLIP_BASE, transformers_module("a test")
         config = transformers.BlipTextConfig(num_attention_heads=12, is_decoder=False)
         assert spec.text.vocab_size == config.vocab_size
         with torch.device("meta"):

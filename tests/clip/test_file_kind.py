@@ -13,8 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from faprompt.clip.archive import read_safetensors, read_tensors, value_faults
-from faprompt.clip.file_kind import describe_file
+from faprompt.clip.tensor_files import (
+    describe_file,
+    read_safetensors,
+    read_tensors,
+    value_faults,
+)
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ModelError
 from faprompt.model_config import WEIGHTS, load_weights

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faprompt.clip.token_tree import grow_tree
+from faprompt.clip.tokens import grow_tree
 from faprompt.prompts.descriptions import state_sentences
 from faprompt.prompts.words import sentence_tree
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from faprompt.clip import catalog
+from faprompt.clip import known_backbones
 from faprompt.clip.backbone import build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.weights import load_backbone, save_backbone
@@ -254,7 +254,7 @@ class TestOwnFolders:
 
 class TestBundled:
     def test_tiny_is_found_in_the_package(self, tmp_path, stemmed, monkeypatch):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         save_backbone(stemmed, tmp_path / "faprompt" / "bundled" / "backbone-tiny")
         loaded = load_backbone("tiny")
         same(loaded, stemmed)
@@ -262,7 +262,7 @@ class TestBundled:
 
     @pytest.mark.parametrize("left", [[], ["backbone.json"], ["model.safetensors"]])
     def test_its_absence_is_told(self, tmp_path, monkeypatch, left):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         folder = tmp_path / "faprompt" / "bundled" / "backbone-tiny"
         folder.mkdir(parents=True)
         for name in left:

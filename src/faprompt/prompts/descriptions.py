@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from faprompt.clip.token_tree import TokenTree
-from faprompt.clip.tokens import Tokenizer
+from faprompt.clip.tokens import Tokenizer, TokenTree
 from faprompt.errors import ConfigError
 from faprompt.prompts.templates import APRIL_STATES
 from faprompt.prompts.words import readable, sentence_tree

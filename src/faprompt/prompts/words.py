@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower
-from faprompt.clip.token_tree import TokenTree, grow_tree
-from faprompt.clip.tokens import Tokenizer
+from faprompt.clip.tokens import Tokenizer, TokenTree, grow_tree
 
 INIT_STD = 0.02  # of all prompt vectors, in every code named above
 

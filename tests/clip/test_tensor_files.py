@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from faprompt.clip.archive import read_tensors, read_torchscript
+from faprompt.clip.tensor_files import read_tensors
 from faprompt.errors import ModelError
 from tests.helpers.clip_files import write_openai_archive
 
@@ -86,7 +86,7 @@ class TestTorchScript:
 
         path = tmp_path / "odd.pt"
         torch.jit.script(Odd()).save(str(path))
-        equal(read_torchscript(path), torch.jit.load(str(path)).state_dict())
+        equal(read_tensors(path), torch.jit.load(str(path)).state_dict())
 
 
 class Evil:
@@ -189,8 +189,6 @@ class TestBrokenFiles:
             new.writestr("readme.txt", "hello")
         with pytest.raises(ModelError, match="cannot be read as weights"):
             read_tensors(path)
-        with pytest.raises(ModelError, match="it has no constants.pkl"):
-            read_torchscript(path)
 
 
 class TestStateDicts:

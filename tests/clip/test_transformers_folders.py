@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faprompt.clip.huggingface import openai_names
+from faprompt.clip.transformers_folders import openai_names
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ModelError
 from tests.helpers import naive

@@ -10,10 +10,12 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from faprompt.clip import catalog, network, wide_resnet
+from faprompt.clip import downloads, known_backbones
 from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.downloads import fetch_backbone
+from faprompt.clip.known_backbones import list_backbones
 from faprompt.clip.spec import spec_from_open_clip
-from faprompt.clip.weights import fetch_backbone, list_backbones, load_backbone, save_backbone
+from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ConfigError, ModelError
 from tests.helpers.clip_files import write_open_clip_folder, write_openai_archive
 
@@ -40,7 +42,7 @@ def no_network(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    for name in network.OFFLINE:
+    for name in downloads.OFFLINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # open_clip's own cache
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
@@ -109,7 +111,7 @@ class TestList:
     def test_the_bundled_one_is_there_once_it_is_bundled(
         self, tmp_path, monkeypatch, file_backbone
     ):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         assert {row["kind"] for row in list_backbones()} == {
             "open_clip", "transformers", "torchvision",
         }  # fmt: skip
@@ -222,7 +224,7 @@ class TestFetch:
         assert fetch_backbone(NAME).path == hub_weights
 
     def test_the_bundled_one_is_already_here(self, tmp_path, monkeypatch, file_backbone):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         folder = tmp_path / "faprompt" / "bundled" / "backbone-tiny"
         save_backbone(file_backbone, folder)
         fetched = fetch_backbone("tiny")
@@ -287,33 +289,33 @@ class TestOffline:
             load_backbone(NAME)
 
     def test_words_that_mean_no(self, monkeypatch):
-        for name in network.OFFLINE:
+        for name in downloads.OFFLINE:
             monkeypatch.setenv(name, "0")
-        assert network.offline() == ""
+        assert downloads.offline() == ""
 
 
 class TestReach:
     def test_a_server_that_answers_and_one_that_does_not(self, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+            place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [place])
-            network.reach(f"http://somewhere:{port}/file")
+            downloads.reach(f"http://somewhere:{port}/file")
         with pytest.raises(OSError, match="somewhere does not answer"):
-            network.reach(f"http://somewhere:{port}/file")
+            downloads.reach(f"http://somewhere:{port}/file")
 
     def test_a_proxy_is_what_has_to_answer(self, monkeypatch):
         monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "proxy.local:3128"})
         monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: host == "here")
         with pytest.raises(socket.gaierror, match="not known: proxy.local"):
-            network.reach("https://somewhere/file")
+            downloads.reach("https://somewhere/file")
         with pytest.raises(socket.gaierror, match="not known: here"):
-            network.reach("https://here/file")
+            downloads.reach("https://here/file")
 
     def test_other_addresses_need_no_network(self):
-        network.reach("file:///tmp/x.pt")
-        network.reach("")
+        downloads.reach("file:///tmp/x.pt")
+        downloads.reach("")
 
     def test_torchs_file_says_that_nothing_answers(self):
         with pytest.raises(ModelError, match="could not be downloaded .*not known"):
-            wide_resnet.download_wide_resnet()
+            downloads.download_wide_resnet()
