@@ -328,7 +328,7 @@ class TestName:
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
         monkeypatch.setattr(downloads, "_reach_hub", lambda: None)
-        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record, cache_dir: None)
+        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record: None)
         return folder, asked
 
     @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
@@ -347,7 +347,7 @@ class TestName:
 
     def test_what_the_cache_holds_needs_no_network(self, hub, monkeypatch):
         cached = hub[0] / "model.safetensors"
-        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record, cache_dir: cached)
+        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record: cached)
         assert downloads.download_blip("BLIP-ViT-B-16") == cached and not hub[1]
         for words in ("vocab.txt", "tokenizer.json"):
             (hub[0] / words).unlink()

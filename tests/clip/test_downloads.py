@@ -75,8 +75,8 @@ def play_hub(monkeypatch, path):
     """A hub that gives `path` for anything; what it was asked is returned as a list."""
     asked = []
 
-    def give(record, *, prefer_hf_hub, cache_dir):
-        asked.append((record, prefer_hf_hub, cache_dir))
+    def give(record, *, prefer_hf_hub):
+        asked.append((record, prefer_hf_hub))
         return str(path)
 
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_: [])
@@ -145,7 +145,6 @@ class TestLoadByName:
         loaded = load_backbone(f"{NAME}:openai:gelu")
         assert not loaded.spec.quick_gelu
         assert not load_backbone(loaded.name).spec.quick_gelu
-        assert not load_backbone(NAME, quick_gelu=False).spec.quick_gelu
 
     def test_a_name_wins_over_a_file_of_that_name(self, small, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
@@ -170,36 +169,36 @@ class TestLoadByName:
 
 class TestFetch:
     def test_reports_path_and_hash(self, small, archive, tmp_path):
-        fetched = fetch_backbone(NAME, cache_dir=tmp_path / "cache")
+        fetched = fetch_backbone(NAME)
         assert fetched.name == NAME
-        assert fetched.path == tmp_path / "cache" / archive.name
+        assert fetched.path == tmp_path / "home" / ".cache" / "clip" / archive.name
         assert fetched.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
 
     def test_a_second_time_nothing_is_downloaded(self, small, archive, tmp_path):
-        fetch_backbone(NAME, cache_dir=tmp_path / "cache")
+        fetch_backbone(NAME)
         shutil.rmtree(tmp_path / "openaipublic")
-        assert fetch_backbone(NAME, cache_dir=tmp_path / "cache").path.is_file()
+        assert fetch_backbone(NAME).path.is_file()
 
     def test_a_wrong_hash_is_refused(self, small, archive, tmp_path):
         path = next((tmp_path / "openaipublic").rglob("*.pt"))
         path.write_bytes(path.read_bytes()[:-1] + b"x")
         with pytest.raises(ModelError, match="could not be downloaded .*checksum does not"):
-            fetch_backbone(NAME, cache_dir=tmp_path / "cache")
+            fetch_backbone(NAME)
 
     def test_the_hub_is_asked_where_the_address_has_no_hash(self, small, monkeypatch, hub_weights):
         asked = play_hub(monkeypatch, hub_weights)
-        fetched = fetch_backbone(f"{NAME}:laion2b", cache_dir="somewhere")
-        assert asked == [(small["laion2b"], True, "somewhere")]
+        fetched = fetch_backbone(f"{NAME}:laion2b")
+        assert asked == [(small["laion2b"], True)]
         assert fetched.path == hub_weights
 
     def test_what_the_hubs_cache_holds_needs_no_network(self, small, hub_weights, tmp_path):
-        cache = tmp_path / "cache" / "models--someone--small"
+        cache = tmp_path / "hub-cache" / "models--someone--small"
         snapshot = cache / "snapshots" / "abc"
         snapshot.mkdir(parents=True)
         (cache / "refs").mkdir()
         (cache / "refs" / "main").write_text("abc")
         shutil.copy(hub_weights, snapshot)
-        fetched = fetch_backbone(f"{NAME}:laion2b", cache_dir=tmp_path / "cache")
+        fetched = fetch_backbone(f"{NAME}:laion2b")
         assert fetched.path == snapshot / "open_clip_model.safetensors"
 
     def test_without_a_network_it_says_what_to_do(self):
@@ -214,7 +213,7 @@ class TestFetch:
     def test_the_second_address_is_tried(self, small, monkeypatch, hub_weights):
         small["openai"]["hf_hub"] = "someone/openai/"
 
-        def only_hub(record, *, prefer_hf_hub, cache_dir):
+        def only_hub(record, *, prefer_hf_hub):
             if not prefer_hf_hub:
                 raise urllib.error.URLError("blocked")
             return str(hub_weights)

@@ -71,7 +71,7 @@ class TestFolder:
     def test_hidden_act_decides(self, tmp_path, file_state, config, quick_gelu):
         folder = write_transformers_folder(tmp_path, file_state, config)
         assert load_backbone(folder).spec.quick_gelu is quick_gelu
-        assert load_backbone(folder, quick_gelu=True).spec.quick_gelu
+        assert load_backbone(f"{folder}:quickgelu").spec.quick_gelu
         assert not load_backbone(f"{folder}:gelu").spec.quick_gelu
 
     def test_a_silent_config_means_the_librarys_defaults(self, tmp_path, file_state):

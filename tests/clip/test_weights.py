@@ -76,7 +76,6 @@ class TestOpenAI:
 
     def test_exact_gelu_can_be_asked_for(self, archive):
         """FiLo runs OpenAI's weights so."""
-        assert not load_backbone(archive, quick_gelu=False).spec.quick_gelu
         loaded = load_backbone(f"{archive}:gelu")
         assert not loaded.spec.quick_gelu
         assert not load_backbone(loaded.name).spec.quick_gelu
@@ -90,20 +89,14 @@ class TestBareFiles:
             save_file(file_state, path)
         else:
             torch.save({"state_dict": {f"module.{k}": v for k, v in file_state.items()}}, path)
-        same(load_backbone(path, quick_gelu=True), file_backbone)
+        same(load_backbone(f"{path}:quickgelu"), file_backbone)
         exact = load_backbone(f"{path}:gelu")
         assert exact.spec == replace(file_backbone.spec, quick_gelu=False)
         assert exact.name == f"{path}:gelu"
-        assert load_backbone(path, quick_gelu=False).name == exact.name
 
     def test_without_a_word_on_the_activation_they_are_refused(self, bare):
         with pytest.raises(ModelError, match="wants? QuickGELU.*safetensors:quickgelu or .*:gelu"):
             load_backbone(bare)
-
-    def test_suffix_and_option_must_agree(self, bare):
-        assert load_backbone(f"{bare}:quickgelu", quick_gelu=True).spec.quick_gelu
-        with pytest.raises(ValueError, match="contradicts quick_gelu=False"):
-            load_backbone(f"{bare}:quickgelu", quick_gelu=False)
 
     def test_masks_and_a_scale_in_a_row_are_taken_as_open_clip_takes_them(
         self, tmp_path, file_state, file_backbone
@@ -111,7 +104,7 @@ class TestBareFiles:
         odd = {**file_state, "attn_mask": torch.zeros(77, 77)}
         odd["logit_scale"] = odd["logit_scale"].reshape(1)
         save_file(odd, tmp_path / "w.safetensors")
-        same(load_backbone(tmp_path / "w.safetensors", quick_gelu=True), file_backbone)
+        same(load_backbone(f"{tmp_path}/w.safetensors:quickgelu"), file_backbone)
 
     def test_missing_unknown_and_misshapen_tensors_are_all_named(self, bare, file_state):
         odd = {**file_state, "visual.extra": torch.ones(1), "logit_bias": torch.ones(())}
@@ -119,7 +112,7 @@ class TestBareFiles:
         odd["ln_final.bias"] = torch.ones(65)
         save_file(odd, bare)
         with pytest.raises(ModelError) as caught:
-            load_backbone(bare, quick_gelu=True)
+            load_backbone(f"{bare}:quickgelu")
         message = str(caught.value)
         assert "missing: visual.ln_pre.bias" in message
         assert "unknown: logit_bias, visual.extra" in message
@@ -148,7 +141,7 @@ class TestOpenClipFolders:
             )  # fmt: skip
             same = loaded.state_fingerprint() == file_backbone.state_fingerprint()
             assert same == bool(flag)  # another activation makes another backbone
-        assert load_backbone(folder, quick_gelu=True).spec.quick_gelu
+        assert load_backbone(f"{folder}:quickgelu").spec.quick_gelu
 
     def test_another_file_in_the_folder_is_not_described_by_it(self, tmp_path, file_state):
         folder = write_open_clip_folder(tmp_path, file_state, quick_gelu=True)
@@ -328,7 +321,7 @@ class TestLoaded:
     def test_a_file_may_go_after_loading(self, tmp_path, file_state, file_backbone):
         path = tmp_path / "w.safetensors"
         save_file(file_state, path)
-        loaded = load_backbone(path, quick_gelu=True)
+        loaded = load_backbone(f"{path}:quickgelu")
         os.truncate(path, 0)
         same(loaded, file_backbone)
 

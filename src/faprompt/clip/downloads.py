@@ -36,7 +36,6 @@ _TRUE = {"1", "ON", "YES", "TRUE"}
 _TIMEOUT_S = 5.0  # for one address of a server
 _ADDRESSES = 2  # of a server that are tried
 _PORTS = {"http": 80, "https": 443}
-CacheDir = str | Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +47,12 @@ class FetchedBackbone:
     sha256: str
 
 
-def fetch_backbone(name: str, *, cache_dir: CacheDir = None) -> FetchedBackbone:
+def fetch_backbone(name: str) -> FetchedBackbone:
     """Download the weights of a backbone, or find them in the cache.
 
     Args:
         name: "tiny", "wide_resnet50_2", "BLIP-ViT-B-16", or open_clip's name and tag, such as
             "ViT-L-14-336" (tag "openai") or "ViT-B-16-plus-240:laion400m_e32".
-        cache_dir: replaces the cache of open_clip, of the hub or of torch.
 
     Raises:
         ModelError: unknown name or tag, or the download failed.
@@ -62,18 +60,18 @@ def fetch_backbone(name: str, *, cache_dir: CacheDir = None) -> FetchedBackbone:
     if name in BUNDLED:
         path = bundled_backbone_folder(name) / WEIGHTS_FILE
     elif is_blip_name(name):
-        path = download_blip(name, cache_dir=cache_dir)
+        path = download_blip(name)
     elif name == WIDE_RESNET:
-        path = download_wide_resnet(cache_dir=cache_dir)
+        path = download_wide_resnet()
     else:
         found = split_name(name)
         if found is None:
             raise unknown_backbone(name)
-        path = download(*found, cache_dir=cache_dir)
+        path = download(*found)
     return FetchedBackbone(name, path, file_digest(path))
 
 
-def download(model: str, tag: str, *, cache_dir: CacheDir = None) -> Path:
+def download(model: str, tag: str) -> Path:
     """Return the weights file of an open_clip tag, from the cache or the network.
 
     Files whose address carries a hash (OpenAI's, open_clip's own releases) come from that
@@ -87,28 +85,27 @@ def download(model: str, tag: str, *, cache_dir: CacheDir = None) -> Path:
     record = pretrained_record(model, tag)
     name, give = f"{model}:{tag}", f"FILE:{'quickgelu' if record.get('quick_gelu') else 'gelu'}"
     if offline():
-        cached = _find_url_cache(record, cache_dir) or _find_in_hub_cache(record, cache_dir)
+        cached = _find_url_cache(record) or _find_in_hub_cache(record)
         if cached:
             return cached
-        raise _missing_weights(name, _wanted(record, cache_dir), give)
+        raise _missing_weights(name, _wanted(record), give)
     hashed = _expected_digest(record)
     faults = []
     for from_hub in (False, True) if hashed else (True, False):
         if record.get("hf_hub" if from_hub else "url"):
             try:
-                return _download_record(record, from_hub, cache_dir)
+                return _download_record(record, from_hub)
             except Exception as error:  # open_clip lets every network library's errors through
                 faults.append(f"{type(error).__name__}: {error}".rstrip(": "))
     reasons = "; then ".join(faults) or "they have no address"
-    raise _missing_weights(name, _wanted(record, cache_dir), give, reasons)
+    raise _missing_weights(name, _wanted(record), give, reasons)
 
 
-def download_blip(name: str, *, cache_dir: CacheDir = None) -> Path:
+def download_blip(name: str) -> Path:
     """Return the weights file of a BLIP, with its config and words beside it.
 
     Args:
         name: one of `BLIP_NAMES`, ours or the hub's.
-        cache_dir: replaces the hub's cache.
 
     Raises:
         ModelError: nothing could be downloaded, or the repository has no safetensors.
@@ -116,7 +113,7 @@ def download_blip(name: str, *, cache_dir: CacheDir = None) -> Path:
     from huggingface_hub import snapshot_download
 
     repository = BLIP_NAMES.get(name, name)
-    cached = _find_in_hub_cache({"hf_hub": f"{repository}/{WEIGHTS_FILE}"}, cache_dir)
+    cached = _find_in_hub_cache({"hf_hub": f"{repository}/{WEIGHTS_FILE}"})
     words = ("vocab.txt", "tokenizer.json")
     if cached and any((cached.parent / file).is_file() for file in words):
         return cached
@@ -125,8 +122,7 @@ def download_blip(name: str, *, cache_dir: CacheDir = None) -> Path:
         raise _missing_weights(name, wanted, "their FOLDER")
     try:
         _reach_hub()
-        patterns = list(BLIP_FILES)
-        folder = snapshot_download(repository, allow_patterns=patterns, cache_dir=cache_dir)
+        folder = snapshot_download(repository, allow_patterns=list(BLIP_FILES))
         weights = Path(str(folder), WEIGHTS_FILE)
         weights.stat()  # or it is a repository without safetensors
         return weights
@@ -135,13 +131,13 @@ def download_blip(name: str, *, cache_dir: CacheDir = None) -> Path:
         raise _missing_weights(name, wanted, "their FOLDER", reasons) from error
 
 
-def download_wide_resnet(*, cache_dir: CacheDir = None) -> Path:
+def download_wide_resnet() -> Path:
     """Return torchvision's file, from torch's cache or the network, checked by its hash.
 
     Raises:
         ModelError: it is not here and cannot be downloaded.
     """
-    path = wide_resnet_file() if cache_dir is None else Path(cache_dir, wide_resnet_file().name)
+    path = wide_resnet_file()
     if path.is_file():
         return path
     url = _wide_resnet_url()
@@ -185,54 +181,51 @@ def _missing_weights(name: str, wanted: str, give: str, reasons: str = "") -> Mo
     )
 
 
-def _wanted(record: Mapping[str, Any], cache_dir: CacheDir) -> str:
+def _wanted(record: Mapping[str, Any]) -> str:
     places = []
     if record.get("url"):
-        places.append(f"{record['url']} as {_url_cache(record, cache_dir)}")
+        places.append(f"{record['url']} as {_url_cache(record)}")
     if record.get("hf_hub"):
         repository, _, file = record["hf_hub"].rpartition("/")
         places.append(f"{file or ' or '.join(HUB_FILES)} of {repository} in the hub's cache")
     return ", or ".join(places)
 
 
-def _download_record(record: Mapping[str, Any], from_hub: bool, cache_dir: CacheDir) -> Path:
+def _download_record(record: Mapping[str, Any], from_hub: bool) -> Path:
     if from_hub:
-        cached = _find_in_hub_cache(record, cache_dir)
+        cached = _find_in_hub_cache(record)
         if cached:
             return cached
         _reach_hub()
-    elif not _url_cache(record, cache_dir).is_file():
+    elif not _url_cache(record).is_file():
         reach(record["url"])
-    place = None if cache_dir is None else str(cache_dir)
-    path = open_clip_module().pretrained.download_pretrained(
-        dict(record), prefer_hf_hub=from_hub, cache_dir=place
-    )
-    return Path(path)
+    pretrained = open_clip_module().pretrained
+    return Path(pretrained.download_pretrained(dict(record), prefer_hf_hub=from_hub))
 
 
-def _find_in_hub_cache(record: Mapping[str, Any], cache_dir: CacheDir) -> Path | None:
+def _find_in_hub_cache(record: Mapping[str, Any]) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, file = record.get("hf_hub", "").rpartition("/")
     if not repository:
         return None
     for name in [file] if file else HUB_FILES:
-        path = try_to_load_from_cache(repository, name, cache_dir=cache_dir)
+        path = try_to_load_from_cache(repository, name)
         if isinstance(path, str):
             return Path(path)
     return None
 
 
-def _url_cache(record: Mapping[str, Any], cache_dir: CacheDir) -> Path:
+def _url_cache(record: Mapping[str, Any]) -> Path:
     """Return where open_clip stores the file of an address."""
-    return Path(cache_dir or os.path.expanduser("~/.cache/clip"), Path(record["url"]).name)
+    return Path(os.path.expanduser("~/.cache/clip"), Path(record["url"]).name)
 
 
-def _find_url_cache(record: Mapping[str, Any], cache_dir: CacheDir) -> Path | None:
+def _find_url_cache(record: Mapping[str, Any]) -> Path | None:
     """Return a file that was downloaded from an address before, if its hash is right."""
     if not record.get("url"):
         return None
-    path, digest = _url_cache(record, cache_dir), _expected_digest(record)
+    path, digest = _url_cache(record), _expected_digest(record)
     whole = path.is_file() and bool(digest) and file_digest(path).startswith(digest)
     return path if whole else None
 

@@ -99,7 +99,6 @@ def load_backbone(
     *,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
-    quick_gelu: bool | None = None,
 ) -> Backbone:
     """Load a frozen backbone from a name, a file or a folder; see the head of this module.
 
@@ -109,7 +108,6 @@ def load_backbone(
         source: where the weights come from.
         precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
         device: where the weights go, such as "cpu" or "cuda:1".
-        quick_gelu: states the activation, or overrides the source's.
 
     Returns:
         The backbone. `load_backbone(backbone.name)` loads it again, except that a file of
@@ -119,13 +117,12 @@ def load_backbone(
         ModelError: there is nothing there, it cannot be downloaded, it is no plain ViT CLIP,
             its activation is unknown, or tensors are missing, unknown or misshapen.
         ConfigError: an open_clip architecture that is not two plain transformers.
-        ValueError: an unknown precision, or a suffix that contradicts `quick_gelu`.
+        ValueError: an unknown precision.
     """
     if precision not in DTYPES:
         raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
-    place, chosen = _split_activation(source, quick_gelu)
-    suffix = "" if chosen is None else f":{'quickgelu' if chosen else 'gelu'}"
-    backbone = _build(place, chosen, f"{place}{suffix}")
+    place, quick_gelu = _split_activation(source)
+    backbone = _build(place, quick_gelu, str(source))
     return backbone.set_precision(precision).to(device)
 
 
@@ -177,10 +174,10 @@ def may_be(backbone: Backbone, name: str) -> bool:
     """
     if name == WIDE_RESNET or not backbone.has_text:
         return name == WIDE_RESNET and not backbone.has_text
-    place, gelu = _split_activation(backbone.name, None)
+    place, gelu = _split_activation(backbone.name)
     if place in NAMES:
         return backbone.name == name
-    wanted, activation = _split_activation(name, None)
+    wanted, activation = _split_activation(name)
     known, asked = split_name(str(place)), split_name(str(wanted))
     if known or not asked:
         return (known, gelu) == (asked, activation)
@@ -193,7 +190,7 @@ def backbone_files(source: str | Path) -> tuple[Path, ...]:
 
     The list is empty for names whose weights are random or downloaded, and if nothing is there.
     """
-    place, _ = _split_activation(source, None)
+    place, _ = _split_activation(source)
     if isinstance(place, str) and place in BUNDLED:
         place = bundled_backbone_folder(place)
     elif isinstance(place, str) and (place in NAMES or is_blip_name(place) or split_name(place)):
@@ -288,23 +285,17 @@ def _read_bare(path: Path, quick_gelu: bool | None) -> Weights:
         raise ModelError(
             f"{path} does not tell whether its weights want QuickGELU, and the wrong answer "
             "would bend every result. OpenAI, MetaCLIP and DFN weights want it, most of LAION "
-            f"and DataComp do not. Say it: {path}:quickgelu or {path}:gelu, or set "
-            "quick_gelu to true or false."
+            f"and DataComp do not. Name it: {path}:quickgelu or {path}:gelu."
         )
     return infer_spec(state, quick_gelu=True if quick_gelu is None else quick_gelu), state
 
 
-def _split_activation(
-    source: str | Path, quick_gelu: bool | None
-) -> tuple[str | Path, bool | None]:
-    if not isinstance(source, str):
-        return Path(source), quick_gelu
-    place, _, suffix = source.rpartition(":")
-    if not place or suffix not in _ACTIVATIONS:
-        return source, quick_gelu
-    if quick_gelu not in (None, _ACTIVATIONS[suffix]):
-        raise ValueError(f"{source!r} contradicts quick_gelu={quick_gelu}.")
-    return place, _ACTIVATIONS[suffix]
+def _split_activation(source: str | Path) -> tuple[str | Path, bool | None]:
+    """Split "SOURCE:gelu" into the source and whether it wants QuickGELU, None if not named."""
+    place, _, suffix = str(source).rpartition(":")
+    if isinstance(source, str) and place and suffix in _ACTIVATIONS:
+        return place, _ACTIVATIONS[suffix]
+    return source, None
 
 
 def _chosen(spec: BackboneSpec, quick_gelu: bool | None) -> BackboneSpec:
