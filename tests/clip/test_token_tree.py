@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from faprompt.clip.tokens import grow_tree
 from faprompt.prompts.descriptions import state_sentences
-from faprompt.prompts.words import sentence_tree
+from faprompt.prompts.prompt_parts import sentence_tree
 
 rows = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=12)
 

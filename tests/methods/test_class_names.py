@@ -13,7 +13,7 @@ from faprompt.evaluation import EvaluationConfig, evaluate
 from faprompt.imaging.transform import Transform
 from faprompt.methods.class_prompts import ClassPromptMethod
 from faprompt.methods.tcp import TCPV1
-from faprompt.prompts.words import display_name
+from faprompt.prompts.prompt_parts import display_name
 from faprompt.training.config import TrainingConfig
 from faprompt.training.loop import train
 from faprompt.training.run import epoch_order

@@ -6,8 +6,8 @@ import torch
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.weights import load_backbone
 from faprompt.prompts import templates
-from faprompt.prompts.states import StateTexts
-from faprompt.prompts.words import Speaker
+from faprompt.prompts.prompt_parts import SentenceEncoder
+from faprompt.prompts.templates import StateTexts
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_an_ensemble_is_open_clips_zero_shot_classifier(backbone):
         Model(), backbone.tokenizer, states, lines, num_classes_per_batch=1, device="cpu"
     )
     states = StateTexts((("flawless {}",), ("damaged {}",)), lambda _: templates.WINCLIP_TEMPLATES)
-    ours = states.pair(Speaker(backbone.text, backbone.tokenizer), "nut")
+    ours = states.pair(SentenceEncoder(backbone.text, backbone.tokenizer), "nut")
     torch.testing.assert_close(ours, theirs.T, rtol=0, atol=1e-5)
 
 

@@ -267,7 +267,7 @@ def reach(address: str) -> None:
     if proxy and not urllib.request.proxy_bypass(parts.hostname):
         parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     port = parts.port or _PORTS.get(parts.scheme, 80)
-    hosts = dict.fromkeys(place[0] for *_, place in socket.getaddrinfo(parts.hostname, None))
+    hosts = dict.fromkeys(str(place[0]) for *_, place in socket.getaddrinfo(parts.hostname, None))
     fault: OSError | None = None
     for host in list(hosts)[:_ADDRESSES]:
         try:

@@ -24,7 +24,7 @@ from faprompt.clip.text import DeepPrompts, TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.methods.base import MethodParts, ParameterCount, at_least_one, within_depth
 from faprompt.methods.text_pair import PairConfig, PairMethod, PairOutput, TextPair
-from faprompt.prompts.words import (
+from faprompt.prompts.prompt_parts import (
     encode_prompts,
     learned_vectors,
     start_vector,

@@ -24,7 +24,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.base import ParameterCount, at_least_one, zero_or_above
 from faprompt.methods.text_pair import TextPair
-from faprompt.prompts.words import learned_vectors
+from faprompt.prompts.prompt_parts import learned_vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ from faprompt.imaging.views import altered_views
 from faprompt.methods.base import MethodOutput, above_zero
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.prompts.words import display_name
+from faprompt.prompts.prompt_parts import display_name
 from faprompt.scoring import grid_map, in_pixels, pair_logits, unit
 
 NOISE_STD = 0.05 * 1.1  # of the tokens that should look abnormal (vl_test.py)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from faprompt.errors import ConfigError
 from faprompt.methods.base import Method
-from faprompt.prompts.words import name_pictures
+from faprompt.prompts.prompt_parts import name_pictures
 
 _SHOWN = 12  # class names in an error
 

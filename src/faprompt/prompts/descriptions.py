@@ -14,8 +14,8 @@ from importlib.resources import files
 
 from faprompt.clip.tokens import Tokenizer, TokenTree
 from faprompt.errors import ConfigError
+from faprompt.prompts.prompt_parts import readable, sentence_tree
 from faprompt.prompts.templates import APRIL_STATES
-from faprompt.prompts.words import readable, sentence_tree
 
 POSITIONS = (
     "top left", "top", "top right", "left", "center", "right", "bottom left", "bottom",

@@ -1,13 +1,15 @@
-"""Learned vectors and the frozen words around them, as the text tower takes them.
+"""Build prompts from learned vectors, small networks and the frozen words around them.
 
 Source: prompt learners of KaiyangZhou/CoOp, zqhang/AnomalyCLIP and mala-lab/FAPrompt, which
-embed a placeholder sentence and overwrite the placeholders; here they are never written.
+embed a placeholder sentence and overwrite the placeholders; here there are no placeholders.
+Networks: trainers/cocoop.py of KaiyangZhou/CoOp, trainers/tcp.py of
+htyao89/Textual-based_Class-aware_prompt_tuning, FAPrompt.py of mala-lab/FAPrompt.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,15 +19,52 @@ from torch import Tensor, nn
 
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower
 from faprompt.clip.tokens import Tokenizer, TokenTree, grow_tree
+from faprompt.scoring import unit
 
-INIT_STD = 0.02  # of all prompt vectors, in every code named above
+INIT_STD = 0.02  # of all prompt vectors, in all code named above
+REDUCTION = 16  # hidden width of CoCoOp's net is D/16, of FAPrompt's psi D*M/16
 
 
 def learned_vectors(*shape: int) -> nn.Parameter:
-    """Prompt vectors as they are drawn before training."""
+    """Draw prompt vectors of a shape, as before training."""
     vectors = nn.Parameter(torch.empty(shape))
     nn.init.normal_(vectors, std=INIT_STD)
     return vectors
+
+
+def quick_gelu(values: Tensor) -> Tensor:
+    """Return CLIP's own activation, x sigmoid(1.702 x)."""
+    return values * torch.sigmoid(1.702 * values)
+
+
+class MetaNet(nn.Module):
+    """Map features to vectors by two linear layers with biases, in torch's initialisation."""
+
+    def __init__(
+        self, width: int, out: int, *, reduction: int, activation: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        hidden = max(1, width // reduction)
+        self.linear1 = nn.Linear(width, hidden)
+        self.linear2 = nn.Linear(hidden, out)
+        self.activation = activation
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map unit-length features (..., width) to (..., out)."""
+        return self.linear2(self.activation(self.linear1(features)))
+
+
+class ImageContext(nn.Module):
+    """Learn CoCoOp's context vectors, all shifted by a vector that depends on the image."""
+
+    def __init__(self, tokens: int, embed_dim: int, width: int) -> None:
+        super().__init__()
+        self.context = learned_vectors(tokens, width)
+        self.meta_net = MetaNet(embed_dim, width, reduction=REDUCTION, activation=torch.relu)
+
+    def forward(self, class_token: Tensor) -> Tensor:
+        """Map (B, D) of any length to (B, tokens, width)."""
+        return self.context + self.meta_net(unit(class_token))[:, None]
 
 
 def readable(class_name: str) -> str:
@@ -71,7 +110,7 @@ def name_pictures(
 
 
 def start_vector(text: TextTower, tokenizer: Tokenizer) -> Tensor:
-    """(1, width): the start token, which every prompt begins with; a copy, without gradient."""
+    """Return the start token's vector (1, width), a copy without gradient."""
     device = text.token_embedding.weight.device
     return text.embed_tokens(torch.tensor([tokenizer.start], device=device)).detach().clone()
 
@@ -79,10 +118,10 @@ def start_vector(text: TextTower, tokenizer: Tokenizer) -> Tensor:
 def word_vectors(
     text: TextTower, tokenizer: Tokenizer, sentences: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
-    """What follows the learned vectors of each prompt, the end token included.
+    """Return the vectors of the words after the context, with the end token.
 
     Args:
-        text: its token table is read.
+        text: the tower whose token table is read.
         tokenizer: the same backbone's.
         sentences: the words after the context, such as "damaged object.".
 
@@ -90,17 +129,17 @@ def word_vectors(
         vectors (N, S, width), padded after the end token, and its place (N,) int64.
 
     Raises:
-        ValueError: a word this backbone has no token for, or a sentence too long for it.
+        ValueError: a word has no token in this backbone, or a sentence is too long.
     """
     ids = tokenizer(sentences)[:, 1:].to(text.token_embedding.weight.device)
     return text.embed_tokens(ids), text.find_end(ids)
 
 
 def sentence_tree(tokenizer: Tokenizer, sentences: Sequence[str]) -> TokenTree:
-    """Sentences that follow one prefix, end tokens included, for `TextTower.encode_tree`.
+    """Return sentences after one prefix, with end tokens, for `TextTower.encode_tree`.
 
     Raises:
-        ValueError: a word this backbone has no token for.
+        ValueError: a word has no token in this backbone.
     """
     return grow_tree([(*tokenizer.ids(line), tokenizer.end) for line in sentences])
 
@@ -113,13 +152,13 @@ def encode_prompts(
     end: Tensor | int,
     deep: DeepPrompts | Injection | None = None,
 ) -> Tensor:
-    """Features of prompts: what all begin with, then learned vectors, then frozen words.
+    """Return features of prompts: a common beginning, then learned vectors, then words.
 
     Args:
         text: the tower.
         start: the common beginning, from `encode_prefix` with the same `deep`.
-        context: (N, T, width), or (T, width) for all.
-        words: (N, S, width) as from `word_vectors`, or (S, width) for all.
+        context: learned vectors, (N, T, width), or (T, width) for all prompts.
+        words: (N, S, width) as from `word_vectors`, or (S, width) for all prompts.
         end: place of the end token within the words; one for all, or (N,) int64.
         deep: as in `TextTower.encode`.
 
@@ -132,14 +171,14 @@ def encode_prompts(
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
-    """A text tower and its tokenizer: plain sentences in, features out, as a backbone does."""
+class SentenceEncoder:
+    """Encode plain sentences with a text tower and its tokenizer, as a backbone does."""
 
     text: TextTower
     tokenizer: Tokenizer
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """(N, D) features of plain sentences, not normalised."""
+        """Return (N, D) features of plain sentences, not normalised."""
         ids = self.tokenizer(texts).to(self.text.token_embedding.weight.device)
         return self.text.encode_tokens(ids)
 
