@@ -17,7 +17,7 @@ from faprompt.clip.known_backbones import list_backbones
 from faprompt.clip.spec import spec_from_open_clip
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ConfigError, ModelError
-from tests.helpers.clip_files import write_open_clip_folder, write_openai_archive
+from tests.helpers.clip_files import write_open_clip_folder
 
 NAME = "ViT-small-14"
 CONFIG = {
@@ -26,11 +26,6 @@ CONFIG = {
     "text_cfg": {"context_length": 77, "vocab_size": 300, "width": 64, "heads": 1, "layers": 2},
 }
 GREY = {"mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, file_state):
-    return write_openai_archive(tmp_path_factory.mktemp("openai") / "ViT-small.pt", file_state)
 
 
 @pytest.fixture(autouse=True)

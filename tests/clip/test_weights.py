@@ -14,7 +14,7 @@ from faprompt.clip.backbone import build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ModelError
-from tests.helpers.clip_files import write_open_clip_folder, write_openai_archive
+from tests.helpers.clip_files import write_open_clip_folder
 
 
 def same(loaded, wanted):
@@ -22,11 +22,6 @@ def same(loaded, wanted):
     assert loaded.spec == wanted.spec
     assert loaded.state_fingerprint() == wanted.state_fingerprint()
     assert loaded.logit_scale == wanted.logit_scale
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, file_state):
-    return write_openai_archive(tmp_path_factory.mktemp("openai") / "ViT-tiny.pt", file_state)
 
 
 @pytest.fixture
