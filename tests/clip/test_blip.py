@@ -348,10 +348,10 @@ class TestName:
     def test_what_the_cache_holds_needs_no_network(self, hub, monkeypatch):
         cached = hub[0] / "model.safetensors"
         monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record: cached)
-        assert downloads.download_blip("BLIP-ViT-B-16") == cached and not hub[1]
+        assert downloads.named_weights("BLIP-ViT-B-16") == cached and not hub[1]
         for words in ("vocab.txt", "tokenizer.json"):
             (hub[0] / words).unlink()
-        assert downloads.download_blip("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
+        assert downloads.named_weights("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
 
     def test_without_safetensors_or_network_it_says_what_to_do(self, hub):
         (hub[0] / "model.safetensors").unlink()

@@ -312,4 +312,4 @@ class TestReach:
 
     def test_torchs_file_says_that_nothing_answers(self):
         with pytest.raises(ModelError, match="could not be downloaded .*not known"):
-            downloads.download_wide_resnet()
+            fetch_backbone("wide_resnet50_2")

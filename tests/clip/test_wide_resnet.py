@@ -123,6 +123,7 @@ def test_by_name_it_comes_from_torchs_cache_or_says_what_to_fetch(
     with pytest.raises(ModelError, match=r"could not be downloaded.*Wanted: https.* as .*95faca4d"):
         load_backbone("wide_resnet50_2")
     path = tmp_path / "checkpoints" / "wide_resnet50_2-95faca4d.pth"
+    path.parent.mkdir()
     torch.save(weights, path)
     assert load_backbone("wide_resnet50_2").name == "wide_resnet50_2"
     assert fetch_backbone("wide_resnet50_2").path == path

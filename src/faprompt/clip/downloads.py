@@ -6,8 +6,9 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,101 +58,115 @@ def fetch_backbone(name: str) -> FetchedBackbone:
     Raises:
         ModelError: unknown name or tag, or the download failed.
     """
-    if name in BUNDLED:
-        path = bundled_backbone_folder(name) / WEIGHTS_FILE
-    elif is_blip_name(name):
-        path = download_blip(name)
-    elif name == WIDE_RESNET:
-        path = download_wide_resnet()
-    else:
-        found = split_name(name)
-        if found is None:
-            raise unknown_backbone(name)
-        path = download(*found)
+    path = named_weights(name)
+    if path is None:
+        raise unknown_backbone(name)
     return FetchedBackbone(name, path, file_digest(path))
 
 
-def download(model: str, tag: str) -> Path:
-    """Return the weights file of an open_clip tag, from the cache or the network.
+def named_weights(name: str) -> Path | None:
+    """Return the weights file of a backbone, downloaded if need be; None for unknown names.
+
+    Raises:
+        ConfigError: an open_clip model that is not a plain CLIP of two transformers.
+        ModelError: no such tag, or nothing could be downloaded.
+    """
+    if name in BUNDLED:
+        return bundled_backbone_folder(name) / WEIGHTS_FILE
+    if is_blip_name(name):
+        return _blip(name)
+    if name == WIDE_RESNET:
+        return _wide_resnet()
+    found = split_name(name)
+    return _open_clip(*found) if found else None
+
+
+def _open_clip(model: str, tag: str) -> Path:
+    """Return the weights file of an open_clip tag.
 
     Files whose address carries a hash (OpenAI's, open_clip's own releases) come from that
     address and are checked at every call. Others come from the Hugging Face hub.
-
-    Raises:
-        ConfigError: not a plain CLIP of two transformers.
-        ModelError: no such tag, or nothing could be downloaded.
     """
     spec_from_open_clip(model)  # refuses before a gigabyte is fetched
     record = pretrained_record(model, tag)
-    name, give = f"{model}:{tag}", f"FILE:{'quickgelu' if record.get('quick_gelu') else 'gelu'}"
-    if offline():
-        cached = _find_url_cache(record) or _find_in_hub_cache(record)
-        if cached:
-            return cached
-        raise _missing_weights(name, _wanted(record), give)
-    hashed = _expected_digest(record)
-    faults = []
-    for from_hub in (False, True) if hashed else (True, False):
-        if record.get("hf_hub" if from_hub else "url"):
-            try:
-                return _download_record(record, from_hub)
-            except Exception as error:  # open_clip lets every network library's errors through
-                faults.append(f"{type(error).__name__}: {error}".rstrip(": "))
-    reasons = "; then ".join(faults) or "they have no address"
-    raise _missing_weights(name, _wanted(record), give, reasons)
+    cached = offline() and (_find_url_cache(record) or _find_in_hub_cache(record))
+    if cached:
+        return cached
+    places, ways = [], []
+    if record.get("url"):
+        places.append(f"{record['url']} as {_url_cache(record)}")
+        ways.append(partial(_download_record, record, from_hub=False))
+    if record.get("hf_hub"):
+        repository, _, file = record["hf_hub"].rpartition("/")
+        places.append(f"{file or ' or '.join(HUB_FILES)} of {repository} in the hub's cache")
+        ways.append(partial(_download_record, record, from_hub=True))
+    if not _expected_digest(record):
+        ways.reverse()
+    give = f"FILE:{'quickgelu' if record.get('quick_gelu') else 'gelu'}"
+    return _first_of(ways, f"{model}:{tag}", wanted=", or ".join(places), give=give)
 
 
-def download_blip(name: str) -> Path:
-    """Return the weights file of a BLIP, with its config and words beside it.
-
-    Args:
-        name: one of `BLIP_NAMES`, ours or the hub's.
-
-    Raises:
-        ModelError: nothing could be downloaded, or the repository has no safetensors.
-    """
-    from huggingface_hub import snapshot_download
-
+def _blip(name: str) -> Path:
+    """Return the weights file of a BLIP, with its config and words beside it."""
     repository = BLIP_NAMES.get(name, name)
     cached = _find_in_hub_cache({"hf_hub": f"{repository}/{WEIGHTS_FILE}"})
-    words = ("vocab.txt", "tokenizer.json")
-    if cached and any((cached.parent / file).is_file() for file in words):
+    if cached and any((cached.parent / file).is_file() for file in ("vocab.txt", "tokenizer.json")):
         return cached
-    wanted = f"{', '.join(BLIP_FILES)} of {repository} in the hub's cache"
-    if offline():
-        raise _missing_weights(name, wanted, "their FOLDER")
-    try:
+
+    def download() -> Path:
+        from huggingface_hub import snapshot_download
+
         _reach_hub()
         folder = snapshot_download(repository, allow_patterns=list(BLIP_FILES))
         weights = Path(str(folder), WEIGHTS_FILE)
         weights.stat()  # or it is a repository without safetensors
         return weights
-    except Exception as error:  # the hub's client lets every network library's errors through
-        reasons = f"{type(error).__name__}: {error}"
-        raise _missing_weights(name, wanted, "their FOLDER", reasons) from error
+
+    wanted = f"{', '.join(BLIP_FILES)} of {repository} in the hub's cache"
+    return _first_of([download], name, wanted=wanted, give="their FOLDER")
 
 
-def download_wide_resnet() -> Path:
-    """Return torchvision's file, from torch's cache or the network, checked by its hash.
-
-    Raises:
-        ModelError: it is not here and cannot be downloaded.
-    """
-    path = wide_resnet_file()
+def _wide_resnet() -> Path:
+    """Return torchvision's file, checked by its hash when it is downloaded."""
+    path, url = wide_resnet_file(), _wide_resnet_url()
     if path.is_file():
         return path
-    url = _wide_resnet_url()
-    wanted = f"{url} as {path}, or timm's wide_resnet50_2.tv_in1k.safetensors"
-    if offline():
-        raise _missing_weights(WIDE_RESNET, wanted, "FILE")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = path.stem.rpartition("-")[2]
-    try:
+
+    def download() -> Path:
         reach(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = path.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
-    except (OSError, RuntimeError) as error:
-        raise _missing_weights(WIDE_RESNET, wanted, "FILE", str(error)) from error
-    return path
+        return path
+
+    wanted = f"{url} as {path}, or timm's wide_resnet50_2.tv_in1k.safetensors"
+    return _first_of([download], WIDE_RESNET, wanted=wanted, give="FILE")
+
+
+def _first_of(ways: Sequence[Callable[[], Path]], name: str, *, wanted: str, give: str) -> Path:
+    """Return the file of the first download that succeeds.
+
+    Raises:
+        ModelError: says what is wanted and where to put it.
+    """
+    if offline():
+        raise ModelError(
+            f"The weights of {name} are not on this machine, and {offline()} forbids to download "
+            f"them. Wanted: {wanted}. Put them there, or pass them as the backbone, as {give}; or "
+            "unset the variable."
+        )
+    faults = []
+    for way in ways:
+        try:
+            return way()
+        except Exception as error:  # the clients let every network library's errors through
+            faults.append(f"{type(error).__name__}: {error}".rstrip(": "))
+    raise ModelError(
+        f"The weights of {name} are not on this machine and could not be downloaded "
+        f"({'; then '.join(faults) or 'they have no address'}). Wanted: {wanted}. On a machine "
+        f"with a network, run `faprompt models fetch {name}` and copy what it names; here, pass "
+        f"the copy as the backbone, as {give}."
+    )
 
 
 def wide_resnet_file() -> Path:
@@ -166,32 +181,7 @@ def _wide_resnet_url() -> str:
     return str(Wide_ResNet50_2_Weights.IMAGENET1K_V1.url)
 
 
-def _missing_weights(name: str, wanted: str, give: str, reasons: str = "") -> ModelError:
-    """Return the error for weights that are not here; no reasons mean that we are offline."""
-    if not reasons:
-        return ModelError(
-            f"The weights of {name} are not on this machine, and {offline()} forbids to download "
-            f"them. Wanted: {wanted}. Put them there, or pass them as the backbone, as {give}; or "
-            "unset the variable."
-        )
-    return ModelError(
-        f"The weights of {name} are not on this machine and could not be downloaded ({reasons}). "
-        f"Wanted: {wanted}. On a machine with a network, run `faprompt models fetch {name}` and "
-        f"copy what it names; here, pass the copy as the backbone, as {give}."
-    )
-
-
-def _wanted(record: Mapping[str, Any]) -> str:
-    places = []
-    if record.get("url"):
-        places.append(f"{record['url']} as {_url_cache(record)}")
-    if record.get("hf_hub"):
-        repository, _, file = record["hf_hub"].rpartition("/")
-        places.append(f"{file or ' or '.join(HUB_FILES)} of {repository} in the hub's cache")
-    return ", or ".join(places)
-
-
-def _download_record(record: Mapping[str, Any], from_hub: bool) -> Path:
+def _download_record(record: Mapping[str, Any], *, from_hub: bool) -> Path:
     if from_hub:
         cached = _find_in_hub_cache(record)
         if cached:

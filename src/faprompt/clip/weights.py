@@ -30,7 +30,7 @@ from torch import Tensor
 
 from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
 from faprompt.clip.blip import BlipTextTower
-from faprompt.clip.downloads import download, download_blip, download_wide_resnet
+from faprompt.clip.downloads import named_weights
 from faprompt.clip.known_backbones import (
     BUNDLED,
     SPEC_FILE,
@@ -203,37 +203,35 @@ def backbone_files(source: str | Path) -> tuple[Path, ...]:
 
 
 def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:
+    if place == "test-tiny":
+        return build_backbone(_chosen(TEST_TINY, quick_gelu), _draw(TEST_TINY), name=name)
+    if place == TEST_WIDE_RESNET:
+        return _build_wide_resnet(draw_test_weights(), quick_gelu, TEST_WIDE_RESNET)
     if is_blip_name(place):
         transformers_module(place)  # refuses before a gigabyte is fetched
-        return load_blip(download_blip(str(place)).parent, name=name, quick_gelu=quick_gelu)
-    known = isinstance(place, str) and (place in NAMES or split_name(place))
-    blip = None if known else find_blip(Path(place))
+    named = named_weights(place) if isinstance(place, str) else None
+    path = named or Path(place)
+    if not os.path.exists(path):  # unlike Path.exists, never an error
+        raise unknown_backbone(str(place))
+    blip = find_blip(path)
     if blip is not None:
         return load_blip(blip, name=name, quick_gelu=quick_gelu)
-    spec, state = _read(place, quick_gelu)
-    if spec is not WIDE_RESNET_SPEC:
-        return build_backbone(spec, _tidy(state), name=name)
+    tag = split_name(place) if isinstance(place, str) else None
+    if tag:
+        spec, state = pretrained_spec(*tag, quick_gelu=quick_gelu), read_tensors(path)
+    else:
+        spec, state = _read_path(path, quick_gelu)
+    if spec is WIDE_RESNET_SPEC:
+        return _build_wide_resnet(state, quick_gelu, place)
+    return build_backbone(spec, _tidy(state), name=name)
+
+
+def _build_wide_resnet(
+    state: dict[str, Tensor], quick_gelu: bool | None, place: str | Path
+) -> Backbone:
     if quick_gelu is not None:
         raise ModelError(f"{place} has no GELU to choose; leave the :gelu or :quickgelu out.")
     return build_wide_resnet(state, name=place)
-
-
-def _read(place: str | Path, quick_gelu: bool | None) -> Weights:
-    if place == "test-tiny":
-        return _chosen(TEST_TINY, quick_gelu), _draw(TEST_TINY)
-    if place == TEST_WIDE_RESNET:
-        return WIDE_RESNET_SPEC, draw_test_weights()
-    if place == WIDE_RESNET:
-        return WIDE_RESNET_SPEC, read_tensors(download_wide_resnet())
-    if isinstance(place, str) and place in BUNDLED:
-        return _read_path(bundled_backbone_folder(place), quick_gelu)
-    found = split_name(place) if isinstance(place, str) else None
-    if found:
-        spec = pretrained_spec(*found, quick_gelu=quick_gelu)
-        return spec, read_tensors(download(*found))
-    if os.path.exists(place):  # unlike Path.exists, never an error
-        return _read_path(Path(place), quick_gelu)
-    raise unknown_backbone(str(place))
 
 
 def _read_path(path: Path, quick_gelu: bool | None) -> Weights:
