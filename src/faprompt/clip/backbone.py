@@ -88,7 +88,7 @@ class Backbone(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.text.positional_embedding.device
+        return self.logit_scale.device
 
     def encode_image(
         self,
@@ -121,7 +121,13 @@ class Backbone(nn.Module):
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return (N, D) features of plain sentences, not normalised."""
+        """Return (N, D) features of plain sentences, not normalised.
+
+        Raises:
+            TypeError: there is no text tower.
+        """
+        if not self.has_text:
+            raise TypeError(f"{self.name} has no text tower.")
         return self.text.encode_tokens(self.tokenizer(texts).to(self.device))
 
     def state_fingerprint(self) -> str:

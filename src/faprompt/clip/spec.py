@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from faprompt.clip._open_clip import open_clip_module
@@ -18,6 +19,10 @@ HEAD_WIDTH = 64  # every OpenAI CLIP; open_clip's default
 WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}  # image towers of ViT-H, g, bigG, e
 MOST_LAYERS = 512  # of a tower; far above every CLIP, and still built in a moment
 LARGEST_SIZE = 1 << 20  # any other whole number of a spec
+_SIZES = (
+    "embed_dim", "vision.image_size", "vision.patch_size", "vision.width", "vision.heads",
+    "text.width", "text.heads", "text.context_length", "text.vocab_size",
+)  # fmt: skip
 VALUE_PATH_SHARE = 19 / 24  # AnomalyCLIP's DPAM_layer 20: the last 19 of 24 blocks
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -96,16 +101,22 @@ class BackboneSpec:
     def faults(self) -> list[str]:
         """List what makes the spec impossible to build: types, ranges, contradicting sizes."""
         faults = []
+        layers = dict.fromkeys(("vision.layers", "text.layers"), MOST_LAYERS)
+        for name, most in {**dict.fromkeys(_SIZES, LARGEST_SIZE), **layers}.items():
+            value = attrgetter(name)(self)
+            if not _is_whole(value, most):
+                faults.append(f"{name} should be a whole number in 1..{most}, got {value!r}")
         if not isinstance(self.quick_gelu, bool):
             faults.append(f"quick_gelu should be true or false, got {self.quick_gelu!r}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             three = isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))
             if not three or (name == "std" and min(values) <= 0):
                 faults.append(f"{name} should be three numbers, std above 0, got {values!r}")
-        if not _is_whole(self.embed_dim, LARGEST_SIZE):
-            faults.append(_size_fault("embed_dim", self.embed_dim, LARGEST_SIZE))
         for tower, part in (("vision", self.vision), ("text", self.text)):
-            faults += _tower_faults(tower, part)
+            if not _is_number(part.mlp_ratio) or not 0 < part.mlp_ratio <= 64:
+                faults.append(f"{tower}.mlp_ratio should be above 0, got {part.mlp_ratio!r}")
+            if not faults and part.width % part.heads:
+                faults.append(f"{tower}.width={part.width} does not split into {part.heads} heads")
         return faults or _stem_faults(self.vision)
 
     def open_clip_config(self) -> dict[str, Any]:
@@ -258,21 +269,6 @@ def _count_blocks(state: Mapping[str, Any], prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 
-def _tower_faults(tower: str, part: VisionSpec | TextSpec) -> list[str]:
-    ranges = {"width": LARGEST_SIZE, "layers": MOST_LAYERS, "heads": LARGEST_SIZE}
-    own = ("image_size", "patch_size") if tower == "vision" else ("context_length", "vocab_size")
-    faults = [
-        _size_fault(f"{tower}.{name}", getattr(part, name), most)
-        for name, most in {**ranges, **dict.fromkeys(own, LARGEST_SIZE)}.items()
-        if not _is_whole(getattr(part, name), most)
-    ]
-    if not faults and part.width % part.heads:
-        faults.append(f"{tower}.width={part.width} does not split into {part.heads} heads")
-    if not _is_number(part.mlp_ratio) or not 0 < part.mlp_ratio <= 64:
-        faults.append(f"{tower}.mlp_ratio should be above 0, got {part.mlp_ratio!r}")
-    return faults
-
-
 def _stem_faults(vision: VisionSpec) -> list[str]:
     channels, strides, blocks = vision.stem_channels, vision.stem_strides, vision.value_blocks
     faults = []
@@ -290,10 +286,6 @@ def _stem_faults(vision: VisionSpec) -> list[str]:
         if any(number % 8 for number in (*channels, vision.width)):
             faults.append(f"vision.stem_channels and width should be multiples of 8: {channels}")
     return faults
-
-
-def _size_fault(name: str, value: Any, most: int) -> str:
-    return f"{name} should be a whole number in 1..{most}, got {value!r}"
 
 
 def _is_whole(value: Any, most: int) -> bool:

@@ -24,7 +24,6 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import Backbone, load_strictly
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
-from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ModelError
@@ -61,14 +60,10 @@ class WideResNet(Backbone):
 
     def __init__(self, network: nn.Module, *, name: str) -> None:
         vision: Any = _Stages(network)
+        no_text: Any = nn.Module()
         super().__init__(
-            WIDE_RESNET_SPEC, vision, _NoText(), Tokenizer(), logit_scale=torch.zeros(()), name=name
+            WIDE_RESNET_SPEC, vision, no_text, Tokenizer(), logit_scale=torch.zeros(()), name=name
         )
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.vision.parameters()).device
 
     def train(self, mode: bool = True) -> WideResNet:
         """Stay in eval mode, so that the norms keep their statistics."""
@@ -95,15 +90,6 @@ class WideResNet(Backbone):
             raise ValueError(f"{height}x{width} pixels do not split into {CELL}-pixel cells.")
         tokens = pack_stages(self.vision(pixels.to(self.device)))
         return ImageFeatures(tokens.mean(dim=1), {1: tokens}, (height // CELL, width // CELL))
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Raise TypeError: there is no text tower."""
-        raise TypeError(f"{self.name} has no text tower.")
-
-
-class _NoText(TextTower):
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
 
 
 class _Stages(nn.Module):
