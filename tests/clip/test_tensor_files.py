@@ -300,6 +300,7 @@ def header(length: int, text: bytes = b"{") -> bytes:
 FOREIGN = {
     "pointer": (POINTER, r"Git LFS pointer of 135 bytes for a file of 1,710.5 MB.*`git lfs pull`"),
     "pointer of Windows": (POINTER.replace(b"\n", b"\r\n"), "Git LFS pointer.*`git lfs pull`"),
+    "pointer without a size": (b"version https://git-lfs\nsize \n", "pointer of 30 bytes, not the"),
     "page": (b"\n<!DOCTYPE html><html><body>Sign in</body>", "web page.*download the file itself"),
     "page in capitals": (b"\xef\xbb\xbf<HTML>", "web page"),
     "error of a server": (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "error message"),

@@ -131,12 +131,7 @@ def unknown_backbone(name: str) -> ModelError:
 
 
 def pretrained_spec(model: str, tag: str, *, quick_gelu: bool | None = None) -> BackboneSpec:
-    """Return the spec of one set of open_clip weights.
-
-    Args:
-        model: architecture, such as "ViT-L-14-336".
-        tag: weights, such as "openai".
-        quick_gelu: overrides the record of the weights.
+    """Return the spec of one set of open_clip weights; `quick_gelu` overrides its record.
 
     Raises:
         ConfigError: not a plain CLIP of two transformers.

@@ -138,15 +138,12 @@ class BackboneSpec:
 
 
 def spec_from_open_clip(name: str, *, quick_gelu: bool | None = None) -> BackboneSpec:
-    """Return the spec of an open_clip model name such as `ViT-L-14-336`.
+    """Return the spec of an open_clip model name such as `ViT-L-14-336` or `ViT-L/14-336`.
 
-    Args:
-        name: one of open_clip's config names; a slash is read as a dash.
-        quick_gelu: overrides the config. OpenAI weights need True whatever it says.
+    `quick_gelu` overrides the config; OpenAI weights need True whatever it says.
 
     Raises:
-        ConfigError: open_clip knows no such name, or its towers are not plain
-            vision and text transformers.
+        ConfigError: an unknown name, or towers that are not plain transformers.
     """
     open_clip = open_clip_module()
     config = open_clip.get_model_config(name.replace("/", "-"))
@@ -191,10 +188,9 @@ def infer_spec(
 
     Args:
         state: name -> tensor (anything with `.shape`).
-        quick_gelu: shapes do not show it.
-        heads: of the image and the text tower; shapes do not show them either. None means
-            64 channels each, as in all CLIPs of OpenAI and most of open_clip, except the
-            image towers of open_clip's widest (`WIDE_HEADS`).
+        quick_gelu: the activation, which shapes do not show.
+        heads: of the image and the text tower, which shapes do not show. None means 64
+            channels each, except in open_clip's widest image towers (`WIDE_HEADS`).
 
     Raises:
         ModelError: the keys are not those of a ViT CLIP (missing ones are named), or a

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -188,9 +189,11 @@ def describe_file(path: Path) -> str:
     if not head:
         return "it is empty; copy or download it again"
     if text.startswith(_POINTERS):
+        pointed = re.search(rb"^size (\d{1,15})\s*$", head, re.MULTILINE)
+        told = f" for a file of {int(pointed[1]) / 1e6:,.1f} MB" if pointed else ""
         return (
-            f"it is a Git LFS pointer of {size} bytes{_pointed_size(head)}, not the weights; run "
-            "`git lfs pull` in the repository it came from, or download the file itself"
+            f"it is a Git LFS pointer of {size} bytes{told}, not the weights; run `git lfs pull` "
+            "in the repository it came from, or download the file itself"
         )
     if text.startswith(_PAGES):
         return (
@@ -213,13 +216,6 @@ def describe_file(path: Path) -> str:
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return f"it is a text that begins {head[:40].decode('ascii')!r}"
     return ""
-
-
-def _pointed_size(head: bytes) -> str:
-    sizes = [line.split()[1] for line in head.splitlines() if line.startswith(b"size ")]
-    if not sizes or not sizes[0].isdigit():
-        return ""
-    return f" for a file of {int(sizes[0]) / 1e6:,.1f} MB"
 
 
 def _describe_zip(path: Path) -> str:

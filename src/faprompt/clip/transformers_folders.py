@@ -88,10 +88,7 @@ def from_transformers(
 ) -> tuple[BackboneSpec, dict[str, Tensor]]:
     """Return the spec and the OpenAI-named state of a transformers CLIPModel.
 
-    Args:
-        config: its config.json; `model_type` is "clip".
-        state: its tensors, by its names; see `openai_names`.
-        quick_gelu: overrides `hidden_act`.
+    `quick_gelu` overrides `hidden_act` of its config.json.
 
     Raises:
         ModelError: another kind of model, towers that differ in their activation, an

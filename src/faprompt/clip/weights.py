@@ -163,14 +163,10 @@ def save_backbone(
 
 
 def may_be(backbone: Backbone, name: str) -> bool:
-    """Return whether a backbone is, or may be, the one of that name.
+    """Return whether a backbone is, or may be, open_clip's of that name, or WideResNet's.
 
-    Files and folders do not show whose weights they hold: one may be the named backbone if
+    Files and folders do not show whose weights they hold: they may be the named ones if
     architecture and activation are the same.
-
-    Args:
-        backbone: any.
-        name: open_clip's, as for `load_backbone`, or "wide_resnet50_2".
     """
     if name == WIDE_RESNET or not backbone.has_text:
         return name == WIDE_RESNET and not backbone.has_text
@@ -210,9 +206,9 @@ def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:
     if is_blip_name(place):
         transformers_module(place)  # refuses before a gigabyte is fetched
     named = named_weights(place) if isinstance(place, str) else None
-    path = named or Path(place)
-    if not os.path.exists(path):  # unlike Path.exists, never an error
+    if named is None and not os.path.exists(place):  # unlike Path.exists, never an error
         raise unknown_backbone(str(place))
+    path = named or Path(place)
     blip = find_blip(path)
     if blip is not None:
         return load_blip(blip, name=name, quick_gelu=quick_gelu)

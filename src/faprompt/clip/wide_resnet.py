@@ -71,17 +71,14 @@ class WideResNet(Backbone):
         return self
 
     def encode_image(self, pixels: Tensor, **options: Any) -> ImageFeatures:
-        """Encode a batch of images; options of a transformer are ignored.
-
-        Args:
-            pixels: (B, 3, H, W) float, normalised; H and W multiples of 32.
+        """Encode (B, 3, H, W) normalised pixels; options of a transformer are ignored.
 
         Returns:
             patch_tokens: {1: (B, H/32 * W/32, 28672)}, see `unpack_stages`; class_token: their
             mean, which no method reads.
 
         Raises:
-            ValueError: the pixels have another shape.
+            ValueError: the pixels have another shape, or H and W are no multiples of 32.
         """
         if pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
