@@ -278,21 +278,21 @@ class TestFolder:
         with pytest.raises(ModelError, match=r"not whole.*model.safetensors.*vocab.txt"):
             load_backbone(folder)
 
-    def test_other_heads_are_refused(self, folder):
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        config["text_config"]["num_attention_heads"] = 2
-        (folder / "config.json").write_text(json.dumps(config), "utf-8")
-        with pytest.raises(ModelError, match="2 heads .* width of 64.*num_attention_heads = 1"):
-            load_backbone(folder)
-
-    def test_another_activation_is_refused(self, folder):
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        config["vision_config"]["hidden_act"] = "quick_gelu"
-        (folder / "config.json").write_text(json.dumps(config), "utf-8")
-        with pytest.raises(ModelError, match="hidden_act is 'quick_gelu', BLIP's is 'gelu'"):
-            load_backbone(folder)
+    @pytest.mark.parametrize(
+        ("tower", "option", "value", "told"),
+        [
+            ("text", "num_attention_heads", 2, "2 heads .* width of 64.*num_attention_heads = 1"),
+            ("vision", "hidden_act", "quick_gelu", "hidden_act is 'quick_gelu', BLIP's is 'gelu'"),
+        ],
+    )
+    def test_other_heads_and_activations_are_refused(self, folder, tower, option, value, told):
         with pytest.raises(ModelError, match="exact GELU; drop ':quickgelu'"):
             load_backbone(f"{folder}:quickgelu")
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config[f"{tower}_config"][option] = value
+        (folder / "config.json").write_text(json.dumps(config), "utf-8")
+        with pytest.raises(ModelError, match=told):
+            load_backbone(folder)
 
     def test_more_words_than_rows_are_refused(self, folder):
         lines = [*blip_files.WORDS, "one", "two", "three"]
@@ -332,16 +332,13 @@ class TestName:
         return folder, asked
 
     @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
-    def test_it_is_had_from_the_hub(self, hub, name, backbone):
+    def test_it_is_loaded_and_fetched_from_the_hub(self, hub, name, backbone):
         loaded = load_backbone(name)
         assert loaded.name == name
         assert loaded.state_fingerprint() == backbone.state_fingerprint()
         ((repository, patterns),) = hub[1]
         assert repository == "Salesforce/blip-itm-base-coco"
         assert not any("bin" in pattern for pattern in patterns)  # nothing that is a pickle
-
-    @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
-    def test_it_is_fetched(self, hub, name):
         fetched = downloads.fetch_backbone(name)
         assert fetched.path == hub[0] / "model.safetensors" and len(fetched.sha256) == 64
 
