@@ -140,15 +140,12 @@ class TestRefusals:
         with pytest.raises(ModelError, match=f"config.json with model.safetensors: .*{message}"):
             load_backbone(folder)
 
-    def test_of_a_config_that_is_not_json(self, tmp_path, file_state):
+    def test_without_a_readable_config(self, tmp_path, file_state):
+        """The config tells heads and activation; without it, this is a bare file of odd names."""
         folder = write_transformers_folder(tmp_path, file_state)
         (folder / "config.json").write_text("{", encoding="utf-8")
         with pytest.raises(ModelError, match="config.json with model.safetensors"):
             load_backbone(folder)
-
-    def test_of_the_weights_alone(self, tmp_path, file_state):
-        """The config is what tells heads and activation; without it, a bare file of odd names."""
-        folder = write_transformers_folder(tmp_path, file_state)
         (folder / "config.json").unlink()
         with pytest.raises(ModelError, match="or a transformers CLIP folder"):
             load_backbone(f"{folder}/model.safetensors:quickgelu")

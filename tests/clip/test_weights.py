@@ -69,7 +69,7 @@ class TestOpenAI:
         torch.save({**file_state, **{k: torch.tensor(v) for k, v in sizes.items()}}, path)
         same(load_backbone(path), file_backbone)
 
-    def test_exact_gelu_can_be_asked_for(self, archive):
+    def test_exact_gelu_can_be_chosen(self, archive):
         """FiLo runs OpenAI's weights so."""
         loaded = load_backbone(f"{archive}:gelu")
         assert not loaded.spec.quick_gelu
@@ -173,6 +173,7 @@ class TestOwnFolders:
         ]  # fmt: skip
         for source in (tmp_path / "own", tmp_path / "own" / "model.safetensors"):
             same(load_backbone(source), file_backbone)
+        assert not load_backbone(f"{tmp_path}/own:gelu").spec.quick_gelu
 
     def test_stem_and_vocabulary_come_back(self, tmp_path, stemmed):
         save_backbone(stemmed, tmp_path)
@@ -184,11 +185,6 @@ class TestOwnFolders:
         torch.testing.assert_close(ours.class_token, wanted.class_token)
         ours, wanted = (b.encode_texts(["object"]) for b in (loaded, stemmed))
         torch.testing.assert_close(ours, wanted)
-
-    def test_the_activation_can_be_overridden(self, tmp_path, file_backbone):
-        save_backbone(file_backbone, tmp_path)
-        assert load_backbone(tmp_path).spec.quick_gelu
-        assert not load_backbone(f"{tmp_path}:gelu").spec.quick_gelu
 
     def test_half_precision_is_half_the_size(self, tmp_path, stemmed):
         for name, dtype in (("full", torch.float32), ("half", torch.float16)):
@@ -213,15 +209,13 @@ class TestOwnFolders:
             save_backbone(stemmed, tmp_path, dtype=torch.float16)
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
-    def test_rounded_weights_are_not_saved(self, tmp_path, bare):
+    def test_rounded_weights_and_other_dtypes_are_not_saved(self, tmp_path, bare, stemmed):
         low = load_backbone(f"{bare}:gelu", precision="bf16")
         with pytest.raises(ValueError, match="was rounded to bf16; load it as fp32"):
             save_backbone(low, tmp_path / "own")
-        assert not (tmp_path / "own").exists()
-
-    def test_other_dtypes_are_refused(self, tmp_path, stemmed):
         with pytest.raises(ValueError, match="torch.float32 or torch.float16, got torch.bfloat16"):
-            save_backbone(stemmed, tmp_path, dtype=torch.bfloat16)
+            save_backbone(stemmed, tmp_path / "own", dtype=torch.bfloat16)
+        assert not (tmp_path / "own").exists()
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -267,7 +261,8 @@ class TestTestTiny:
         spec = backbone.spec
         assert (spec.vision.width, spec.vision.layers, spec.vision.patch_size) == (64, 2, 14)
         assert (spec.text.width, spec.text.layers, spec.text.vocab_size) == (64, 2, 49408)
-        assert backbone.name == "test-tiny"
+        assert backbone.name == "test-tiny" and spec.quick_gelu
+        assert not load_backbone("test-tiny:gelu").spec.quick_gelu
         features = backbone.encode_image(torch.randn(2, 3, 70, 56))
         assert features.patch_tokens[2].shape == (2, 20, 64)
         assert 0.1 < features.patch_tokens[2].std() < 10
@@ -283,10 +278,6 @@ class TestTestTiny:
             assert torch.equal(torch.get_rng_state(), before[0])
             assert np.array_equal(np.random.get_state()[1], before[1])
         assert len(fingerprints) == 1
-
-    def test_activation_can_be_set(self):
-        assert load_backbone("test-tiny").spec.quick_gelu
-        assert not load_backbone("test-tiny:gelu").spec.quick_gelu
 
 
 class TestLoaded:

@@ -339,7 +339,7 @@ class _Layout(pickle.Unpickler):
 
     def _read_storage(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
         record = self._archive.getinfo(f"{self._root}/data/{key}")
-        if record.compress_type != zipfile.ZIP_STORED or record.file_size != count * dtype.itemsize:
+        if record.file_size != count * dtype.itemsize:
             raise pickle.UnpicklingError(
                 f"record data/{key} has {record.file_size} bytes, wanted {count} x {dtype}."
             )
