@@ -19,6 +19,7 @@ HEAD_WIDTH = 64  # every OpenAI CLIP; open_clip's default
 WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}  # image towers of ViT-H, g, bigG, e
 MOST_LAYERS = 512  # of a tower; far above every CLIP, and still built in a moment
 LARGEST_SIZE = 1 << 20  # any other whole number of a spec
+_OPEN_CLIP_VISION = ("image_size", "patch_size", "width", "layers", "mlp_ratio")
 _SIZES = (
     "embed_dim", "vision.image_size", "vision.patch_size", "vision.width", "vision.heads",
     "text.width", "text.heads", "text.context_length", "text.vocab_size",
@@ -121,18 +122,12 @@ class BackboneSpec:
 
     def open_clip_config(self) -> dict[str, Any]:
         """Return arguments of `open_clip.model.CLIP` that build the same towers."""
-        vision = self.vision
+        vision = {name: getattr(self.vision, name) for name in _OPEN_CLIP_VISION}
+        vision["head_width"] = self.vision.width // self.vision.heads
         return {
             "embed_dim": self.embed_dim,
             "quick_gelu": self.quick_gelu,
-            "vision_cfg": {
-                "image_size": vision.image_size,
-                "patch_size": vision.patch_size,
-                "width": vision.width,
-                "layers": vision.layers,
-                "head_width": vision.width // vision.heads,
-                "mlp_ratio": vision.mlp_ratio,
-            },
+            "vision_cfg": vision,
             "text_cfg": asdict(self.text),
         }
 
@@ -158,9 +153,8 @@ def spec_from_open_clip_config(
 ) -> BackboneSpec:
     """Return the spec of an open_clip config; refuse towers that allow no V-V path."""
     vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
-    plain_vision = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
     plain_text = {f.name for f in fields(TextSpec)}
-    odd = sorted((set(vision) - plain_vision) | (set(text) - plain_text))
+    odd = sorted((set(vision) - {*_OPEN_CLIP_VISION, "head_width"}) | (set(text) - plain_text))
     if odd or not isinstance(vision.get("layers"), int):
         raise ConfigError(
             f"{name!r} is not a plain CLIP of two transformers ({', '.join(odd) or 'a ResNet'}); "
