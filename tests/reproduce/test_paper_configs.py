@@ -11,7 +11,7 @@ from faprompt.reproduce.benchmark_plan import build_plan
 from faprompt.reproduce.study_config import read_study
 from faprompt.reproduce.study_plan import build_study
 
-from faprompt.clip.catalog import pretrained_spec, split_name
+from faprompt.clip.known_backbones import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import preset_backbone, preset_options

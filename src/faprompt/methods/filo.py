@@ -54,8 +54,7 @@ from faprompt.methods.filo_heads import Adapter, ManyShapes
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
 from faprompt.prompts.descriptions import Descriptions
-from faprompt.prompts.meta import ImageContext
-from faprompt.prompts.words import start_vector
+from faprompt.prompts.prompt_parts import ImageContext, start_vector
 from faprompt.scoring import CLIP_AD_TEMPERATURE, pixel_probability, unit
 
 # "aliased": their layers add in place to tensors that others still hold. So block 6 and the

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from faprompt.clip.token_tree import TokenTree
-from faprompt.clip.tokens import Tokenizer
+from faprompt.clip.tokens import Tokenizer, TokenTree
 from faprompt.errors import ConfigError
+from faprompt.prompts.prompt_parts import sentence_tree
 from faprompt.prompts.templates import APRIL_STATES
-from faprompt.prompts.words import sentence_tree
 
 POSITIONS = (
     "top left", "top", "top right", "left", "center", "right", "bottom left", "bottom",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import Backbone, build_backbone
-from faprompt.clip.catalog import pretrained_spec, split_name
+from faprompt.clip.known_backbones import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.clip.wide_resnet import WIDE_RESNET, draw_wide_resnet
 from faprompt.detector import Detector

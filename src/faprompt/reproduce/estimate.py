@@ -129,8 +129,9 @@ def absent_weights(plan: Plan) -> list[str]:
 
 
 def _absent(backbone: str) -> str:
-    from faprompt.clip.catalog import BUNDLED, split_name
-    from faprompt.clip.wide_resnet import WIDE_RESNET, wide_resnet_file
+    from faprompt.clip.downloads import wide_resnet_file
+    from faprompt.clip.known_backbones import BUNDLED, split_name
+    from faprompt.clip.wide_resnet import WIDE_RESNET
 
     absent = f"{backbone} is not on this machine and would be downloaded"
     if backbone == WIDE_RESNET:
@@ -148,7 +149,7 @@ def _cached(model: str, tag: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
     from open_clip import get_pretrained_cfg
 
-    from faprompt.clip.catalog import HUB_FILES
+    from faprompt.clip.downloads import HUB_FILES
 
     record = get_pretrained_cfg(model, tag)
     file = Path.home() / ".cache" / "clip" / Path(record.get("url", "")).name

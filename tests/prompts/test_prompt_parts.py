@@ -4,13 +4,18 @@ import pytest
 import torch
 
 from faprompt.clip.text import DeepPrompts
-from faprompt.prompts.states import StateTexts
-from faprompt.prompts.templates import WINCLIP_STATES, WINCLIP_TEMPLATES, mean_direction, sentences
-from faprompt.prompts.words import (
-    Speaker,
+from faprompt.prompts.prompt_parts import (
+    SentenceEncoder,
     encode_prompts,
     start_vector,
     word_vectors,
+)
+from faprompt.prompts.templates import (
+    WINCLIP_STATES,
+    WINCLIP_TEMPLATES,
+    StateTexts,
+    mean_direction,
+    sentences,
 )
 from tests.helpers import small
 
@@ -19,7 +24,7 @@ LINES = ["object.", "a damaged metal nut."]
 
 @pytest.fixture(scope="module")
 def speaker():
-    return Speaker(small.backbone().text, small.backbone().tokenizer)
+    return SentenceEncoder(small.backbone().text, small.backbone().tokenizer)
 
 
 def test_a_context_of_real_words_gives_the_plain_sentence(speaker):
@@ -56,14 +61,14 @@ def test_the_start_token_is_a_copy_without_gradient(speaker):
     assert start.untyped_storage().data_ptr() != table.untyped_storage().data_ptr()
 
 
-class Counting(Speaker):
+class Counting(SentenceEncoder):
     """A speaker that counts the sentences it is asked for."""
 
     asked = 0
 
     def encode_texts(self, texts):
         Counting.asked += len(texts)
-        return Speaker.encode_texts(self, texts)
+        return SentenceEncoder.encode_texts(self, texts)
 
 
 def test_the_sentences_of_a_class_are_encoded_once(speaker):

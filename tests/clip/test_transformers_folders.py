@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faprompt.clip.huggingface import openai_names
+from faprompt.clip.transformers_folders import openai_names
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ModelError
 from tests.helpers import naive
@@ -71,7 +71,7 @@ class TestFolder:
     def test_hidden_act_decides(self, tmp_path, file_state, config, quick_gelu):
         folder = write_transformers_folder(tmp_path, file_state, config)
         assert load_backbone(folder).spec.quick_gelu is quick_gelu
-        assert load_backbone(folder, quick_gelu=True).spec.quick_gelu
+        assert load_backbone(f"{folder}:quickgelu").spec.quick_gelu
         assert not load_backbone(f"{folder}:gelu").spec.quick_gelu
 
     def test_a_silent_config_means_the_librarys_defaults(self, tmp_path, file_state):
@@ -140,15 +140,12 @@ class TestRefusals:
         with pytest.raises(ModelError, match=f"config.json with model.safetensors: .*{message}"):
             load_backbone(folder)
 
-    def test_of_a_config_that_is_not_json(self, tmp_path, file_state):
+    def test_without_a_readable_config(self, tmp_path, file_state):
+        """The config tells heads and activation; without it, this is a bare file of odd names."""
         folder = write_transformers_folder(tmp_path, file_state)
         (folder / "config.json").write_text("{", encoding="utf-8")
         with pytest.raises(ModelError, match="config.json with model.safetensors"):
             load_backbone(folder)
-
-    def test_of_the_weights_alone(self, tmp_path, file_state):
-        """The config is what tells heads and activation; without it, a bare file of odd names."""
-        folder = write_transformers_folder(tmp_path, file_state)
         (folder / "config.json").unlink()
         with pytest.raises(ModelError, match="or a transformers CLIP folder"):
             load_backbone(f"{folder}/model.safetensors:quickgelu")

@@ -10,12 +10,14 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from faprompt.clip import catalog, network, wide_resnet
+from faprompt.clip import downloads, known_backbones
 from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.downloads import fetch_backbone
+from faprompt.clip.known_backbones import list_backbones
 from faprompt.clip.spec import spec_from_open_clip
-from faprompt.clip.weights import fetch_backbone, list_backbones, load_backbone, save_backbone
+from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ConfigError, ModelError
-from tests.helpers.clip_files import write_open_clip_folder, write_openai_archive
+from tests.helpers.clip_files import write_open_clip_folder
 
 NAME = "ViT-small-14"
 CONFIG = {
@@ -24,11 +26,6 @@ CONFIG = {
     "text_cfg": {"context_length": 77, "vocab_size": 300, "width": 64, "heads": 1, "layers": 2},
 }
 GREY = {"mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, file_state):
-    return write_openai_archive(tmp_path_factory.mktemp("openai") / "ViT-small.pt", file_state)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +37,7 @@ def no_network(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    for name in network.OFFLINE:
+    for name in downloads.OFFLINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # open_clip's own cache
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
@@ -73,8 +70,8 @@ def play_hub(monkeypatch, path):
     """A hub that gives `path` for anything; what it was asked is returned as a list."""
     asked = []
 
-    def give(record, *, prefer_hf_hub, cache_dir):
-        asked.append((record, prefer_hf_hub, cache_dir))
+    def give(record, *, prefer_hf_hub):
+        asked.append((record, prefer_hf_hub))
         return str(path)
 
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_: [])
@@ -109,7 +106,7 @@ class TestList:
     def test_the_bundled_one_is_there_once_it_is_bundled(
         self, tmp_path, monkeypatch, file_backbone
     ):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         assert {row["kind"] for row in list_backbones()} == {
             "open_clip", "transformers", "torchvision",
         }  # fmt: skip
@@ -143,7 +140,6 @@ class TestLoadByName:
         loaded = load_backbone(f"{NAME}:openai:gelu")
         assert not loaded.spec.quick_gelu
         assert not load_backbone(loaded.name).spec.quick_gelu
-        assert not load_backbone(NAME, quick_gelu=False).spec.quick_gelu
 
     def test_a_name_wins_over_a_file_of_that_name(self, small, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
@@ -167,37 +163,34 @@ class TestLoadByName:
 
 
 class TestFetch:
-    def test_reports_path_and_hash(self, small, archive, tmp_path):
-        fetched = fetch_backbone(NAME, cache_dir=tmp_path / "cache")
-        assert fetched.name == NAME
-        assert fetched.path == tmp_path / "cache" / archive.name
-        assert fetched.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+    def test_reports_path_and_hash_and_downloads_only_once(self, small, archive, tmp_path):
+        for _ in range(2):
+            fetched = fetch_backbone(NAME)
+            assert fetched.name == NAME
+            assert fetched.path == tmp_path / "home" / ".cache" / "clip" / archive.name
+            assert fetched.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+            shutil.rmtree(tmp_path / "openaipublic", ignore_errors=True)
 
-    def test_a_second_time_nothing_is_downloaded(self, small, archive, tmp_path):
-        fetch_backbone(NAME, cache_dir=tmp_path / "cache")
-        shutil.rmtree(tmp_path / "openaipublic")
-        assert fetch_backbone(NAME, cache_dir=tmp_path / "cache").path.is_file()
-
-    def test_a_wrong_hash_is_refused(self, small, archive, tmp_path):
+    def test_a_wrong_hash_is_refused(self, small, tmp_path):
         path = next((tmp_path / "openaipublic").rglob("*.pt"))
         path.write_bytes(path.read_bytes()[:-1] + b"x")
         with pytest.raises(ModelError, match="could not be downloaded .*checksum does not"):
-            fetch_backbone(NAME, cache_dir=tmp_path / "cache")
+            fetch_backbone(NAME)
 
     def test_the_hub_is_asked_where_the_address_has_no_hash(self, small, monkeypatch, hub_weights):
         asked = play_hub(monkeypatch, hub_weights)
-        fetched = fetch_backbone(f"{NAME}:laion2b", cache_dir="somewhere")
-        assert asked == [(small["laion2b"], True, "somewhere")]
+        fetched = fetch_backbone(f"{NAME}:laion2b")
+        assert asked == [(small["laion2b"], True)]
         assert fetched.path == hub_weights
 
     def test_what_the_hubs_cache_holds_needs_no_network(self, small, hub_weights, tmp_path):
-        cache = tmp_path / "cache" / "models--someone--small"
+        cache = tmp_path / "hub-cache" / "models--someone--small"
         snapshot = cache / "snapshots" / "abc"
         snapshot.mkdir(parents=True)
         (cache / "refs").mkdir()
         (cache / "refs" / "main").write_text("abc")
         shutil.copy(hub_weights, snapshot)
-        fetched = fetch_backbone(f"{NAME}:laion2b", cache_dir=tmp_path / "cache")
+        fetched = fetch_backbone(f"{NAME}:laion2b")
         assert fetched.path == snapshot / "open_clip_model.safetensors"
 
     def test_without_a_network_it_says_what_to_do(self):
@@ -212,7 +205,7 @@ class TestFetch:
     def test_the_second_address_is_tried(self, small, monkeypatch, hub_weights):
         small["openai"]["hf_hub"] = "someone/openai/"
 
-        def only_hub(record, *, prefer_hf_hub, cache_dir):
+        def only_hub(record, *, prefer_hf_hub):
             if not prefer_hf_hub:
                 raise urllib.error.URLError("blocked")
             return str(hub_weights)
@@ -222,7 +215,7 @@ class TestFetch:
         assert fetch_backbone(NAME).path == hub_weights
 
     def test_the_bundled_one_is_already_here(self, tmp_path, monkeypatch, file_backbone):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         folder = tmp_path / "faprompt" / "bundled" / "backbone-tiny"
         save_backbone(file_backbone, folder)
         fetched = fetch_backbone("tiny")
@@ -287,33 +280,31 @@ class TestOffline:
             load_backbone(NAME)
 
     def test_words_that_mean_no(self, monkeypatch):
-        for name in network.OFFLINE:
+        for name in downloads.OFFLINE:
             monkeypatch.setenv(name, "0")
-        assert network.offline() == ""
+        assert downloads.offline() == ""
 
 
 class TestReach:
     def test_a_server_that_answers_and_one_that_does_not(self, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+            place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [place])
-            network.reach(f"http://somewhere:{port}/file")
+            downloads.reach(f"http://somewhere:{port}/file")
         with pytest.raises(OSError, match="somewhere does not answer"):
-            network.reach(f"http://somewhere:{port}/file")
+            downloads.reach(f"http://somewhere:{port}/file")
 
     def test_a_proxy_is_what_has_to_answer(self, monkeypatch):
         monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "proxy.local:3128"})
         monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: host == "here")
         with pytest.raises(socket.gaierror, match="not known: proxy.local"):
-            network.reach("https://somewhere/file")
+            downloads.reach("https://somewhere/file")
         with pytest.raises(socket.gaierror, match="not known: here"):
-            network.reach("https://here/file")
+            downloads.reach("https://here/file")
 
     def test_other_addresses_need_no_network(self):
-        network.reach("file:///tmp/x.pt")
-        network.reach("")
-
-    def test_torchs_file_says_that_nothing_answers(self):
+        downloads.reach("file:///tmp/x.pt")
+        downloads.reach("")
         with pytest.raises(ModelError, match="could not be downloaded .*not known"):
-            wide_resnet.download_wide_resnet()
+            fetch_backbone("wide_resnet50_2")  # its address is torch's
