@@ -54,16 +54,18 @@ class DagmReader(LayoutReader[dict[str, Path]]):
 def _read_class(class_name: str, folder: Path, reading: Reading) -> list[Sample]:
     part = find_folder(folder, reading.split)
     if part is None or not holds_images(part):
-        reading.warn(f"no {reading.split} pictures in {{names}}", [folder])
+        reading.add_warning(f"no {reading.split} pictures in {{names}}", [folder])
         return []
     images, labels = list_images(part), find_folder(part, "Label")
     pairing = reading.pair(images, list_images(labels) if labels else ())
     flags = _read_flags(labels / _LIST, reading) if labels else {}
     if not pairing.masks and not flags:
-        reading.blame("nothing in {names}/Label says which pictures have a defect", [part])
+        reading.add_problem("nothing in {names}/Label says which pictures have a defect", [part])
         return []
-    torn = [image for image in pairing.masks if flags.get(image.name.casefold()) is False]
-    reading.warn("with a mask, but without a defect by Labels.txt; masks win: {names}", torn)
+    contradicted = [image for image in pairing.masks if flags.get(image.name.casefold()) is False]
+    reading.add_warning(
+        "with a mask, but without a defect by Labels.txt; masks win: {names}", contradicted
+    )
     lost = [image for image in pairing.unmasked if flags.get(image.name.casefold())]
     if pairing.masks:
         reading.unmasked += lost

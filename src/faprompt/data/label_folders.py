@@ -74,7 +74,7 @@ class FolderReader(LayoutReader[list[Path]]):
             _take_lost_masks(kinds)
         masks = _pair_kinds(kinds, truth, reading)
         others = [path for path in list_folders(root) if path not in (*parts, truth)]
-        reading.warn("no pictures directly in {names}, left out", others)
+        reading.add_warning("no pictures directly in {names}, left out", others)
         if root.name == "test" and is_folder(root.parent / "ground_truth"):
             reading.warnings.append(
                 "masks seem to lie in ../ground_truth; give the folder above instead"
@@ -121,7 +121,7 @@ class YesNoReader(LayoutReader[tuple[Path, Path]]):
         root, base = reading.root, parts[0].parent
         others = [path for level in {root, base} for path in list_folders(level)]
         names = [reading.place(path) for path in others if path not in (*parts, base)]
-        reading.warn("folders beside no and yes are left out: {names}", sorted(names))
+        reading.add_warning("folders beside no and yes are left out: {names}", sorted(names))
         kinds = [_Kind(None, list_images(parts[0])), _Kind("yes", list_images(parts[1]))]
         return _samples(kinds, self.class_name or folder_name(root), {})
 
@@ -160,7 +160,7 @@ class LagReader(LayoutReader[tuple[Path, Path]]):
         beside = folders_beside(root, [*parts, *filter(None, labels)])
         beside += [path for part in parts if part in folders for path in list_folders(part)]
         others = [path for path in beside if path not in labels]
-        reading.warn("left out, being no pictures with a label: {names}", others)
+        reading.add_warning("left out, being no pictures with a label: {names}", others)
         return take_subset(_samples(kinds, "fundus", {}), reading.subset, reading)
 
 
@@ -276,12 +276,12 @@ def _compare_label_files(
         words = {file: _first_word(file) for file in own}
         wrong += [file for file, word in words.items() if word == str(1 - label)]
         unclear += [file for file, word in words.items() if word not in ("0", "1")]
-    reading.blame(
+    reading.add_problem(
         "{count} label files say another class than their folder: {names}; "
         "move the pictures, or the label folders away if they are wrong",
         wrong,
     )
-    reading.warn("{count} label files hold no 0 or 1: {names}", unclear)
+    reading.add_warning("{count} label files hold no 0 or 1: {names}", unclear)
 
 
 def _first_word(file: Path) -> str:

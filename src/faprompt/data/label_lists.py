@@ -53,7 +53,7 @@ class ElpvReader(LayoutReader[Path]):
         kept = take_subset(certain, reading.subset, reading)
         exists = reading.existing(cells, source=_LIST)
         others = [path for path in list_images(parts / "images") if path not in cells]
-        reading.warn("{count} pictures are not in labels.csv and left out: {names}", others)
+        reading.add_warning("{count} pictures are not in labels.csv and left out: {names}", others)
         return [sample for sample in kept if sample.image_path in exists]
 
 
@@ -91,15 +91,15 @@ class HeadCtReader(LayoutReader[Path]):
             number = int(image.stem) if image.stem.isdecimal() else -1
             numbered.get(number, unlisted).append(image)
         missing = [str(number) for number, images in numbered.items() if not images]
-        reading.blame("{count} ids of labels.csv have no picture: {names}", missing)
+        reading.add_problem("{count} ids of labels.csv have no picture: {names}", missing)
         for number, images in numbered.items():
             several = images if len(images) > 1 else []
-            reading.blame(f"id {number} of labels.csv could be any of {{names}}", several)
-        reading.warn("{count} not in labels.csv and left out: {names}", unlisted)
+            reading.add_problem(f"id {number} of labels.csv could be any of {{names}}", several)
+        reading.add_warning("{count} not in labels.csv and left out: {names}", unlisted)
         beside: list[Path | str] = [*folders_beside(root, [parts])]
         if parts == root / _HEAD_CT_FOLDERS[0] and holds_images(root / _HEAD_CT_FOLDERS[1]):
             beside.append(f"{_HEAD_CT_FOLDERS[1]}/*")
-        reading.warn("left out: {names}", beside)
+        reading.add_warning("left out: {names}", beside)
         return [
             make_sample(images[0], "hemorrhage" if labels[number] else None, "brain")
             for number, images in numbered.items()

@@ -54,11 +54,11 @@ class Reading(Notes):
         """Return a path's name for a message."""
         return relative_name(path, self.root)
 
-    def warn(self, text: str, names: Iterable[Path | str]) -> None:
+    def add_warning(self, text: str, names: Iterable[Path | str]) -> None:
         """Add a warning, unless there are no names; `text` has {names} and perhaps {count}."""
         self._add(self.warnings, text, names)
 
-    def blame(self, text: str, names: Iterable[Path | str]) -> None:
+    def add_problem(self, text: str, names: Iterable[Path | str]) -> None:
         """Add a problem, unless there are no names; `text` has {names} and perhaps {count}."""
         self._add(self.problems, text, names)
 
@@ -87,14 +87,14 @@ class Reading(Notes):
         """Return the listed pictures that exist; the others are noted as a problem."""
         exists = {image: image.is_file() for image in images}
         missing = [image for image in exists if not exists[image]]
-        self.blame(f"{{count}} pictures named in {source} are not there: {{names}}", missing)
+        self.add_problem(f"{{count}} pictures named in {source} are not there: {{names}}", missing)
         return exists.keys() - missing
 
     def label_pixels(self, samples: Sequence[Sample]) -> list[Sample]:
         """Give pixel labels to the classes with masks; the others have image labels only."""
         masked = {sample.class_name for sample in samples if sample.mask_paths}
         bare = {sample.class_name for sample in samples if sample.label} - masked
-        self.warn("no masks for {names}: image labels only", sorted(bare))
+        self.add_warning("no masks for {names}: image labels only", sorted(bare))
         found = [
             replace(s, has_pixel_label=s.class_name in masked and bool(s.mask_paths or not s.label))
             for s in samples

@@ -63,7 +63,7 @@ class MvtecTreeReader(LayoutReader[list[Path]]):
             other = "train" if split == "test" else "test"
             bare = [path for path in list_folders(root) if is_folder(path / other)]
             names = [path.name for path in bare if path not in folders]
-            reading.warn(f"no {split} pictures in {{names}}", names)
+            reading.add_warning(f"no {split} pictures in {{names}}", names)
         return [sample for folder in folders for sample in _read_class(folder, reading)]
 
 

@@ -64,10 +64,10 @@ class RealIadReader(LayoutReader[tuple[Path, list[Path]]]):
         else:
             samples = reading.label_pixels(samples)
         absent = [file.stem for file in files if file not in present]
-        reading.warn(f"no pictures in {reading.place(pictures)} of {{names}}", absent)
+        reading.add_warning(f"no pictures in {reading.place(pictures)} of {{names}}", absent)
         others = [name for name in _RESOLUTIONS if name and is_folder(reading.root / name)]
         if len(others) > 1:
-            reading.warn(f"of {{names}}, {pictures.name} is read", others)
+            reading.add_warning(f"of {{names}}, {pictures.name} is read", others)
         return samples
 
 

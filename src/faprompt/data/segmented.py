@@ -164,7 +164,7 @@ class SegmentedReader(LayoutReader[Parts]):
                 "the mask policies 'reference' and 'strict', and from those of a PNG copy"
             )
         beside = folders_beside(reading.root, parts.images + parts.masks)
-        reading.warn("folders that are no part of it are left out: {names}", beside)
+        reading.add_warning("folders that are no part of it are left out: {names}", beside)
         pairing = reading.pair(pictures, mask_files)
         masks = reading.masks_of([pairing], place=_names(parts.masks, reading.root))
         return [

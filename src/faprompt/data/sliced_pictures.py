@@ -69,7 +69,7 @@ class SddReader(LayoutReader[list[Path]]):
             files = list_images(folder)
             images = [path for path in files if not _is_mask(path)]
             pairing = reading.pair(images, filter(_is_mask, files))
-            reading.warn(_WITHOUT_MASK, pairing.unmasked)
+            reading.add_warning(_WITHOUT_MASK, pairing.unmasked)
             for image, masks in pairing.masks.items():
                 whole = make_sample(image, "defect", "sdd", masks, pixels=True)
                 bands += _slices(whole, cut_bands, reading)
@@ -116,7 +116,7 @@ class AitexReader(LayoutReader[dict[str, Path]]):
                 slices += _slices(whole, cut_columns, reading)
         strips = list_images(defects)
         pairing = reading.pair(strips, list_images(truth))
-        reading.warn(_WITHOUT_MASK, pairing.unmasked)
+        reading.add_warning(_WITHOUT_MASK, pairing.unmasked)
         blank = []
         for strip in strips:
             if masks := pairing.masks.get(strip):
@@ -124,7 +124,7 @@ class AitexReader(LayoutReader[dict[str, Path]]):
                 marked = [part for part in _slices(whole, cut_columns, reading) if part.label]
                 slices += marked
                 blank += [] if marked else [strip]
-        reading.warn("without a marked pixel, so not one slice is used: {names}", blank)
+        reading.add_warning("without a marked pixel, so not one slice is used: {names}", blank)
         return take_subset(sort_samples(slices, reading.root), reading.subset, reading)
 
 
