@@ -11,16 +11,13 @@ RD4AD and BLIP have pictures of their own, by `make_rd4ad_picture.py` and `make_
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from faprompt.evaluation.drawing import INK, PAPER, font
-from faprompt.reproduce.benchmark_config import read_benchmark
-from faprompt.reproduce.benchmark_plan import build_plan, slug
-from faprompt.reproduce.cell_detectors import detector_source
 from PIL import Image, ImageDraw
 
 from faprompt.data import read_dataset
@@ -28,7 +25,14 @@ from faprompt.detector import Detector
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
 from faprompt.model_folder import load_detector
+from faprompt.reproduce.cell_runner import CellRunner, RunContext
+from faprompt.reproduce.cells import build_plan, slug
+from faprompt.reproduce.experiment import read_experiment
 from faprompt.training.training_session import TrainOptions, train
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.lettering import INK, PAPER, font  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "methods-on-tiny.toml"
@@ -52,10 +56,13 @@ def strip(pictures: list[np.ndarray], words: list[str]) -> np.ndarray:
 
 def detectors(results: Path, data_root: Path) -> Iterator[tuple[str, Detector]]:
     """Name and detector: those of the benchmark, then what it has no column of."""
-    plan = build_plan(read_benchmark(CONFIG), data_root=data_root)
-    pick = detector_source(plan, results, notify=print)
+    plan = build_plan(read_experiment(CONFIG), data_root=data_root)
+    runner = CellRunner(plan, RunContext(out=results))
     for column in plan.columns:
-        yield column.title, pick(next(cell for cell in plan.cells if cell.column is column))
+        yield (
+            column.title,
+            runner.detector(next(cell for cell in plan.cells if cell.column is column)),
+        )
     yield "patchcore", patchcore(data_root / "drawn" / "test")
 
 

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import read_json
 from faprompt.errors import FapromptError
 from faprompt.files import write_atomically
@@ -96,8 +97,36 @@ class StoreShape:
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.arrays().values())
 
 
+def token_shape(
+    backbone: Backbone,
+    options: ImageOptions,
+    image_size: tuple[int, int],
+    pictures: int,
+    dtype: TokenType = "float32",
+) -> StoreShape:
+    """Return the size of the tokens that a pass of the image tower gives.
+
+    Args:
+        backbone: a transformer.
+        options: of the pass.
+        image_size: (height, width) of its pixels.
+        pictures: how many.
+        dtype: of the patch tokens.
+    """
+    spec = backbone.spec
+    rows, columns = (side // spec.vision.patch_size for side in image_size)
+    return StoreShape(
+        pictures=pictures,
+        layers=options.token_keys(spec.vision.layers),
+        grid=(rows, columns),
+        channels=spec.vision.width if options.raw_tokens else spec.embed_dim,
+        class_channels=spec.embed_dim,
+        dtype=dtype,
+    )
+
+
 class TokenStore:
-    """Tokens of a list of pictures. Open it with `open_store` or `find_store`."""
+    """Tokens of a list of pictures. Open it with `open_store`."""
 
     def __init__(self, folder: Path, shape: StoreShape) -> None:
         self.folder, self.shape = folder, shape
@@ -132,7 +161,7 @@ class TokenStore:
 
     def _write_patches(self, row: int, tokens: Sequence[np.ndarray]) -> None:
         """Write through the file: a full disk is an error there, and a crash in a map."""
-        start: int = self._patches.offset  # type: ignore[attr-defined]
+        start: int = self._patches.offset
         try:
             for layer, each in enumerate(tokens):
                 place = layer * self.shape.pictures + row
@@ -201,16 +230,6 @@ def open_store(folder: Path, recipe: TokenRecipe, shape: StoreShape) -> TokenSto
         about = {"format": FORMAT, "key": recipe.key, "shape": asdict(shape), **recipe.about()}
         _create(folder, about, shape)
     return TokenStore(folder, shape)
-
-
-def find_store(folder: Path) -> TokenStore | None:
-    """Open the store in a folder, or return None where there is none or it lost a file."""
-    try:
-        told = read_json(folder / _INDEX)["shape"]
-        shape = StoreShape(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return TokenStore(folder, shape) if _is_whole(folder, shape) else None
 
 
 def _refuse_foreign(folder: Path, key: str) -> None:

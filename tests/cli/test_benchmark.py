@@ -114,7 +114,7 @@ def test_an_interrupted_run_leaves_its_tables(faprompt, config, tmp_path, monkey
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("faprompt.reproduce.benchmark_run.evaluate", interrupt)
+    monkeypatch.setattr("faprompt.reproduce.cell_runner.evaluate", interrupt)
     told = faprompt("benchmark", config, "--data-root", tmp_path / "sets", "--device", "cpu",
                     "--out", tmp_path / "out")  # fmt: skip
     assert told.code == 130 and "with the same command)" in told.err

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faprompt.reproduce.failures import read_scores
 from PIL import Image
 
 from faprompt.evaluation import (
@@ -24,6 +23,7 @@ from faprompt.evaluation import (
 from faprompt.evaluation import metric_files as module
 from faprompt.metrics import METRIC_NAMES
 from faprompt.model_folder import build_detector
+from faprompt.reproduce.galleries import read_scores
 from tests.evaluation import toys
 
 

@@ -61,7 +61,7 @@ def test_measuring_times_this_machine(told):
     assert set(rates) == {"clip", "faprompt"}
     assert all(rate.measured and rate.score_seconds > 0 for rate in rates.values())
     assert rates["clip"].step_seconds == 0 < rates["faprompt"].step_seconds
-    assert rates["faprompt"].token_bytes == (16 * 64 + 64) * 4, "4x4 patches and a class token"
+    assert rates["faprompt"].token_bytes == (16 * 64 + 64) * 4 + 8, "4x4 patches, class token, mark"
     assert "measured on this machine" in describe_estimate(estimate(plan, rates))
 
 
@@ -80,7 +80,7 @@ def test_weights_that_are_not_here(tmp_path, monkeypatch):
     plan = toys.plan(backbones=names, methods=["clip"])
     assert absent_weights(plan) == [
         "ViT-L-14-336 is not on this machine and would be downloaded",
-        "nowhere.pt is no backbone we know, and no file or folder here",
+        "nowhere.pt is no known backbone, and no file or folder here",
     ]
     cached = tmp_path / ".cache" / "clip" / "ViT-L-14-336px.pt"
     cached.parent.mkdir(parents=True)

@@ -54,7 +54,7 @@ def likely_cause(
     score: float,
     threshold: float | None = None,
 ) -> LikelyCause:
-    """Return the first of these rules that holds for a picture that was judged wrong.
+    """Return the first of these rules that holds for a picture judged wrong.
 
     | cause | holds when |
     |---|---|
@@ -78,10 +78,10 @@ does not even reach `HALF` |
         threshold: of its verdict, if any.
 
     Returns:
-        The cause. Its `numbers` are: margin (score less threshold); of the defect defect_share
+        The cause. Its `numbers` are margin (score less threshold); of the defect, defect_share
         (largest part, of the picture's area), defect_contrast, parts, reached (its highest
-        response, where 1 is the peak) and weakest_part (the lowest of its parts' peaks); of the
-        response response_share (of the picture's area), border_distance (in shorter sides),
+        response; 1 is the peak) and weakest_part (the lowest of its parts' peaks); of the
+        response, response_share (of the picture's area), border_distance (in shorter sides),
         extreme_share, and extreme_everywhere (of the whole picture).
 
     Raises:
@@ -128,12 +128,15 @@ def contrast(image: np.ndarray, area: np.ndarray) -> float | None:
         >>> contrast(image, area)
         7.0
     """
+    if not area.any():
+        return None
     reach = _GAP + max(4, round(_RING * min(area.shape)))
-    window = _window(area, reach + 1)
+    sides = ndimage.find_objects(area.astype(np.int8))[0]
+    window = tuple(slice(max(0, s.start - reach - 1), s.stop + reach + 1) for s in sides)
     inside = area[window]
     distance = ndimage.distance_transform_edt(~inside)
     ring = (distance > _GAP) & (distance <= reach)
-    if not inside.any() or ring.sum() < _LEAST:
+    if ring.sum() < _LEAST:
         return None
     colours = image[window].astype(np.float64)
     edges = ndimage.gaussian_gradient_magnitude(colours.mean(-1), 1.0)
@@ -174,10 +177,8 @@ def _percent(share: float) -> str:
 def _defect_numbers(
     image: np.ndarray, score_map: np.ndarray, truth: np.ndarray
 ) -> dict[str, float]:
-    numbers = {}
     stands_out = contrast(image, truth)
-    if stands_out is not None:
-        numbers["defect_contrast"] = stands_out
+    numbers = {} if stands_out is None else {"defect_contrast": stands_out}
     base, peak = float(np.median(score_map)), float(score_map.max())
     if peak > base:
         parts, count = _parts(truth)
@@ -196,37 +197,22 @@ def _response_numbers(image: np.ndarray, score_map: np.ndarray) -> dict[str, flo
     y, x = np.unravel_index(np.argmax(score_map), score_map.shape)
     areas, _ = _parts(score_map >= base + TOP * (peak - base))
     response = areas == areas[y, x]
+    rows, columns = ndimage.find_objects(response.astype(np.int8))[0]
+    height, width = response.shape
+    border = min(rows.start, columns.start, height - rows.stop, width - columns.stop)
     grey = image.mean(-1)
     extreme = (grey <= DARK) | (grey >= BRIGHT)
     return {
         "response_share": float(response.mean()),
-        "border_distance": _border_distance(response),
+        "border_distance": float(border / min(height, width)),
         "extreme_share": float(extreme[response].mean()),
         "extreme_everywhere": float(extreme.mean()),
     }
 
 
-def _border_distance(area: np.ndarray) -> float:
-    """Return the distance of the nearest pixel to the border, in shorter sides of the picture."""
-    rows, columns = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
-    height, width = area.shape
-    nearest = min(rows[0], columns[0], height - 1 - rows[-1], width - 1 - columns[-1])
-    return float(nearest / min(height, width))
-
-
 def _parts(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Return connected areas, corners touching, as (H, W) int from 1 on, and their count."""
     return ndimage.label(mask, np.ones((3, 3), int))
-
-
-def _window(area: np.ndarray, margin: int) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    return (
-        slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
-        slice(max(0, columns[0] - margin), columns[-1] + margin + 1),
-    )
 
 
 def _difference(values: np.ndarray, inside: np.ndarray, ring: np.ndarray) -> float:

@@ -141,7 +141,7 @@ def write_gallery(detector: Detector, evaluation: Evaluation, folder: Path) -> t
         shown = [mistake for mistake in mistakes if mistake.kind == kind]
         if not shown:
             continue
-        shown.sort(key=lambda mistake: _place(looks[id(mistake.image.sample)]))
+        shown.sort(key=lambda mistake: looks[id(mistake.image.sample)].place)
         entries = [_entry(m, looks[id(m.image.sample)], evaluation.root) for m in shown]
         about += f" Likely causes, by rule, in the order shown: {_count_causes(shown, looks)}."
         sheet = draw_sheet(title, about, COLUMNS, entries, beside=2)
@@ -165,6 +165,11 @@ class _Look:
 
     panels: tuple[Panel, ...] = (Panel(words="The picture can no longer be read."),)
     cause: LikelyCause | None = None
+
+    @property
+    def place(self) -> int:
+        """Return the rank of the cause on a sheet."""
+        return CAUSES.index(self.cause.cause) if self.cause else len(CAUSES)
 
 
 def _looks(
@@ -190,10 +195,6 @@ def _looks(
         )  # fmt: skip
         looks[id(sample)] = _Look(picture_panels(read.image, result.score_map, read.mask), cause)
     return looks
-
-
-def _place(look: _Look) -> int:
-    return CAUSES.index(look.cause.cause) if look.cause else len(CAUSES)
 
 
 def _count_causes(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
@@ -232,13 +233,9 @@ def _table(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
         shown = ["" if number is None else f"{number:.6g}" for number in numbers]
         place = [csv_text(str(sample.image_path)), region_text(sample)]
         named = [*place, csv_text(mistake.group), csv_text(sample.defect_type)]
-        cause = _cause_cells(looks[id(sample)].cause)
-        rows.writerow([mistake.kind, mistake.rank, *named, sample.label, *shown, *cause])
+        cells, cause = [""] * 4, looks[id(sample)].cause
+        if cause is not None:
+            measures = " ".join(f"{name}={value:.4g}" for name, value in cause.numbers.items())
+            cells = [cause.cause, cause.why, ", ".join(cause.also), measures]
+        rows.writerow([mistake.kind, mistake.rank, *named, sample.label, *shown, *cells])
     return out.getvalue()
-
-
-def _cause_cells(cause: LikelyCause | None) -> list[str]:
-    if cause is None:
-        return [""] * 4
-    measures = " ".join(f"{name}={value:.4g}" for name, value in cause.numbers.items())
-    return [cause.cause, cause.why, ", ".join(cause.also), measures]

@@ -15,7 +15,7 @@ from faprompt.data.picture_files import relative_name
 from faprompt.files import file_digest
 from faprompt.methods.registry import method_class
 from faprompt.model_folder import FITTED_OPTIONS, read_config
-from faprompt.reproduce.experiment import MethodEntry
+from faprompt.reproduce.experiment_parts import MethodEntry
 
 
 def content_digest(dataset: Dataset) -> str:

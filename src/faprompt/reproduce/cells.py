@@ -20,7 +20,8 @@ from faprompt.methods.registry import (
     preset_recipe,
 )
 from faprompt.model_folder import find_model, read_config
-from faprompt.reproduce.experiment import PAPER_SEED, DatasetEntry, Experiment, MethodEntry
+from faprompt.reproduce.experiment import PAPER_SEED, Experiment
+from faprompt.reproduce.experiment_parts import DatasetEntry, MethodEntry
 from faprompt.reproduce.protocol import dataset_ids, training_set
 from faprompt.training.full_shot_training import SPLIT, read_normal
 

@@ -34,7 +34,7 @@ from faprompt.reproduce.cost_models import (
     fit_network,
     pick_backbone,
 )
-from faprompt.reproduce.experiment import CostOptions
+from faprompt.reproduce.experiment_parts import CostOptions
 from faprompt.work import logger, pick_precision
 
 LONG_MS = 5000.0  # after a call that took longer, the next one is reported
@@ -92,10 +92,8 @@ def measure_costs(
 ) -> tuple[MethodCost, ...]:
     """Measure what is not measured yet; a method that cannot be measured has a reason.
 
-    Args:
-        options: what to measure, and how often.
-        context: `out` gets `costs/<method>.json`; the same call continues from there.
-        drawn: see `pick_backbone`.
+    `out` of the context gets `costs/<method>.json`; the same call continues from there. The
+    backbone is that of `pick_backbone`, with its errors.
     """
     device, precision = context.device, cost_precision(options, context)
 
@@ -110,8 +108,9 @@ def measure_costs(
         known, complete = read_cost(path, identity)
         cost = known or MethodCost(name)
         if not complete:
+            shared = backbone()  # a study without its backbone ends here
             try:
-                for cost in measure_method(name, backbone(), options, drawn=drawn, known=known):
+                for cost in measure_method(name, shared, options, drawn=drawn, known=known):
                     write_cost(path, identity, cost, complete=False)
             except (FapromptError, torch.cuda.OutOfMemoryError, MemoryError) as error:
                 cost = replace(cost, reason=str(error).rstrip("."))
@@ -131,17 +130,9 @@ def measure_method(
 ) -> Iterator[MethodCost]:
     """Yield the cost of a method after each of its measurements.
 
-    Args:
-        name: of the method.
-        backbone: the study's; a method that needs another network is measured on that.
-        options: what to measure, and how often.
-        drawn: whether the weights of another network may be drawn.
-        known: times that an interrupted run has measured; they are taken over.
-
-    Raises:
-        ConfigError: see `fit_network` and `build_measured`.
-        ModelError: see `fit_network`.
-        MissingExtraError: see `build_measured`.
+    A method that needs another network than the study's is measured on that; its weights may be
+    `drawn`. Times in `known` are taken over. Errors are those of `fit_network` and
+    `build_measured`.
     """
     preset = options.preset if options.preset in presets_of(name) else "paper"
     network = fit_network(name, backbone, preset=preset, drawn=drawn)
@@ -172,11 +163,8 @@ def measure_method(
 def build_call(part: str, detector: Detector, batch_size: int) -> Callable[[], None]:
     """Return a function that does once what a part of `TIMED` measures.
 
-    Args:
-        part: "inference" scores one picture, "step" takes a training step from pixels, and
-            "cached_step" takes it from the tokens of the image tower.
-        detector: the model.
-        batch_size: of a training step.
+    "inference" scores one picture, "step" takes a training step of `batch_size` pictures from
+    pixels, and "cached_step" takes it from the tokens of the image tower.
     """
     method, backbone = detector.method, detector.backbone
     pixels = draw_pixels(method, 1 if part == "inference" else batch_size, backbone.device)
@@ -217,13 +205,7 @@ def build_call(part: str, detector: Detector, batch_size: int) -> Callable[[], N
 
 
 def time_call(call: Callable[[], None], options: CostOptions, label: str) -> Timing:
-    """Time calls and return median and deviation of those after the warm-up.
-
-    Args:
-        call: what is timed.
-        options: numbers of calls.
-        label: what a line in the log calls it, where a call takes long.
-    """
+    """Time calls and return median and deviation of those after the warm-up."""
     times: list[float] = []
     count = options.warmup + options.repeats
     for number in range(1, count + 1):

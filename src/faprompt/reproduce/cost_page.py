@@ -16,7 +16,8 @@ from faprompt.reproduce.complexity import (
     cost_precision,
     describe_machine,
 )
-from faprompt.reproduce.experiment import CostOptions, Experiment
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import CostOptions
 from faprompt.reproduce.figure_dots import Dot
 from faprompt.reproduce.published import PublishedCell, published_table
 from faprompt.reproduce.study_claims import to_markdown
@@ -39,11 +40,7 @@ def write_costs(
 ) -> str:
     """Write study.md, table.csv, table.tex and the figure with its CSV; return the Markdown.
 
-    Args:
-        config: of the study.
-        costs: what was measured.
-        context: as they were measured with; `out` gets the files.
-        drawn: whether the weights of the backbone were drawn.
+    `context` and `drawn` are those of `measure_costs`.
     """
     assert config.complexity is not None
     out, precision = context.out, cost_precision(config.complexity, context)
@@ -52,7 +49,7 @@ def write_costs(
     notes = _notes(config, costs, f"{describe_machine(context.device)}, {precision}", drawn)
     rows = [_HEAD, *map(_row, costs)]
     parts = [f"# {config.title}", *([f"The paper: {config.paper}"] if config.paper else [])]
-    parts += [to_markdown(rows), "![figure](figure.svg)"]
+    parts += [to_markdown(rows, rule="---:"), "![figure](figure.svg)"]
     parts.append("\n".join(f"- {note}" for note in notes))
     texts = {
         "study.md": "\n\n".join(parts) + "\n",

@@ -6,22 +6,28 @@ By default each method is assumed to cost what the paper measured for FAPrompt o
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from faprompt.clip.downloads import HUB_FILES, wide_resnet_file
+from faprompt.clip.known_backbones import BUNDLED, split_name
+from faprompt.clip.weights import load_backbone
+from faprompt.clip.wide_resnet import WIDE_RESNET
 from faprompt.data.dataset_catalog import published_counts
+from faprompt.detector import Detector
 from faprompt.errors import DatasetError, ModelError
+from faprompt.methods.registry import build_method
+from faprompt.model_folder import fit_to_backbone, load_detector
 from faprompt.reproduce.cell_identity import resolved_options
 from faprompt.reproduce.cells import Cell, Column, Plan, Source
+from faprompt.reproduce.complexity import build_call, time_call
+from faprompt.reproduce.experiment_parts import CostOptions
+from faprompt.token_cache import token_shape
 from faprompt.work import logger
 
-if TYPE_CHECKING:
-    from faprompt.detector import Detector
-
-_BATCH, _REPEATS = 2, 3  # of a measurement
+_BATCH, _CALLS = 2, CostOptions(warmup=1, repeats=3)  # of a measured step, and how often
 _BYTES_PER_RESULT = 400  # of scores.csv and curves, per picture
 _MODEL_BYTES = 80e6  # weights and checkpoint of FAPrompt's 4.1 million parameters
 
@@ -103,7 +109,7 @@ def count_pictures(source: Source) -> int | None:
 
 
 def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
-    """Time a few drawn pictures through every detector that can be built here.
+    """Time drawn pictures through every detector that can be built here, by column.
 
     Training does not change a method's speed, so it is measured untrained.
     """
@@ -116,9 +122,20 @@ def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
             continue
         try:
             detector = _untrained(column, device, precision)
-            rates[column.title] = _rate(detector, learns=column.method.learns)
         except ModelError as error:
             logger.info(f"{column.title} cannot be measured: {error}")
+            continue
+        milliseconds = {
+            part: time_call(build_call(part, detector, _BATCH), _CALLS, column.title).median
+            for part in ("inference", *(("cached_step",) if column.method.learns else ()))
+        }
+        options, size = detector.method.image_options, detector.transform.image_size
+        rates[column.title] = Rate(
+            score_seconds=milliseconds["inference"] / 1000,
+            step_seconds=milliseconds.get("cached_step", 0.0) / 1000 / _BATCH,
+            token_bytes=token_shape(detector.backbone, options, size, 1).total_bytes,
+            measured=True,
+        )
     return rates
 
 
@@ -129,10 +146,6 @@ def absent_weights(plan: Plan) -> list[str]:
 
 
 def _absent(backbone: str) -> str:
-    from faprompt.clip.downloads import wide_resnet_file
-    from faprompt.clip.known_backbones import BUNDLED, split_name
-    from faprompt.clip.wide_resnet import WIDE_RESNET
-
     absent = f"{backbone} is not on this machine and would be downloaded"
     if backbone == WIDE_RESNET:
         return "" if wide_resnet_file().is_file() else absent
@@ -148,8 +161,6 @@ def _cached(model: str, tag: str) -> bool:
     """Return whether the cache of open_clip or of the hub has the weights."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip import get_pretrained_cfg
-
-    from faprompt.clip.downloads import HUB_FILES
 
     record = get_pretrained_cfg(model, tag)
     file = Path.home() / ".cache" / "clip" / Path(record.get("url", "")).name
@@ -194,11 +205,6 @@ def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
 
 
 def _untrained(column: Column, device: str, precision: Any) -> Detector:
-    from faprompt.clip.weights import load_backbone
-    from faprompt.detector import Detector
-    from faprompt.methods.registry import build_method
-    from faprompt.model_folder import fit_to_backbone, load_detector
-
     method = column.method
     if method.model:
         return load_detector(method.model, device=device, precision=precision)
@@ -207,46 +213,6 @@ def _untrained(column: Column, device: str, precision: Any) -> Detector:
     built = build_method(method.name, backbone, chosen, preset=method.preset)
     backbone.to(device).set_precision(precision)
     return Detector(backbone, built.to(device), name=column.title)
-
-
-def _rate(detector: Detector, *, learns: bool) -> Rate:
-    import torch
-
-    height, width = detector.transform.image_size
-    pixels = torch.randn(_BATCH, 3, height, width, device=detector.backbone.device)
-
-    def score() -> None:
-        with torch.inference_mode():
-            detector(pixels)[0].tolist()  # waits for the device
-
-    with torch.no_grad():
-        features = detector.method.encode_image(detector.backbone, pixels)
-    label = torch.arange(_BATCH, device=pixels.device) % 2
-    mask = torch.zeros(_BATCH, height, width, dtype=torch.bool, device=pixels.device)
-    mask[1:, : height // 4] = True
-
-    def step() -> None:
-        output = detector.method(features, detector.backbone.text)
-        torch.stack(list(detector.method.loss(output, label, mask).values())).sum().backward()
-
-    tokens = sum(t.numel() for t in features.patch_tokens.values()) + features.class_token.numel()
-    return Rate(
-        score_seconds=_seconds(score) / _BATCH,
-        step_seconds=_seconds(step) / _BATCH if learns else 0.0,
-        token_bytes=4.0 * tokens / _BATCH,
-        measured=True,
-    )
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    """Return the shortest of a few calls, after one to warm up."""
-    work()
-    found = []
-    for _ in range(_REPEATS):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return min(found)
 
 
 def _duration(seconds: float) -> str:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from faprompt.reproduce.cell_runner import CellResult
 from faprompt.reproduce.cells import Column, Plan
-from faprompt.reproduce.experiment import Axis, Experiment, Form, MethodEntry
-from faprompt.reproduce.protocol import METRIC_TITLES, find_published, group_members
-from faprompt.reproduce.table_grid import Figure, Row, Table, build_tables, printed_place
+from faprompt.reproduce.experiment import Experiment, Form
+from faprompt.reproduce.experiment_parts import Axis, MethodEntry
+from faprompt.reproduce.protocol import METRIC_TITLES, group_members
+from faprompt.reproduce.table_grid import (
+    Figure,
+    Row,
+    Table,
+    build_tables,
+    printed_place,
+    printed_value,
+)
 
 Source = Literal["ours", "seed", "published"]
 _MOST_SERIES = 6  # lines of one panel that can be told apart
@@ -38,6 +46,11 @@ class Dot:
     high: float | None = None
     # (replicates,) float64 of the value; not part of `figure.csv`
     replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return the values of a line of `figure.csv`."""
+        names = [each.name for each in fields(self) if each.name != "replicates"]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def title(self) -> str:
@@ -68,20 +81,13 @@ def published_point(
     A group that is not printed is the mean of its printed datasets.
     """
     place = printed_place(config, row)
-    if place is None or not method.published:
+    if place is None:
         return None
-
-    def printed(dataset: str, class_name: str | None = None) -> float | None:
-        cell = find_published(
-            config.published, dataset=dataset, class_name=class_name, metric=metric,
-            method=method.published_as or method.name, setting=method.setting,
-        )  # fmt: skip
-        return cell.value if cell else None
-
-    value = printed(*place)
+    value = printed_value(config, method, metric, *place)
     if value is not None or row.kind != "group":
         return None if value is None else (value, "")
-    values = [printed(name) for name in group_members(row.dataset, metric)]
+    members = group_members(row.dataset, metric)
+    values = [printed_value(config, method, metric, name) for name in members]
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None

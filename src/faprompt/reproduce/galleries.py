@@ -33,7 +33,7 @@ from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import overlay
 from faprompt.reproduce.cell_runner import CellResult, CellRunner, RunContext, run_benchmark
 from faprompt.reproduce.cells import Cell, Plan, slug
-from faprompt.reproduce.experiment import GalleryOptions
+from faprompt.reproduce.experiment_parts import GalleryOptions
 from faprompt.reproduce.gallery_choice import Chosen, choose_pictures
 from faprompt.reproduce.gallery_files import Gallery, Shown, View, gallery_page, write_sheets
 from faprompt.reproduce.study_run import STUDY_FILE

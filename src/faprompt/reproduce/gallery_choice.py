@@ -12,7 +12,7 @@ from faprompt.data.masks import MaskPolicy, read_mask
 from faprompt.errors import FapromptError
 from faprompt.evaluation.causes import count_parts
 from faprompt.records import Sample
-from faprompt.reproduce.experiment import GalleryOptions
+from faprompt.reproduce.experiment_parts import GalleryOptions
 
 Group = Literal["pictures", "several"]
 SPECK = 1e-4  # of a picture's area: smaller parts of a mask are slips of a brush, not defects

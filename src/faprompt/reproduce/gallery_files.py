@@ -19,7 +19,8 @@ from faprompt.evaluation.saved_progress import picture_key, region_text
 from faprompt.files import csv_text, write_atomically
 from faprompt.imaging import encode_jpeg
 from faprompt.reproduce.cells import Source, slug
-from faprompt.reproduce.experiment import Experiment, GalleryOptions
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import GalleryOptions
 from faprompt.reproduce.gallery_choice import Chosen
 
 LIST_NAME = "pictures.csv"
@@ -105,11 +106,7 @@ def write_sheets(gallery: Gallery, options: GalleryOptions, out: Path) -> None:
 
 
 def draw_gallery(title: str, methods: Sequence[str], pictures: Sequence[Shown]) -> np.ndarray:
-    """Draw a sheet with a row for each picture: the picture, its ground truth, every method's map.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
+    """Draw a row for each picture, ground truth and maps: (H, W, 3) uint8."""
     columns = ("picture", "ground truth", *methods)
     return draw_sheet(title, ABOUT, columns, [_entry(shown, methods) for shown in pictures])
 
@@ -124,14 +121,7 @@ def even_parts(rows: Sequence[Any], most: int) -> list[Sequence[Any]]:
 def gallery_page(
     config: Experiment, galleries: Sequence[Gallery], lacking: Sequence[str], out: Path
 ) -> Iterator[str]:
-    """Yield the paragraphs of `study.md`.
-
-    Args:
-        config: of the study.
-        galleries: of each dataset.
-        lacking: what is not shown, and why.
-        out: folder of the page; links are relative to it.
-    """
+    """Yield the paragraphs of `study.md` in `out`; `lacking` says what is not shown, and why."""
     yield f"# {config.title}"
     if config.paper:
         yield f"The paper: {config.paper}"

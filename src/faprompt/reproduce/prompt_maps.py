@@ -69,20 +69,10 @@ def spaced_samples(samples: Sequence[Sample], *, per_label: int) -> list[Sample]
 def map_prompts(
     detector: Detector, dataset: Dataset, *, per_label: int, method: str, model: str, embedded: bool
 ) -> ModelMaps:
-    """Score pictures of a dataset prompt by prompt, and measure and embed the maps.
+    """Score pictures of a dataset prompt by prompt; measure the maps and embed them if asked.
 
-    Args:
-        detector: the model.
-        dataset: at most `per_label` of its normal and of its anomalous pictures are scored.
-        per_label: number of pictures.
-        method: title of the method.
-        model: title of the model.
-        embedded: whether the result has points.
-
-    Raises:
-        ConfigError: the method has no abnormality prompts, or there are too few maps for a t-SNE.
-        ImageReadError: a picture cannot be read.
-        MissingExtraError: scikit-learn is not installed.
+    At most `per_label` normal and as many anomalous pictures are scored. `method` and `model` are
+    titles. Errors are those of `gather_prompt_maps` and `embed`.
     """
     samples = spaced_samples(dataset.samples, per_label=per_label)
     maps = gather_prompt_maps(detector, samples)

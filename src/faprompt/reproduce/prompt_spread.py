@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from faprompt.errors import ConfigError, FapromptError
 from faprompt.files import write_atomically
 from faprompt.reproduce.cell_runner import CellRunner, RunContext
 from faprompt.reproduce.cells import Cell, Plan, slug
-from faprompt.reproduce.experiment import SpreadOptions
-from faprompt.reproduce.figure_dots import Dot
+from faprompt.reproduce.experiment_parts import SpreadOptions
 from faprompt.reproduce.prompt_maps import SEED, MapPoint, ModelMaps, map_prompts
 from faprompt.reproduce.spread_figure import (
     POINTS,
@@ -71,9 +70,8 @@ class SpreadResult:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Return every distance as plain data."""
-        names = [each.name for each in fields(Dot) if each.name != "replicates"]
         return [
-            {"dataset": folder, **{name: getattr(dot, name) for name in names}}
+            {"dataset": folder, **dot.row()}
             for folder, models in self.spreads.items()
             for dot in distance_dots(models)
         ]
@@ -109,9 +107,10 @@ def run_spread(plan: Plan, context: RunContext) -> SpreadResult:
             }  # fmt: skip
             maps = _read(out / MAPS / f"{cell.name}.json", identity)
             if maps is None:
+                title = cell.column.method.title
                 maps = map_prompts(
                     runner.detector(cell), cell.source.read(), per_label=options.per_label,
-                    method=cell.column.method.title, model=_model(cell),
+                    method=title, model=title if cell.seed is None else f"seed {cell.seed}",
                     embedded=identity["drawn"],
                 )  # fmt: skip
                 _write(out / MAPS / f"{cell.name}.json", identity, maps)
@@ -164,11 +163,7 @@ def distance_difference(
 ) -> Difference | None:
     """Return the mean distance of one method less that of another; None where one has none.
 
-    Args:
-        models: of one dataset, all on the same pictures.
-        wide: title of the method whose prompts are said to lie apart.
-        narrow: title of the method whose prompts are said to cluster.
-        where: name of the dataset.
+    The models are of one dataset, `where`, and all on the same pictures.
     """
     both = [
         np.array([maps.distances for maps in models if maps.method == method and maps.distances])
@@ -183,11 +178,7 @@ def distance_difference(
         return Difference(name, value, by_seed, "seeds")
     pictures = both[0].mean(axis=0) - both[1].mean(axis=0)
     interval = mean_interval(pictures.tolist())
-    return Difference(name, value, interval, "pictures" if interval else "")
-
-
-def _model(cell: Cell) -> str:
-    return cell.column.method.title if cell.seed is None else f"seed {cell.seed}"
+    return Difference(name, value, interval, "pictures")
 
 
 def _write(path: Path, identity: Mapping[str, Any], maps: ModelMaps) -> None:
@@ -202,8 +193,8 @@ def _read(path: Path, identity: Mapping[str, Any]) -> ModelMaps | None:
         if record.pop("identity") != identity:
             return None
         points = tuple(MapPoint(**point) for point in record.pop("points"))
-        plain = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
-        return ModelMaps(**plain, points=points)
+        labels, distances = tuple(record["labels"]), tuple(record["distances"])
+        return ModelMaps(record["method"], record["model"], labels, distances, points)
     except (OSError, ValueError, KeyError, TypeError):  # absent, cut off, or of another version
         return None
 

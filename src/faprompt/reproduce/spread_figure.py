@@ -65,7 +65,8 @@ def write_spread(models: Sequence[ModelMaps], folder: Path) -> tuple[Path, ...]:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([field.name for field in fields(MapPoint)])
-    for point in (point for maps in models for point in maps.points):
+    order = list(dict.fromkeys(maps.model for maps in models))  # panels go seed by seed
+    for point in sorted((p for m in models for p in m.points), key=lambda p: order.index(p.model)):
         writer.writerow([csv_text(v) if isinstance(v, str) else v for v in astuple(point)])
     path = folder / f"{POINTS}.csv"
     write_atomically(path, out.getvalue().encode("utf-8", errors="surrogateescape"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from scipy import stats
 
 from faprompt.metrics import paired_interval
-from faprompt.reproduce.experiment import Claim, Experiment
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import Claim
 from faprompt.reproduce.figure_dots import Dot, Source
 
 LEGEND = (
@@ -27,7 +28,7 @@ class Difference:
     where: str  # such as "shelf image AUROC: K = 2 less K = 1"
     value: float
     interval: tuple[float, float] | None = None
-    over: Literal["seeds", "pictures", ""] = ""
+    over: str = ""  # "seeds" or "pictures": what the interval is over
 
     @property
     def significant(self) -> bool:
@@ -38,13 +39,9 @@ class Difference:
 def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95 % interval of the difference of two means with unequal variances.
 
-    Args:
-        first: values of the first setting, one for each seed.
-        second: values of the second.
-
     Returns:
-        (low, high); None where either has fewer than two values. Both are the difference where
-        no value varies.
+        (low, high); both are the difference where no value varies. None where one of the two
+        has fewer than two values.
 
     Source:
         Welch, Biometrika 34 (1947), by `scipy.stats.ttest_ind`.
@@ -57,10 +54,7 @@ def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[flo
         return None
     if len(set(first)) == len(set(second)) == 1:
         return first[0] - second[0], first[0] - second[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one of the two may not vary
-        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    return float(interval.low), float(interval.high)
+    return _interval(lambda: stats.ttest_ind(first, second, equal_var=False))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -69,23 +63,21 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     if len(set(values)) == 1:
         return values[0], values[0]
-    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return float(interval.low), float(interval.high)
+    return _interval(lambda: stats.ttest_1samp(values, 0))
 
 
 def compare(claim: Claim, dots: Sequence[Dot], source: Source = "ours") -> list[Difference]:
     """Return the differences that decide a claim, one for each other setting, panel and series.
 
-    Args:
-        claim: names the settings that are compared.
-        dots: of the figure.
-        source: whose values are compared; those of "ours" have intervals.
+    Only differences of the source "ours" have intervals.
     """
-    values = {(d.label, d.metric, d.series, d.backbone): d for d in dots if d.source == source}
+    values: dict[tuple[str, ...], Dot] = {}
     seeds: dict[tuple[str, ...], list[float]] = {}
     for dot in dots:
-        if dot.source == "seed":
-            key = (dot.label, dot.metric, dot.series, dot.backbone)
+        key = (dot.label, dot.metric, dot.series, dot.backbone)
+        if dot.source == source:
+            values[key] = dot
+        elif dot.source == "seed" and source == "ours":
             seeds.setdefault(key, []).append(dot.value)
     differences = []
     for place in dict.fromkeys(key[1:] for key in values):
@@ -97,14 +89,11 @@ def compare(claim: Claim, dots: Sequence[Dot], source: Source = "ours") -> list[
             where = f"{better.series} {better.metric}: {better.title} less {other.title}"
             value = better.value - other.value
             by_seed = [seeds.get((name, *place), []) for name in (claim.better, label)]
-            interval = welch_interval(*by_seed) if source == "ours" else None
-            if interval is not None:
-                differences.append(Difference(where, value, interval, "seeds"))
-                continue
+            interval, over = welch_interval(*by_seed), "seeds"
             drawn = better.replicates, other.replicates
-            if drawn[0] is not None and drawn[1] is not None:
-                interval = paired_interval(drawn[0], drawn[1], difference=value)
-            differences.append(Difference(where, value, interval, "pictures" if interval else ""))
+            if interval is None and drawn[0] is not None and drawn[1] is not None:
+                interval, over = paired_interval(*drawn, difference=value), "pictures"
+            differences.append(Difference(where, value, interval, over))
     return differences
 
 
@@ -129,14 +118,9 @@ def claims_section(config: Experiment, dots: Sequence[Dot]) -> list[str]:
 def claim_rows(
     text: str, differences: Sequence[Difference], *more: str, scale: float = 100, form: str = ".1f"
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the lines of one claim: a summary, then its differences.
+    """Yield the lines of one claim: a summary with `more` cells, then its differences.
 
-    Args:
-        text: the claim.
-        differences: those that decide it; it holds where they are above 0.
-        more: cells at the end of the summary.
-        scale: factor of the printed differences.
-        form: format of the printed differences.
+    The claim holds where a difference is above 0. `scale` and `form` are for the printed numbers.
     """
     held = _count_held(differences)
     summary = f"{held} of {len(differences)}" if differences else "cannot be decided"
@@ -149,19 +133,22 @@ def claim_rows(
             low, high = (f"{scale * end:+{form}}" for end in each.interval)
             value += f" [{low}, {high}] over {each.over}"
         holds = "yes" if each.value > 0 else "no"
-        yield (
-            each.where,
-            f"{holds}, significantly" if each.significant else holds,
-            value,
-            *("" for _ in more),
-        )
+        holds += ", significantly" if each.significant else ""
+        yield (f"· {each.where}", holds, value, *("" for _ in more))
 
 
-def to_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first row is the head."""
+def to_markdown(rows: Sequence[Sequence[str]], *, rule: str = "---") -> str:
+    """Return a Markdown table; the first row is the head, `rule` aligns all columns but one."""
     cells = [[text.replace("|", r"\|").replace("*", r"\*") for text in row] for row in rows]
-    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    lines = [cells[0], ["---", *[rule] * (len(cells[0]) - 1)], *cells[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _interval(test: Callable[[], Any]) -> tuple[float, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # values that hardly vary
+        interval = test().confidence_interval(0.95)
+    return float(interval.low), float(interval.high)
 
 
 def _count_held(differences: Sequence[Difference]) -> int:

@@ -74,10 +74,9 @@ def redraw(folder: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
 def to_csv(dots: Iterable[Dot]) -> str:
     """Return one line for each dot; numbers keep all their digits."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    rows = ([getattr(dot, name) for name in _COLUMNS] for dot in dots)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
+    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dot.row() for dot in dots)
     return out.getvalue()
 
 
@@ -254,7 +253,8 @@ def _shown(dot: Dot, value: float) -> float:
 
 def _legend(figure: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
     """Name the colours, where there are several, and the kinds of markers."""
-    sources = {dot.source for dot in dots}
+    lines = dots[0].form == "lines"
+    sources = {dot.source for dot in dots if not (lines and dot.source == "seed")}
     looks = {name: _look(place, "ours") for place, name in enumerate(colours)}
     if len(colours) == 1 and dots[0].form == "costs":
         looks = {}
@@ -267,7 +267,7 @@ def _legend(figure: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
     kinds = {"ours": ("ours" + bars, {}), "seed": ("one seed", _SEED),
              "published": ("published", _PUBLISHED)}  # fmt: skip
     looks |= {name: {**grey, **more} for source, (name, more) in kinds.items() if source in sources}
-    if dots[0].form != "lines":
+    if not lines:
         looks = {name: {**look, "linestyle": "none"} for name, look in looks.items()}
     line = load_extra("figures", "matplotlib.lines").Line2D
     handles = [line([], [], **look) for look in looks.values()]

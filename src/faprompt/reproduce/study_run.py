@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,7 @@ class StudyResult:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Every dot as plain data, without the bootstrap's replicates."""
-        names = [field.name for field in fields(Dot) if field.name != "replicates"]
-        return [{name: getattr(dot, name) for name in names} for dot in self.dots]
+        return [dot.row() for dot in self.dots]
 
 
 class CostBook:

@@ -164,7 +164,7 @@ def to_html(
 
     def cell(figures: Sequence[Figure]) -> dict[str, object]:
         values, *small = _cell_lines(figures, _HTML)
-        return {"values": values, "small": small}
+        return {"ours": values, "small": small}
 
     shown = []
     for table in tables:

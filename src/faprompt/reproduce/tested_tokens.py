@@ -16,7 +16,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.methods.base import Method
-from faprompt.token_cache import StoreShape, TokenRecipe, find_store, open_store
+from faprompt.token_cache import StoreShape, TokenRecipe, open_store, token_shape
 
 
 class TestedTokens:
@@ -57,7 +57,9 @@ class TestedTokens:
 
         def features(pixels: Tensor, encode: Callable[[Tensor], ImageFeatures]) -> ImageFeatures:
             named = replace(recipe, pictures=tuple(map(_digest, pixels)))
-            return self._features(named, pixels, encode, backbone.device)
+            size = (pixels.shape[-2], pixels.shape[-1])
+            shape = token_shape(backbone, method.image_options, size, len(pixels))
+            return self._features(named, shape, encode, pixels, backbone.device)
 
         detector.feature_cache = features
 
@@ -78,40 +80,31 @@ class TestedTokens:
     def _features(
         self,
         recipe: TokenRecipe,
-        pixels: Tensor,
+        shape: StoreShape,
         encode: Callable[[Tensor], ImageFeatures],
+        pixels: Tensor,
         device: torch.device,
     ) -> ImageFeatures:
-        store = find_store(self.folder / recipe.key)
-        if store is not None and not store.missing():
-            self.reused += len(pixels)
-            features = store.read(range(len(pixels)), device)
-            store.close()
-            return features
+        folder = self.folder / recipe.key
+        if folder.exists():
+            store = open_store(folder, recipe, shape)
+            if not store.missing():
+                self.reused += len(pixels)
+                features = store.read(range(len(pixels)), device)
+                store.close()
+                return features
         began = time.perf_counter()
         features = encode(pixels)
         if features.class_token.is_cuda:  # or the seconds would be somebody else's
             torch.cuda.synchronize(device)
         self.seconds += time.perf_counter() - began
         self.encoded += len(pixels)
-        self._keep(recipe, features)
+        if self.bytes + shape.total_bytes <= self.limit_bytes:
+            store = open_store(self.folder / recipe.key, recipe, shape)
+            store.write(range(shape.pictures), features)
+            store.close()
+            self.bytes += shape.total_bytes
         return features
-
-    def _keep(self, recipe: TokenRecipe, features: ImageFeatures) -> None:
-        first = next(iter(features.patch_tokens.values()))
-        shape = StoreShape(
-            pictures=len(recipe.pictures),
-            layers=tuple(features.patch_tokens),
-            grid=features.grid,
-            channels=first.shape[-1],
-            class_channels=features.class_token.shape[-1],
-        )
-        if self.bytes + shape.total_bytes > self.limit_bytes:
-            return
-        store = open_store(self.folder / recipe.key, recipe, shape)
-        store.write(range(shape.pictures), features)
-        store.close()
-        self.bytes += shape.total_bytes
 
 
 def _digest(pixels: Tensor) -> str:

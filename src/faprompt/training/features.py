@@ -22,7 +22,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.base import Method
-from faprompt.token_cache import StoreShape, TokenRecipe, TokenStore, open_store
+from faprompt.token_cache import StoreShape, TokenRecipe, TokenStore, open_store, token_shape
 from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import TrainingConfig, default_cache_dir
 from faprompt.work import ProgressCallback, logger
@@ -57,7 +57,6 @@ class Encoder:
         self, method: Method, backbone: Backbone, pictures: Pictures, config: TrainingConfig
     ) -> None:
         self.method, self.backbone, self.pictures = method, backbone, pictures
-        self.layers = method.image_options.token_keys(backbone.spec.vision.layers)
         self.dtype = config.cache_dtype
         self.batch_size = config.encode_batch_size
         self.seconds = 0.0  # reading, resizing and encoding pictures
@@ -66,17 +65,8 @@ class Encoder:
     @property
     def shape(self) -> StoreShape:
         """Size of the tokens of all pictures."""
-        spec = self.backbone.spec
-        height, width = self.pictures.transform.image_size
-        raw = self.method.image_options.raw_tokens
-        return StoreShape(
-            pictures=len(self.pictures),
-            layers=self.layers,
-            grid=(height // spec.vision.patch_size, width // spec.vision.patch_size),
-            channels=spec.vision.width if raw else spec.embed_dim,
-            class_channels=spec.embed_dim,
-            dtype=self.dtype,
-        )
+        options, size = self.method.image_options, self.pictures.transform.image_size
+        return token_shape(self.backbone, options, size, len(self.pictures), self.dtype)
 
     def encode(self, indices: Sequence[int]) -> Iterator[tuple[list[int], ImageFeatures]]:
         """Yield groups of `encode_batch_size` pictures in order; patch tokens in the kept type."""
@@ -117,7 +107,7 @@ class Features:
         groups = [features for _, features in self.encoder.encode(indices)]
         patches = {
             layer: torch.cat([g.patch_tokens[layer] for g in groups]).float()
-            for layer in self.encoder.layers
+            for layer in groups[0].patch_tokens
         }
         classes = torch.cat([g.class_token for g in groups])
         return ImageFeatures(classes, patches, groups[0].grid)

@@ -8,13 +8,14 @@ import shutil
 
 import pytest
 import torch
-from faprompt.reproduce.benchmark_run import run_benchmark
-from faprompt.reproduce.result_tables import TABLE_FILES, write_tables
 from PIL import Image
 
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ModelError
-from faprompt.reproduce import benchmark_run as room
+from faprompt.reproduce import cell_runner
+from faprompt.reproduce.cell_runner import CellRunner, RunContext, run_benchmark
+from faprompt.reproduce.table_files import TABLE_FILES, write_tables
+from faprompt.training.training_config import TrainingConfig
 from tests.helpers import folders
 from tests.reproduce import toys
 
@@ -46,11 +47,11 @@ class Counted:
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Put a counter around a function that the room calls."""
+    """Put a counter around a function that the runner calls."""
 
     def wrap(name, **options):
-        counter = Counted(getattr(room, name), **options)
-        monkeypatch.setattr(room, name, counter)
+        counter = Counted(getattr(cell_runner, name), **options)
+        monkeypatch.setattr(cell_runner, name, counter)
         return counter
 
     return wrap
@@ -67,7 +68,7 @@ def files(out):
 
 
 def run(plan, out, **options):
-    results = run_benchmark(plan, out, **options)
+    results = run_benchmark(plan, RunContext(out=out, **options))
     write_tables(plan, results, out)
     return results
 
@@ -86,9 +87,9 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(
 
     out, found = tmp_path / "pieces", {}
     with monkeypatch.context() as patch:  # killed in the middle of the second evaluation
-        patch.setattr(room, "evaluate", Counted(room.evaluate, fail_at=2))
+        patch.setattr(cell_runner, "evaluate", Counted(cell_runner.evaluate, fail_at=2))
         with pytest.raises(KeyboardInterrupt):
-            run_benchmark(plan, out, results=found)
+            run_benchmark(plan, RunContext(out=out), results=found)
     assert [result.status for result in found.values()] == ["done", "waiting", "waiting", "waiting"]
     assert "clip on drawer; faprompt on shelf, drawer: not run yet" in write_tables(
         plan, found.values(), out
@@ -99,8 +100,8 @@ def test_a_killed_and_resumed_run_is_an_uninterrupted_one(
             Counted(None, fail_at=1),
         )
         with pytest.raises(KeyboardInterrupt):
-            run_benchmark(plan, out)
-    evaluations, trainings = counted("evaluate"), counted("train_model")
+            run_benchmark(plan, RunContext(out=out))
+    evaluations, trainings = counted("evaluate"), counted("train")
     pieces = run(plan, out)
     assert (evaluations.calls, trainings.calls) == (2, 1), "both clip cells were kept"
     assert [result.kept for result in pieces] == [True, True, False, False]
@@ -147,7 +148,7 @@ def test_a_hybrid_is_told_once_a_column_and_beneath_the_table(shelves, tmp_path,
 def test_what_is_finished_is_kept_and_what_changed_is_not(shelves, tmp_path, counted):
     out = tmp_path / "out"
     first = run(toys.plan(shelves), out)
-    evaluations, trainings = counted("evaluate"), counted("train_model")
+    evaluations, trainings = counted("evaluate"), counted("train")
 
     def again(**changes):
         evaluations.calls = trainings.calls = 0
@@ -205,7 +206,7 @@ def test_a_model_is_trained_anew_where_a_training_mask_was_redrawn(shelves, tmp_
     as_bmp(shelves / "shelf")
     plan = toys.plan(shelves, methods=[toys.FAPROMPT])
     run(plan, tmp_path / "out")
-    trainings = counted("train_model")
+    trainings = counted("train")
     assert [result.kept for result in run(plan, tmp_path / "out")] == [True, True]
     redraw(shelves / "shelf" / "mug" / "ground_truth" / "chip" / "0_mask.bmp")
     assert [result.kept for result in run(plan, tmp_path / "out")] == [False, False]
@@ -245,7 +246,7 @@ def test_settings_written_out_are_the_settings_they_spell(shelves, tmp_path, cou
     spelled = {**toys.FAPROMPT, "label": "spelled", "options": {**options, "deep_length": 4}}
     other = {**toys.FAPROMPT, "label": "other", "options": {**options, "deep_length": 2}}
     plan = toys.plan(shelves, methods=[toys.FAPROMPT, spelled, other])
-    evaluations, trainings = counted("evaluate"), counted("train_model")
+    evaluations, trainings = counted("evaluate"), counted("train")
     results = run(plan, tmp_path / "out")
     assert (trainings.calls, evaluations.calls) == (2, 4)
     assert [result.kept for result in results] == [False, False, True, True, False, False]
@@ -304,7 +305,7 @@ def test_an_error_nobody_foresaw_is_written_down_in_full(shelves, tmp_path, coun
 
 
 def test_a_training_that_fails_is_tried_once(shelves, tmp_path, counted):
-    trainings = counted("train_model", fail_at=1, error=ModelError("no weights"))
+    trainings = counted("train", fail_at=1, error=ModelError("no weights"))
     results = run(toys.plan(shelves, methods=[toys.FAPROMPT]), tmp_path / "out")
     assert trainings.calls == 1
     assert [r.reason for r in results] == ["failed: its training failed: no weights"] * 2
@@ -314,7 +315,7 @@ def test_a_ready_model_is_measured_as_it_is(shelves, tmp_path, counted):
     out = tmp_path / "out"
     run(toys.plan(shelves, methods=[toys.FAPROMPT]), out)
     (trained,) = (out / "models").iterdir()
-    trainings = counted("train_model")
+    trainings = counted("train")
     ready = {"name": "faprompt", "model": str(trained), "label": "ready"}
     plan = toys.plan(shelves, methods=[ready, toys.FAPROMPT], backbones=["tiny"])
     results = [r for r in run(plan, tmp_path / "again") if r.cell.column.method.model]
@@ -345,20 +346,20 @@ def test_methods_are_trained_by_their_recipes_and_cells_say_how(shelves, tmp_pat
     """What was given goes first; a recipe that changes makes other cells."""
     configs = []
 
-    def training(*_, config, **options):
-        configs.append(config)
+    def training(dataset, folder, options, **_):
+        configs.append(TrainingConfig(**options.training))
         raise ModelError("enough seen")
 
-    monkeypatch.setattr(room, "train_model", training)
+    monkeypatch.setattr(cell_runner, "train", training)
     small = {"train_on": "shelf", "options": {"image_size": 56}}
     methods = [{"name": "coop", **small}, {"name": "anomalyclip", **small}]
     given = {"batch_size": 6, "cache": "off"}
     datasets = [toys.entry("shelf")]
     plan = toys.plan(shelves, methods=methods, training=given, datasets=datasets, seeds=[7])
-    run_benchmark(plan, tmp_path / "out")
+    run_benchmark(plan, RunContext(out=tmp_path / "out"))
     told = [(c.optimizer, c.epochs, c.batch_size, c.seed, c.cache) for c in configs]
     assert told == [("sgd", 50, 6, 7, "off"), ("adam", 15, 6, 7, "off")]
-    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", room.no_progress)
+    described = CellRunner(plan, RunContext(out=tmp_path, precision="fp32"))
     found = [described.identity(cell)["detector"]["training"] for cell in plan.cells]
     assert found[0] | {
         "optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "epochs": 50, "batch_size": 6,
@@ -372,8 +373,8 @@ def test_a_preset_fits_the_backbone_as_elsewhere(shelves, tmp_path):
     """What `predict --preset` builds: on `tiny` the size is the backbone's, not the preset's."""
     winclip = {"name": "winclip", "preset": "common"}
     plan = toys.plan(shelves, backbones=["tiny"], methods=[winclip])
-    described = room.BenchmarkRun(plan, tmp_path, "cpu", "fp32", room.no_progress)
-    detector = described.pick_detector(plan.cells[0])
+    described = CellRunner(plan, RunContext(out=tmp_path, precision="fp32"))
+    detector = described.detector(plan.cells[0])
     side = detector.backbone.spec.vision.image_size
     assert detector.transform.image_size == (side, side) and side < 518
 

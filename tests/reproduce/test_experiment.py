@@ -6,9 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark, restrict_classes
 
 from faprompt.errors import ConfigError
+from faprompt.reproduce.experiment import (
+    change_experiment,
+    parse_experiment,
+    read_experiment,
+)
 from faprompt.reproduce.protocol import (
     find_published,
     group_members,
@@ -55,7 +59,7 @@ metrics = [["image_auroc", "image_ap"]]
 
 def test_a_file_says_everything(tmp_path):
     (tmp_path / "parts.toml").write_text(FILE)
-    config = read_benchmark(tmp_path / "parts.toml")
+    config = read_experiment(tmp_path / "parts.toml")
     ours, cap = config.methods
     assert (config.title, config.backbones, config.seeds) == (
         "Parts", ("tiny", "test-tiny"), (111, 7),
@@ -73,7 +77,7 @@ def test_a_file_says_everything(tmp_path):
 
 
 def test_defaults_are_the_papers():
-    config = parse_benchmark({"methods": ["clip"], "datasets": ["mvtec"]})
+    config = parse_experiment({"methods": ["clip"], "datasets": ["mvtec"]})
     assert config.seeds == (111,) and config.training == {}
     assert config.table.metrics == (("image_auroc",), ("image_ap",), ("pixel_auroc",), ("aupro",))
 
@@ -93,7 +97,7 @@ def test_defaults_are_the_papers():
         ({"methods": [{"name": "faprompt", "preset": "mine"}]}, "faprompt has no preset 'mine'"),
         (
             {"methods": [{"name": "faprompt", "model": "tiny", "train_on": "visa"}]},
-            "a model has its options and its training fixed",
+            "a trained model keeps its own preset, options",
         ),
         ({"methods": ["clip", "clip"]}, "methods should differ, got clip, clip"),
         ({"datasets": ["shelf"]}, "no dataset 'shelf'; known: mvtec, visa"),
@@ -120,7 +124,10 @@ def test_defaults_are_the_papers():
         ({"data": {"folders": "x"}}, "folders should be a table"),
         ({"data": 3}, "should be a table of options, got 3"),
         ({"training": {"seed": 3}}, "seed is set by `seeds`"),
-        ({"training": {"epoch": 3}}, r"benchmark \[training\] of faprompt: unknown option 'epoch'"),
+        (
+            {"training": {"epoch": 3}},
+            r"\[training\] of faprompt: unknown option 'epoch'",
+        ),
         ({"training": {"epoch": 3}, "methods": ["clip"]}, "unknown option 'epoch'"),
         ({"training": {"momentum": 0.9}}, "of faprompt: momentum=0.9 is of sgd"),
         ({"training": 3}, "should be a table of options, got 3"),
@@ -133,13 +140,13 @@ def test_defaults_are_the_papers():
 )
 def test_refusals(changes, told):
     with pytest.raises(ConfigError, match=told):
-        parse_benchmark(toys.config(**changes))
+        parse_experiment(toys.config(**changes))
 
 
 def test_classes_are_part_of_a_datasets_name():
     sets = [{"id": "btad", "classes": ["01"]}, {"id": "btad", "classes": ["01", "02"]}, "btad",
             {"folder": "x", "label": "Parts", "classes": ["nut"]}]  # fmt: skip
-    config = parse_benchmark(toys.config(datasets=sets))
+    config = parse_experiment(toys.config(datasets=sets))
     found = [(entry.key, entry.title, entry.group_name) for entry in config.datasets]
     assert found == [
         ("btad (01)", "BTAD (01)", "industrial"), ("btad (01, 02)", "BTAD (01, 02)", "industrial"),
@@ -148,35 +155,35 @@ def test_classes_are_part_of_a_datasets_name():
 
 
 def test_classes_of_a_caller_take_the_place_of_the_files():
-    config = parse_benchmark(toys.config(datasets=["visa", {"id": "btad", "classes": ["02"]}]))
-    assert restrict_classes(config, ()) == config
-    found = restrict_classes(config, ["01"])
+    config = parse_experiment(toys.config(datasets=["visa", {"id": "btad", "classes": ["02"]}]))
+    assert change_experiment(config) == config
+    found = change_experiment(config, classes=["01"])
     assert [entry.key for entry in found.datasets] == ["visa (01)", "btad (01)"]
     with pytest.raises(ConfigError, match="Toys: classes should be names that differ"):
-        restrict_classes(config, ["01", "01"])
+        change_experiment(config, classes=["01", "01"])
 
 
 def test_precision_is_stated_or_chosen_by_the_device():
-    assert parse_benchmark(toys.config()).precision == "auto"
-    assert parse_benchmark(toys.config(precision="bf16")).precision == "bf16"
+    assert parse_experiment(toys.config()).precision == "auto"
+    assert parse_experiment(toys.config(precision="bf16")).precision == "bf16"
 
 
 def test_what_is_given_goes_before_every_recipe():
     methods = ["coop", {"name": "cocoop", "preset": "original"}, "clip", "faprompt", "cap"]
-    config = parse_benchmark(toys.config(methods=methods, training={"epochs": 3, "batch_size": 4}))
+    config = parse_experiment(toys.config(methods=methods, training={"epochs": 3, "batch_size": 4}))
     coop, cocoop, clip, ours, lacking = config.methods
     found = [config.training_of(method) for method in (coop, cocoop, ours)]
     assert [(c.epochs, c.batch_size, c.optimizer) for c in found] == [
         (3, 4, "sgd"), (3, 4, "sgd"), (3, 4, "adam"),
     ]  # fmt: skip
     assert config.training_of(ours, seed=5, device="cuda").seed == 5
-    own = parse_benchmark(toys.config(methods=methods, training={}))
+    own = parse_experiment(toys.config(methods=methods, training={}))
     assert [own.training_of(method).epochs for method in (coop, cocoop, ours)] == [50, 10, 7]
     assert (coop.learns, clip.learns, lacking.learns) == (True, False, False)
 
 
 def test_the_comparison_on_tiny_leaves_recipes_alone_and_needs_what_one_command_draws():
-    config = read_benchmark(Path(__file__).resolve().parents[2] / "configs/methods-on-tiny.toml")
+    config = read_experiment(Path(__file__).resolve().parents[2] / "configs/methods-on-tiny.toml")
     learned = [method for method in config.methods if method.learns]
     assert {method.train_on for method in learned} == {"drawn/auxiliary"}
     drawn = [entry.folder for entry in config.datasets if not entry.id]
@@ -188,7 +195,7 @@ def test_the_comparison_on_tiny_leaves_recipes_alone_and_needs_what_one_command_
 
 def test_a_methods_own_training_goes_before_the_common_one():
     short = {"name": "faprompt", "label": "short", "training": {"epochs": 2}}
-    config = parse_benchmark(toys.config(methods=["coop", short], training={"epochs": 3}))
+    config = parse_experiment(toys.config(methods=["coop", short], training={"epochs": 3}))
     assert [config.training_of(method).epochs for method in config.methods] == [3, 2]
     for training, told in (
         ({"seed": 7}, "seed is set by `seeds` above"),
@@ -196,17 +203,17 @@ def test_a_methods_own_training_goes_before_the_common_one():
         (2, "training should be a table, got 2"),
     ):
         with pytest.raises(ConfigError, match=told):
-            parse_benchmark(toys.config(methods=[{**short, "training": training}]))
-    with pytest.raises(ConfigError, match="a model has its options and its training fixed"):
-        parse_benchmark(toys.config(methods=[{**short, "model": "tiny"}]))
+            parse_experiment(toys.config(methods=[{**short, "training": training}]))
+    with pytest.raises(ConfigError, match="a trained model keeps its own preset, options"):
+        parse_experiment(toys.config(methods=[{**short, "model": "tiny"}]))
 
 
 def test_files_that_are_none(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_benchmark(tmp_path / "none.toml")
+        read_experiment(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("methods = [")
     with pytest.raises(ConfigError, match="bad.toml is not TOML"):
-        read_benchmark(tmp_path / "bad.toml")
+        read_experiment(tmp_path / "bad.toml")
 
 
 class TestProtocol:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark
-from faprompt.reproduce.benchmark_plan import build_plan
 
 from faprompt.errors import ConfigError
+from faprompt.reproduce.cells import build_plan
+from faprompt.reproduce.experiment import parse_experiment, read_experiment
 from tests.reproduce import toys
 
 
@@ -30,7 +30,7 @@ def test_cells_are_methods_by_backbones_by_seeds_by_datasets(tmp_path):
     ]  # fmt: skip
     column, source = plan.columns[2], plan.sources[1]
     assert [cell.seed for cell in plan.cells_of(column, source)] == [111, 7]
-    assert plan.columns[0].learns is False and column.learns is True
+    assert plan.columns[0].method.learns is False and column.method.learns is True
 
 
 def test_the_papers_protocol_is_the_default():
@@ -87,14 +87,14 @@ def test_where_datasets_lie(tmp_path):
         'methods = ["clip"]\ndatasets = ["visa", "mvtec", "btad"]\n'
         '[data]\nroot = "sets"\nfolders = {mvtec = "MVTEC"}\n'
     )
-    config = read_benchmark(tmp_path / "b.toml")
+    config = read_experiment(tmp_path / "b.toml")
     visa, mvtec, btad = build_plan(config).sources
     assert (visa.folder, visa.missing) == (tmp_path / "sets" / "visa", ())
     assert (mvtec.folder, mvtec.missing) == (tmp_path / "sets" / "MVTEC", ())
     assert btad.missing == ("no folder btad below the data root",)
     elsewhere = build_plan(config, data_root=tmp_path).sources[0]
     assert elsewhere.folder == tmp_path / "visa" and elsewhere.missing
-    rootless = parse_benchmark({"methods": ["clip"], "datasets": ["visa"]})
+    rootless = parse_experiment({"methods": ["clip"], "datasets": ["visa"]})
     assert build_plan(rootless).sources[0].missing == ("no data root: give --data-root",)
 
 
@@ -113,7 +113,7 @@ def test_full_shot_methods_learn_from_each_sets_own_train_split(tmp_path):
     common = {"name": "patchcore", "preset": "common"}
     plan = toys.plan(tmp_path, methods=[common, "rd4ad"], seeds=[111, 7])
     assert [column.backbone for column in plan.columns] == ["test-tiny", "wide_resnet50_2"]
-    assert {column.learns for column in plan.columns} == {True}
+    assert {column.method.learns for column in plan.columns} == {True}
     shelf, drawer = plan.cells[:2]
     assert drawer.missing == () and [s.label for s in drawer.trained_on.read()] == [0, 0]
     assert (drawer.trained_on.key, drawer.source.key) == ("drawer, train split", "drawer")
@@ -127,15 +127,8 @@ def test_full_shot_methods_are_told_no_set():
         toys.plan(methods=[{"name": "rd4ad", "train_on": "visa"}])
 
 
-def test_a_kind_of_method_that_no_benchmark_runs_is_missing(monkeypatch):
-    rows = [{"name": "clip", "kind": "oracle"}]
-    monkeypatch.setattr("faprompt.reproduce.benchmark_config.describe_methods", lambda: rows)
-    plan = toys.plan(methods=["clip"])
-    assert plan.cells[0].missing[0].startswith("clip is oracle, which this version cannot run")
-
-
 def test_a_reader_we_lack_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.reproduce.benchmark_plan.list_datasets", lambda: ("visa",))
+    monkeypatch.setattr("faprompt.reproduce.cells.list_datasets", lambda: ("visa",))
     plan = toys.plan(tmp_path, methods=["clip"], datasets=["visa", "mvtec"])
     assert plan.sources[1].missing == ("this version has no reader for 'mvtec'",)
 
@@ -147,7 +140,7 @@ def test_a_model_brings_its_backbone(tmp_path):
     plan = toys.plan(tmp_path, methods=[ready, wrong, gone], backbones=["test-tiny", "tiny"])
     assert [column.backbone for column in plan.columns] == ["tiny", "tiny", ""]
     ready, wrong, gone = plan.columns
-    assert (ready.missing, ready.learns) == ((), False)
+    assert (ready.missing, ready.method.learns) == ((), False)
     assert wrong.missing == ("the model tiny is faprompt, not anomalyclip",)
     assert "it is neither bundled" in gone.missing[0]
     assert names(plan)[0] == "bundled__tiny__shelf" and names(plan)[-1] == "gone__model__drawer"

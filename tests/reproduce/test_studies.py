@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from faprompt.reproduce.study_config import list_studies, read_study, study_folders
-from faprompt.reproduce.study_plan import Changes, build_study
 
 from faprompt.errors import ConfigError
 from faprompt.methods.faprompt import FAPromptConfig
 from faprompt.methods.registry import preset_options
-from faprompt.reproduce.figure_dots import published_point
+from faprompt.reproduce.cells import build_plan
+from faprompt.reproduce.experiment import (
+    change_experiment,
+    list_studies,
+    read_study,
+    study_folders,
+)
+from faprompt.reproduce.figure_dots import published_point, shown_rows
 from faprompt.reproduce.published import published_table
+from faprompt.reproduce.table_grid import build_tables
 from tests.reproduce import study_toys as toys
 
 NAMES = {
@@ -32,7 +38,7 @@ def from_the_repository(monkeypatch):
 
 
 def runs(name, **changes):
-    return build_study(read_study(name), changes=Changes(**changes)).plan
+    return build_plan(change_experiment(read_study(name), **changes))
 
 
 def settings(plan):
@@ -62,7 +68,7 @@ class TestPaperStudies:
         trained = {c.trained_on.entry.id for c in zero_shot}
         assert trained == ({"mvtec", "visa"} if name == "fullshot" else {"mvtec"})
         assert len(plan.sources) == (5 if name == "fullshot" else 18)
-        learning = [column for column in plan.columns if column.learns]
+        learning = [column for column in plan.columns if column.method.learns]
         missing = len(plan.columns) - len(learning)
         expected = 18 * len(learning) * len(config.seeds)
         assert len(plan.cells) == (5 * 6 if name == "fullshot" else expected)
@@ -135,8 +141,6 @@ class TestPaperStudies:
         assert len(plan.cells) == 3 * 4
 
     def test_the_two_classes_of_visa_have_printed_numbers_in_figure_1(self):
-        from faprompt.reproduce.table_grid import build_tables
-
         found = {
             (row.dataset, column.title, figure.metric): figure.published
             for table in build_tables(runs("prompt-spread"))
@@ -170,29 +174,23 @@ class TestPaperStudies:
     @pytest.mark.parametrize("number, name", [(4, "fullshot"), (5, "tcp"), (6, "deep-prompts")])
     def test_every_printed_number_stands_beside_its_point(self, number, name):
         """Each cell of the table is found, under its own setting."""
-        from faprompt.reproduce.figure_dots import _shown
-        from faprompt.reproduce.table_grid import build_tables
-
-        study = build_study(read_study(name))
+        plan = build_plan(read_study(name))
         beside = [
             round(found[0], 4)
-            for row, metric in _shown(build_tables(study.plan))
-            for point in study.config.points
-            if (found := published_point(study, row, point, metric))
+            for row, metric in shown_rows(build_tables(plan))
+            for method in plan.config.methods
+            if (found := published_point(plan.config, row, method, metric))
         ]
         assert sorted(beside) == sorted(round(c.value, 4) for c in published_table(number))
 
     def test_group_means_of_the_ablation_are_computed_from_its_datasets(self):
         """Means of the datasets printed in Tables 15 and 16, computed by hand."""
-        from faprompt.reproduce.figure_dots import _shown
-        from faprompt.reproduce.table_grid import build_tables
-
-        study = build_study(read_study("ablation"))
+        plan = build_plan(read_study("ablation"))
         places = {
-            (row.dataset, metric, point.label): found
-            for row, metric in _shown(build_tables(study.plan))
-            for point in study.config.points
-            if (found := published_point(study, row, point, metric))
+            (row.dataset, metric, method.title): found
+            for row, metric in shown_rows(build_tables(plan))
+            for method in plan.config.methods
+            if (found := published_point(plan.config, row, method, metric))
         }
         wanted = {
             ("medical", "image_auroc", "CAP"): 90.6, ("medical", "image_ap", "CAP"): 93.1,
@@ -223,69 +221,107 @@ class TestChanges:
 
     def test_equal_settings_are_two_runs_where_their_recipes_differ(self):
         """`original` of CoCoOp, by its preset and spelled out: the latter trains as `paper`."""
-        method = {"method": "cocoop"}
         spelled = {"plain_path": True, "local_weight": 0.0, "temperature": 0.01}
-        points = [
-            {"label": "preset", "preset": "original", **method},
-            {"label": "spelled", "options": spelled, **method},
-            {"label": "again", "options": dict(spelled), **method},
+        methods = [
+            {"name": "cocoop", "label": "preset", "preset": "original"},
+            {"name": "cocoop", "label": "spelled", "options": spelled},
+            {"name": "cocoop", "label": "again", "options": dict(spelled)},
         ]
-        study = toys.study(axes=[{"name": "a", "title": "a", "points": points}], claims=[])
-        assert [column.title for column in study.plan.columns] == ["preset", "spelled / again"]
+        study = toys.study(**toys.one_axis(methods))
+        assert [column.title for column in study.columns] == ["preset", "spelled / again"]
+        assert study.titles == {
+            "preset": "preset", "spelled": "spelled / again", "again": "spelled / again",
+        }  # fmt: skip
+
+    def test_runs_are_shared_only_where_they_are_trained_alike(self):
+        methods = [
+            {**toys.method("a"), "training": {"epochs": 2}}, toys.method("b"),
+            {**toys.method("c"), "train_on": "drawer"}, toys.method("d"),
+        ]  # fmt: skip
+        plan = build_plan(toys.config(**toys.one_axis(methods)))
+        assert [column.title for column in plan.columns] == ["a", "b / d", "c"]
+
+    def test_epochs_of_the_caller_override_the_files_and_a_methods_own(self):
+        methods = [{**toys.method("a"), "training": {"epochs": 2}}, toys.method("b")]
+        config = change_experiment(toys.config(**toys.one_axis(methods)), epochs=5)
+        assert [config.training_of(method).epochs for method in config.methods] == [5, 5]
 
     def test_runs_go_dataset_by_dataset(self):
-        cells = toys.study().plan.cells
+        cells = toys.study().cells
         assert [c.source.entry.key for c in cells] == ["shelf"] * 3 + ["drawer"] * 3
+
+
+METHOD = toys.method("a")
+ONE = [{"name": "K", "title": "K"}]
 
 
 class TestRefusals:
     @pytest.mark.parametrize(
         ("changes", "told"),
         [
-            ({"axes": []}, "at least one thing to vary"),
+            ({"methods": []}, "methods should name at least one"),
+            ({"axes": []}, "axes should name at least one"),
             ({"figure": "pie"}, "'pie' is none of"),
             ({"figure": "costs"}, r"'costs' and \[complexity\] belong together"),
             ({"complexity": {}}, "belong together"),
-            ({"figure": "costs", "complexity": {"repeats": 1}}, "repeats at least 2"),
+            ({"figure": "costs", "complexity": {"repeats": 1}}, "repeats should be at least 2"),
             ({"figure": "costs", "complexity": {"methods": ["clips"]}}, "no methods clips"),
             (
                 {"figure": "costs", "complexity": {"normal_pictures": 0}},
                 "normal_pictures should be at least 1, got 0",
             ),
-            ({"figure": "costs", "complexity": {}}, "has no axes, claims"),
-            ({"benchmark": {"methods": ["clip"]}}, "points of the axes are them"),
-            ({"benchmark": []}, "should be a table of options"),
-            ({"axes": "K"}, "should be a list of tables"),
-            ({"axes": [{"name": "K", "title": "K", "points": []}]}, "points should be there"),
-            ({"axes": [{"name": "K", "title": "K", "points": [{"label": ""}]}]}, "wants a label"),
+            ({"figure": "costs", "complexity": {}},
+             "alone; leave out methods, datasets, backbones, evaluation, training, axes, claims"),
+            ({"axes": "K"}, "should be a list"),
+            ({"axes": [*ONE, {"name": "L", "title": "L"}]}, "M = 4: axis should be one of K, L"),
+            ({"axes": [*ONE, {"name": "M", "title": "M"}, {"name": "L", "title": "L"}]},
+             "axes without a method: L"),
+            ({"axes": ONE, "methods": [{**METHOD, "axis": "L"}]}, "axis should be one of K, got"),
+            ({"axes": ONE * 2}, "axes should differ"),
             ({"claims": [{"text": "x", "better": "K = 9", "than": []}]}, "not there: K = 9"),
+            ({"figure": ""}, "claims belong to a study"),
             ({"base": "x"}, "cannot be set"),
             ({"titel": "x"}, "unknown option 'titel'"),
         ],
-    )
+    )  # fmt: skip
     def test_of_a_file(self, changes, told):
         with pytest.raises(ConfigError, match=told):
             toys.config(**changes)
 
     @pytest.mark.parametrize(
-        ("point", "told"),
+        "former",
         [
-            ({"label": "a", "options": {"promts": 3}}, "promts"),
-            ({"label": "a", "options": 3}, "should be a table"),
-            ({"label": "a", "preset": "best"}, "has no preset 'best'"),
-            ({"label": "a", "method": "no such"}, "no method 'no such'"),
-            ({"label": "a", "setting": "x"}, "a setting belongs to published_as"),
+            {"benchmark": {"datasets": ["visa"]}},
+            {"axes": [{"name": "K", "title": "K", "points": [{"label": "K = 1"}]}]},
         ],
     )
-    def test_of_a_point(self, point, told):
-        axes = [{"name": "K", "title": "K", "points": [point]}]
+    def test_the_former_form_is_told_how_it_is_written_now(self, former):
+        with pytest.raises(ConfigError, match=r"former form.*each point as \[\[methods\]\]"):
+            toys.config(**former)
+
+    @pytest.mark.parametrize(
+        ("method", "told"),
+        [
+            ({"options": {"promts": 3}}, "promts"),
+            ({"options": 3}, "should be a table"),
+            ({"preset": "best"}, "has no preset 'best'"),
+            ({"name": "no such"}, "no method 'no such'"),
+            ({"x": "far"}, "x: could not convert"),
+        ],
+    )
+    def test_of_a_method(self, method, told):
         with pytest.raises(ConfigError, match=told):
-            toys.study(axes=axes, claims=[])
+            toys.config(**toys.one_axis([{**METHOD, **method}]))
 
     def test_labels_differ_between_axes(self):
-        axes = [{"name": n, "title": n, "points": [toys.point("a")]} for n in "KM"]
-        with pytest.raises(ConfigError, match="differ between axes"):
-            toys.config(axes=axes, claims=[])
+        methods = [{**METHOD, "axis": name} for name in "KM"]
+        with pytest.raises(ConfigError, match="methods should differ, got a, a"):
+            toys.config(methods=methods, claims=[])
+
+    def test_a_benchmark_has_no_figure(self, tmp_path):
+        (tmp_path / "parts.toml").write_text('methods = ["clip"]\ndatasets = ["visa"]\n')
+        with pytest.raises(ConfigError, match="has no `figure`: run it with `faprompt benchmark`"):
+            read_study(str(tmp_path / "parts.toml"))
 
     def test_of_names_and_files(self, tmp_path):
         with pytest.raises(ConfigError, match="No study 'ablations'; known: ablation, backbones"):
@@ -296,4 +332,4 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="is not TOML"):
             read_study(str(tmp_path / "bad.toml"))
         with pytest.raises(ConfigError, match="measures cost"):
-            build_study(read_study("complexity"))
+            build_plan(read_study("complexity"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from faprompt.reproduce.study_config import GalleryOptions
 from PIL import Image
 
 from faprompt.data import Dataset
+from faprompt.reproduce.experiment_parts import GalleryOptions
 from faprompt.reproduce.gallery_choice import choose_pictures
 from tests.evaluation import toys
 
