@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from faprompt.errors import ConfigError
-from faprompt.files import csv_text, write_atomically
+from faprompt.files import csv_table, csv_text, write_atomically
 from faprompt.reproduce.figure_dots import Dot
 from faprompt.reproduce.prompt_maps import MapPoint, ModelMaps
 from faprompt.reproduce.study_claims import mean_interval
@@ -62,14 +62,12 @@ def write_spread(models: Sequence[ModelMaps], folder: Path) -> tuple[Path, ...]:
         MissingExtraError: matplotlib is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([field.name for field in fields(MapPoint)])
     order = list(dict.fromkeys(maps.model for maps in models))  # panels go seed by seed
-    for point in sorted((p for m in models for p in m.points), key=lambda p: order.index(p.model)):
-        writer.writerow([csv_text(v) if isinstance(v, str) else v for v in astuple(point)])
+    points = sorted((p for m in models for p in m.points), key=lambda p: order.index(p.model))
+    rows = ([csv_text(v) if isinstance(v, str) else v for v in astuple(p)] for p in points)
+    text = csv_table([[field.name for field in fields(MapPoint)], *rows])
     path = folder / f"{POINTS}.csv"
-    write_atomically(path, out.getvalue().encode("utf-8", errors="surrogateescape"))
+    write_atomically(path, text.encode("utf-8", errors="surrogateescape"))
     distances = write_figure(distance_dots(models), folder, name=SPREAD)
     return (path, *_redraw_points(folder), *distances)
 

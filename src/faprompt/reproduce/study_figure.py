@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from faprompt.errors import ConfigError
-from faprompt.files import write_atomically
+from faprompt.files import csv_table, write_atomically
 from faprompt.reproduce.figure_dots import Dot, Source
 from faprompt.reproduce.study_config import Form
 from faprompt.work import load_extra
@@ -73,11 +73,7 @@ def redraw(folder: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
 
 def to_csv(dots: Iterable[Dot]) -> str:
     """Return one line for each dot; numbers keep all their digits."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dot.row() for dot in dots)
-    return out.getvalue()
+    return csv_table([_COLUMNS, *(dot.row().values() for dot in dots)])
 
 
 def read_figure(path: Path) -> tuple[Dot, ...]:
