@@ -70,7 +70,12 @@ def csv_text(text: str) -> str:
 
 
 def csv_table(rows: Iterable[Iterable[Any]]) -> str:
-    """Return rows as the text of a CSV file; None is an empty cell."""
+    """Return rows as the text of a CSV file; None is an empty cell.
+
+    Example:
+        >>> csv_table([["name", "score"], ["a", None], ["b", 0.5]])
+        'name,score\\na,\\nb,0.5\\n'
+    """
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()

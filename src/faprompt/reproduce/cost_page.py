@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from faprompt.files import csv_table, write_atomically
 from faprompt.methods.registry import method_class
@@ -134,7 +135,7 @@ def _csv(costs: Sequence[MethodCost]) -> str:
     timed = ("step", "cached_step", "inference")
     head = ["method", "network", "image_size", "memory", "live", "reported"]
     head += [f"{name}_{part}" for name in timed for part in ("ms", "spread")]
-    rows = [[*head, *(f"published_{metric}" for metric in _PANELS), "reason"]]
+    rows: list[list[Any]] = [[*head, *(f"published_{metric}" for metric in _PANELS), "reason"]]
     for cost in costs:
         pairs = [_pair(getattr(cost, name)) for name in timed]
         cells = [_published(cost.method, metric) for metric in _PANELS]

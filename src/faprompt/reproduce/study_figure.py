@@ -14,13 +14,12 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from faprompt.errors import ConfigError
 from faprompt.files import csv_table, write_atomically
-from faprompt.reproduce.figure_dots import Dot, Source
+from faprompt.reproduce.figure_dots import COLUMNS, Dot, Source
 from faprompt.reproduce.study_config import Form
 from faprompt.work import load_extra
 
@@ -34,7 +33,6 @@ _STYLE: dict[str, Any] = {
     "grid.linewidth": 0.5, "lines.linewidth": 1.3, "lines.markersize": 4.5,
     "legend.frameon": False, "svg.hashsalt": "faprompt", "svg.fonttype": "none",
 }  # fmt: skip
-_COLUMNS = tuple(each.name for each in fields(Dot) if each.name != "replicates")
 _PANEL = (2.5, 2.1)  # inches
 _ROW = 0.3  # inches of a setting's line among dots
 _LEAST_SPAN = 2.0  # percent points that an axis shows at least
@@ -73,7 +71,7 @@ def redraw(folder: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
 
 def to_csv(dots: Iterable[Dot]) -> str:
     """Return one line for each dot; numbers keep all their digits."""
-    return csv_table([_COLUMNS, *(dot.row().values() for dot in dots)])
+    return csv_table([COLUMNS, *(dot.row().values() for dot in dots)])
 
 
 def read_figure(path: Path) -> tuple[Dot, ...]:
