@@ -152,7 +152,6 @@ def redraw_study(folder: Path) -> tuple[Path, ...]:
 
     Raises:
         ConfigError: there is no such file, or one is not of a study.
-        MissingExtraError: matplotlib is not installed.
     """
     spreads = sorted(path.parent for path in (folder / SPREADS).glob(f"*/{POINTS}.csv"))
     paths = redraw(folder) if not spreads or (folder / CSV_NAME).is_file() else ()

@@ -56,11 +56,7 @@ def distance_dots(models: Sequence[ModelMaps]) -> tuple[Dot, ...]:
 
 
 def write_spread(models: Sequence[ModelMaps], folder: Path) -> tuple[Path, ...]:
-    """Write both CSV files and draw their figures; without values a CSV has no figure.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Write both CSV files and draw their figures; without values a CSV has no figure."""
     folder.mkdir(parents=True, exist_ok=True)
     order = list(dict.fromkeys(maps.model for maps in models))  # panels go seed by seed
     points = sorted((p for m in models for p in m.points), key=lambda p: order.index(p.model))
@@ -77,7 +73,6 @@ def redraw_spread(folder: Path) -> tuple[Path, ...]:
 
     Raises:
         ConfigError: a CSV file cannot be read, or is not one of these.
-        MissingExtraError: matplotlib is not installed.
     """
     points = _redraw_points(folder)
     has_distances = bool(read_figure(folder / f"{SPREAD}.csv"))
@@ -132,7 +127,7 @@ def _read_points(path: Path) -> list[MapPoint]:
 def _draw_points(points: Sequence[MapPoint], form: str) -> bytes:
     """Draw a panel for each model: colours are prompts, markers are kinds of pictures."""
     models = list(dict.fromkeys((point.method, point.model) for point in points))
-    across = min(_PANELS, len(models))
+    across = 2 if len(models) == 4 else min(_PANELS, len(models))
     rows = -(-len(models) // across)
     with styled_figure() as new_figure:
         figure = new_figure(2.6 * across, 2.75 * rows + 0.6)

@@ -42,11 +42,7 @@ _PUBLISHED: dict[str, Any] = {"markerfacecolor": "none", "markersize": 6.5, "lin
 
 
 def write_figure(dots: Sequence[Dot], out: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
-    """Write the CSV and the two pictures drawn from it; without dots, only the CSV.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Write the CSV and the two pictures drawn from it; without dots, only the CSV."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.csv"
     write_atomically(path, to_csv(dots).encode("utf-8"))
@@ -58,7 +54,6 @@ def redraw(folder: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
 
     Raises:
         ConfigError: there is no such file, it has no values, or it is not of a study.
-        MissingExtraError: matplotlib is not installed.
     """
     dots = read_figure(folder / f"{name}.csv")
     if not dots:
@@ -91,11 +86,7 @@ def read_figure(path: Path) -> tuple[Dot, ...]:
 
 
 def draw(dots: Sequence[Dot], form: str) -> bytes:
-    """Return the figure as "svg" or "png".
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Return the figure as "svg" or "png"."""
     with styled_figure() as new_figure:
         rows = list(dict.fromkeys(dot.axis for dot in dots))
         metrics = list(dict.fromkeys(dot.metric for dot in dots))
@@ -120,7 +111,11 @@ def draw(dots: Sequence[Dot], form: str) -> bytes:
 
 @contextmanager
 def styled_figure() -> Any:
-    """Set the style of all figures, and give a function from (width, height) in inches to one."""
+    """Set the style of all figures, and give a function from (width, height) in inches to one.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     figure = load_extra("figures", "matplotlib.figure").Figure
     with load_extra("figures", "matplotlib").rc_context(_STYLE):
         yield lambda width, height: figure(figsize=(width, height), layout="constrained")
