@@ -59,10 +59,7 @@ def study_dots(
 ) -> tuple[Dot, ...]:
     """Return all values of the figure, in the order of axes, rows and points.
 
-    Args:
-        study: from `build_study`.
-        results: of its benchmark; what is missing has no dot.
-        data_root: as for `build_study`.
+    Results that are missing have no dot. `data_root` is that of `build_study`.
     """
     results = list(results)
     tables = build_tables(study.plan, results)

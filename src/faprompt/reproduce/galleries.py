@@ -90,9 +90,7 @@ def run_galleries(
         raise ConfigError(f"{study.config.name} has no table [gallery].")
     load_extra("figures", "matplotlib")
     del data_root
-    common: dict[str, Any] = {
-        "device": device, "precision": precision, "progress": progress,
-    }  # fmt: skip
+    common: Any = {"device": device, "precision": precision, "progress": progress}
     work, plan = work or out, by_detector(study.plan)
     lacking: list[str] = []
     galleries = _open(plan, options, lacking)

@@ -102,9 +102,7 @@ def run_spread(
     for module in ("matplotlib", "sklearn"):
         load_extra("figures", module)
     work = work or out
-    common: dict[str, Any] = {
-        "device": device, "precision": precision, "progress": progress,
-    }  # fmt: skip
+    common: Any = {"device": device, "precision": precision, "progress": progress}
     result = run_study(study, out, work=work, data_root=data_root, **common)
     shared = SharedFeatures(work / FEATURES, limit_bytes=feature_limit(study.plan))
     pick = detector_source(study.plan, work, prepare=shared.attach, **common)
