@@ -50,8 +50,8 @@ LEGEND = (
     "The distance of two prompts' maps of a picture is the root mean square difference over the "
     "patches, on the scale 0 to 1 of scores; it is averaged over all pairs of prompts and over the "
     "pictures. Differences have 95 % intervals: over seeds (Welch) where both methods have "
-    "several, else over pictures (paired t). A t-SNE shows which maps are neighbours. Its distances "
-    "mean little, and its panels cannot be compared with one another."
+    "several, else over pictures (paired t). A t-SNE shows which maps are neighbours. Distances "
+    "in it mean little, and its panels cannot be compared with one another."
 )
 
 
