@@ -82,11 +82,10 @@ def main() -> int:
         for name in names:
             known = sorted(packages.get(name, set()) & set(level), key=lambda n: (level[n], n))
             print(f"{layer:<11}{name:<12} -> {', '.join(known)}")
-            faults += [
-                f"{name} imports {other}, which is {'in the same layer' if level[other] == rank else 'above it'}"
-                for other in known
-                if level[other] >= rank
-            ]
+            for other in known:
+                if level[other] >= rank:
+                    where = "in the same layer" if level[other] == rank else "above it"
+                    faults.append(f"{name} imports {other}, which is {where}")
     faults += _circles(files)
     print("\n".join(faults) or "every import points down")
     return 1 if faults else 0

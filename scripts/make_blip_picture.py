@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from faprompt.clip.catalog import BLIP_BASE
+from faprompt.clip.known_backbones import BLIP_BASE
 from faprompt.clip.spec import BackboneSpec, spec_from_open_clip
 from faprompt.files import write_atomically
 from faprompt.imaging import read_image

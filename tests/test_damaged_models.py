@@ -143,7 +143,7 @@ def test_own_backbones(stemmed, tmp_path, file, seed):
         {"vision.heads": 5}, {"vision.patch_size": 0}, {"vision.mlp_ratio": -1},
         {"vision.stem_strides": [2, 2]}, {"vision.stem_strides": 8}, {"vision.value_blocks": "x"},
         {"vision.stem_channels": [7, 16]}, {"vision.image_size": -32}, {"text.width": 2**40},
-        {"text.context_length": 0}, {"text.layers": 0}, {"vocabulary": 5},
+        {"text.context_length": 0}, {"text.layers": 0}, {"vocabulary": 5}, {"vision.width": "x"},
         {"vocabulary": ["a", "b", "c"]}, {"vocabulary": [14115, 49407, 49408]},
     ],
 )  # fmt: skip

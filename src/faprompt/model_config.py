@@ -67,7 +67,7 @@ def load_weights(method: Method, folder: Path) -> None:
         ModelError: the file is none, or tensors are missing, unknown, of another shape, of
             another type, or not finite; all are named.
     """
-    from faprompt.clip.archive import read_safetensors, value_faults
+    from faprompt.clip.tensor_files import read_safetensors, value_faults
 
     path = folder / WEIGHTS
     state, wanted = read_safetensors(path), method.state_dict()

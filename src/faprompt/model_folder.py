@@ -213,7 +213,7 @@ def save_model(detector: Detector, folder: Path) -> None:
     """
     from safetensors.torch import save as to_bytes
 
-    from faprompt.clip.archive import is_finite
+    from faprompt.clip.tensor_files import is_finite
     from faprompt.config import to_mapping
 
     method, backbone = detector.method, detector.backbone
@@ -305,7 +305,7 @@ def _check_fingerprint(backbone: Backbone, recorded: Mapping[str, Any], folder: 
 def _download(repo_id: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
-    from faprompt.clip.network import offline
+    from faprompt.clip.downloads import offline
 
     forbidden, wanted = offline(), [CONFIG, WEIGHTS, CARD]
     try:

@@ -39,7 +39,7 @@ def import_reference(
         ConfigError: another method, no backbone, or options that contradict the checkpoint's
             shapes.
     """
-    from faprompt.clip.archive import value_faults
+    from faprompt.clip.tensor_files import value_faults
     from faprompt.clip.weights import load_backbone
     from faprompt.detector import Detector
     from faprompt.methods.reference import REFERENCES
@@ -79,8 +79,7 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
     Raises:
         ModelError: missing, unreadable, or without the key; the message says what the file is.
     """
-    from faprompt.clip.archive import load_plain, refuse_expanded
-    from faprompt.clip.file_kind import describe_file
+    from faprompt.clip.tensor_files import describe_file, load_plain, refuse_expanded
 
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")

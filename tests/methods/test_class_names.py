@@ -7,13 +7,13 @@ import torch
 
 from faprompt.config import to_mapping
 from faprompt.data import Dataset
+from faprompt.data.dataset_catalog import display_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig, evaluate
 from faprompt.imaging.transform import Transform
 from faprompt.methods.class_prompts import ClassPromptMethod
 from faprompt.methods.tcp import TCPV1
-from faprompt.prompts.words import display_name
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method
 from faprompt.training.training_steps import epoch_order

@@ -14,8 +14,8 @@ from faprompt.methods.cocoop import CoCoOp
 from faprompt.methods.coop import CoOpConfig
 from faprompt.methods.registry import build_method
 from faprompt.methods.tcp import TCPConfig, TCPV2Config
+from faprompt.prompts.prompt_parts import word_vectors
 from faprompt.prompts.templates import WINCLIP_STATES, WINCLIP_TEMPLATES, sentences
-from faprompt.prompts.words import word_vectors
 from faprompt.scoring import unit, upsample
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite

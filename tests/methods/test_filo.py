@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from faprompt import losses
 from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids
 from faprompt.clip.vision import ImageOptions
+from faprompt.data.dataset_catalog import defect_phrases as phrases
 from faprompt.errors import ConfigError
 from faprompt.methods.filo import ManyShapes
 from faprompt.methods.registry import build_method, preset_config
-from faprompt.prompts.descriptions import POSITIONS, phrases
+from faprompt.prompts.descriptions import POSITIONS
 from faprompt.prompts.templates import APRIL_STATES
 from faprompt.scoring import unit
 from tests.helpers import large, small

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from faprompt.clip.catalog import pretrained_spec
+from faprompt.clip.known_backbones import pretrained_spec
 from faprompt.clip.weights import load_backbone, may_be, save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError

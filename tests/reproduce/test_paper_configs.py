@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from faprompt.clip.catalog import pretrained_spec, split_name
+from faprompt.clip.known_backbones import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import preset_backbone, preset_options

@@ -38,10 +38,10 @@ def list_(as_json: o.Json = False) -> None:
 
 
 def _as_row(info: DatasetInfo) -> dict[str, Any]:
-    """Return a flat row; a layout without published facts has None there."""
-    row = asdict(info)
-    facts = row.pop("facts") or dict.fromkeys(("labels", "source", "licence", "remark"))
-    return {**row, **facts}
+    """Return one flat record; layouts of your own pictures have None for every fact."""
+    row = {name: getattr(info, name) for name in ("name", "title", "layout", "normal", "anomalous")}
+    facts = ("labels", "source", "licence", "remark")
+    return row | {name: getattr(info.facts, name, None) for name in facts}
 
 
 @app.command()

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="List, describe, fetch and import m
 @app.command("list")
 def list_(as_json: o.Json = False) -> None:
     """List methods, backbones and bundled models."""
-    from faprompt.clip.weights import list_backbones
+    from faprompt.clip.known_backbones import list_backbones
     from faprompt.methods.registry import describe_methods
     from faprompt.model_folder import list_models
 
@@ -67,7 +67,7 @@ def fetch(
 ) -> None:
     """Download a backbone for offline use, and print its path and SHA-256."""
     from faprompt.cli.terminal import say
-    from faprompt.clip.weights import fetch_backbone
+    from faprompt.clip.downloads import fetch_backbone
 
     fetched = fetch_backbone(backbone)
     say(f"{fetched.path}\nsha256 {fetched.sha256}")

@@ -111,7 +111,7 @@ def draw_sheet(
     *,
     beside: int = 1,
 ) -> np.ndarray:
-    """Draw all entries, row by row. Text is broken into lines where it is too wide, never cut.
+    """Draw all entries, row by row: (H, W, 3) uint8. Long texts are broken into lines, never cut.
 
     Args:
         title: of the sheet.
@@ -119,9 +119,6 @@ def draw_sheet(
         columns: names of the panels of an entry.
         entries: at least one.
         beside: most entries in a row.
-
-    Returns:
-        (H, W, 3) uint8.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -146,13 +143,10 @@ def draw_sheet(
 
 
 def wrapped(text: str, width: float, *, size: int = TEXT, bold: bool = False) -> list[str]:
-    """Break a text into lines of at most `width` px: between words, long words within.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Break a text into lines of at most `width` px, between words, and long words within."""
     text = as_unicode(text)
-    letters = max(1, min(len(text), int(width / (0.3 * size))))  # a letter is rarely narrower
+    fitting = 1.2 * len(text) * width / max(1.0, _text_width(text, size, bold))
+    letters = max(1, min(len(text), int(fitting)))  # at most of a line, by their mean width
     while True:
         lines = textwrap.wrap(text, letters) or [""]
         if letters == 1 or all(_text_width(line, size, bold) <= width for line in lines):
@@ -189,15 +183,12 @@ class _Canvas:
 
     def render(self, width: int, height: int) -> np.ndarray:
         """Return the sheet: (height, width, 3) uint8."""
-        agg = load_extra("figures", "matplotlib.backends.backend_agg")
-        figure = load_extra("figures", "matplotlib.figure").Figure(
-            figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white"
-        )
+        canvas = _figure(width, height)
         for image, left, top in self.images:
-            figure.figimage(image, left, height - top - len(image), origin="upper")
+            canvas.figure.figimage(image, left, height - top - len(image), origin="upper")
         for words, left, baseline, look in self.texts:
-            figure.text(left, height - baseline, words, transform=None, parse_math=False, **look)
-        canvas = agg.FigureCanvasAgg(figure)
+            place = left, height - baseline
+            canvas.figure.text(*place, words, transform=None, parse_math=False, **look)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -250,9 +241,15 @@ def _text_width(text: str, size: int, bold: bool) -> float:
 
 @cache
 def _renderer() -> Any:
+    return _figure(1, 1).get_renderer()
+
+
+def _figure(width: int, height: int) -> Any:
+    """Return the canvas of a new figure of this size in pixels."""
     agg = load_extra("figures", "matplotlib.backends.backend_agg")
-    figure = load_extra("figures", "matplotlib.figure").Figure(dpi=_DPI)
-    return agg.FigureCanvasAgg(figure).get_renderer()
+    figure = load_extra("figures", "matplotlib.figure").Figure
+    size = (width / _DPI, height / _DPI)
+    return agg.FigureCanvasAgg(figure(figsize=size, dpi=_DPI, facecolor="white"))
 
 
 @cache

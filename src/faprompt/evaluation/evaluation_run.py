@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from faprompt.data.base import Dataset
+from faprompt.data.dataset import Dataset
 from faprompt.data.masks import resize_mask
 from faprompt.data.remarks import PictureFacts, dataset_remarks
 from faprompt.detector import Detector

@@ -6,13 +6,11 @@ more, so memory does not grow with the dataset.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from faprompt.detector import Detector
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
@@ -20,7 +18,7 @@ from faprompt.evaluation.contact_sheet import Entry, Panel, draw_sheet, picture_
 from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.sample_batches import read_sample
 from faprompt.evaluation.saved_progress import ImageScore, region_text, sample_name
-from faprompt.files import csv_text, write_atomically
+from faprompt.files import csv_table, csv_text, write_atomically
 from faprompt.imaging import encode_png
 from faprompt.metrics import UndefinedMetricError, f1_max_threshold
 from faprompt.work import can_draw
@@ -221,12 +219,10 @@ def _entry(mistake: Mistake, look: _Look, root: Path) -> Entry:
 
 def _table(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
     """Return the list as CSV: a line for each mistake, its likely cause and measures last."""
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(
+    rows: list[list[Any]] = [
         ["kind", "rank", "path", "region", "group", "defect_type", "label", "score", "threshold"]
         + ["overlap", "cause", "why", "also", "measures"]
-    )
+    ]
     for mistake in mistakes:
         image, sample = mistake.image, mistake.image.sample
         numbers = (image.score, mistake.threshold, image.overlap)
@@ -237,5 +233,5 @@ def _table(mistakes: Sequence[Mistake], looks: dict[int, _Look]) -> str:
         if cause is not None:
             measures = " ".join(f"{name}={value:.4g}" for name, value in cause.numbers.items())
             cells = [cause.cause, cause.why, ", ".join(cause.also), measures]
-        rows.writerow([mistake.kind, mistake.rank, *named, sample.label, *shown, *cells])
-    return out.getvalue()
+        rows.append([mistake.kind, mistake.rank, *named, sample.label, *shown, *cells])
+    return csv_table(rows)

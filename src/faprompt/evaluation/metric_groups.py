@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.data.base import Dataset, by_defect_type
+from faprompt.data.dataset import Dataset, by_defect_type
 from faprompt.evaluation.evaluation_config import EvaluationConfig
 from faprompt.metrics import AnomalyMetrics, Curve, MetricResult
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.data.base import Dataset
+from faprompt.data.dataset import Dataset
 from faprompt.evaluation.evaluation_config import EvaluationConfig
 from faprompt.evaluation.metric_groups import Groups
 from faprompt.evaluation.sample_batches import content_digests

@@ -25,7 +25,7 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import Count, Weight
 from faprompt.methods.base import MethodParts, ParameterCount, within_depth
 from faprompt.methods.text_pair import PairConfig, PairMethod, PairOutput, TextPair
-from faprompt.prompts.words import (
+from faprompt.prompts.prompt_parts import (
     encode_prompts,
     learned_vectors,
     start_vector,

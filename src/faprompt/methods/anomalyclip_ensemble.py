@@ -25,7 +25,7 @@ from faprompt.config import Count, Weight
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.base import ParameterCount
 from faprompt.methods.text_pair import TextPair
-from faprompt.prompts.words import learned_vectors
+from faprompt.prompts.prompt_parts import learned_vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

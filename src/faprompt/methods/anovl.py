@@ -36,12 +36,12 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Natural, Positive
+from faprompt.data.dataset_catalog import display_name
 from faprompt.imaging.altered_views import altered_views
 from faprompt.imaging.square_tiles import Box, end_squares
 from faprompt.methods.base import MethodOutput
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.prompts.words import display_name
 from faprompt.scoring import grid_map, in_pixels, pair_logits, unit
 
 NOISE_STD = 0.05 * 1.1  # of the tokens that should look abnormal (vl_test.py)

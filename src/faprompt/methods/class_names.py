@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from faprompt.data.dataset_catalog import display_names
 from faprompt.errors import ConfigError
 from faprompt.methods.base import Method
-from faprompt.prompts.words import name_pictures
 
 _SHOWN = 12  # class names in an error
 
@@ -42,7 +42,7 @@ class ClassNameMethod(Method):
         """
         asked = class_names if self.config.use_class_names else None
         word, raw = self.config.class_word, self.raw_class_names
-        names = name_pictures(asked, count, otherwise=word, raw=raw)
+        names = display_names(asked, count, otherwise=word, raw=raw)
         if shared:
             names = [self.shared_names.get(name, name) for name in names]
         return names * count if len(names) == 1 < count else names

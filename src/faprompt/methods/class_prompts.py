@@ -20,7 +20,7 @@ from faprompt.clip.vision import ImageOptions
 from faprompt.config import Count, Positive
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.methods.text_pair import PairConfig, PairMethod
-from faprompt.prompts.words import start_vector, word_vectors
+from faprompt.prompts.prompt_parts import start_vector, word_vectors
 from faprompt.scoring import CLIP_AD_TEMPERATURE
 
 CLIP_TEMPERATURE = 0.01  # where CLIP's own training ended: factor 100, frozen in all three

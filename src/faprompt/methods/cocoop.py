@@ -33,8 +33,7 @@ from faprompt.methods.class_prompts import (
 )
 from faprompt.methods.coop import SGD_RECIPE
 from faprompt.methods.text_pair import TextPair
-from faprompt.prompts.meta import ImageContext
-from faprompt.prompts.words import encode_prompts
+from faprompt.prompts.prompt_parts import ImageContext, encode_prompts
 from faprompt.scoring import CLIP_AD_TEMPERATURE
 
 

@@ -27,7 +27,7 @@ from faprompt.config import Weight
 from faprompt.methods.base import ParameterCount
 from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
-from faprompt.prompts.words import learned_vectors
+from faprompt.prompts.prompt_parts import learned_vectors
 
 # Dassl's defaults and configs/trainers/CoOp, with the batches of the other methods here
 SGD_RECIPE: Mapping[str, Any] = {

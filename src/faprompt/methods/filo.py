@@ -42,6 +42,7 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Positive
+from faprompt.data.dataset_catalog import defect_phrases
 from faprompt.errors import ConfigError
 from faprompt.methods.base import (
     MethodConfig,
@@ -53,8 +54,7 @@ from faprompt.methods.filo_heads import Adapter, ManyShapes
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
 from faprompt.prompts.descriptions import Descriptions
-from faprompt.prompts.meta import ImageContext
-from faprompt.prompts.words import start_vector
+from faprompt.prompts.prompt_parts import ImageContext, start_vector
 from faprompt.scoring import CLIP_AD_TEMPERATURE, pixel_probability, unit
 
 # "aliased": their layers add in place to tensors that others still hold. So block 6 and the
@@ -87,7 +87,7 @@ class FiLoConfig(MethodConfig):
     context_tokens: Count = 12
     class_word: str = "object"  # where nobody says what is shown
     use_class_names: bool = True
-    phrases: tuple[str, ...] = ()  # for every class, in place of `descriptions.json`
+    phrases: tuple[str, ...] = ()  # for every class; default: those of `datasets.toml`
     unknown_words: Literal["skip", "refuse"] = "skip"  # sentences a cut vocabulary lacks
     grounding: Literal["none", "self", "dino"] = "none"  # "none": not as published
     grounding_model: str = ""  # of "dino": a transformers folder or a hub name
@@ -145,7 +145,9 @@ class FiLo(ClassNameMethod):
         self.config = config
         spec, vision = backbone.spec, backbone.spec.vision
         self.words = Descriptions(
-            backbone.tokenizer, phrases=config.phrases, refuse=config.unknown_words == "refuse"
+            backbone.tokenizer,
+            lambda name: config.phrases or defect_phrases(name),
+            refuse=config.unknown_words == "refuse",
         )
         self._patch_size, self._depth = vision.patch_size, vision.layers
         self._dino: GroundingDino | None = None  # no part of the module

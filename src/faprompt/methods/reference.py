@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from faprompt.clip.archive import FLOATS
+from faprompt.clip.tensor_files import FLOATS
 from faprompt.errors import ModelError
 
 _DEAD = re.compile(r"^(compound_prompt_projections\.|token_(prefix|suffix)|tokenized_prompts)")

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from faprompt.clip.vision import ImageFeatures
-from faprompt.data import cut_region, natural_key, read_dataset
+from faprompt.data import cut_region, read_dataset
 from faprompt.errors import ConfigError, DatasetError
+from faprompt.files import natural_key
 from faprompt.imaging.image_reading import read_image
 from faprompt.imaging.square_tiles import square_tiles
 from faprompt.methods.class_names import number_classes

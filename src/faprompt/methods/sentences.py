@@ -20,9 +20,8 @@ from faprompt.clip.vision import ImageOptions
 from faprompt.config import Positive
 from faprompt.methods.base import MethodConfig
 from faprompt.methods.class_names import ClassNameMethod
-from faprompt.prompts.states import StateTexts
-from faprompt.prompts.templates import Average
-from faprompt.prompts.words import Speaker
+from faprompt.prompts.prompt_parts import SentenceEncoder
+from faprompt.prompts.templates import Average, StateTexts
 from faprompt.scoring import abnormal_probability
 
 
@@ -82,12 +81,12 @@ class SentenceMethod(ClassNameMethod):
             ConfigError: a word this backbone has no token for.
         """
         with self._naming():
-            return self._texts.features(Speaker(text, self._tokenizer), class_name)
+            return self._texts.features(SentenceEncoder(text, self._tokenizer), class_name)
 
     def class_pair(self, text: TextTower, class_name: str) -> Tensor:
         """(2, D), unit length: normal and abnormal, of one class; see `state_features`."""
         with self._naming():
-            speaker = Speaker(text, self._tokenizer)
+            speaker = SentenceEncoder(text, self._tokenizer)
             return self._texts.pair(speaker, class_name, self.config.average)
 
     def text_pairs(self, text: TextTower, class_names: Sequence[str] | None) -> Tensor:

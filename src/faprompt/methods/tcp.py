@@ -36,9 +36,14 @@ from faprompt.methods.base import MethodConfig, ParameterCount
 from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts import templates
-from faprompt.prompts.meta import MetaNet, quick_gelu
-from faprompt.prompts.states import StateTexts
-from faprompt.prompts.words import Speaker, encode_prompts, learned_vectors
+from faprompt.prompts.prompt_parts import (
+    MetaNet,
+    SentenceEncoder,
+    encode_prompts,
+    learned_vectors,
+    quick_gelu,
+)
+from faprompt.prompts.templates import StateTexts
 
 REDUCTION = 4  # hidden width of the meta-net is D/4 (trainers/tcp.py)
 # trainers/tcp.py and the README, with the batches of the other methods here
@@ -159,7 +164,7 @@ class TCPV1(ClassPromptMethod):
     def encode_pairs(self, text: TextTower, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """T (C, 2, D), un-normalised, and what frozen CLIP says, F (C, 2, D), unit length."""
         words, end = (table.flatten(0, 1) for table in self.encode_words(text, names))
-        speaker = Speaker(text, self._tokenizer)
+        speaker = SentenceEncoder(text, self._tokenizer)
         known = torch.stack([self._known.pair(speaker, name) for name in names])
         vectors = self.meta_net(known).flatten(0, 1).unflatten(-1, self.context.shape)
         injected = Injection(vectors, self.injection_layer)

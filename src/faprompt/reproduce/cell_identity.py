@@ -11,7 +11,7 @@ from typing import Any
 from faprompt.clip.weights import backbone_files
 from faprompt.config import from_mapping, to_mapping
 from faprompt.data import Dataset
-from faprompt.data.files import relative_name
+from faprompt.data.picture_files import relative_name
 from faprompt.files import file_digest
 from faprompt.methods.registry import method_class
 from faprompt.model_folder import FITTED_OPTIONS, read_config

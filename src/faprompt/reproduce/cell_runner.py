@@ -22,7 +22,7 @@ import numpy as np
 
 from faprompt.config import to_mapping
 from faprompt.data import Dataset
-from faprompt.data.published_counts import compare_counts
+from faprompt.data.dataset_catalog import compare_counts
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
 from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation

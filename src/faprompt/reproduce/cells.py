@@ -22,7 +22,7 @@ from faprompt.methods.registry import (
 from faprompt.model_folder import find_model, read_config
 from faprompt.reproduce.experiment import PAPER_SEED, Experiment
 from faprompt.reproduce.experiment_parts import DatasetEntry, MethodEntry
-from faprompt.reproduce.protocol import known_datasets, training_set
+from faprompt.reproduce.protocol import dataset_ids, training_set
 from faprompt.training.full_shot_training import SPLIT, read_normal
 
 PROTOCOL = "protocol"  # train on the set that the paper's protocol names
@@ -294,7 +294,7 @@ def _training_source(
     for entry in config.datasets:
         if wanted in (entry.id, entry.label):
             return _source(replace(entry, classes=()), config, root)
-    if wanted in known_datasets():
+    if wanted in dataset_ids():
         return _source(DatasetEntry(id=wanted), config, root)
     return _source(DatasetEntry(folder=wanted, label=wanted), config, root)
 

@@ -38,7 +38,7 @@ from faprompt.reproduce.experiment_parts import CostOptions
 from faprompt.work import logger, pick_precision
 
 LONG_MS = 5000.0  # after a call that took longer, the next one is reported
-EPOCHS = 100  # that a staged method is told of: enough for all its stages; the first is timed
+EPOCHS = 100  # of a staged method: enough for all its stages, of which the first is timed
 TIMED = {"inference": "inference", "step": "training step", "cached_step": "step on cached tokens"}
 
 

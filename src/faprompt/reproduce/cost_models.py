@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import Backbone, build_backbone
-from faprompt.clip.catalog import pretrained_spec, split_name
+from faprompt.clip.known_backbones import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.clip.wide_resnet import WIDE_RESNET, draw_wide_resnet
 from faprompt.detector import Detector
@@ -31,8 +31,6 @@ def pick_backbone(name: str, *, drawn: bool, device: Any = "cpu", precision: Any
     Args:
         name: as for `load_backbone`; with `drawn`, an open_clip name or "wide_resnet50_2".
         drawn: draw the weights instead of loading the trained ones.
-        device: of the backbone.
-        precision: of the image tower.
 
     Raises:
         ConfigError: weights cannot be drawn for this name.
@@ -66,16 +64,8 @@ def fit_network(name: str, shared: Backbone, *, preset: str, drawn: bool) -> Bac
 def build_measured(name: str, backbone: Backbone, *, preset: str, normal_pictures: int) -> Detector:
     """Build a method as a model folder would hold it, with drawn learned parts.
 
-    Args:
-        name: of the method.
-        backbone: of the detector.
-        preset: of the method.
-        normal_pictures: of PatchCore's one class; it keeps its share of their patches, up to
-            its limit.
-
-    Raises:
-        ConfigError: see `build_method`.
-        MissingExtraError: see `build_method`.
+    PatchCore has one class of `normal_pictures` and keeps its share of their patches, up to its
+    limit. Errors are those of `build_method`.
     """
     options = fit_to_backbone(name, backbone, {}, preset=preset)
     method = build_method(name, backbone, options, preset=preset)

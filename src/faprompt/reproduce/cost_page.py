@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from faprompt.files import write_atomically
+from faprompt.files import csv_table, write_atomically
 from faprompt.methods.registry import method_class
 from faprompt.reproduce.cell_runner import RunContext
 from faprompt.reproduce.complexity import (
@@ -136,15 +135,10 @@ def _latex(rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
 
 def _csv(costs: Sequence[MethodCost]) -> str:
     """Return one line for each method, with times in milliseconds."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     timed = ("step", "cached_step", "inference")
-    writer.writerow(
-        ["method", "network", "image_size", "memory", "live", "reported"]
-        + [f"{name}_{part}" for name in timed for part in ("ms", "spread")]
-        + [f"published_{metric}" for metric in _PANELS]
-        + ["reason"]
-    )
+    head = ["method", "network", "image_size", "memory", "live", "reported"]
+    head += [f"{name}_{part}" for name in timed for part in ("ms", "spread")]
+    rows: list[list[Any]] = [[*head, *(f"published_{metric}" for metric in _PANELS), "reason"]]
     for cost in costs:
         pairs = [_pair(getattr(cost, name)) for name in timed]
         cells = [_published(cost.method, metric) for metric in _PANELS]
@@ -152,8 +146,8 @@ def _csv(costs: Sequence[MethodCost]) -> str:
         values += [cell.value if cell else None for cell in cells]
         plain = ["" if value is None else f"{value:.10g}" for value in values]
         about = [cost.method, cost.network, cost.image_size, cost.memory or ""]
-        writer.writerow([*about, *plain, cost.reason])
-    return out.getvalue()
+        rows.append([*about, *plain, cost.reason])
+    return csv_table(rows)
 
 
 def _notes(config: Experiment, costs: Sequence[MethodCost], where: str, drawn: bool) -> list[str]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 from faprompt.data import Dataset, read_dataset
-from faprompt.data.published_counts import MISPRINTS, published_counts
+from faprompt.data.dataset_catalog import known_datasets, published_counts
 from faprompt.errors import DatasetError
 from faprompt.reproduce.protocol import PAPER_TITLES
-from faprompt.reproduce.published import list_tables, published_table
+from faprompt.reproduce.published import published_table, table_titles
 from faprompt.work import ProgressCallback, no_progress
 
 _HEADS = {
@@ -68,10 +68,15 @@ def count_rows(
         The rows of Table 1, then those of Table 2, in the paper's order. A dataset that is
         missing or cannot be read has the reason in its rows.
     """
+    misprints = {
+        (dataset, class_name): f"{misprint}, as the table here"
+        for dataset, facts in known_datasets().items()
+        for class_name, misprint in facts.misprints.items()
+    }
     rows: dict[tuple[str, str], CountRow] = {}
     for cell in (*published_table(1), *published_table(2)):
         place = cell.dataset, cell.class_name or ""
-        remark = f"{MISPRINTS[place]}, as the table here" if place in MISPRINTS else ""
+        remark = misprints.get(place, "")
         row = rows.get(place, CountRow(cell.table, *place, published={}, ours={}, remark=remark))
         published = {**row.published, cell.metric: int(cell.value)}
         if cell.table == 1:
@@ -127,7 +132,6 @@ def _ours(
 def describe_rows(rows: Iterable[CountRow]) -> str:
     """Return both tables as Markdown; a cell is our count, then the paper's, "-" for none."""
     rows = list(rows)
-    titles = {table.number: table.title for table in list_tables()}
     parts = []
     for number, columns in _COLUMNS.items():
         own = [row for row in rows if row.table == number]
@@ -136,7 +140,7 @@ def describe_rows(rows: Iterable[CountRow]) -> str:
         cells = [_cells(row, columns) for row in own]
         align = ["left"] * len(first) + ["right"] * len(columns) + ["left"]
         table = tabulate(cells, head, tablefmt="pipe", colalign=align, disable_numparse=True)
-        parts += [f"## Table {number}: {titles[number]}", table, "\n".join(_below(own))]
+        parts += [f"## Table {number}: {table_titles()[number]}", table, "\n".join(_below(own))]
     return "\n\n".join(filter(None, parts))
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faprompt.clip.catalog import BUNDLED, HUB_FILES, split_name
+from faprompt.clip.downloads import HUB_FILES, wide_resnet_file
+from faprompt.clip.known_backbones import BUNDLED, split_name
 from faprompt.clip.weights import load_backbone
-from faprompt.clip.wide_resnet import WIDE_RESNET, wide_resnet_file
-from faprompt.data.published_counts import published_counts
+from faprompt.clip.wide_resnet import WIDE_RESNET
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.detector import Detector
 from faprompt.errors import DatasetError, ModelError
 from faprompt.methods.registry import build_method

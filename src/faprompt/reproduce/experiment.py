@@ -44,7 +44,7 @@ from faprompt.reproduce.experiment_parts import (
     SpreadOptions,
     TableOptions,
 )
-from faprompt.reproduce.protocol import PRO, RESULT_TABLES, group_of, known_datasets
+from faprompt.reproduce.protocol import PRO, RESULT_TABLES, dataset_ids, group_of
 from faprompt.training.training_config import TrainingConfig, recipe_config
 
 Form = Literal["", "lines", "dots", "seeds", "costs", "spread", "gallery"]
@@ -285,7 +285,7 @@ def _change_method(method: MethodEntry, train_on: str, epochs: int | None) -> Me
 
 
 def _dataset(name: str) -> DatasetEntry:
-    if name in known_datasets():
+    if name in dataset_ids():
         return DatasetEntry(id=name)
     return DatasetEntry(folder=name, label=Path(name).name, group=OWN_GROUP)
 

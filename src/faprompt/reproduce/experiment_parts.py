@@ -14,8 +14,8 @@ from faprompt.metrics import METRIC_NAMES
 from faprompt.reproduce.protocol import (
     PAPER_TITLES,
     PRO,
+    dataset_ids,
     group_of,
-    known_datasets,
     paper_has,
     published_methods,
 )
@@ -112,8 +112,8 @@ class DatasetEntry:
         readers = ("auto", *list_datasets())
         if bool(self.id) == bool(self.label and self.folder):
             raise ValueError("a dataset should have an id, or a folder with a label")
-        if self.id and self.id not in known_datasets():
-            raise ValueError(f"no dataset {self.id!r}; known: {', '.join(known_datasets())}")
+        if self.id and self.id not in dataset_ids():
+            raise ValueError(f"no dataset {self.id!r}; known: {', '.join(dataset_ids())}")
         if self.reader not in readers:
             raise ValueError(f"no reader {self.reader!r}; known: {', '.join(readers)}")
         if len(set(self.classes)) < len(self.classes) or not all(self.classes):
@@ -167,7 +167,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.folders, Mapping):
             raise ValueError(f"folders should be a table of id = folder, got {self.folders!r}")
-        wrong = [name for name in self.folders if name not in known_datasets()]
+        wrong = [name for name in self.folders if name not in dataset_ids()]
         if wrong:
             raise ValueError(f"folders of unknown datasets: {', '.join(wrong)}")
 

@@ -49,13 +49,15 @@ class Dot:
 
     def row(self) -> dict[str, Any]:
         """Return the values of a line of `figure.csv`."""
-        names = [each.name for each in fields(self) if each.name != "replicates"]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in COLUMNS}
 
     @property
     def title(self) -> str:
         """Return the setting, with its backbone where there are several."""
         return f"{self.label} ({self.backbone})" if self.backbone else self.label
+
+
+COLUMNS = tuple(each.name for each in fields(Dot) if each.name != "replicates")
 
 
 def study_dots(plan: Plan, results: Iterable[CellResult]) -> tuple[Dot, ...]:

@@ -13,7 +13,6 @@ OUT/study.md                     links to all of these
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,21 +83,21 @@ def run_galleries(plan: Plan, context: RunContext) -> GalleryResult:
     evaluated = _evaluate(plan, context)
     pick = CellRunner(plan, context).detector
     for number, cell in enumerate(plan.cells, start=1):
-        gallery = galleries.get(cell.source.entry.key)
-        problem = "; ".join(cell.missing)
-        if gallery is not None and not problem:
-            name = _column(cell, plan)
-            problem = _add_method(gallery, name, cell, pick, plan.config.evaluation.mask_policy)
-            if not problem and cell.name in evaluated:
-                folder = out / slug(gallery.key) / FAILURES / slug(name)
-                gallery.failures[name] = folder
-                problem = _add_failures(
-                    gallery.dataset, evaluated[cell.name], pick, plan.config.evaluation, folder,
-                    count=options.failures,
-                )  # fmt: skip
-        if problem:
-            lacking.append(f"{_column(cell, plan)} on {cell.source.entry.key}: {problem}")
-        logger.info(f"[{number}/{len(plan.cells)}] {cell.name}: {problem or 'shown'}")
+        gallery, name = galleries.get(cell.source.entry.key), _column(cell, plan)
+        outcome = "shown"
+        try:
+            if cell.missing:
+                raise ConfigError("; ".join(cell.missing))
+            if gallery is not None:
+                _add_method(gallery, name, pick(cell), plan.config.evaluation.mask_policy)
+                if cell.name in evaluated:
+                    gallery.failures[name] = out / slug(gallery.key) / FAILURES / slug(name)
+                    chosen = replace(plan.config.evaluation, gallery=options.failures)
+                    _add_failures(gallery, name, pick(cell), evaluated[cell.name], chosen)
+        except (FapromptError, OSError) as error:
+            outcome = str(error)
+            lacking.append(f"{name} on {cell.source.entry.key}: {outcome}")
+        logger.info(f"[{number}/{len(plan.cells)}] {cell.name}: {outcome}")
     for gallery in galleries.values():
         write_sheets(gallery, options, out)
         lacking += [f"{shown.name}: {shown.error}" for shown in gallery.pictures if shown.error]
@@ -111,11 +110,10 @@ def run_galleries(plan: Plan, context: RunContext) -> GalleryResult:
 
 def by_detector(plan: Plan) -> Plan:
     """Return the same cells in the order of their detectors, so that each is loaded once."""
-    order = {id(column): place for place, column in enumerate(plan.columns)}
 
     def place(cell: Cell) -> tuple[int, int, str]:
         trained_on = cell.trained_on.entry.key if cell.trained_on else ""
-        return order[id(cell.column)], cell.seed or 0, trained_on
+        return plan.columns.index(cell.column), cell.seed or 0, trained_on
 
     return replace(plan, cells=tuple(sorted(plan.cells, key=place)))
 
@@ -200,19 +198,12 @@ def _evaluate(plan: Plan, context: RunContext) -> dict[str, CellResult]:
     return {result.cell.name: result for result in results}
 
 
-def _add_method(
-    gallery: Gallery, name: str, cell: Cell, pick: Callable[[Cell], Detector], policy: MaskPolicy
-) -> str:
-    """Score every picture with a method; return the reason where that is not possible."""
-    try:
-        detector = pick(cell)
-    except (FapromptError, OSError) as error:
-        return str(error)
+def _add_method(gallery: Gallery, name: str, detector: Detector, policy: MaskPolicy) -> None:
+    """Score every picture with a method."""
     gallery.methods.append(name)
     for shown in gallery.pictures:
         if not shown.error:
             shown.views[name] = _view(detector, shown, policy)
-    return ""
 
 
 def _view(detector: Detector, shown: Shown, policy: MaskPolicy) -> View:
@@ -228,24 +219,19 @@ def _view(detector: Detector, shown: Shown, policy: MaskPolicy) -> View:
 
 
 def _add_failures(
-    dataset: Dataset, result: CellResult, pick: Callable[[Cell], Detector],
-    config: EvaluationConfig, folder: Path, *, count: int,
-) -> str:  # fmt: skip
-    """Draw the worst mistakes of a cell; return the reason where that is not possible."""
+    gallery: Gallery, name: str, detector: Detector, result: CellResult, config: EvaluationConfig
+) -> None:
+    """Draw the worst mistakes of an evaluated cell."""
     if result.status != "done" or result.folder is None:
-        return result.reason
-    try:
-        detector = pick(result.cell)
-        evaluation = Evaluation(
-            dataset=dataset.name, model=detector.name, method=detector.method.name,
-            backbone=detector.backbone.name, config=replace(config, gallery=count), classes={},
-            curves={}, images=read_scores(result.folder / "scores.csv", dataset), environment={},
-            root=dataset.root,
-        )  # fmt: skip
-        write_gallery(detector, evaluation, folder)
-    except (FapromptError, OSError) as error:
-        return f"failures are not shown: {error}"
-    return ""
+        raise ConfigError(f"failures are not shown: {result.reason}")
+    dataset = gallery.dataset
+    evaluation = Evaluation(
+        dataset=dataset.name, model=detector.name, method=detector.method.name,
+        backbone=detector.backbone.name, config=config, classes={}, curves={},
+        images=read_scores(result.folder / "scores.csv", dataset), environment={},
+        root=dataset.root,
+    )  # fmt: skip
+    write_gallery(detector, evaluation, gallery.failures[name])
 
 
 def _column(cell: Cell, plan: Plan) -> str:

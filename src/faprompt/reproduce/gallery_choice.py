@@ -35,12 +35,7 @@ def choose_pictures(
 
     Kinds of defect take turns. The seed draws their order and the pictures of each kind. Where
     any picture of a class has a mask, only pictures with a mask are drawn. Each class draws for
-    itself, so its choice does not depend on the other classes.
-
-    Args:
-        dataset: pictures to choose from.
-        options: numbers of pictures, and the seed.
-        policy: of reading masks, see `read_mask`.
+    itself, so its choice does not depend on the other classes. `policy` is that of `read_mask`.
     """
     chosen: list[Chosen] = []
     for name in dataset.class_names():

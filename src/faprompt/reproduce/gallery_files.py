@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from faprompt.data import Dataset
 from faprompt.evaluation.contact_sheet import Entry, Panel, as_unicode, draw_sheet, outlined
 from faprompt.evaluation.gallery import GALLERY_FOLDER, TABLE_NAME, TITLES
 from faprompt.evaluation.saved_progress import picture_key, region_text
-from faprompt.files import csv_text, write_atomically
+from faprompt.files import csv_table, csv_text, write_atomically
 from faprompt.imaging import encode_jpeg
 from faprompt.reproduce.cells import Source, slug
 from faprompt.reproduce.experiment import Experiment
@@ -102,7 +101,10 @@ def write_sheets(gallery: Gallery, options: GalleryOptions, out: Path) -> None:
             sheet = draw_gallery(title, gallery.methods, part)
             gallery.sheets.append(folder / f"{group}-{number}.jpg")
             write_atomically(gallery.sheets[-1], encode_jpeg(sheet))
-    write_atomically(folder / LIST_NAME, _csv(gallery).encode("utf-8", errors="replace"))
+    lines = list(gallery.lines())
+    head = list(lines[0]) if lines else ["group", "path", "region"]
+    table = csv_table([head, *(map(_cell, line.values()) for line in lines)])
+    write_atomically(folder / LIST_NAME, table.encode("utf-8", errors="replace"))
 
 
 def draw_gallery(title: str, methods: Sequence[str], pictures: Sequence[Shown]) -> np.ndarray:
@@ -163,18 +165,10 @@ def _panel(view: View | None) -> Panel:
     return Panel(view.panel, caption=(f"{view.score:.3f}", *overlap))
 
 
-def _csv(gallery: Gallery) -> str:
-    out, lines = io.StringIO(), list(gallery.lines())
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(lines[0] if lines else ["group", "path", "region"])
-    writer.writerows([_cell(value) for value in line.values()] for line in lines)
-    return out.getvalue()
-
-
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return csv_text(value) if isinstance(value, str) else "" if value is None else str(value)
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def _count_causes(folder: Path) -> str:

@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from faprompt.data import Dataset
-from faprompt.data.files import relative_name
+from faprompt.data.picture_files import relative_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.evaluation.sample_batches import read_sample
@@ -91,8 +91,7 @@ def map_prompts(
 def gather_prompt_maps(detector: Detector, samples: Sequence[Sample]) -> np.ndarray:
     """Return the maps of each prompt from the pass that scores a picture.
 
-    Returns:
-        (P, K, N) float32 in 0..1: pictures, prompts, patches row by row.
+    Their shape is (P, K, N), float32 in 0..1: pictures, prompts, patches row by row.
 
     Raises:
         ConfigError: the method has no abnormality prompts.
@@ -114,16 +113,10 @@ def gather_prompt_maps(detector: Detector, samples: Sequence[Sample]) -> np.ndar
 
 
 def pair_distance(maps: np.ndarray) -> np.ndarray:
-    """Return the mean distance of two prompts' maps, picture by picture.
+    """Return the mean distance of two prompts' maps, picture by picture: (P, K, N) -> (P,).
 
     The distance is the root mean square difference over the patches, in 0..1 as scores are; the
-    mean is over all pairs of prompts.
-
-    Args:
-        maps: (P, K, N), K at least 2.
-
-    Returns:
-        (P,) float.
+    mean is over all pairs of prompts. K is at least 2.
 
     Example:
         >>> pair_distance(np.array([[[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]]])).round(3)

@@ -48,8 +48,8 @@ LEGEND = (
     "The distance of two prompts' maps of a picture is the root mean square difference over the "
     "patches, on the scale 0 to 1 of scores; it is averaged over all pairs of prompts and over the "
     "pictures. Differences have 95 % intervals: over seeds (Welch) where both methods have "
-    "several, else over pictures (paired t). A t-SNE shows which maps are neighbours; distances "
-    "in it, and two panels of it, cannot be compared."
+    "several, else over pictures (paired t). A t-SNE shows which maps are neighbours. Distances "
+    "in it mean little, and its panels cannot be compared with one another."
 )
 
 
@@ -136,7 +136,6 @@ def redraw_study(folder: Path) -> tuple[Path, ...]:
 
     Raises:
         ConfigError: there is no such file, or one is not of a study.
-        MissingExtraError: matplotlib is not installed.
     """
     spreads = sorted(path.parent for path in (folder / SPREADS).glob(f"*/{POINTS}.csv"))
     paths = redraw(folder) if not spreads or (folder / CSV_NAME).is_file() else ()

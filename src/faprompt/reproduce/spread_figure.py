@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from faprompt.errors import ConfigError
-from faprompt.files import csv_text, write_atomically
+from faprompt.files import csv_table, csv_text, write_atomically
 from faprompt.reproduce.figure_dots import Dot
 from faprompt.reproduce.prompt_maps import MapPoint, ModelMaps
 from faprompt.reproduce.study_claims import mean_interval
@@ -56,20 +56,14 @@ def distance_dots(models: Sequence[ModelMaps]) -> tuple[Dot, ...]:
 
 
 def write_spread(models: Sequence[ModelMaps], folder: Path) -> tuple[Path, ...]:
-    """Write both CSV files and draw their figures; without values a CSV has no figure.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Write both CSV files and draw their figures; without values a CSV has no figure."""
     folder.mkdir(parents=True, exist_ok=True)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([field.name for field in fields(MapPoint)])
     order = list(dict.fromkeys(maps.model for maps in models))  # panels go seed by seed
-    for point in sorted((p for m in models for p in m.points), key=lambda p: order.index(p.model)):
-        writer.writerow([csv_text(v) if isinstance(v, str) else v for v in astuple(point)])
+    points = sorted((p for m in models for p in m.points), key=lambda p: order.index(p.model))
+    rows = ([csv_text(v) if isinstance(v, str) else v for v in astuple(p)] for p in points)
+    text = csv_table([[field.name for field in fields(MapPoint)], *rows])
     path = folder / f"{POINTS}.csv"
-    write_atomically(path, out.getvalue().encode("utf-8", errors="surrogateescape"))
+    write_atomically(path, text.encode("utf-8", errors="surrogateescape"))
     distances = write_figure(distance_dots(models), folder, name=SPREAD)
     return (path, *_redraw_points(folder), *distances)
 
@@ -79,7 +73,6 @@ def redraw_spread(folder: Path) -> tuple[Path, ...]:
 
     Raises:
         ConfigError: a CSV file cannot be read, or is not one of these.
-        MissingExtraError: matplotlib is not installed.
     """
     points = _redraw_points(folder)
     has_distances = bool(read_figure(folder / f"{SPREAD}.csv"))
@@ -134,7 +127,7 @@ def _read_points(path: Path) -> list[MapPoint]:
 def _draw_points(points: Sequence[MapPoint], form: str) -> bytes:
     """Draw a panel for each model: colours are prompts, markers are kinds of pictures."""
     models = list(dict.fromkeys((point.method, point.model) for point in points))
-    across = min(_PANELS, len(models))
+    across = 2 if len(models) == 4 else min(_PANELS, len(models))
     rows = -(-len(models) // across)
     with styled_figure() as new_figure:
         figure = new_figure(2.6 * across, 2.75 * rows + 0.6)

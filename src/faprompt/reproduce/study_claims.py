@@ -90,9 +90,9 @@ def compare(claim: Claim, dots: Sequence[Dot], source: Source = "ours") -> list[
             value = better.value - other.value
             by_seed = [seeds.get((name, *place), []) for name in (claim.better, label)]
             interval, over = welch_interval(*by_seed), "seeds"
-            drawn = better.replicates, other.replicates
-            if interval is None and drawn[0] is not None and drawn[1] is not None:
-                interval, over = paired_interval(*drawn, difference=value), "pictures"
+            ours, theirs = better.replicates, other.replicates
+            if interval is None and ours is not None and theirs is not None:
+                interval, over = paired_interval(ours, theirs, difference=value), "pictures"
             differences.append(Difference(where, value, interval, over))
     return differences
 

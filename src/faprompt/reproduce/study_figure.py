@@ -14,14 +14,13 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 from faprompt.errors import ConfigError
-from faprompt.files import write_atomically
+from faprompt.files import csv_table, write_atomically
 from faprompt.reproduce.experiment import Form
-from faprompt.reproduce.figure_dots import Dot, Source
+from faprompt.reproduce.figure_dots import COLUMNS, Dot, Source
 from faprompt.work import load_extra
 
 FIGURE = "figure"
@@ -34,7 +33,6 @@ _STYLE: dict[str, Any] = {
     "grid.linewidth": 0.5, "lines.linewidth": 1.3, "lines.markersize": 4.5,
     "legend.frameon": False, "svg.hashsalt": "faprompt", "svg.fonttype": "none",
 }  # fmt: skip
-_COLUMNS = tuple(each.name for each in fields(Dot) if each.name != "replicates")
 _PANEL = (2.5, 2.1)  # inches
 _ROW = 0.3  # inches of a setting's line among dots
 _LEAST_SPAN = 2.0  # percent points that an axis shows at least
@@ -44,11 +42,7 @@ _PUBLISHED: dict[str, Any] = {"markerfacecolor": "none", "markersize": 6.5, "lin
 
 
 def write_figure(dots: Sequence[Dot], out: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
-    """Write the CSV and the two pictures drawn from it; without dots, only the CSV.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Write the CSV and the two pictures drawn from it; without dots, only the CSV."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.csv"
     write_atomically(path, to_csv(dots).encode("utf-8"))
@@ -60,7 +54,6 @@ def redraw(folder: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
 
     Raises:
         ConfigError: there is no such file, it has no values, or it is not of a study.
-        MissingExtraError: matplotlib is not installed.
     """
     dots = read_figure(folder / f"{name}.csv")
     if not dots:
@@ -73,11 +66,7 @@ def redraw(folder: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
 
 def to_csv(dots: Iterable[Dot]) -> str:
     """Return one line for each dot; numbers keep all their digits."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dot.row() for dot in dots)
-    return out.getvalue()
+    return csv_table([COLUMNS, *(dot.row().values() for dot in dots)])
 
 
 def read_figure(path: Path) -> tuple[Dot, ...]:
@@ -97,11 +86,7 @@ def read_figure(path: Path) -> tuple[Dot, ...]:
 
 
 def draw(dots: Sequence[Dot], form: str) -> bytes:
-    """Return the figure as "svg" or "png".
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Return the figure as "svg" or "png"."""
     with styled_figure() as new_figure:
         rows = list(dict.fromkeys(dot.axis for dot in dots))
         metrics = list(dict.fromkeys(dot.metric for dot in dots))
@@ -126,7 +111,11 @@ def draw(dots: Sequence[Dot], form: str) -> bytes:
 
 @contextmanager
 def styled_figure() -> Any:
-    """Set the style of all figures, and give a function from (width, height) in inches to one."""
+    """Set the style of all figures, and give a function from (width, height) in inches to one.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     figure = load_extra("figures", "matplotlib.figure").Figure
     with load_extra("figures", "matplotlib").rc_context(_STYLE):
         yield lambda width, height: figure(figsize=(width, height), layout="constrained")

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from faprompt.data.published_counts import published_counts
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.metrics import paired_interval
 from faprompt.reproduce.cell_runner import CellResult, waiting
 from faprompt.reproduce.cells import Column, Plan, Source

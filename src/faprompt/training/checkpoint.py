@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faprompt.clip.archive import is_finite, value_faults
-from faprompt.clip.file_kind import describe_file
+from faprompt.clip.tensor_files import describe_file, is_finite, value_faults
 from faprompt.config import parse_json
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faprompt.clip.archive import is_finite
 from faprompt.clip.backbone import Backbone
+from faprompt.clip.tensor_files import is_finite
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.methods.base import Method
