@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from faprompt.data import published_counts
-from faprompt.data.dataset_catalog import dataset_ids, datasets_of_group
+from faprompt.data.dataset_catalog import datasets_of_group, known_datasets
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import describe_methods
 from faprompt.metrics import METRIC_NAMES
@@ -79,7 +79,7 @@ def test_ids_are_ours_and_groups_are_made_of_them():
     assert {cell.dataset for cell in RESULTS} == {*DATASETS, "industrial", "medical"}
     assert {cell.dataset for cell in published_table(2)} == DATASETS.keys() - {"mvtec", "visa"}
     assert {cell.method for cell in RESULTS} == METHODS.keys()
-    grouped = {name for name, facts in dataset_ids().items() if facts.group}
+    grouped = {name for name, facts in known_datasets().items() if facts.group}
     assert grouped == DATASETS.keys() - {"mvtec"}
     for cell in ALL:
         if cell.class_name is not None:
@@ -273,7 +273,7 @@ def test_table_1_says_what_our_counts_say_but_for_the_misprint():
     assert different == {("mvtec", "tile"): ["33", "83"]}
     assert different.keys() == {
         (name, class_name)
-        for name, facts in dataset_ids().items()
+        for name, facts in known_datasets().items()
         for class_name in facts.misprints
     }
 
