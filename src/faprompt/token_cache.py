@@ -104,15 +104,7 @@ def token_shape(
     pictures: int,
     dtype: TokenType = "float32",
 ) -> StoreShape:
-    """Return the size of the tokens that a pass of the image tower gives.
-
-    Args:
-        backbone: a transformer.
-        options: of the pass.
-        image_size: (height, width) of its pixels.
-        pictures: how many.
-        dtype: of the patch tokens.
-    """
+    """Return the size of the tokens of a transformer's pass over pixels of (height, width)."""
     spec = backbone.spec
     rows, columns = (side // spec.vision.patch_size for side in image_size)
     return StoreShape(

@@ -53,23 +53,13 @@ _NO_FIGURES = ("batch_size", "gallery")  # options of an evaluation that change 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """Where and how an experiment runs.
+    """Where and how an experiment runs."""
 
-    Fields:
-        out: gets tables, figures and pages.
-        work: gets cells and models; experiments may share one. Default: `out`.
-        device: any torch device.
-        precision: of the image tower: "fp32", "bf16", "fp16", or "auto" (bf16 on a CUDA device,
-            fp32 elsewhere); part of a cell's key. Default: the experiment's own.
-        progress: called with the name of a cell or training, its pictures or steps done and
-            in all.
-    """
-
-    out: Path
-    work: Path | None = None
+    out: Path  # gets tables, figures and pages
+    work: Path | None = None  # gets cells and models; experiments may share one. Default: `out`
     device: str = "cpu"
-    precision: str = ""
-    progress: ProgressCallback = no_progress
+    precision: str = ""  # of the image tower, see `pick_precision`; "" for the experiment's own
+    progress: ProgressCallback = no_progress  # its stage is the name of a cell or training
 
     @property
     def work_folder(self) -> Path:
@@ -107,20 +97,16 @@ def run_benchmark(
     tokens: TestedTokens | None = None,
     trained: Callable[[Cell, TrainingReport], None] = lambda cell, report: None,
 ) -> tuple[CellResult, ...]:
-    """Run what is not finished yet; a cell that fails does not stop the others.
+    """Run what is not finished yet, and return a result per cell, in the plan's order.
+
+    A cell that fails does not stop the others. The same call continues an interrupted run.
 
     Args:
         plan: from `build_plan`.
-        context: where and how; a later run with the same work folder continues.
+        context: where and how.
         results: filled as cells end, so that an interrupted caller has them too.
         tokens: shared by the detectors; None encodes pictures for each.
         trained: called after every training, with the first cell that wanted it.
-
-    Returns:
-        A result per cell, in the plan's order.
-
-    Raises:
-        KeyboardInterrupt: passed on; the same call continues.
     """
     results = {} if results is None else results
     results |= {cell.name: waiting(cell) for cell in plan.cells}
@@ -148,11 +134,7 @@ def describe(result: CellResult) -> str:
 
 
 class CellRunner:
-    """One pass over a plan; remembers datasets, the last detector and failed trainings.
-
-    Args:
-        plan, context, tokens, trained: as in `run_benchmark`.
-    """
+    """One pass over a plan; remembers datasets, the last detector and failed trainings."""
 
     def __init__(
         self,

@@ -60,9 +60,7 @@ class Estimate:
 def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
     """Estimate time and disk of a plan; cells of methods that this version lacks are left out.
 
-    Args:
-        plan: from `build_plan`.
-        rates: from `measure`, by column; the default cost is FAPrompt's.
+    `rates` is from `measure`; by default a column costs what FAPrompt does.
     """
     rates = rates or {}
     there = [cell for cell in plan.cells if not cell.column.missing]

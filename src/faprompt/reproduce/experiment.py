@@ -237,22 +237,13 @@ def change_experiment(
     config: Experiment,
     *,
     backbones: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    train_on: str = "",
+    datasets: Sequence[str] = (),  # ids or folders
+    train_on: str = "",  # id or folder; full-shot methods keep their own
     seeds: Sequence[int] = (),
-    epochs: int | None = None,
-    classes: Sequence[str] = (),
+    epochs: int | None = None,  # of every training
+    classes: Sequence[str] = (),  # the only ones of every dataset
 ) -> Experiment:
     """Return the experiment with a caller's overrides; empty ones change nothing.
-
-    Args:
-        config: what the file says.
-        backbones: names, in place of the file's.
-        datasets: ids or folders, in place of the file's.
-        train_on: id or folder that every method is trained on, except full-shot ones.
-        seeds: in place of the file's.
-        epochs: of every training.
-        classes: the only ones of every dataset.
 
     Raises:
         ConfigError: names that are unknown, empty or given twice.
