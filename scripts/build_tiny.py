@@ -23,7 +23,8 @@ from pathlib import Path
 
 from faprompt.config import parse_toml
 from faprompt.data import read_dataset
-from faprompt.model_folder import CARD, CONFIG, WEIGHTS, bundled_folder
+from faprompt.model_folder import CARD, CONFIG, WEIGHTS
+from faprompt.models import bundled_folder
 from faprompt.synthetic import write_dataset
 from faprompt.training.config import TrainingConfig
 from faprompt.training.session import train_model

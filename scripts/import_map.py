@@ -17,7 +17,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("imaging", "clip", "metrics", "losses", "scoring", "regions"),
     ("data", "prompts", "synthetic"),
     ("methods",),
-    ("detector", "model_folder", "model_card", "model_config", "model_import"),
+    ("detector", "models", "model_folder", "model_import"),
     ("prediction", "training", "evaluation", "diagnosis", "explanation"),
     ("benchmark",),
     ("study",),

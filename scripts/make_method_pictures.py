@@ -27,7 +27,7 @@ from faprompt.detector import Detector
 from faprompt.evaluation.drawing import INK, PAPER, font
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from faprompt.training.recipes import recipe_config
 from faprompt.training.session import train_model
 

@@ -13,21 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from faprompt import model_folder
+from faprompt import models
 from faprompt.clip.backbone import build_backbone
 from faprompt.clip.weights import save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError, ModelError
-from faprompt.model_card import model_card, recorded_note, recorded_preset
-from faprompt.model_folder import (
-    build_detector,
-    find_model,
-    fit_to_backbone,
-    fitting_note,
-    list_models,
-    load_detector,
-    read_config,
-)
+from faprompt.methods.registry import fit_to_backbone, fitting_note
+from faprompt.model_folder import model_card, read_config, recorded_note, recorded_preset
+from faprompt.models import build_detector, find_model, list_models, load_detector
 from tests.helpers import small
 
 
@@ -550,9 +543,9 @@ class TestFittingNote:
 
 
 def test_only_models_that_are_there_are_listed(folder, monkeypatch):
-    monkeypatch.setattr(model_folder, "BUNDLED", ("here", "gone"))
+    monkeypatch.setattr(models, "BUNDLED", ("here", "gone"))
     monkeypatch.setattr(
-        model_folder, "bundled_folder", lambda name: folder if name == "here" else folder / "gone"
+        models, "bundled_folder", lambda name: folder if name == "here" else folder / "gone"
     )
     assert list_models() == [
         {"name": "here", "method": "faprompt", "backbone": "test-tiny", "license": "apache-2.0"}

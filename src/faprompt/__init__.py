@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from faprompt.detector import Detector
     from faprompt.imaging.read import read_image
     from faprompt.methods.registry import list_methods
-    from faprompt.model_folder import build_detector, list_models, load_detector
+    from faprompt.models import build_detector, list_models, load_detector
     from faprompt.records import AnomalyResult, Region, Sample
 
 __version__ = "0.1.0"
@@ -26,10 +26,10 @@ _PLACES = {
     "Detector": "faprompt.detector",
     "Region": "faprompt.records",
     "Sample": "faprompt.records",
-    "build_detector": "faprompt.model_folder",
+    "build_detector": "faprompt.models",
     "list_methods": "faprompt.methods.registry",
-    "list_models": "faprompt.model_folder",
-    "load_detector": "faprompt.model_folder",
+    "list_models": "faprompt.models",
+    "load_detector": "faprompt.models",
     "read_image": "faprompt.imaging.read",
 }
 

@@ -12,7 +12,17 @@ from functools import cache
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from faprompt.errors import ConfigError
 
@@ -84,8 +94,8 @@ def check_fields(record: Any, faults: Iterable[str] = ()) -> None:
         Traceback (most recent call last):
         ValueError: shelves should be at least 1, got 0
     """
-    found = []
-    for name, hint in _checked_fields(type(record)).items():
+    found, kind = [], cast(Any, type(record))
+    for name, hint in _checked_fields(kind).items():
         value = getattr(record, name)
         if isinstance(hint, Range):
             numbers = value if isinstance(value, tuple) else (value,)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from faprompt.imaging.read import MAX_PIXELS, ReadImage, read_image
 from faprompt.imaging.tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts
+from faprompt.model_folder import upload_model, write_model
 from faprompt.records import AnomalyResult
 from faprompt.regions import check_threshold, marked_regions, verdict
 from faprompt.scoring import render_map
@@ -351,16 +353,33 @@ class Detector(nn.Module):
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder: `config.json`, `model.safetensors`, `README.md`."""
-        from faprompt.model_folder import save_model
+        """Write a model folder: `config.json`, `model.safetensors`, `README.md`.
 
-        save_model(self, Path(folder))
+        Raises:
+            ModelError: a parameter holds values that are not finite; nothing is written.
+        """
+        backbone, described = self.backbone, self.description
+        config = {
+            "name": self.name,
+            "license": described.get("license", "unknown"),
+            "method": self.method.name,
+            "options": to_mapping(self.method.config),
+            "backbone": {
+                "name": backbone.name,
+                "source": described.get("backbone", {}).get("source", backbone.name),
+                "fingerprint": backbone.state_fingerprint(),
+            },
+            "transform": self.transform.to_dict(),
+            "threshold": self.threshold,
+            "training": described.get("training", {}),
+        }
+        write_model(Path(folder), config, self.method.state_dict())
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the model folder to the Hugging Face hub; returns the commit's address."""
-        from faprompt.model_folder import push_model
-
-        return push_model(self, repo_id, **options)
+        """Upload the model folder to the Hugging Face hub; return the commit's address."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_model(folder, repo_id, **options)
 
     def _apply(self, *args: Any, **options: Any) -> Detector:
         """Behind `.to(device)` and its kin: the text features move along."""

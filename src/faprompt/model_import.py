@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from faprompt.clip.archive import load_plain, refuse_expanded, value_faults
+from faprompt.clip.file_kind import describe_file
+from faprompt.clip.weights import load_backbone
+from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ModelError
+from faprompt.methods.registry import build_method, preset_backbone
+from faprompt.methods.released_checkpoints import REFERENCES
 
 
 def import_reference(
@@ -39,13 +45,6 @@ def import_reference(
         ConfigError: another method, no backbone, or options that contradict the checkpoint's
             shapes.
     """
-    from faprompt.clip.archive import value_faults
-    from faprompt.clip.weights import load_backbone
-    from faprompt.detector import Detector
-    from faprompt.methods.reference import REFERENCES
-    from faprompt.methods.registry import build_method
-    from faprompt.model_folder import save_model
-
     if method not in REFERENCES:
         raise ConfigError(f"Checkpoints of {', '.join(REFERENCES)} can be read, not {method!r}.")
     form = REFERENCES[method]
@@ -69,7 +68,7 @@ def import_reference(
         "backbone": {"source": source},
         "training": {"imported_from": Path(checkpoint).name, "preset": form.preset},
     }
-    save_model(Detector(frozen, built, name=Path(out).name, description=description), Path(out))
+    Detector(frozen, built, name=Path(out).name, description=description).save_pretrained(out)
     return reference.left_behind
 
 
@@ -79,9 +78,6 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
     Raises:
         ModelError: missing, unreadable, or without the key; the message says what the file is.
     """
-    from faprompt.clip.archive import load_plain, refuse_expanded
-    from faprompt.clip.file_kind import describe_file
-
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")
     try:
@@ -105,8 +101,6 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
 
 def _other_project(content: Any) -> str:
     """Whose checkpoint it is instead, where that can be told."""
-    from faprompt.methods.reference import REFERENCES
-
     held = content if isinstance(content, dict) else {}
     for key in dict.fromkeys(form.key for form in REFERENCES.values()):
         if isinstance(held.get(key), dict):
@@ -116,8 +110,6 @@ def _other_project(content: Any) -> str:
 
 
 def _meant_backbone(method: str, preset: str) -> str:
-    from faprompt.methods.registry import preset_backbone
-
     meant = preset_backbone(method, preset)
     if not meant:
         raise ConfigError(

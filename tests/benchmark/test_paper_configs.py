@@ -20,8 +20,7 @@ from faprompt.clip.catalog import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
 from faprompt.evaluation.published import published_table
-from faprompt.methods.registry import preset_backbone, preset_options
-from faprompt.model_folder import fitting_note
+from faprompt.methods.registry import fitting_note, preset_backbone, preset_options
 from faprompt.study.config import read_study
 from faprompt.study.plan import build_study
 from tests.benchmark import toys

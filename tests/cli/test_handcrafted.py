@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from tests.helpers import folders
 
 ON_TINY = ["--backbone", "test-tiny", "--device", "cpu", "--set", "image_size=56"]

@@ -17,7 +17,7 @@ from faprompt.clip.archive import read_safetensors, read_tensors, value_faults
 from faprompt.clip.file_kind import describe_file
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ModelError
-from faprompt.model_config import WEIGHTS, load_weights
+from faprompt.model_folder import WEIGHTS, load_weights
 from faprompt.model_import import read_checkpoint
 from tests.helpers import small
 

@@ -14,7 +14,7 @@ from faprompt.imaging.transform import Transform
 from faprompt.methods.filo import _blur
 from faprompt.methods.grounding import box_position, dim_outside
 from faprompt.methods.registry import build_method
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from faprompt.prompts.descriptions import POSITIONS
 from faprompt.records import Sample
 from faprompt.scoring import unit

@@ -12,7 +12,7 @@ from faprompt.data import read_dataset
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.reading import read_sample
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from faprompt.study import build_study, read_study, run_galleries
 from faprompt.study.choice import choose_pictures
 from faprompt.study.config import GalleryOptions, study_folders

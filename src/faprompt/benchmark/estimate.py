@@ -203,8 +203,8 @@ def _trained_pictures(cell: Cell, counts: Mapping[str, int | None]) -> int:
 def _untrained(column: Column, device: str, precision: Any) -> Detector:
     from faprompt.clip.weights import load_backbone
     from faprompt.detector import Detector
-    from faprompt.methods.registry import build_method
-    from faprompt.model_folder import fit_to_backbone, load_detector
+    from faprompt.methods.registry import build_method, fit_to_backbone
+    from faprompt.models import load_detector
 
     method = column.method
     if method.model:

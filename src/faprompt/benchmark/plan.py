@@ -26,7 +26,8 @@ from faprompt.benchmark.protocol import training_set
 from faprompt.data import Dataset, list_datasets, read_dataset
 from faprompt.errors import ConfigError, DatasetError, ModelError
 from faprompt.methods.registry import own_backbone
-from faprompt.model_folder import find_model, read_config
+from faprompt.model_folder import read_config
+from faprompt.models import find_model
 from faprompt.training.full_shot import SPLIT, read_normal
 
 

@@ -37,8 +37,8 @@ from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
 from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation
 from faprompt.files import write_atomically
-from faprompt.model_card import recorded_note
-from faprompt.model_folder import CONFIG, build_detector, find_model, load_detector, read_config
+from faprompt.model_folder import CONFIG, read_config, recorded_note
+from faprompt.models import build_detector, find_model, load_detector
 from faprompt.training.checkpoint import CHECKPOINT_NAME
 from faprompt.training.config import run_options
 from faprompt.training.progress import Progress

@@ -137,8 +137,8 @@ def pick_detector(
         ConfigError: both or parts of both were given.
     """
     from faprompt.clip.backbone import pick_precision
-    from faprompt.model_card import recorded_note
-    from faprompt.model_folder import build_detector, load_detector
+    from faprompt.model_folder import recorded_note
+    from faprompt.models import build_detector, load_detector
 
     device = pick_device(device)
     common: dict[str, Any] = {

@@ -27,7 +27,7 @@ from faprompt.evaluation.progress import ImageScore, Progress, picture_key, run_
 from faprompt.evaluation.reading import ReadSample, read_batches
 from faprompt.imaging.transform import resize_map
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
-from faprompt.model_card import recorded_note, recorded_preset
+from faprompt.model_folder import recorded_note, recorded_preset
 from faprompt.records import AnomalyResult
 
 _SAVE_EVERY_S = 30.0

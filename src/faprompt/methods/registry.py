@@ -45,6 +45,7 @@ METHODS: dict[str, type[Method]] = {
 }
 PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that are bound to no other; they run on any
 PAPER, COMMON = "paper", "common"
+FITTED_OPTIONS = ("image_size", "sigma_px", "use_class_names")  # what `fit_to_backbone` sets
 
 
 def list_methods() -> list[str]:
@@ -174,7 +175,7 @@ def preset_note(name: str, preset: str, backbone: Backbone, fitted: Mapping[str,
         name: one of `list_methods()`.
         preset: one of its presets.
         backbone: what it runs on.
-        fitted: options that were set to suit the backbone; see `model_folder.fit_to_backbone`.
+        fitted: options that were set to suit the backbone; see `fit_to_backbone`.
 
     Raises:
         ConfigError: no such method or preset; the known ones are listed.
@@ -187,6 +188,47 @@ def preset_note(name: str, preset: str, backbone: Backbone, fitted: Mapping[str,
     if side != wanted:
         told.append(f"is of {wanted} pixels, and sees {side} on {backbone.name}")
     return f"preset {preset} {'; it '.join(told)}" if told else ""
+
+
+def fit_to_backbone(
+    method: str,
+    backbone: Backbone,
+    options: Mapping[str, Any] | None,
+    *,
+    preset: str = "paper",
+) -> dict[str, Any]:
+    """Options whose preset suits one backbone only, set for the backbone at hand.
+
+    The paper sees 518 pixels through patches of 14, a 37x37 grid, and smooths with sigma
+    10 (or 4) of those pixels. Other patch sizes get the nearest multiple; `tiny`
+    is read at the size it was trained at, with sigma scaled alike. A backbone with a part
+    of CLIP's vocabulary has no words for most classes, so every picture shows `class_word`
+    there. What the caller sets is kept.
+    """
+    chosen = dict(options or {})
+    vision = backbone.spec.vision
+    default = preset_config(method, preset)
+    if "image_size" not in chosen:
+        side = vision.image_size if vision.stem_strides else default.image_size
+        chosen["image_size"] = max(1, round(side / vision.patch_size)) * vision.patch_size
+    if "sigma_px" not in chosen and str(chosen["image_size"]).isdecimal():
+        chosen["sigma_px"] = default.sigma_px * int(chosen["image_size"]) / default.image_size
+    if backbone.spec.vocabulary is not None and hasattr(default, "use_class_names"):
+        chosen.setdefault("use_class_names", False)
+    return chosen
+
+
+def fitting_note(
+    method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
+) -> str:
+    """What `fit_to_backbone` made of a preset, or a backbone that is not the preset's; see there.
+
+    "" where the preset runs as it is. What the caller sets is his to say.
+    """
+    asked = options or {}
+    chosen = fit_to_backbone(method, backbone, asked, preset=preset)
+    fitted = {key: value for key, value in chosen.items() if key not in asked}
+    return preset_note(method, preset, backbone, fitted)
 
 
 def build_method(

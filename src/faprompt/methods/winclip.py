@@ -30,7 +30,7 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import Count, Natural
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import MethodOutput
-from faprompt.methods.references import find_references, fingerprints, remember
+from faprompt.methods.few_shot import find_references, fingerprints, remember
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
 from faprompt.records import Sample

@@ -12,8 +12,7 @@ from faprompt.data.remarks import dataset_remarks, read_facts
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.methods.full_shot import FullShotMethod
-from faprompt.methods.registry import build_method
-from faprompt.model_folder import fit_to_backbone, fitting_note, save_model
+from faprompt.methods.registry import build_method, fit_to_backbone, fitting_note
 from faprompt.training.config import TrainingConfig
 from faprompt.training.full_shot import train_classes
 from faprompt.training.loop import train
@@ -77,7 +76,7 @@ def train_model(
             **(remarks or {}),
         },
     }
-    save_model(detector, out)
+    detector.save_pretrained(out)
     return report
 
 
