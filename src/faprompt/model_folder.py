@@ -233,8 +233,8 @@ def recorded_note(described: Mapping[str, Any]) -> str:
     """What a model folder's config, or a detector's description, says of its preset; or "".
 
     Example:
-        >>> recorded_note({"training": {"note": "preset paper is of 518 pixels"}})
-        'preset paper is of 518 pixels'
+        >>> recorded_note({"training": {"note": "Preset `paper` was published at 518 px"}})
+        'Preset `paper` was published at 518 px'
         >>> recorded_note({})
         ''
     """

@@ -12,7 +12,7 @@ from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ModelError
 from faprompt.methods.registry import build_method, preset_backbone
-from faprompt.methods.released_checkpoints import REFERENCES
+from faprompt.methods.released_checkpoints import RELEASED
 
 
 def import_reference(
@@ -45,9 +45,9 @@ def import_reference(
         ConfigError: another method, no backbone, or options that contradict the checkpoint's
             shapes.
     """
-    if method not in REFERENCES:
-        raise ConfigError(f"Checkpoints of {', '.join(REFERENCES)} can be read, not {method!r}.")
-    form = REFERENCES[method]
+    if method not in RELEASED:
+        raise ConfigError(f"Checkpoints of {', '.join(RELEASED)} can be read, not {method!r}.")
+    form = RELEASED[method]
     source = str(backbone or _meant_backbone(method, form.preset))
     frozen = load_backbone(source)
     state = read_checkpoint(Path(checkpoint), form.key)
@@ -102,9 +102,9 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
 def _other_project(content: Any) -> str:
     """Whose checkpoint it is instead, where that can be told."""
     held = content if isinstance(content, dict) else {}
-    for key in dict.fromkeys(form.key for form in REFERENCES.values()):
+    for key in dict.fromkeys(form.key for form in RELEASED.values()):
         if isinstance(held.get(key), dict):
-            methods = [name for name, form in REFERENCES.items() if form.key == key]
+            methods = [name for name, form in RELEASED.items() if form.key == key]
             return f' It has "{key}", as {" and ".join(methods)}: choose it with --method.'
     return ""
 

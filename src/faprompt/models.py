@@ -14,7 +14,7 @@ from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
 from faprompt.methods.base import Method
-from faprompt.methods.registry import build_method, fit_to_backbone, fitting_note
+from faprompt.methods.registry import build_method, fit_to_backbone, preset_note
 from faprompt.model_folder import (
     CARD,
     CONFIG,
@@ -116,7 +116,7 @@ def build_detector(
 ) -> Detector:
     """A detector of a training-free method on any backbone; `class_name` as in `Detector`.
 
-    Its description holds what `fitting_note` says.
+    Its description holds what `preset_note` says.
 
     Raises:
         ConfigError: unknown method or option.
@@ -131,7 +131,7 @@ def build_detector(
             "then --model with the folder it writes."
         )
     frozen.to(device).set_precision(precision)
-    note = fitting_note(method, frozen, options, preset=preset)
+    note = preset_note(method, frozen, options, preset=preset)
     return Detector(
         frozen,
         built.to(device),

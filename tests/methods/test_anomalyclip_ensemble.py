@@ -6,8 +6,7 @@ import torch
 from faprompt import losses
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.anomalyclip import AnomalyCLIPConfig
-from faprompt.methods.anomalyclip_ensemble import AnomalyCLIPEnsembleConfig
+from faprompt.methods.anomalyclip import AnomalyCLIPConfig, AnomalyCLIPEnsembleConfig
 from faprompt.methods.registry import build_method
 from faprompt.scoring import abnormal_probability
 from tests.helpers import small

@@ -9,9 +9,7 @@ from faprompt.clip.text import Injection
 from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.class_prompts import distinct
-from faprompt.methods.cocoop import CoCoOp
-from faprompt.methods.coop import CoOpConfig
+from faprompt.methods.coop import CoCoOp, CoOpConfig, distinct
 from faprompt.methods.registry import build_method
 from faprompt.methods.tcp import TCPConfig, TCPV2Config
 from faprompt.prompts.templates import WINCLIP_STATES, WINCLIP_TEMPLATES, sentences

@@ -6,9 +6,9 @@ them: unmodified image tower, class token without ln_post, temperature 0.07, map
 last layer's patches. Pixel AUROC far below chance is expected of them on the paper's
 backbone; the sign is right. `value_path=true` reads the V-V patch tokens instead (ours).
 
-Nobody says which templates CLIP-AC had, nor of which layers the map is: `prompt_set=april-gan`
-and `map_layers=6,12,18,24` are the other candidates. A third party got the published image
-figures of CLIP without `ln_post`; `common` has it, as CLIP itself does.
+Neither the templates of CLIP-AC nor the layers of its map are published: `prompt_set=april-gan`
+and `map_layers=6,12,18,24` are the other candidates. A third party reproduced the published image
+scores of CLIP without `ln_post`; `common` has it, as CLIP itself does.
 
 Source: Radford et al., CLIP (ICML 2021); Zhou et al., AnomalyCLIP (ICLR 2024), baselines, and
 issues 25 and 76 of zqhang/AnomalyCLIP.
@@ -16,12 +16,10 @@ issues 25 and 76 of zqhang/AnomalyCLIP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
@@ -31,6 +29,8 @@ from faprompt.methods.base import (
     MethodConfig,
     MethodOutput,
     MethodParts,
+    Names,
+    Table,
     class_token_terms,
     within_depth,
 )
@@ -50,7 +50,7 @@ PROMPT_SETS = {  # templates, states
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainCLIPConfig(SentenceConfig):
-    """Which sentences, and which tokens they are compared with."""
+    """Options of `clip`: which sentences, and which tokens they are compared with."""
 
     prompt_set: PromptSet = "clip"
     sigma_px: float = 4.0
@@ -63,17 +63,17 @@ class PlainCLIPConfig(SentenceConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CLIPACConfig(PlainCLIPConfig):
-    """`clip-ac`: the same with 80 templates."""
+    """Options of `clip-ac`: the same with 80 templates."""
 
     prompt_set: PromptSet = "clip-ac"
 
 
 class PlainCLIP(SentenceMethod):
-    """Two fixed text directions a class on a frozen CLIP."""
+    """Two fixed text directions per class on a frozen CLIP."""
 
     name = "clip"
     config_class: ClassVar[type[MethodConfig]] = PlainCLIPConfig
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Table] = {
         "paper": {},
         "common": {"class_ln_post": True, "raw_class_names": False},
     }
@@ -81,48 +81,26 @@ class PlainCLIP(SentenceMethod):
 
     def __init__(self, config: PlainCLIPConfig, backbone: Backbone) -> None:
         within_depth(config.map_layers, backbone.spec.vision.layers)
-        super().__init__(config, backbone)
-
-    @property
-    def image_options(self) -> ImageOptions:
-        """Tokens of `map_layers`, path and norm as configured."""
-        config = self.config
-        return ImageOptions(
+        lines, states = PROMPT_SETS[config.prompt_set]
+        super().__init__(config, backbone, states=states, templates=lambda _: lines)
+        self.image_options = ImageOptions(
             layers=tuple(sorted(set(config.map_layers))) or None,
             value_path=config.value_path,
             class_ln_post=config.class_ln_post,
         )
 
-    @property
-    def states(self) -> Sequence[Sequence[str]]:
-        """See `SentenceMethod.states`."""
-        return PROMPT_SETS[self.config.prompt_set][1]
-
-    def templates(self, class_name: str) -> Sequence[str]:
-        """The same for every class."""
-        return PROMPT_SETS[self.config.prompt_set][0]
-
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: Tensor | None = None,
-        with_prompt_scores: bool = False,
-        class_names: Sequence[str] | None = None,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> MethodOutput:
-        """See `Method.forward`."""
         pair = self.text_pairs(text, class_names)
-        score = self.chance(features.class_token[:, None], pair)[:, 0]
         patches = torch.stack([self.chance(x, pair) for x in features.patch_tokens.values()])
         return MethodOutput(
-            score=score,
+            score=self.chance(features.class_token[:, None], pair)[:, 0],
             patch_map=grid_map(patches.mean(dim=0), features.grid),
-            prompt_scores=score[:, None] if with_prompt_scores else None,
         )
 
     def explain(self, features: ImageFeatures, output: MethodOutput) -> MethodParts:
-        """The class token alone makes the score."""
+        """Return the class token's score; the map takes no part in it."""
         return MethodParts(terms=class_token_terms(output))
 
 

@@ -12,7 +12,7 @@ from faprompt.data.remarks import dataset_remarks, read_facts
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.methods.full_shot import FullShotMethod
-from faprompt.methods.registry import build_method, fit_to_backbone, fitting_note
+from faprompt.methods.registry import build_method, fit_to_backbone, preset_note
 from faprompt.training.config import TrainingConfig
 from faprompt.training.full_shot import train_classes
 from faprompt.training.loop import train
@@ -57,7 +57,7 @@ def train_model(
     usable, transform = dataset.require_usable(), detector.transform
     for line in dataset_remarks(usable, read_facts(usable, policy=config.mask_policy)):
         (notify or log_note)(f"{usable.name}: {line}")
-    note = fitting_note(method, frozen, options, preset=preset)
+    note = preset_note(method, frozen, options, preset=preset)
     if note and notify:
         notify(f"{method}: {note}")
     where: dict[str, Any] = {"out_dir": out, "resume": resume}
