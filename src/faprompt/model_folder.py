@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,11 @@ def upload_model(folder: str, repo_id: str, **options: Any) -> str:
 
 
 def load_weights(method: Method, folder: Path) -> None:
-    """Give a method the tensors of a model folder.
+    """Load the tensors of a model folder into a method.
 
     Raises:
-        ModelError: the file is none, or tensors are missing, unknown, of another shape, of
-            another type, or not finite; all are named.
+        ModelError: the file is no safetensors file, or tensors are missing, unknown, of another
+            shape or type, or not finite; all are named.
     """
     path = folder / WEIGHTS
     state, wanted = read_safetensors(path), method.state_dict()
@@ -128,12 +128,9 @@ def load_weights(method: Method, folder: Path) -> None:
 
 @contextmanager
 def bounded_tensors(most_bytes: int) -> Iterator[None]:
-    """Refuse tensors above a size while the block runs, as options of a damaged config want.
+    """Raise MemoryError for a tensor above a size, as options of a damaged config ask for.
 
-    Memory that a tensor promises is taken when it is filled, so the refusal comes in time.
-
-    Raises:
-        MemoryError: a tensor has more bytes than this.
+    Memory is taken when a tensor is filled, so the refusal comes in time.
     """
 
     class Bounded(TorchFunctionMode):
@@ -150,11 +147,10 @@ def bounded_tensors(most_bytes: int) -> Iterator[None]:
 
 
 def check_options(config: Mapping[str, Any], folder: Path) -> None:
-    """Check the method and its options as far as they need no backbone.
+    """Check the method and its options as far as that needs no backbone.
 
     Raises:
-        ModelError: unknown method or option, a value out of range, or one of another type than
-            is written, such as "5" for 5.
+        ModelError: unknown method or option, a value out of range or of another type.
     """
     name, given = config["method"], config["options"]
     try:
@@ -186,7 +182,7 @@ def _config_faults(config: Mapping[str, Any]) -> list[str]:
     faults += [
         f"{key} should be {' or '.join(kind.__name__ for kind in kinds)}, got {config[key]!r}"
         for key, kinds in _KINDS.items()
-        if key in config and not _is_of(config[key], kinds)
+        if key in config and (not isinstance(config[key], kinds) or isinstance(config[key], bool))
     ]
     threshold = config.get("threshold")
     if isinstance(threshold, int | float) and not 0 <= threshold <= 1:
@@ -208,59 +204,39 @@ def _backbone_faults(backbone: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
 def model_card(config: Mapping[str, Any]) -> str:
-    """The folder's README.md: what it is, how to use it, what it was trained on."""
+    """Return the text of a folder's README.md, in the form the Hugging Face hub reads."""
     training = "\n".join(f"- {key}: {value}" for key, value in config["training"].items())
-    kind, known, told = "zero-shot", "", ""
+    kind, known, argument = "zero-shot", "", ""
     if method_class(config["method"]).full_shot:
-        kind, (known, told) = "full-shot", _known_classes(config["options"].get("classes", ()))
+        kind, classes = "full-shot", config["options"].get("classes", ())
+        listed = ", ".join(f"`{name}`" for name in classes) or "none yet"
+        names = "`class_name`, or `--class-name`, says which of them a picture shows"
+        if len(classes) == 1:
+            names = "Pictures are taken to show it"
+        elif classes:
+            argument = f", class_name={classes[0]!r}"
+        known = (
+            "Full-shot: it has learned the normal pictures of these classes and knows no others: "
+            f"{listed}. {names}; another name is refused, and a picture of another thing gets "
+            "a score that means nothing.\n\n"
+        )
     return (
         f"---\nlibrary_name: faprompt\ntags: [anomaly-detection, {kind}]\n"
         f"license: {config['license']}\n---\n\n# {config['name']}\n\n"
         f"`{config['method']}` on the frozen backbone `{config['backbone']['name']}` "
         f"(weights {config['backbone']['fingerprint'][:12]}).\n\n{known}"
-        f"```python\nimport faprompt\n\ndetector = faprompt.load_detector(FOLDER{told})\n"
+        f"```python\nimport faprompt\n\ndetector = faprompt.load_detector(FOLDER{argument})\n"
         'result = detector.predict("part.png")\n```\n\n'
         f"## Training\n\n{training or 'Not recorded.'}\n"
     )
 
 
 def recorded_note(described: Mapping[str, Any]) -> str:
-    """What a model folder's config, or a detector's description, says of its preset; or "".
-
-    Example:
-        >>> recorded_note({"training": {"note": "Preset `paper` was published at 518 px"}})
-        'Preset `paper` was published at 518 px'
-        >>> recorded_note({})
-        ''
-    """
+    """Return the preset's note in a folder's config or a detector's description, or ""."""
     return str(described.get("training", {}).get("note", ""))
 
 
 def recorded_preset(described: Mapping[str, Any]) -> str | None:
-    """Return the preset that a model folder's config or a detector's description names, or None.
-
-    Example:
-        >>> recorded_preset({"training": {"preset": "official"}}), recorded_preset({})
-        ('official', None)
-    """
+    """Return the preset in a folder's config or a detector's description, or None."""
     return described.get("training", {}).get("preset")
-
-
-def _known_classes(classes: Sequence[str]) -> tuple[str, str]:
-    """What the card of a full-shot model says of its classes, and how one of several is told."""
-    listed = ", ".join(f"`{name}`" for name in classes) or "none yet"
-    if len(classes) == 1:
-        names = "Pictures are taken to show it"
-    else:
-        names = "`class_name`, or `--class-name`, says which of them a picture shows"
-    known = (
-        f"Full-shot: it has learned the normal pictures of these classes and knows no others: "
-        f"{listed}. {names}; another name is refused, and a picture of another thing gets "
-        "a score that means nothing.\n\n"
-    )
-    return known, f", class_name={classes[0]!r}" if len(classes) > 1 else ""

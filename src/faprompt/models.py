@@ -30,26 +30,22 @@ _LARGEST_TENSOR = 1 << 30  # bytes of one tensor while a method is built, unless
 
 
 def bundled_folder(name: str) -> Path:
-    """Where a model that ships with the package lies."""
+    """Return the folder of a model that ships with the package."""
     return Path(str(resources.files("faprompt") / "bundled" / name))
 
 
 def list_models() -> list[dict[str, Any]]:
-    """The bundled models that this installation has: name, method, backbone, licence."""
-    rows = []
-    for name in BUNDLED:
-        if not bundled_folder(name).is_dir():
-            continue
-        config = read_config(bundled_folder(name))
-        rows.append(
-            {
-                "name": name,
-                "method": config["method"],
-                "backbone": config["backbone"]["name"],
-                "license": config["license"],
-            }
-        )
-    return rows
+    """Return name, method, backbone and licence of each bundled model of this installation."""
+    there = [name for name in BUNDLED if bundled_folder(name).is_dir()]
+    return [
+        {
+            "name": name,
+            "method": config["method"],
+            "backbone": config["backbone"]["name"],
+            "license": config["license"],
+        }
+        for name, config in ((name, read_config(bundled_folder(name))) for name in there)
+    ]
 
 
 def load_detector(
@@ -60,18 +56,18 @@ def load_detector(
     backbone: str | Path | None = None,
     class_name: str | None = None,
 ) -> Detector:
-    """A detector from a bundled name, a model folder or a Hugging Face id.
+    """Load a detector from a bundled name, a model folder or a Hugging Face id.
 
     Args:
         model: "tiny", a folder written by `save_pretrained` or `train`, or "owner/name".
         device: "cpu", "cuda", "cuda:1", "mps".
         precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
-        backbone: where the frozen backbone lies on this machine, if its recorded name
-            cannot be found; its weights must be the recorded ones.
-        class_name: what pictures show whose class is not told, see `Detector`.
+        backbone: path of the frozen backbone on this machine, if its recorded name cannot be
+            found; its weights must be the recorded ones.
+        class_name: default class of the pictures, see `Detector`.
 
     Raises:
-        ModelError: nothing of that name, an incomplete or damaged folder, or another backbone's
+        ModelError: no model of that name, an incomplete or damaged folder, or another backbone's
             weights.
     """
     folder = find_model(model)
@@ -114,13 +110,13 @@ def build_detector(
     precision: Precision = "fp32",
     class_name: str | None = None,
 ) -> Detector:
-    """A detector of a training-free method on any backbone; `class_name` as in `Detector`.
+    """Build a detector of a training-free method on any backbone.
 
-    Its description holds what `preset_note` says.
+    Its description holds the preset and its `preset_note`; `class_name` is as in `Detector`.
 
     Raises:
         ConfigError: unknown method or option.
-        ModelError: the method has parameters to learn, or the backbone cannot be had.
+        ModelError: the method has parameters to learn, or the backbone cannot be loaded.
     """
     frozen = load_backbone(backbone)
     chosen = fit_to_backbone(method, frozen, options, preset=preset)
@@ -142,10 +138,10 @@ def build_detector(
 
 
 def find_model(model: str | Path) -> Path:
-    """The folder of a bundled name, a path, or a hub id (downloaded to the hub's cache).
+    """Return the folder of a bundled name, a path, or a hub id (downloaded to the hub's cache).
 
     Raises:
-        ModelError: none of the three.
+        ModelError: none of the three, or the download failed.
     """
     if str(model) in BUNDLED:
         return bundled_folder(str(model))
@@ -160,7 +156,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def _build_recorded(config: Mapping[str, Any], backbone: Backbone, folder: Path) -> Method:
-    """The method of a config, whose options may ask for more memory than there is."""
+    """Build the method of a config, whose options may ask for more memory than there is."""
     largest = max(_LARGEST_TENSOR, (folder / WEIGHTS).stat().st_size)
     try:
         with bounded_tensors(largest):

@@ -11,7 +11,7 @@ from faprompt.methods.registry import build_method
 from faprompt.scoring import abnormal_probability
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite
-from tests.methods.test_class_prompts import features  # noqa: F401 - a fixture
+from tests.methods.test_coop import features  # noqa: F401 - a fixture
 
 LABEL = torch.tensor([0, 1, 0])
 

@@ -15,7 +15,7 @@ from faprompt.prompts.words import sentence_tree, start_vector  # noqa: E402
 from tests.helpers import blip_files, small  # noqa: E402
 from tests.methods.suite import LearnedSuite, TrainingFreeSuite  # noqa: E402
 from tests.methods.test_anomalyclip import AnomalyCLIPSuite  # noqa: E402
-from tests.methods.test_class_prompts import TCPSuite  # noqa: E402
+from tests.methods.test_coop import TCPSuite  # noqa: E402
 from tests.methods.test_faprompt import FAPromptSuite  # noqa: E402
 
 

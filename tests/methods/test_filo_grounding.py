@@ -24,7 +24,7 @@ from faprompt.training.pictures import Pictures
 from tests.helpers import dino as tiny_dino
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite
-from tests.methods.test_class_prompts import plain_text
+from tests.methods.test_coop import plain_text
 
 SHORT = {"phrases": ("a flaw",), "context_tokens": 3, "adapter_epochs": 1}
 

@@ -33,12 +33,7 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import Count, Weight
 from faprompt.methods.base import MethodParts, Names, ParameterCount, within_depth
 from faprompt.methods.text_pair import PairConfig, PairMethod, PairOutput, TextPair
-from faprompt.prompts.words import (
-    encode_prompts,
-    learned_vectors,
-    start_vector,
-    word_vectors,
-)
+from faprompt.prompts.words import encode_prompts, learned_vectors, start_vector, word_vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ of them. W and b are drawn anew for every picture and take a few steps of AdamW 
 
     mean H(p(y_i)) + 1/2 mean(-log p~_i(abnormal) - log p_i(normal)),   p~ of x_i + noise
 
-so nothing is left behind. `carry_moments` keeps AdamW's moments from one picture of a class
-to the next, as the authors' code does. Results then depend on the order of the pictures.
+so no picture affects another. `carry_moments` keeps AdamW's moments from one picture of a class
+to the next, as the authors' code does; results then depend on the order of the pictures.
 
 `squares` is the authors' script for VisA: the shorter edge is resized to `image_size`, the
 squares at both ends are encoded, the score is the mean over the squares, and their maps are
@@ -18,8 +18,8 @@ joined. The loss of the adapter is then a mean over the pixels of the joined map
 
 Paper: Deng et al., AnoVL: Adapting Vision-Language Models for Unified Zero-shot Anomaly
 Localization, 2023. Facts from hq-deng/AnoVL at 3a70bfd (vl_test.py, vis_test.py, model.py).
-That code reads the tokens by a place in a list that only its 12 blocks have. Here they are
-the last block's, by name.
+That code picks the tokens by a position in a list that fits 12 blocks only; here they are the
+last block's.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class AnoVLConfig(SentenceConfig):
     temperature: Positive = 1.0
     interpolation: Filter = "bilinear"
     position_filter: PositionFilter = "bilinear"  # open_clip/model.py: bicubic with antialias
-    value_blocks: Natural = 12  # last blocks with the V-V path; all, where there are fewer
-    views: bool = True  # False scores the picture alone
+    value_blocks: Natural = 12  # last blocks with the V-V path, at most all
+    views: bool = True  # average the score over 22 views
     squares: bool = False  # two squares in place of the squashed picture (vis_test.py)
-    textures: tuple[str, ...] = templates.ANOVL_TEXTURES  # classes told as textures
+    textures: tuple[str, ...] = templates.ANOVL_TEXTURES  # classes with sentences about textures
     adapt_steps: Natural = 0  # of AdamW per picture; 5 in the authors' script
     adapter: Adapter = "prompts"  # "linear" is x -> W x + b, of the script for VisA
     learning_rate: Positive = 1e-3
@@ -107,7 +107,7 @@ class AnoVL(SentenceMethod):
             texture = display_name(class_name) in textures
             return templates.anovl_templates("texture" if texture else "object")
 
-        super().__init__(config, backbone, states=templates.ANOVL_STATES, templates=sentences)
+        super().__init__(config, backbone, states=templates.ANOVL_STATES, lines=sentences)
         self.interpolation = config.interpolation
         self.keeps_aspect = config.squares
         self.image_options = ImageOptions(
@@ -163,13 +163,12 @@ class AnoVL(SentenceMethod):
             shown = names if class_names is None else list(class_names)  # before any renaming
             shown = shown * len(names) if len(shown) == 1 else shown
             adapted = [
-                self.adapt(x, text, name, canvas, moments_of=own)
+                self.adapt(x, text, name, canvas, own)
                 for x, name, own in zip(tokens, names, shown, strict=True)
             ]
             tokens = torch.stack(adapted)
         return MethodOutput(
-            score=score,
-            patch_map=canvas.to_pixels(self.chance(tokens, pair), smooth=True),
+            score=score, patch_map=canvas.to_pixels(self.chance(tokens, pair), smooth=True)
         )
 
     def _canvas(self, features: ImageFeatures) -> Canvas:
@@ -181,23 +180,12 @@ class AnoVL(SentenceMethod):
         return Canvas(features.grid, self._patch_size, boxes, (height, width))
 
     def adapt(
-        self,
-        tokens: Tensor,
-        text: TextTower,
-        class_name: str,
-        canvas: Canvas,
-        *,
-        moments_of: str = "",
+        self, tokens: Tensor, text: TextTower, class_name: str, canvas: Canvas, moments_of: str = ""
     ) -> Tensor:
-        """Return one picture's tokens after an adapter that was trained on them alone.
+        """Return one picture's tokens (N, D) after an adapter that was trained on them alone.
 
-        Args:
-            tokens: (N, D).
-            text: the backbone's text tower.
-            class_name: what the picture shows, in the words of the sentences.
-            canvas: where the tokens lie.
-            moments_of: the class whose moments are carried, where they are. Classes of one
-                `class_name`, such as macaroni1 and macaroni2, keep their own.
+        `class_name` is in the words of the sentences; `moments_of` is the class as the dataset
+        has it, so that macaroni1 and macaroni2, of one name, keep their own moments.
         """
         features = self.state_features(text, class_name)
         pair = self.class_pair(text, class_name)
@@ -242,13 +230,9 @@ class Canvas:
     size: tuple[int, int] = (0, 0)
 
     def to_pixels(self, patches: Tensor, *, smooth: bool = False) -> Tensor:
-        """Spread values of patches (B, N) over pixels: (B, height, width).
+        """Spread values of patches (B, N) over pixels (B, height, width); squares are averaged.
 
-        Squares are joined; where they overlap, their mean counts.
-
-        Args:
-            patches: row-major over `grid`.
-            smooth: first take the mean of each patch and its neighbours, edges repeated.
+        `smooth` first takes the mean of each patch and its neighbours, edges repeated.
         """
         grids = grid_map(patches, self.grid).chunk(max(1, len(self.boxes)), dim=1)
         smoothed = map(_mean_of_nine, grids) if smooth else grids
@@ -292,11 +276,7 @@ def draw_noise(shape: Sequence[int], draw: torch.Generator) -> Tensor:
 
 
 def adaptation_loss(clean_logits: Tensor, noised_logits: Tensor) -> Tensor:
-    """Return the loss of one step: clean tokens should be normal, noised ones abnormal.
-
-    Args:
-        clean_logits, noised_logits: (M, 2), normal first.
-    """
+    """Return the loss of one step on logits (M, 2): clean ones normal, noised ones abnormal."""
     logs, noised_logs = clean_logits.log_softmax(dim=-1), noised_logits.log_softmax(dim=-1)
     entropy = -(logs.exp() * logs).sum(dim=-1).mean()
     return entropy - NOISE_WEIGHT * (noised_logs[:, 1] + logs[:, 0]).mean()

@@ -59,18 +59,17 @@ class AprilGAN(SentenceMethod):
     name = "april-gan"
     config_class = AprilGANConfig
     parameters_at_full_size = ParameterCount(count_parameters(), count_parameters())
-    presets = {
-        "paper": {},
-        "common": {"position_filter": "bilinear", "raw_class_names": False},
-    }
+    presets = {"paper": {}, "common": {"position_filter": "bilinear", "raw_class_names": False}}
     backbones = {"paper": "ViT-L-14-336:gelu"}
     # train.sh: 15 epochs on VisA, 3 on MVTec AD; otherwise as FAPrompt
     recipes: ClassVar[Table] = dict.fromkeys(presets, {"epochs": 15})
     config: AprilGANConfig
 
     def __init__(self, config: AprilGANConfig, backbone: Backbone) -> None:
-        states, lines = templates.APRIL_STATES, templates.APRIL_TEMPLATES
-        super().__init__(config, backbone, states=states, templates=lambda _: lines)
+        super().__init__(
+            config, backbone, states=templates.APRIL_STATES,
+            lines=lambda _: templates.APRIL_TEMPLATES,
+        )  # fmt: skip
         spec = backbone.spec
         within_depth(config.map_layers, spec.vision.layers)
         self._layers = tuple(sorted(set(config.map_layers or spec.vision.quarter_layers)))

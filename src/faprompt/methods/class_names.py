@@ -56,17 +56,13 @@ class ClassNameMethod(Method):
 def number_classes(
     known: Sequence[str], class_names: Names, *, each: str, nothing: str, advice: str
 ) -> list[int]:
-    """Return the number of each picture's class; a single known class needs no name.
+    """Return the place of each name in `known`; a single known class needs no name.
 
     Args:
-        known: classes; at least one.
-        class_names: one per picture, or one that all of them show, or None.
+        known, class_names: classes, at least one; and those of the pictures.
         each: start of the error without names: "patchcore has a model for each".
         nothing: start of the error for unknown names: "patchcore has learned nothing".
         advice: what to do about it.
-
-    Returns:
-        One number per name; a single one is of all pictures.
 
     Raises:
         ConfigError: a class is unknown, or not named although there are several.

@@ -42,16 +42,15 @@ from faprompt.scoring import CLIP_AD_TEMPERATURE
 
 CLIP_TEMPERATURE = 0.01  # where CLIP's own training ended: factor 100, frozen in all three
 # Dassl's defaults and configs/trainers/CoOp, with the batches of the other methods here
-SGD_RECIPE: Mapping[str, Any] = {
-    "optimizer": "sgd",
+COSINE_RECIPE: Mapping[str, Any] = {
     "learning_rate": 0.002,
-    "momentum": 0.9,
     "weight_decay": 5e-4,
     "schedule": "cosine",
     "warmup_epochs": 1,
     "warmup_rate": 1e-5,
     "epochs": 50,
 }
+SGD_RECIPE: Mapping[str, Any] = {**COSINE_RECIPE, "optimizer": "sgd", "momentum": 0.9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,10 +121,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # The public code as first uploaded (16 July 2025): one abnormal token a prompt, and the cross
 # entropy was logged without a share in the gradient. All else as in `official`.
-PRESETS["first-upload"] = PRESETS["official"] | {
-    "abnormal_tokens": 1,
-    "image_cross_entropy": False,
-}
+PRESETS["first-upload"] = PRESETS["official"] | {"abnormal_tokens": 1, "image_cross_entropy": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ all normal pictures of its train split, or K drawn ones.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +39,8 @@ def find_references(
     """Return the normal pictures of each class, in natural order; `EVERY_CLASS` for files.
 
     Args:
-        references: files of pictures, or folders of datasets. A class in several folders is one.
-        shots: pictures drawn per class; fewer shots of a seed are a part of more. 0 takes all;
-            files allow no other number.
+        references: files of pictures, or folders of datasets.
+        shots: pictures drawn per class; fewer shots of a seed are a part of more. 0 takes all.
         seed: of the draw.
 
     Raises:
@@ -99,7 +98,7 @@ def _draw(samples: Sequence[Sample], shots: int, seed: int) -> tuple[Sample, ...
 
 
 def fingerprints(references: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:
-    """Return the `fingerprint` of every picture that exists; `remember` refuses the others."""
+    """Return the `fingerprint` of every picture that exists; reading refuses the others."""
     samples = [sample for held in references.values() for sample in held]
     return tuple(fingerprint(sample) for sample in samples if sample.image_path.is_file())
 
@@ -179,25 +178,6 @@ class ReferenceMemory(nn.Module):
             patches = side == PATCHES
             maps.append(grid_map(distance, grid) if patches else window_map(distance, grid, side))
         return torch.stack(maps).mean(dim=0)
-
-
-def remember(
-    references: Mapping[str, Sequence[Sample]],
-    encode: Callable[[np.ndarray], ImageFeatures],
-    *,
-    tiled: bool,
-) -> ReferenceMemory:
-    """Encode the pictures of each class, one part at a time, and keep their tokens.
-
-    Raises:
-        ImageReadError: a picture cannot be read.
-    """
-    return ReferenceMemory(
-        {
-            name: [encode(part) for sample in held for part in picture_parts(sample, tiled=tiled)]
-            for name, held in references.items()
-        }
-    )
 
 
 def _key(number: int, scale: int) -> str:

@@ -22,8 +22,8 @@ its output. The authors' mosaics of four pictures (MVTec AD, one item in five) a
 because tokens are encoded once.
 
 Paper: Gu et al., FiLo: Zero-Shot Anomaly Detection by Fine-Grained Description and
-High-Quality Localization, ACM MM 2024. Public code: CASIA-IVA-Lab/FiLo at 36ff29c, to whose
-numbers `tests/methods/test_golden_filo.py` holds this file.
+High-Quality Localization, ACM MM 2024. Public code: CASIA-IVA-Lab/FiLo at 36ff29c, whose
+numbers `tests/methods/test_golden_filo.py` compares.
 """
 
 from __future__ import annotations
@@ -44,13 +44,7 @@ from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Positive
 from faprompt.errors import ConfigError
-from faprompt.methods.base import (
-    MethodConfig,
-    MethodOutput,
-    Names,
-    ParameterCount,
-    Table,
-)
+from faprompt.methods.base import MethodConfig, MethodOutput, Names, ParameterCount, Table
 from faprompt.methods.class_names import ClassNameMethod
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
@@ -66,8 +60,8 @@ Taps = Literal["aliased", "clean"]
 
 BLUR_SIDE, BLUR_SIGMA_PX = 3, 4.0  # test.py
 KERNELS = ((1, 1), (3, 3), (5, 5), (7, 7), (1, 5), (5, 1))  # models/FiLo.py
-PAIR_LENGTH = 1 / math.sqrt(2)  # of both texts: their code divides by the length of the pair
-TOGETHER = {  # VisA's, and with the name macaroni2's phrases (models/FiLo.py)
+PAIR_LENGTH = 1 / math.sqrt(2)  # of each text: their code divides by the length of the pair
+TOGETHER = {  # VisA's classes of one name; "macaroni" has macaroni2's phrases (models/FiLo.py)
     **dict.fromkeys(("macaroni1", "macaroni2"), "macaroni"),
     **dict.fromkeys(("pcb1", "pcb2", "pcb3", "pcb4"), "pcb"),
 }
@@ -83,19 +77,19 @@ RECIPE = {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs":
 class FiLoConfig(MethodConfig):
     """All constants of FiLo, from its public code."""
 
-    sigma_px: float = 0.0  # besides the 3x3 blur, which belongs to the score too
+    sigma_px: float = 0.0  # in addition to the 3x3 blur, which the score includes
     taps: Taps = "aliased"
-    row_dice: bool = True  # the rows of a mask each have a Dice: their batches are of one
-    adapter_epochs: Count = 5  # the last of all, in which only the adapter learns
+    row_dice: bool = True  # one Dice per row of a mask, as their batches have one picture
+    adapter_epochs: Count = 5  # last epochs, in which only the adapter learns
     context_tokens: Count = 12
-    class_word: str = "object"  # where nobody says what is shown
+    class_word: str = "object"  # for pictures whose class is unknown
     use_class_names: bool = True
     phrases: tuple[str, ...] = ()  # for every class, in place of `descriptions.json`
     unknown_words: Literal["skip", "refuse"] = "skip"  # sentences a cut vocabulary lacks
     grounding: Literal["none", "self", "dino"] = "none"  # "none": not as published
     grounding_model: str = ""  # of "dino": a transformers folder or a hub name
     grounding_side: Count = SIDE_PX  # shorter side in pixels that "dino" sees
-    box_slips: bool = True  # boxes of "dino" as test.py takes them; see `grounding`
+    box_slips: bool = True  # keep two slips of test.py in the boxes; see `grounding`
     temperature: Positive = 0.01  # of the maps
     adapter_temperature: Positive = CLIP_AD_TEMPERATURE
     position_filter: PositionFilter = "plain-bicubic"
@@ -274,7 +268,7 @@ class FiLo(ClassNameMethod):
         adapted: Tensor,
         shown: Sequence[tuple[str, int | None]],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The text pair of (name, position), every head's map with it, and their blurred mean."""
+        """Return the text pair of (name, position), every head's map, and their blurred mean."""
         if self.training:  # the prompts learn on the raw class token, the adapter without them
             adapted = features.class_token if self.heads_move else adapted.detach()
         pair = self._text_pair(text, adapted, shown)

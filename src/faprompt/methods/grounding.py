@@ -60,15 +60,12 @@ def box_text(words: Sequence[str]) -> str:
 
 
 def likely_boxes(chances: Tensor, boxes: Tensor, *, slips: bool = False) -> Tensor:
-    """Choose the queries that may be boxes, best first; only the best if none is good enough.
+    """Choose the queries (K,) that may be boxes, best first; the best if none is good enough.
 
     Args:
         chances: (Q,) in 0..1, the largest of each query's tokens.
         boxes: (Q, 4): centre x, centre y, width, height, relative to the picture.
         slips: order them by chances cut to two decimals, the last of equal ones first.
-
-    Returns:
-        (K,) int64, K at least 1.
     """
     order = chances.argsort(descending=True, stable=True)
     best = order[:1]
@@ -86,10 +83,9 @@ def says_one_of(phrase: str, words: Sequence[str]) -> bool:
 
 
 def box_position(boxes: Tensor) -> int | None:
-    """Return the cell of the first box, 0 to 8 row by row; None between two cells.
+    """Return the cell of the first of (K, 4) boxes, 0 to 8 row by row; None between two cells.
 
-    Args:
-        boxes: (K, 4) as in `likely_boxes`, best first; K = 0 means the picture's centre.
+    Without a box it is the cell of the picture's centre.
 
     Example:
         >>> box_position(torch.tensor([[0.9, 0.1, 0.05, 0.05]])), box_position(torch.empty(0, 4))
@@ -119,12 +115,10 @@ def peak_cell(score_map: Tensor) -> int:
 
 
 def dim_outside(maps: Tensor, boxes: Sequence[Tensor], *, slips: bool = False) -> Tensor:
-    """Multiply pixels outside all boxes by 0.7.
+    """Multiply pixels of maps (B, height, width) outside all boxes by 0.7.
 
-    Args:
-        maps: (B, height, width).
-        boxes: of each picture (K, 4) as in `likely_boxes`; K = 0 dims the whole map.
-        slips: a box that starts left of or above the picture counts from the other end.
+    `boxes` are (K, 4) for each picture as in `likely_boxes`; K = 0 dims the whole map. With
+    `slips`, a box that starts left of or above the picture counts from the other end.
     """
     inside = torch.stack([_inside(each.to(maps), maps.shape[-2:], slips) for each in boxes])
     return torch.where(inside, maps, OUTSIDE_FACTOR * maps)
@@ -153,8 +147,8 @@ class GroundingDino:
     Args:
         source: a folder as `save_pretrained` writes it, or a hub name; safetensors only.
         side_px: the shorter side of the picture the model sees.
-        mean, std: of the pixels it is given, by channel; see `find`.
-        slips: the best box is that of test.py; see `likely_boxes`.
+        mean, std: normalisation of the pixels it is given, by channel.
+        slips: see `likely_boxes`.
 
     Raises:
         ConfigError: `transformers` is not installed, or the source is no such checkpoint.
@@ -182,14 +176,9 @@ class GroundingDino:
 
     @torch.no_grad()
     def find(self, pixels: Tensor, phrases: Sequence[str]) -> Tensor:
-        """Find the boxes of possible defects in one picture.
+        """Find boxes (K, 4) as in `likely_boxes`, best first, in pixels (3, height, width).
 
-        Args:
-            pixels: (3, height, width), normalised by `mean` and `std`.
-            phrases: possible defects of its class, besides the general words.
-
-        Returns:
-            (K, 4) float32 as in `likely_boxes`, best first; K may be 0.
+        `phrases` are possible defects of its class, besides the general words. K may be 0.
         """
         words = (*GENERAL_WORDS, *phrases)
         model = self.model.to(pixels.device)
@@ -199,12 +188,12 @@ class GroundingDino:
         ).to(pixels.device)  # fmt: skip
         output = model(pixel_values=self.prepare(pixels)[None], **inputs)
         chances, boxes = output.logits[0].float().sigmoid(), output.pred_boxes[0].float()
-        spoken = [
+        matching = [
             place
             for place in likely_boxes(chances.amax(dim=-1), boxes, slips=self.slips).tolist()
             if says_one_of(self._phrase(chances[place], inputs["input_ids"][0]), words)
         ]
-        return boxes[spoken]
+        return boxes[matching]
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Resize the shorter side to `side_px` and normalise as ImageNet."""
@@ -220,18 +209,14 @@ class GroundingDino:
         return (resized - mean) / std
 
     def _phrase(self, chances: Tensor, ids: Tensor) -> str:
-        """The words of a query: the tokens above the threshold, without the first one."""
+        """Decode a query's tokens above the threshold, without the first one."""
         places = (chances[: len(ids)] > LEAST_CHANCE).nonzero()[:, 0].tolist()
         return self.tokenizer.decode([int(ids[place]) for place in places if place])
 
 
 def _load(source: str) -> tuple[Any, Any]:
     try:
-        from transformers import (
-            AutoTokenizer,
-            GroundingDinoConfig,
-            GroundingDinoForObjectDetection,
-        )
+        from transformers import AutoTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection
     except ImportError as error:
         raise ConfigError(
             f"grounding=dino runs a Grounding DINO through transformers, which is not here "

@@ -1,4 +1,4 @@
-"""PatchCore: how far is every patch from the nearest patch of normal pictures?
+"""PatchCore: the distance of every patch from the nearest patch of normal pictures.
 
     e(i, j) = 3x3 means of the feature maps of two depths, side by side, at place (i, j)
     M = a coreset of all e of the normal pictures          greedy k-center
@@ -8,7 +8,7 @@
 
 Embedding, coreset, neighbours and w are anomalib's. Maps are upsampled bilinearly and smoothed
 as scipy does, like the official code's and all of ours; anomalib takes the nearest. The last
-line is ours: it keeps every order and brings distances into 0..1.
+line is ours: it keeps the order and brings distances into 0..1.
 
 Paper: Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022. Facts from
 amazon-science/patchcore-inspection.
@@ -46,8 +46,9 @@ class PatchCoreConfig(FullShotConfig):
 
     image_size: Count = 256
     centre_crop: int = 224  # side in pixels of the middle that is seen; 0 for all
-    map_layers: tuple[int, ...] = ()  # stages, or blocks from 1; () is the middle ones
-    value_path: bool = True  # of a transformer: the V-V tokens that all methods here read
+    # stages, or blocks from 1; () is stages 2 and 3, or the blocks that end 2/4 and 3/4
+    map_layers: tuple[int, ...] = ()
+    value_path: bool = True  # use a transformer's V-V tokens, as the other methods do
     unit_tokens: bool = False  # normalise the tokens of each layer, so that none outweighs
     coreset: Annotated[float, Range(above=0, high=1)] = 0.1  # share of the patches that is kept
     memory_limit: Natural = 0  # most patches kept per class; 0 for no limit
@@ -188,7 +189,7 @@ class PatchCore(FullShotMethod):
         return min(share, self.config.memory_limit or share)
 
     def _scorer(self, memory: Tensor) -> Any:
-        """anomalib's model without its network; the backbone takes its place."""
+        """Build anomalib's model without its network; the backbone takes its place."""
         kind = anomalib_module("models.image.patchcore.torch_model").PatchcoreModel
         scorer = kind.__new__(kind)
         nn.Module.__init__(scorer)
@@ -244,5 +245,5 @@ def _spread(patches: Tensor) -> Tensor:
 
 
 def _share(distance: Tensor, spread: Tensor) -> Tensor:
-    """d / (d + r): 0 at distance 0, a half at the spread of normal patches, never 1."""
+    """Return d / (d + r): 0 at distance 0, a half at the spread of normal patches, never 1."""
     return distance / (distance + spread)

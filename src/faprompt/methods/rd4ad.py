@@ -82,10 +82,7 @@ class RD4AD(FullShotMethod):
         patch_map = (torch.stack(maps).sum(dim=0) / len(STAGES)).clamp(0, 1)  # neither is negative
         smooth = render_map(patch_map, model_size=size, sigma_px=self.config.sigma_px)
         return RD4ADOutput(
-            score=smooth.amax(dim=(1, 2)),
-            patch_map=patch_map,
-            teacher=teacher,
-            student=student,
+            score=smooth.amax(dim=(1, 2)), patch_map=patch_map, teacher=teacher, student=student
         )
 
     def loss(self, output: RD4ADOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:

@@ -22,8 +22,8 @@ from faprompt.methods.coop import CoCoOp, CoOp
 from faprompt.methods.faprompt import FAPrompt
 from faprompt.methods.filo import FiLo
 from faprompt.methods.patchcore import PatchCore
-from faprompt.methods.plain_clip import CLIPAC, PlainCLIP
 from faprompt.methods.rd4ad import RD4AD
+from faprompt.methods.sentences import CLIPAC, PlainCLIP
 from faprompt.methods.tcp import TCPV1, TCPV2
 from faprompt.methods.winclip import WinCLIP
 
@@ -140,11 +140,7 @@ def own_backbone(name: str, preset: str) -> str:
 
 
 def fit_to_backbone(
-    method: str,
-    backbone: Backbone,
-    options: Mapping[str, Any] | None,
-    *,
-    preset: str = "paper",
+    method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
 ) -> dict[str, Any]:
     """Complete options whose preset suits one backbone only, for the backbone at hand.
 

@@ -141,7 +141,7 @@ def _split(released: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str
 
 
 def _take(live: dict[str, Tensor], key: str, axes: tuple[int | None, ...]) -> Tensor:
-    """The tensor of a key; `axes` are the lengths wanted, None for any."""
+    """Remove and return the tensor of a key; `axes` are the lengths wanted, None for any."""
     if key not in live:
         rest = ", ".join(sorted(live)) or "nothing else"
         raise ModelError(f"The checkpoint lacks {key!r}. Besides what was read it holds {rest}.")

@@ -33,7 +33,7 @@ from faprompt.clip.text import Injection, TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import Count, Range, Weight
 from faprompt.methods.base import MethodConfig, Names, ParameterCount, Table
-from faprompt.methods.coop import ClassPromptConfig, ClassPromptMethod, distinct
+from faprompt.methods.coop import COSINE_RECIPE, ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts import templates
 from faprompt.prompts.meta import MetaNet, quick_gelu
@@ -42,16 +42,7 @@ from faprompt.prompts.words import Speaker, encode_prompts, learned_vectors
 
 REDUCTION = 4  # hidden width of the meta-net is D/4 (trainers/tcp.py)
 # trainers/tcp.py and the README, with the batches of the other methods here
-RECIPE: Mapping[str, Any] = {
-    "learning_rate": 0.002,
-    "betas": (0.9, 0.999),
-    "eps": 1e-3,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup_epochs": 1,
-    "warmup_rate": 1e-5,
-    "epochs": 50,
-}
+RECIPE: Mapping[str, Any] = {**COSINE_RECIPE, "betas": (0.9, 0.999), "eps": 1e-3}
 KNOWLEDGE_FORMS = {
     "plain": (("This is a photo of {}.",), (("{}",), ("damaged {}",))),
     "winclip": (templates.WINCLIP_TEMPLATES, templates.WINCLIP_STATES),
@@ -60,7 +51,7 @@ KNOWLEDGE_FORMS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCPConfig(ClassPromptConfig):
-    """TCP for anomalies, with the plain sentences (TCP_V1)."""
+    """Options of TCP for anomalies, with the plain sentences (TCP_V1)."""
 
     context_tokens: Count = 4
     normal_word: str = ""
@@ -74,7 +65,7 @@ class TCPConfig(ClassPromptConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCPV2Config(TCPConfig):
-    """`tcp-v2`: the whole set of WinCLIP's sentences."""
+    """Options of `tcp-v2`: the whole set of WinCLIP's sentences."""
 
     knowledge: Literal["plain", "winclip"] = "winclip"
 
@@ -85,13 +76,10 @@ class TCPV1(ClassPromptMethod):
     name = "tcp-v1"
     config_class: ClassVar[type[MethodConfig]] = TCPConfig
     parameters_at_full_size = ParameterCount(743_616, 743_616)
-    presets: ClassVar[Table] = {
-        "paper": {},
-        "image-only": {"local_weight": 0.0},
-    }
+    presets: ClassVar[Table] = {"paper": {}, "image-only": {"local_weight": 0.0}}
     recipes: ClassVar[Table] = dict.fromkeys(presets, RECIPE)
     config: TCPConfig
-    training_classes: tuple[str, ...] = ()  # those of the set, while it learns
+    training_classes: tuple[str, ...] = ()  # of the training set
 
     def __init__(self, config: TCPConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)

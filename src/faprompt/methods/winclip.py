@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from faprompt.clip.backbone import Backbone
@@ -28,7 +27,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import Count, Natural
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import MethodOutput, Names
-from faprompt.methods.few_shot import find_references, fingerprints, remember
+from faprompt.methods.few_shot import ReferenceMemory, find_references, fingerprints, picture_parts
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
 from faprompt.records import Sample
@@ -90,7 +89,7 @@ class WinCLIP(SentenceMethod):
             )
         super().__init__(
             config, backbone, states=templates.WINCLIP_STATES,
-            templates=lambda _: TEMPLATES[config.prompt_set],
+            lines=lambda _: TEMPLATES[config.prompt_set],
         )  # fmt: skip
         self.tiled = config.tiles
         self.image_options = replace(
@@ -101,12 +100,17 @@ class WinCLIP(SentenceMethod):
         self._sources = fingerprints(found)
         spec, size = backbone.spec, (config.image_size, config.image_size)
         transform = Transform(image_size=size, mean=spec.mean, std=spec.std)
-
-        @torch.no_grad()
-        def encode(image: np.ndarray) -> ImageFeatures:
-            return self.encode_image(backbone, transform.to_pixels(image)[None])
-
-        self.memory = remember(found, encode, tiled=self.tiled)
+        with torch.no_grad():
+            self.memory = ReferenceMemory(
+                {
+                    name: [
+                        self.encode_image(backbone, transform.to_pixels(part)[None])
+                        for sample in held
+                        for part in picture_parts(sample, tiled=self.tiled)
+                    ]
+                    for name, held in found.items()
+                }
+            )
         self.uses_class_names |= self.memory.by_class
 
     @property
