@@ -282,8 +282,11 @@ class Detector(nn.Module):
     def _predict_read(
         self, batch: Sequence[ReadImage], threshold: float | None, with_prompt_scores: bool
     ) -> list[AnomalyResult]:
-        arrays, options = [read.array for read in batch], {"with_prompt_scores": with_prompt_scores}
-        results = self.predict_batch(arrays, threshold=threshold, **options)
+        results = self.predict_batch(
+            [read.array for read in batch],
+            threshold=threshold,
+            with_prompt_scores=with_prompt_scores,
+        )
         return [
             replace(result, notes=read.notes) for result, read in zip(results, batch, strict=True)
         ]
@@ -377,8 +380,9 @@ class Detector(nn.Module):
         self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
     ) -> tuple[ImageFeatures, MethodOutput]:
         features = self.encode_image(torch.stack([self.to_pixels(image) for image in images]))
-        options = {"static": self._static, "with_prompt_scores": with_prompt_scores}
-        return features, self.score_features(features, class_names=class_names, **options)
+        options: dict[str, Any] = {"static": self._static, "class_names": class_names}
+        output = self.score_features(features, with_prompt_scores=with_prompt_scores, **options)
+        return features, output
 
     def _finish(self, images: Sequence[np.ndarray], output: MethodOutput) -> list[_Scored]:
         prompts = output.prompt_scores
