@@ -163,7 +163,7 @@ class AnoVL(SentenceMethod):
             shown = names if class_names is None else list(class_names)  # before any renaming
             shown = shown * len(names) if len(shown) == 1 else shown
             adapted = [
-                self.adapt(x, text, name, canvas, own)
+                self.adapt(x, text, name, canvas, moments_of=own)
                 for x, name, own in zip(tokens, names, shown, strict=True)
             ]
             tokens = torch.stack(adapted)
@@ -180,7 +180,13 @@ class AnoVL(SentenceMethod):
         return Canvas(features.grid, self._patch_size, boxes, (height, width))
 
     def adapt(
-        self, tokens: Tensor, text: TextTower, class_name: str, canvas: Canvas, moments_of: str = ""
+        self,
+        tokens: Tensor,
+        text: TextTower,
+        class_name: str,
+        canvas: Canvas,
+        *,
+        moments_of: str = "",
     ) -> Tensor:
         """Return one picture's tokens (N, D) after an adapter that was trained on them alone.
 
