@@ -86,9 +86,7 @@ def test_streamed_training_equals_cached_training(samples, tmp_path):
 def test_the_method_says_which_path_its_tokens_come_from(option, cache, samples, tmp_path):
     method = toys.anomalyclip()
     setting = option == "class_ln_post"  # the opposite of the default
-    method.__class__ = type(
-        "Other", (type(method),), {"image_options": ImageOptions(**{option: setting})}
-    )
+    method.image_options = ImageOptions(**{option: setting})
     batch = Prepared(samples, tmp_path, method=method, cache=cache).source.batch([0])
     pixels = Pictures(samples, toys.TRANSFORM).pixels(0)[None]
     with torch.no_grad():
@@ -106,9 +104,7 @@ def test_tokens_as_the_blocks_leave_them_have_the_towers_width(cache, samples, t
     method = toys.anomalyclip(map_layers=(2, 4))
     usual = Prepared(samples, tmp_path, method=method, cache=cache)
     method = toys.anomalyclip(map_layers=(2, 4))
-    method.__class__ = type(
-        "Raw", (type(method),), {"image_options": replace(method.image_options, raw_tokens=True)}
-    )
+    method.image_options = replace(method.image_options, raw_tokens=True)
     raw = Prepared(samples, tmp_path, method=method, cache=cache)
     assert raw.recipe.key != usual.recipe.key
     assert raw.recipe.about()["image_options"]["raw_tokens"]
