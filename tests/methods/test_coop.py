@@ -344,7 +344,7 @@ class TestTCP:
         assert set(terms) == {"image", "knowledge"}
 
     def test_layers_and_weights_out_of_range_are_refused(self):
-        with pytest.raises(ConfigError, match="injection_layer should.*knowledge_weight should"):
+        with pytest.raises(ConfigError, match="knowledge_weight should.*injection_layer should"):
             build_method("tcp-v1", small.backbone(), {"injection_layer": 1, "knowledge_weight": -1})
 
 
