@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from faprompt.data.picture_files import relative_name
 
+from faprompt.data.picture_files import relative_name
 from faprompt.errors import ConfigError, ImageReadError, MissingExtraError
 from faprompt.imaging import read_image
 from faprompt.reproduce.prompt_maps import (
