@@ -210,7 +210,7 @@ def model_job(name: str, folder: Path) -> Job:
     from faprompt.clip import weights
     from faprompt.detector import Detector
     from faprompt.methods.registry import build_method
-    from faprompt.model_folder import load_detector
+    from faprompt.models import load_detector
 
     load = weights.load_backbone
     backbone = load("test-tiny")

@@ -24,7 +24,7 @@ from faprompt.data import read_dataset
 from faprompt.detector import Detector
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from faprompt.reproduce.cell_runner import CellRunner, RunContext
 from faprompt.reproduce.cells import build_plan, slug
 from faprompt.reproduce.experiment import read_experiment

@@ -19,7 +19,7 @@ from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.config import read_json
 from faprompt.errors import ConfigError, FapromptError, ModelError
 from faprompt.methods.registry import build_method
-from faprompt.model_config import bounded_tensors, check_options, load_weights, read_config
+from faprompt.model_folder import bounded_tensors, check_options, load_weights, read_config
 from faprompt.training.checkpoint import load_checkpoint, restore
 from faprompt.training.optimizer import build_optimizer
 from faprompt.training.training_config import TrainingConfig

@@ -10,8 +10,9 @@ import torch
 
 from faprompt.clip.vision import ImageOptions
 from faprompt.errors import ConfigError, ModelError
-from faprompt.model_folder import load_detector, read_config
+from faprompt.model_folder import read_config
 from faprompt.model_import import import_reference, read_checkpoint
+from faprompt.models import load_detector
 from tests.golden import recipe
 from tests.helpers import golden
 from tests.test_model_folder import Planted
@@ -131,7 +132,7 @@ class TestAprilGAN:
             asked.append(name)
             return golden.backbone()
 
-        monkeypatch.setattr("faprompt.clip.weights.load_backbone", load)
+        monkeypatch.setattr("faprompt.model_import.load_backbone", load)
         path, out = files / "april-gan.pth", tmp_path / "out"
         import_reference(path, method="april-gan", out=out, options={"image_size": 70})
         assert asked == ["ViT-L-14-336:gelu"]

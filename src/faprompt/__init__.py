@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from faprompt.evaluation import Evaluation, EvaluationConfig, evaluate
     from faprompt.imaging.image_reading import read_image
     from faprompt.methods.registry import list_methods
-    from faprompt.model_folder import build_detector, list_models, load_detector
+    from faprompt.models import build_detector, list_models, load_detector
     from faprompt.prediction import PredictionSummary, PredictOptions, predict_files
     from faprompt.records import AnomalyResult, Region
     from faprompt.training import TrainingReport, TrainOptions, train
@@ -40,11 +40,11 @@ _MODULES = {
     "Region": "faprompt.records",
     "TrainOptions": "faprompt.training",
     "TrainingReport": "faprompt.training",
-    "build_detector": "faprompt.model_folder",
+    "build_detector": "faprompt.models",
     "evaluate": "faprompt.evaluation",
     "list_methods": "faprompt.methods.registry",
-    "list_models": "faprompt.model_folder",
-    "load_detector": "faprompt.model_folder",
+    "list_models": "faprompt.models",
+    "load_detector": "faprompt.models",
     "predict_files": "faprompt.prediction",
     "read_image": "faprompt.imaging.image_reading",
     "train": "faprompt.training",

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, Progress
-from faprompt.model_folder import load_detector, read_config
+from faprompt.model_folder import read_config
+from faprompt.models import load_detector
 from tests.helpers import folders
 
 SMALL = [

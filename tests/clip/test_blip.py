@@ -21,7 +21,7 @@ from faprompt.clip.transformers_folders import transformers_module  # noqa: E402
 from faprompt.clip.vision import ImageOptions  # noqa: E402
 from faprompt.clip.weights import load_backbone, save_backbone  # noqa: E402
 from faprompt.errors import ModelError  # noqa: E402
-from faprompt.model_folder import fit_to_backbone  # noqa: E402
+from faprompt.methods.registry import fit_to_backbone  # noqa: E402
 from faprompt.prompts.prompt_parts import start_vector, word_vectors  # noqa: E402
 from tests.helpers import blip_files, small  # noqa: E402
 from tests.helpers.compare import close  # noqa: E402

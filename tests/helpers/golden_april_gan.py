@@ -63,6 +63,7 @@ def april_method(**options: Any) -> AprilGAN:
     """Return the method with the linear layers of the recipe."""
     built = deepcopy(april_base())
     built.config = replace(built.config, **options)
+    built.image_options = replace(built.image_options, position_filter=built.config.position_filter)
     state = recipe_rivals.april_gan_state(SEED, width=128, embed_dim=128)
     named = {key.replace("fc.", "linears."): torch.from_numpy(v) for key, v in state.items()}
     built.load_state_dict(named)

@@ -28,7 +28,7 @@ from faprompt.methods.registry import (
     method_class,
     preset_config,
 )
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from tests.helpers import export, large, small
 
 

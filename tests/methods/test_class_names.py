@@ -12,7 +12,7 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig, evaluate
 from faprompt.imaging.transform import Transform
-from faprompt.methods.class_prompts import ClassPromptMethod
+from faprompt.methods.coop import ClassPromptMethod
 from faprompt.methods.tcp import TCPV1
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method

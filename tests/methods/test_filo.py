@@ -18,7 +18,7 @@ from faprompt.prompts.templates import APRIL_STATES
 from faprompt.scoring import unit
 from tests.helpers import large, small
 from tests.methods.suite import LearnedSuite
-from tests.methods.test_class_prompts import plain_text
+from tests.methods.test_coop import plain_text
 
 SHORT = {"phrases": ("a flaw",), "context_tokens": 3, "adapter_epochs": 1}
 HEADS, ADAPTER = (0, 2), (1, 2)  # epoch and epochs of either stage

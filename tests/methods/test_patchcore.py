@@ -16,7 +16,7 @@ from faprompt.errors import ConfigError, MissingExtraError, ModelError
 from faprompt.methods import full_shot
 from faprompt.methods.patchcore import choose_coreset
 from faprompt.methods.registry import build_method, preset_config
-from faprompt.model_folder import build_detector, load_detector
+from faprompt.models import build_detector, load_detector
 from tests.helpers import large, small
 from tests.methods.suite import MethodSuite
 

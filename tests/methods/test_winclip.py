@@ -206,7 +206,7 @@ class TestReferences:
         assert fingerprint(1) == fingerprint(1) != fingerprint(2)
 
     def test_saved_equals_loaded(self, method, tmp_path):
-        from faprompt.model_folder import load_detector
+        from faprompt.models import load_detector
 
         detector = Detector(small.backbone(), method, name="few")
         detector.save_pretrained(tmp_path / "model")

@@ -140,8 +140,11 @@ def test_a_hybrid_is_told_once_a_column_and_beneath_the_table(shelves, tmp_path,
     for method in methods:
         method["label"] = method["preset"]
     run(toys.plan(shelves, methods=methods), tmp_path)
-    note = "preset code is of ViT-B-16-plus-240:laion400m_e31, so on test-tiny it is a hybrid"
-    assert [line for line in told() if "preset" in line] == [f"code: {note}"]
+    note = (
+        "Preset `code` was published for ViT-B-16-plus-240:laion400m_e31. You run it on "
+        "`test-tiny`: results are not comparable with published ones"
+    )
+    assert [line for line in told() if "Preset" in line] == [f"code: {note}"]
     assert files(tmp_path)["table.md"].count(f"- code: {note}.") == 1
 
 

@@ -10,7 +10,7 @@ from faprompt.clip.weights import TEST_TINY
 from faprompt.errors import ConfigError
 from faprompt.methods import patchcore
 from faprompt.methods.registry import build_method
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from faprompt.reproduce import cost_models
 from tests.helpers import small
 

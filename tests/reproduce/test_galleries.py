@@ -12,7 +12,7 @@ from faprompt.data import read_dataset
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.sample_batches import read_sample
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from faprompt.reproduce import galleries
 from faprompt.reproduce.cell_runner import RunContext
 from faprompt.reproduce.cells import build_plan

@@ -10,8 +10,7 @@ import pytest
 from faprompt.clip.known_backbones import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
-from faprompt.methods.registry import preset_backbone, preset_options
-from faprompt.model_folder import fitting_note
+from faprompt.methods.registry import preset_backbone, preset_note, preset_options
 from faprompt.reproduce.cells import build_plan
 from faprompt.reproduce.experiment import parse_experiment, read_experiment
 from faprompt.reproduce.protocol import PRO, training_set
@@ -101,7 +100,7 @@ def note_of(column):
         spec = pretrained_spec(*split_name(name))
         backbone = SimpleNamespace(name=name, spec=spec, has_text=True)
     method = column.method
-    return fitting_note(method.name, backbone, method.options, preset=method.preset)
+    return preset_note(method.name, backbone, method.options, preset=method.preset)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -117,7 +116,7 @@ def test_no_config_runs_a_preset_otherwise_without_saying_so(path):
             continue
         note = note_of(column)
         if path.parent == FOLDER:
-            assert "hybrid" not in note, column.title
+            assert "published for" not in note, column.title
         if column.backbone == "ViT-L-14-336":
             assert not note, column.title
         results = [
@@ -125,7 +124,7 @@ def test_no_config_runs_a_preset_otherwise_without_saying_so(path):
             for cell in plan.cells
             if cell.column is column
         ][:1]
-        said = [line for line in statements(plan, [], results) if ": preset " in line]
+        said = [line for line in statements(plan, [], results) if ": Preset " in line]
         assert said == ([f"{column.title}: {note}."] if note else [])
 
 
@@ -135,11 +134,14 @@ def test_on_other_backbones_there_is_something_to_say():
     for name in ("methods-on-tiny", "paper/study-backbones"):
         plan = shipped_plan(FOLDER.parent / f"{name}.toml")
         told |= {column.title: note_of(column) for column in plan.columns}
-    assert told["winclip"].startswith("preset paper is of ViT-B-16-plus-240:laion400m_e31, so on")
-    assert told["clip"] == "preset paper is of 518 pixels, and sees 256 on tiny"
+    start = "Preset `paper` was published for ViT-B-16-plus-240:laion400m_e31 at 240 px. You run it"
+    assert told["winclip"].startswith(start)
+    assert told["clip"].startswith(
+        "Preset `paper` was published at 518 px. You run it on `tiny` at"
+    )
     for reading, preset in (("as described", "paper"), ("released code", "official")):
-        wanted = f"preset {preset} is of 518 pixels, and sees 512 on ViT-B-16"
-        assert told[f"FAPrompt ({reading}) (ViT-B-16)"] == wanted
+        wanted = f"`{preset}` was published at 518 px. You run it on `ViT-B-16` at 512 px: "
+        assert wanted in told[f"FAPrompt ({reading}) (ViT-B-16)"]
         assert told[f"FAPrompt ({reading}) (ViT-L-14)"] == ""
 
 

@@ -97,9 +97,7 @@ def test_streamed_training_equals_cached_training(samples, tmp_path):
 def test_the_method_says_which_path_its_tokens_come_from(option, cache, samples, tmp_path):
     method = toys.anomalyclip()
     setting = option == "class_ln_post"  # the opposite of the default
-    method.__class__ = type(
-        "Other", (type(method),), {"image_options": ImageOptions(**{option: setting})}
-    )
+    method.image_options = ImageOptions(**{option: setting})
     batch = Prepared(samples, tmp_path, method=method, cache=cache).source.batch([0])
     pixels = Pictures(samples, toys.TRANSFORM).pixels(0)[None]
     with torch.no_grad():
@@ -117,9 +115,7 @@ def test_tokens_as_the_blocks_leave_them_have_the_towers_width(cache, samples, t
     method = toys.anomalyclip(map_layers=(2, 4))
     usual = Prepared(samples, tmp_path, method=method, cache=cache)
     method = toys.anomalyclip(map_layers=(2, 4))
-    method.__class__ = type(
-        "Raw", (type(method),), {"image_options": replace(method.image_options, raw_tokens=True)}
-    )
+    method.image_options = replace(method.image_options, raw_tokens=True)
     raw = Prepared(samples, tmp_path, method=method, cache=cache)
     assert raw.recipe.key != usual.recipe.key
     assert raw.recipe.about()["image_options"]["raw_tokens"]
@@ -185,14 +181,9 @@ def test_the_key_knows_everything_that_matters(samples, tmp_path):
             dtype=options.get("dtype", "float32"),
         ).key  # fmt: skip
 
-    class Plain(type(toys.faprompt())):
-        image_options = ImageOptions(value_path=False)
-
-    class Finished(type(toys.faprompt())):
-        image_options = ImageOptions(class_ln_post=True)
-
     plain, finished = toys.faprompt(), toys.faprompt()
-    plain.__class__, finished.__class__ = Plain, Finished
+    plain.image_options = ImageOptions(value_path=False)
+    finished.image_options = ImageOptions(class_ln_post=True)
     variants = [
         key(samples[::-1]),
         key(samples[1:]),

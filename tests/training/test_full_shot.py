@@ -14,7 +14,8 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.imaging import read_image
 from faprompt.methods.registry import build_method
-from faprompt.model_folder import load_detector, read_config
+from faprompt.model_folder import read_config
+from faprompt.models import load_detector
 from faprompt.training import full_shot_training as room
 from faprompt.training.full_shot_training import read_normal, train_classes
 from faprompt.training.training_config import TrainingConfig

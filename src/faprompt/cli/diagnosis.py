@@ -54,7 +54,7 @@ def _speed(repeats: int = 5) -> dict[str, str]:
     """Median seconds of one drawn picture through the bundled model, reading included."""
     import numpy as np
 
-    from faprompt.model_folder import load_detector
+    from faprompt.models import load_detector
 
     try:
         detector = load_detector("tiny")

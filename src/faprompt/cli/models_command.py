@@ -18,7 +18,7 @@ def list_(as_json: o.Json = False) -> None:
     """List methods, backbones and bundled models."""
     from faprompt.clip.known_backbones import list_backbones
     from faprompt.methods.registry import describe_methods
-    from faprompt.model_folder import list_models
+    from faprompt.models import list_models
 
     found: dict[str, list[dict[str, Any]]] = {
         "methods": describe_methods(),
@@ -49,9 +49,8 @@ def info(
     as_json: o.Json = False,
 ) -> None:
     """Describe a model: its method, options, backbone and training."""
-    from faprompt.model_card import model_card
-    from faprompt.model_config import check_options
-    from faprompt.model_folder import find_model, read_config
+    from faprompt.model_folder import check_options, model_card, read_config
+    from faprompt.models import find_model
 
     folder = find_model(model)
     config = read_config(folder)

@@ -121,8 +121,8 @@ def pick_detector(
     Raises:
         ConfigError: both or parts of both were given.
     """
-    from faprompt.model_card import recorded_note
-    from faprompt.model_folder import build_detector, load_detector
+    from faprompt.model_folder import recorded_note
+    from faprompt.models import build_detector, load_detector
     from faprompt.work import pick_device, pick_precision
 
     device = pick_device(device)

@@ -27,7 +27,7 @@ from faprompt.evaluation.sample_batches import ReadSample, read_batches
 from faprompt.evaluation.saved_progress import ImageScore, Progress, picture_key, run_identity
 from faprompt.imaging.transform import resize_map
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
-from faprompt.model_card import recorded_note, recorded_preset
+from faprompt.model_folder import recorded_note, recorded_preset
 from faprompt.records import AnomalyResult
 from faprompt.work import ProgressCallback, logger, no_progress
 

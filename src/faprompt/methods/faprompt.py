@@ -35,6 +35,7 @@ from faprompt.methods.base import (
     MethodConfig,
     MethodOutput,
     MethodParts,
+    Names,
     ParameterCount,
     ScoreTerm,
 )
@@ -92,7 +93,6 @@ class FAPromptConfig(MethodConfig):
     long_deep_prompts: Literal["refuse", "overwrite"] = "refuse"
 
     def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
         if self.deep_length <= self.normal_tokens or self.long_deep_prompts == "overwrite":
             return []
         return [
@@ -121,15 +121,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # The public code as first uploaded (16 July 2025): one abnormal token a prompt, and the cross
 # entropy was logged without a share in the gradient. All else as in `official`.
-PRESETS["first-upload"] = PRESETS["official"] | {
-    "abnormal_tokens": 1,
-    "image_cross_entropy": False,
-}
+PRESETS["first-upload"] = PRESETS["official"] | {"abnormal_tokens": 1, "image_cross_entropy": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FAPromptOutput(MethodOutput):
-    """Everything one pass computed; the loss and `explain` read it.
+    """All values of one forward pass, for the loss and `explain`.
 
     image_logits (B, 2) before softmax; coarse, refined (B, rows, columns); prior (B, width);
     selected (B, M) patch indices; normal_text (D,); abnormal_text (K, D) of the first pass;
@@ -151,7 +148,7 @@ class FAPromptOutput(MethodOutput):
 def count_parameters(
     config: FAPromptConfig, *, embed_dim: int = 768, text_width: int = 768
 ) -> ParameterCount:
-    """Parameters of FAPrompt, both ways: 4,100,064 and 9,612,256 at the paper's size.
+    """Count the parameters both ways: 4,100,064 and 9,612,256 at the paper's size.
 
     The difference is (d-1) layers Linear(width, 896) inherited from MaPLe through
     AnomalyCLIP: registered, saved and counted by FAPrompt.py, called by no forward pass.
@@ -202,20 +199,14 @@ class FAPrompt(Method):
         )
 
     def static_text(self, text: TextTower) -> EncodedPrompts:
-        """First-pass features; independent of any image."""
+        """Return the features of the first pass; they depend on no image."""
         return self.prompts.encode(text)
 
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: EncodedPrompts | None = None,
-        with_prompt_scores: bool = False,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> FAPromptOutput:
-        """See `Method.forward`."""
         config = self.config
-        first = self.static_text(text) if static is None else static
+        first: EncodedPrompts = self.static_text(text) if static is None else static
         patches = unit(features.patch_tokens[max(features.patch_tokens)])  # (B, N, D)
         normal, prototype = unit(first.normal_text), unit(first.abnormal_text.mean(dim=0))
         logits = pair_logits(
@@ -237,11 +228,6 @@ class FAPrompt(Method):
         return FAPromptOutput(
             score=self._image_score(image_logits.softmax(dim=-1)[:, 1], coarse, refined),
             patch_map=grid_map((coarse + refined) / 2, features.grid),
-            prompt_scores=(
-                self._prompt_scores(features, patches, first, refined_text)
-                if with_prompt_scores
-                else None
-            ),
             image_logits=image_logits,
             coarse=grid_map(coarse, features.grid),
             refined=grid_map(refined, features.grid),
@@ -276,7 +262,7 @@ class FAPrompt(Method):
         return terms
 
     def explain(self, features: ImageFeatures, output: FAPromptOutput) -> MethodParts:
-        """The chance of the class token and both maxima; both maps; psi's patches and vector."""
+        """Return the class token's chance, both maxima and maps, psi's patches and vector."""
         chance = output.image_logits.softmax(dim=-1)[:, 1]
         peaks = [grid.amax(dim=(1, 2)) for grid in (output.coarse, output.refined)]
         share = self.config.coarse_share
@@ -286,10 +272,7 @@ class FAPrompt(Method):
                 ("maximum of the map before the prior", share, peaks[0]),
                 ("maximum of the map after it", 1 - share, peaks[1]),
             ]
-        patches = unit(features.patch_tokens[max(features.patch_tokens)])
-        alone = self._maps_by_prompt(
-            patches, output.normal_text, output.abnormal_text, output.refined_text
-        )
+        alone = self._maps_by_prompt(features, output)
         refined = self.config.refine
         return MethodParts(
             terms=tuple(ScoreTerm(name=n, weight=w / 2, value=v) for n, w, v in rows),
@@ -304,7 +287,7 @@ class FAPrompt(Method):
     def _draw_prior(
         self, patches: Tensor, similarity: Tensor, coarse: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The patches selected (B, M), and the prior psi makes of them (B, width)."""
+        """Return the selected patches (B, M) and the prior psi computes from them (B, width)."""
         config = self.config
         if self.prior is None:
             nothing = torch.empty(patches.shape[0], 0, dtype=torch.int64, device=patches.device)
@@ -319,27 +302,26 @@ class FAPrompt(Method):
         return selected, self.prior(gather_patches(patches, selected))
 
     def _image_score(self, probability: Tensor, coarse: Tensor, refined: Tensor) -> Tensor:
-        """(..., ) chances and (..., N) maps -> score; the maxima weigh 2:1 (test.py)."""
+        """Combine (...,) chances and (..., N) maps; the maxima weigh 2:1 (test.py)."""
         share = self.config.coarse_share
         peak = share * coarse.amax(dim=-1) + (1 - share) * refined.amax(dim=-1)
         return (probability + peak) / 2
 
-    def _prompt_scores(
-        self, features: ImageFeatures, patches: Tensor, first: EncodedPrompts, refined: Tensor
-    ) -> Tensor:
-        """Ours: the image score with one abnormality prompt in place of the prototype, (B, K)."""
+    def score_prompts(self, features: ImageFeatures, output: FAPromptOutput) -> Tensor:
+        """Score the image with one abnormality prompt in place of the prototype (ours)."""
         image = probability_by_prompt(
-            features.class_token[:, None], first.normal_text, refined,
+            features.class_token[:, None], output.normal_text, output.refined_text,
             temperature=self.config.temperature,
         )[..., 0]  # fmt: skip
-        maps = self._maps_by_prompt(patches, first.normal_text, first.abnormal_text, refined)
-        return self._image_score(image, *maps)
+        return self._image_score(image, *self._maps_by_prompt(features, output))
 
     def _maps_by_prompt(
-        self, patches: Tensor, normal: Tensor, abnormal: Tensor, refined: Tensor
+        self, features: ImageFeatures, output: FAPromptOutput
     ) -> tuple[Tensor, Tensor]:
         """(B, K, N) of both passes: each abnormality prompt in place of the prototype."""
+        patches = unit(features.patch_tokens[max(features.patch_tokens)])
         chances = partial(
-            probability_by_prompt, patches, normal, temperature=self.config.temperature
-        )
-        return chances(abnormal), chances(refined)
+            probability_by_prompt, patches, output.normal_text,
+            temperature=self.config.temperature,
+        )  # fmt: skip
+        return chances(output.abnormal_text), chances(output.refined_text)

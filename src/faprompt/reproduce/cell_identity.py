@@ -13,8 +13,8 @@ from faprompt.config import from_mapping, to_mapping
 from faprompt.data import Dataset
 from faprompt.data.picture_files import relative_name
 from faprompt.files import file_digest
-from faprompt.methods.registry import method_class
-from faprompt.model_folder import FITTED_OPTIONS, read_config
+from faprompt.methods.registry import FITTED_OPTIONS, method_class
+from faprompt.model_folder import read_config
 from faprompt.reproduce.experiment_parts import MethodEntry
 
 

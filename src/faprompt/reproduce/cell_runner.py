@@ -28,7 +28,8 @@ from faprompt.errors import FapromptError, ModelError
 from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation
 from faprompt.files import write_atomically
 from faprompt.model_card import recorded_note
-from faprompt.model_folder import CONFIG, build_detector, find_model, load_detector, read_config
+from faprompt.model_folder import CONFIG, read_config
+from faprompt.models import build_detector, find_model, load_detector
 from faprompt.reproduce.cell_identity import (
     backbone_stamp,
     content_digest,

@@ -19,7 +19,8 @@ from faprompt.methods.registry import (
     preset_config,
     preset_recipe,
 )
-from faprompt.model_folder import find_model, read_config
+from faprompt.model_folder import read_config
+from faprompt.models import find_model
 from faprompt.reproduce.experiment import PAPER_SEED, Experiment
 from faprompt.reproduce.experiment_parts import DatasetEntry, MethodEntry
 from faprompt.reproduce.protocol import dataset_ids, training_set

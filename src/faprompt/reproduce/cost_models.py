@@ -19,8 +19,7 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.methods.base import Method
 from faprompt.methods.patchcore import PatchCore
-from faprompt.methods.registry import build_method, own_backbone
-from faprompt.model_folder import fit_to_backbone
+from faprompt.methods.registry import build_method, fit_to_backbone, own_backbone
 
 CLASS_NAME = "bottle"  # class of the drawn pictures
 

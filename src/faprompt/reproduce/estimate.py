@@ -18,8 +18,8 @@ from faprompt.clip.wide_resnet import WIDE_RESNET
 from faprompt.data.dataset_catalog import published_counts
 from faprompt.detector import Detector
 from faprompt.errors import DatasetError, ModelError
-from faprompt.methods.registry import build_method
-from faprompt.model_folder import fit_to_backbone, load_detector
+from faprompt.methods.registry import build_method, fit_to_backbone
+from faprompt.models import load_detector
 from faprompt.reproduce.cell_identity import resolved_options
 from faprompt.reproduce.cells import Cell, Column, Plan, Source
 from faprompt.reproduce.complexity import build_call, time_call

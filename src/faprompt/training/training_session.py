@@ -13,8 +13,13 @@ from faprompt.data.remarks import dataset_remarks, read_facts
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.methods.full_shot import FullShotMethod
-from faprompt.methods.registry import build_method, method_class, own_backbone
-from faprompt.model_folder import fit_to_backbone, fitting_note, save_model
+from faprompt.methods.registry import (
+    build_method,
+    fit_to_backbone,
+    method_class,
+    own_backbone,
+    preset_note,
+)
 from faprompt.training.full_shot_training import read_normal, train_classes
 from faprompt.training.training_config import TrainingConfig, recipe_config
 from faprompt.training.training_loop import train_method
@@ -87,7 +92,7 @@ def train(
     usable, transform = dataset.require_usable(), detector.transform
     for line in dataset_remarks(usable, read_facts(usable, policy=config.mask_policy)):
         logger.info(f"{usable.name}: {line}")
-    note = fitting_note(method, frozen, asked.options, preset=preset)
+    note = preset_note(method, frozen, asked.options, preset=preset)
     if note:
         logger.info(f"{method}: {note}")
     where: dict[str, Any] = {"out_dir": out, "resume": asked.resume, "progress": progress}
@@ -105,7 +110,7 @@ def train(
             **asked.remarks,
         },
     }
-    save_model(detector, out)
+    detector.save_pretrained(out)
     return report
 
 

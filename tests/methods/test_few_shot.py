@@ -11,8 +11,8 @@ import torch
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
 from faprompt.imaging import read_image
-from faprompt.methods.references import EVERY_CLASS, find_references, fingerprint, picture_parts
-from faprompt.model_folder import load_detector
+from faprompt.methods.few_shot import EVERY_CLASS, find_references, fingerprint, picture_parts
+from faprompt.models import load_detector
 from faprompt.records import Sample
 from tests.helpers import folders, small
 

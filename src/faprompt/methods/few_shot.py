@@ -1,13 +1,13 @@
-"""The normal pictures that WinCLIP+ compares with: which they are, and what is kept of them.
+"""The normal reference pictures of WinCLIP+: which they are, and the memory of their tokens.
 
-Files of pictures stand for every class. Folders that `read_dataset` knows give each class
-pictures of its own: K of the normal ones of its train split, drawn, or all of them.
+Files of pictures serve every class. Folders that `read_dataset` reads give each class its own:
+all normal pictures of its train split, or K drawn ones.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ from faprompt.errors import ConfigError, DatasetError
 from faprompt.files import natural_key
 from faprompt.imaging.image_reading import read_image
 from faprompt.imaging.square_tiles import square_tiles
+from faprompt.methods.base import Names
 from faprompt.methods.class_names import number_classes
 from faprompt.records import Sample
 from faprompt.scoring import grid_map, nearest_distance, window_map
 
-EVERY_CLASS = ""  # the class of pictures that stand for all classes
+EVERY_CLASS = ""  # the class of pictures that serve every class
 PATCHES = 0  # the scale of single patches; the others are named by their windows' sides
 _ADVICE = (
     "References are normal pictures that are not measured: put them into <class>/train/good of "
@@ -36,13 +37,11 @@ Scales = Mapping[int, Tensor]  # scale -> (R, channels)
 def find_references(
     references: Sequence[str], *, shots: int = 0, seed: int = 111
 ) -> dict[str, tuple[Sample, ...]]:
-    """Class -> its normal pictures, in natural order; `EVERY_CLASS` alone for files.
+    """Return the normal pictures of each class, in natural order; `EVERY_CLASS` for files.
 
     Args:
-        references: files of pictures, or folders of datasets. A class that several folders hold
-            is one class.
-        shots: pictures drawn of each class, the same for the same seed; fewer shots are a part
-            of more. 0 takes all; of files no other number is allowed.
+        references: files of pictures, or folders of datasets.
+        shots: pictures drawn per class; fewer shots of a seed are a part of more. 0 takes all.
         seed: of the draw.
 
     Raises:
@@ -100,13 +99,13 @@ def _draw(samples: Sequence[Sample], shots: int, seed: int) -> tuple[Sample, ...
 
 
 def fingerprints(references: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:
-    """Of all pictures that are there, see `fingerprint`; `remember` refuses the others."""
+    """Return the `fingerprint` of every picture that exists; reading refuses the others."""
     samples = [sample for held in references.values() for sample in held]
     return tuple(fingerprint(sample) for sample in samples if sample.image_path.is_file())
 
 
 def fingerprint(sample: Sample) -> str:
-    """SHA-256 of a reference's file; with its class and region, where it stands for one class."""
+    """Return SHA-256 of a reference's file, with its class and region if it serves one class."""
     digest = hashlib.sha256(sample.image_path.read_bytes())
     if sample.class_name != EVERY_CLASS:
         digest.update(repr((sample.class_name, sample.region)).encode())
@@ -114,7 +113,7 @@ def fingerprint(sample: Sample) -> str:
 
 
 def picture_parts(sample: Sample, *, tiled: bool) -> list[np.ndarray]:
-    """A reference as it is seen: overlapping squares, or all of it; (height, width, 3) uint8."""
+    """Read a reference as overlapping squares, or whole; each (height, width, 3) uint8."""
     image = cut_region(read_image(sample.image_path).array, sample)
     height, width = image.shape[:2]
     boxes = square_tiles(height, width) if tiled else [(0, 0, width, height)]
@@ -122,15 +121,14 @@ def picture_parts(sample: Sample, *, tiled: bool) -> list[np.ndarray]:
 
 
 def by_scale(features: ImageFeatures) -> dict[int, Tensor]:
-    """Side of the window -> (B, W, D); under `PATCHES` the patches (B, N, width)."""
+    """Return tokens by window side, (B, W, D); under `PATCHES` the patches, (B, N, width)."""
     return {PATCHES: features.patch_tokens[max(features.patch_tokens)], **features.windows}
 
 
 class ReferenceMemory(nn.Module):
-    """Tokens of normal pictures, a bank for each class; none of it is saved.
+    """Tokens of normal pictures, one bank per class; none of it is saved.
 
-    Args:
-        seen: class -> features of its pictures or parts of them, one at a time.
+    `seen`: class -> features of its pictures or parts of them, one at a time.
     """
 
     def __init__(self, seen: Mapping[str, Iterable[ImageFeatures]]) -> None:
@@ -148,67 +146,39 @@ class ReferenceMemory(nn.Module):
         return bool(self.classes) and self.classes != (EVERY_CLASS,)
 
     def tokens(self, number: int, scale: int) -> Tensor:
-        """(R, channels): all tokens of a class, by its place in `classes`."""
+        """Return all tokens (R, channels) of a class, by its place in `classes`."""
         return self.get_buffer(_key(number, scale))
 
-    def distance_map(
-        self, features: ImageFeatures, class_names: Sequence[str] | None, *, method: str
-    ) -> Tensor:
-        """(B, rows, columns): distances to the normal pictures, the mean over all scales.
+    def distance_map(self, features: ImageFeatures, class_names: Names, *, method: str) -> Tensor:
+        """Return distances to the normal pictures, mean over all scales: (B, rows, columns).
 
         Raises:
-            ConfigError: the class of a picture has no references, or is not told where there
-                are several.
+            ConfigError: a class has no references, or is not named although there are several.
         """
-        scales = by_scale(features)
-        chosen = self._choose(class_names, method)
-        if len(set(chosen)) == 1:
-            return self._distances(chosen[0], scales, features.grid)
-        numbers = torch.tensor(chosen)
-        groups = [(numbers == number).nonzero()[:, 0] for number in numbers.unique()]
+        scales, numbers = by_scale(features), [0]
+        if self.by_class:
+            numbers = number_classes(
+                self.classes, class_names,
+                each=f"{method} has references for each", nothing=f"{method} has no references",
+                advice="Add normal pictures of them to the references",
+            )  # fmt: skip
+        if len(set(numbers)) == 1:
+            return self._distances(numbers[0], scales, features.grid)
+        chosen = torch.tensor(numbers)
+        groups = [(chosen == number).nonzero()[:, 0] for number in chosen.unique()]
         maps = [
-            self._distances(int(numbers[rows[0]]), _only(scales, rows), features.grid)
+            self._distances(numbers[int(rows[0])], _only(scales, rows), features.grid)
             for rows in groups
         ]
         return torch.cat(maps)[torch.cat(groups).argsort()]
-
-    def _choose(self, class_names: Sequence[str] | None, method: str) -> list[int]:
-        if not self.by_class:
-            return [0]
-        return number_classes(
-            self.classes, class_names,
-            each=f"{method} has references for each", nothing=f"{method} has no references",
-            advice="Add normal pictures of them to the references",
-        )  # fmt: skip
 
     def _distances(self, number: int, scales: Scales, grid: tuple[int, int]) -> Tensor:
         maps = []
         for side, tokens in scales.items():
             distance = nearest_distance(tokens, self.tokens(number, side))
-            if side == PATCHES:
-                maps.append(grid_map(distance, grid))
-            else:
-                maps.append(window_map(distance, grid, side))
+            patches = side == PATCHES
+            maps.append(grid_map(distance, grid) if patches else window_map(distance, grid, side))
         return torch.stack(maps).mean(dim=0)
-
-
-def remember(
-    references: Mapping[str, Sequence[Sample]],
-    encode: Callable[[np.ndarray], ImageFeatures],
-    *,
-    tiled: bool,
-) -> ReferenceMemory:
-    """The memory of pictures by class; `encode` sees one part of a picture at a time.
-
-    Raises:
-        ImageReadError: a picture cannot be read.
-    """
-    return ReferenceMemory(
-        {
-            name: [encode(part) for sample in held for part in picture_parts(sample, tiled=tiled)]
-            for name, held in references.items()
-        }
-    )
 
 
 def _key(number: int, scale: int) -> str:

@@ -9,9 +9,7 @@ from faprompt.clip.text import Injection
 from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.class_prompts import distinct
-from faprompt.methods.cocoop import CoCoOp
-from faprompt.methods.coop import CoOpConfig
+from faprompt.methods.coop import CoCoOp, CoOpConfig, distinct
 from faprompt.methods.registry import build_method
 from faprompt.methods.tcp import TCPConfig, TCPV2Config
 from faprompt.prompts.prompt_parts import word_vectors
@@ -346,7 +344,7 @@ class TestTCP:
         assert set(terms) == {"image", "knowledge"}
 
     def test_layers_and_weights_out_of_range_are_refused(self):
-        with pytest.raises(ConfigError, match="injection_layer should.*knowledge_weight should"):
+        with pytest.raises(ConfigError, match="knowledge_weight should.*injection_layer should"):
             build_method("tcp-v1", small.backbone(), {"injection_layer": 1, "knowledge_weight": -1})
 
 

@@ -1,9 +1,9 @@
-"""The authors' checkpoints: `{key: state dict}` into our parameter names.
+"""The authors' checkpoints, `{key: state dict}`, under our parameter names.
 
 Those of FAPrompt and AnomalyCLIP carry tensors that no forward pass reads: eight
 `compound_prompt_projections` layers left over from MaPLe, and token buffers (prefix, suffix,
-tokenised prompts) that follow from the backbone. They are recognised and left behind; anything
-else unknown is an error, and so is anything missing.
+tokenised prompts) that follow from the backbone. These are left behind. Missing, unknown and
+misshapen tensors are a `ModelError` that names them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from faprompt.clip.tensor_files import FLOATS
 from faprompt.errors import ModelError
 
 _DEAD = re.compile(r"^(compound_prompt_projections\.|token_(prefix|suffix)|tokenized_prompts)")
+_DEEP = "compound_prompts_text."
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceState:
+class ReleasedState:
     """Our parameters and the options their shapes imply; `left_behind` names dead tensors."""
 
     state: dict[str, Tensor]
@@ -31,25 +32,22 @@ class ReferenceState:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReleasedForm:
     """How a project's `.pth` is read, and the preset that runs as its public code does."""
 
     key: str  # of the state dict within the file
     preset: str
-    read: Callable[..., ReferenceState]  # of the state dict and `embed_dim`
+    read: Callable[..., ReleasedState]  # of the state dict and `embed_dim`
 
 
-def read_faprompt(reference: Mapping[str, Tensor], *, embed_dim: int) -> ReferenceState:
-    """FAPrompt's prompt learner (FAPrompt.py) under our names.
+def read_faprompt(released: Mapping[str, Tensor], *, embed_dim: int) -> ReleasedState:
+    """Read FAPrompt's prompt learner (FAPrompt.py).
 
     Args:
-        reference: the state dict.
-        embed_dim: of the backbone it was trained on; tells M from the width of psi's input.
-
-    Raises:
-        ModelError: missing, unknown or misshapen tensors, all named.
+        released: the state dict.
+        embed_dim: of the backbone it was trained on; M follows from it and psi's input width.
     """
-    live, dead = _split(reference)
+    live, dead = _split(released)
     deep = _take_deep(live)
     normal = _take(live, "ctx_pos", (1, 1, None, None))
     abnormal = _take(live, "ctx_neg", (1, None, None, None))
@@ -76,18 +74,14 @@ def read_faprompt(reference: Mapping[str, Tensor], *, embed_dim: int) -> Referen
         "deep_length": deep.shape[1],
         "patches": psi_input // embed_dim,
     }
-    return ReferenceState(state, options, dead)
+    return ReleasedState(state, options, dead)
 
 
 def read_anomalyclip(
-    reference: Mapping[str, Tensor], *, embed_dim: int | None = None
-) -> ReferenceState:
-    """AnomalyCLIP's prompt learner (prompt_ensemble.py) under our names; any `embed_dim` will do.
-
-    Raises:
-        ModelError: missing, unknown or misshapen tensors, all named.
-    """
-    live, dead = _split(reference)
+    released: Mapping[str, Tensor], *, embed_dim: int | None = None
+) -> ReleasedState:
+    """Read AnomalyCLIP's prompt learner (prompt_ensemble.py); `embed_dim` is ignored."""
+    live, dead = _split(released)
     deep = _take_deep(live)
     normal, abnormal = (_take(live, key, (1, 1, None, None)) for key in ("ctx_pos", "ctx_neg"))
     _refuse_rest(live)
@@ -101,49 +95,53 @@ def read_anomalyclip(
         "deep_depth": len(deep) + 1,
         "deep_length": deep.shape[1],
     }
-    return ReferenceState(state, options, dead)
+    return ReleasedState(state, options, dead)
 
 
 def read_april_gan(
-    reference: Mapping[str, Tensor], *, embed_dim: int | None = None
-) -> ReferenceState:
-    """APRIL-GAN's linear layers (model.py: `fc`) under our names; any `embed_dim` will do.
+    released: Mapping[str, Tensor], *, embed_dim: int | None = None
+) -> ReleasedState:
+    """Read APRIL-GAN's linear layers (model.py: `fc`); `embed_dim` is ignored.
 
     They are numbered by depth. Which blocks they read is not in the file.
-
-    Raises:
-        ModelError: missing, unknown or misshapen tensors, all named.
     """
-    live, dead = _split(reference)
+    live, dead = _split(released)
     count = sum(key.startswith("fc.") and key.endswith(".weight") for key in live)
     if not count:
         raise ModelError("The checkpoint lacks the linear layers, fc.0.weight and on.")
-    first = _take(live, "fc.0.weight", (None, None))
-    state = {"linears.0.weight": first}
+    state: dict[str, Tensor] = {}
+    axes: tuple[int | None, ...] = (None, None)
     for layer in range(count):
-        if layer:
-            name = f"fc.{layer}.weight"
-            state[f"linears.{layer}.weight"] = _take(live, name, tuple(first.shape))
-        state[f"linears.{layer}.bias"] = _take(live, f"fc.{layer}.bias", (len(first),))
+        weight = _take(live, f"fc.{layer}.weight", axes)
+        axes = tuple(weight.shape)
+        state[f"linears.{layer}.weight"] = weight
+        state[f"linears.{layer}.bias"] = _take(live, f"fc.{layer}.bias", (len(weight),))
     _refuse_rest(live)
-    return ReferenceState(state, {}, dead)
+    return ReleasedState(state, {}, dead)
 
 
-def _split(reference: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    dead = tuple(sorted(key for key in reference if _DEAD.match(key)))
-    live = {key: value for key, value in reference.items() if key not in dead}
+RELEASED: Mapping[str, ReleasedForm] = {
+    "faprompt": ReleasedForm("prompt_learner", "official", read_faprompt),
+    "anomalyclip": ReleasedForm("prompt_learner", "official", read_anomalyclip),
+    "april-gan": ReleasedForm("trainable_linearlayer", "paper", read_april_gan),
+}
+
+
+def _split(released: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    dead = tuple(sorted(key for key in released if _DEAD.match(key)))
+    live = {key: value for key, value in released.items() if key not in dead}
     odd = sorted(key for key, value in live.items() if not isinstance(value, Tensor))
     if odd:
         raise ModelError(f"The checkpoint's {', '.join(odd)} should be tensors.")
     whole = sorted(key for key, value in live.items() if value.dtype not in FLOATS)
     if whole:
-        told = ", ".join(f"{key} ({str(live[key].dtype).removeprefix('torch.')})" for key in whole)
-        raise ModelError(f"The checkpoint's tensors should be floating-point numbers: {told}.")
+        types = ", ".join(f"{key} ({str(live[key].dtype).removeprefix('torch.')})" for key in whole)
+        raise ModelError(f"The checkpoint's tensors should be floating-point numbers: {types}.")
     return {key: value.float() for key, value in live.items()}, dead
 
 
 def _take(live: dict[str, Tensor], key: str, axes: tuple[int | None, ...]) -> Tensor:
-    """The tensor of a key; `axes` are the lengths wanted, None for any."""
+    """Remove and return the tensor of a key; `axes` are the lengths wanted, None for any."""
     if key not in live:
         rest = ", ".join(sorted(live)) or "nothing else"
         raise ModelError(f"The checkpoint lacks {key!r}. Besides what was read it holds {rest}.")
@@ -156,12 +154,11 @@ def _take(live: dict[str, Tensor], key: str, axes: tuple[int | None, ...]) -> Te
 
 
 def _take_deep(live: dict[str, Tensor]) -> Tensor:
-    prefix = "compound_prompts_text."
-    count = sum(key.startswith(prefix) for key in live)
+    count = sum(key.startswith(_DEEP) for key in live)
     if not count:
-        raise ModelError(f"The checkpoint lacks the deep prompts, {prefix}0 and on.")
-    first = _take(live, f"{prefix}0", (None, None))
-    rest = [_take(live, f"{prefix}{i}", tuple(first.shape)) for i in range(1, count)]
+        raise ModelError(f"The checkpoint lacks the deep prompts, {_DEEP}0 and on.")
+    first = _take(live, f"{_DEEP}0", (None, None))
+    rest = [_take(live, f"{_DEEP}{i}", tuple(first.shape)) for i in range(1, count)]
     return torch.stack([first, *rest])
 
 
@@ -171,10 +168,3 @@ def _refuse_rest(live: Mapping[str, Tensor]) -> None:
             f"The checkpoint holds tensors this method does not know: {', '.join(sorted(live))}. "
             "Is it another method's? Choose it with --method."
         )
-
-
-REFERENCES: Mapping[str, Reference] = {
-    "faprompt": Reference("prompt_learner", "official", read_faprompt),
-    "anomalyclip": Reference("prompt_learner", "official", read_anomalyclip),
-    "april-gan": Reference("trainable_linearlayer", "paper", read_april_gan),
-}
