@@ -22,7 +22,7 @@ from benchmarks.naive import encode_prompts, naive_score
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, spec_from_open_clip
 from faprompt.detector import Detector
-from faprompt.imaging.read import read_image
+from faprompt.imaging.image_reading import read_image
 from faprompt.imaging.transform import Transform
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 

@@ -24,11 +24,11 @@ from benchmarks.common import machine_record
 from benchmarks.rivals import RIVALS, SIDE
 from faprompt import build_detector, load_detector
 from faprompt.data import by_defect_type, read_dataset, read_mask
-from faprompt.data.base import Dataset
+from faprompt.data.dataset import Dataset
 from faprompt.data.masks import resize_mask
 from faprompt.detector import Detector
 from faprompt.evaluation import EvaluationConfig, evaluate
-from faprompt.imaging.read import read_image
+from faprompt.imaging.image_reading import read_image
 from faprompt.metrics import (
     METRIC_NAMES,
     AnomalyMetrics,

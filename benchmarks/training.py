@@ -7,7 +7,7 @@ Measured on a few drawn pictures, reading their files included:
 
     pass     every picture through our image tower once, nothing kept
     step     one step of ours on features in memory: prompts, loss, gradients, Adam
-    run      `train()` itself, all its epochs, cache and checkpoints included
+    run      `train_method()` itself, all its epochs, cache and checkpoints included
     naive    one step the naive way: the batch's images encoded again, then its prompts
 
 The ratios printed last follow from these. Epochs of a real set are not run: figures for
@@ -35,11 +35,11 @@ from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, spec_from_ope
 from faprompt.imaging.transform import Transform
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
-from faprompt.training.config import TrainingConfig
-from faprompt.training.features import Encoder, StreamedFeatures
-from faprompt.training.loop import train
+from faprompt.training.features import Encoder, Features
 from faprompt.training.pictures import Pictures
-from faprompt.training.run import TrainingReport
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train_method
+from faprompt.training.training_steps import TrainingReport
 
 RESULTS = Path(__file__).parent / "results" / "training.csv"
 MVTEC_PICTURES = 1725  # test split of MVTec AD, the paper's training set
@@ -57,7 +57,7 @@ class Seconds:
 
     one_pass: float  # all pictures, ours
     step: float  # one batch on features in memory, ours
-    run: float  # train(), all epochs
+    run: float  # train_method(), all epochs
     run_images: float  # of those: reading and encoding pictures, by its own account
     run_steps: float  # of those: prompts, losses, gradients, Adam, reading cached tokens
     naive_images: float  # one batch
@@ -150,7 +150,7 @@ class Bench:
         method = self.new_method()
         optimizer = torch.optim.Adam(method.parameters(), lr=1e-3, betas=(0.5, 0.999))
         encoder = self.encoder(self.batch())
-        features = StreamedFeatures(encoder).batch(range(len(self.batch())))
+        features = Features(encoder).batch(range(len(self.batch())))
         label, mask = self.truth()
 
         def step() -> None:
@@ -162,10 +162,10 @@ class Bench:
 
         return step
 
-    def train(self) -> TrainingReport:
+    def train_method(self) -> TrainingReport:
         """The real thing, into a folder of its own."""
         out_dir = self.folder / "run"
-        return train(
+        return train_method(
             self.new_method(),
             self.backbone,
             self.samples,
@@ -227,7 +227,7 @@ def report(seconds: Seconds, ratio: dict[str, float], options: argparse.Namespac
         ("ours", "one pass of image encoding", s.one_pass),
         ("ours", "the same per image", s.one_pass / options.pictures),
         ("ours", "one step on features in memory", s.step),
-        ("ours", f"train(), {n} epochs", s.run),
+        ("ours", f"train_method(), {n} epochs", s.run),
         ("ours", "  its images, encoded once", s.run_images),
         ("ours", "  its steps", s.run_steps),
         ("ours", "  hashes, checkpoints, curves", rest),
@@ -239,7 +239,11 @@ def report(seconds: Seconds, ratio: dict[str, float], options: argparse.Namespac
         ("ours", f"text work of {n} epochs", ratio["set_text_h"]),
     ]
     told = [
-        ("measured", "train() / (one pass + text work), target 1.3", "run_over_pass_plus_text"),
+        (
+            "measured",
+            "train_method() / (one pass + text work), target 1.3",
+            "run_over_pass_plus_text",
+        ),
         ("measured", f"images of {n} epochs / one pass", "run_images_over_pass"),
         ("measured", "naive / ours, prompts of one step", "naive_prompts_over_ours"),
         ("computed", f"{n} epochs ours with text / one pass", "set_epochs_over_pass"),

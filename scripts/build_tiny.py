@@ -22,11 +22,10 @@ import sys
 from pathlib import Path
 
 from faprompt.config import parse_toml
-from faprompt.data import read_dataset
-from faprompt.model_folder import CARD, CONFIG, WEIGHTS, bundled_folder
+from faprompt.model_folder import CARD, CONFIG, WEIGHTS
+from faprompt.models import bundled_folder
 from faprompt.synthetic import write_dataset
-from faprompt.training.config import TrainingConfig
-from faprompt.training.session import train_model
+from faprompt.training.training_session import TrainOptions, train
 
 ROOT = Path(__file__).resolve().parents[1]
 AUXILIARY = "drawn by faprompt.synthetic, family aux, seed 111"
@@ -93,19 +92,15 @@ def main() -> None:
         if not (runs / part / "synthetic.json").exists():
             write_dataset(runs / part, kinds=kinds, count=count, seed=seed)
     for method in ("faprompt", "anomalyclip"):
-        report = train_model(
-            read_dataset(runs / "auxiliary"),
+        options = TrainOptions(
             method=method,
-            preset="paper",
-            backbone="tiny",
-            options={},
-            config=TrainingConfig(cache_dir=str(runs / "cache"), encode_batch_size=8),
-            out=runs / method,
+            training={"cache_dir": str(runs / "cache"), "encode_batch_size": 8},
+            device="cpu",
             name="tiny" if method == "faprompt" else f"tiny-{method}",
-            notify=print,
-            model_license="apache-2.0",
+            license="apache-2.0",
             remarks={**remarks, "dataset": AUXILIARY},
         )
+        report = train(runs / "auxiliary", runs / method, options)
         print(f"{method}: {report.steps} steps, {report.epoch_means[-1]}", flush=True)
     bundled_folder("tiny").mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS, CARD):

@@ -177,7 +177,7 @@ Job = tuple[st.SearchStrategy[bytes], Callable[[bytes], object]]
 
 def picture_job(kind: str, folder: Path) -> Job:
     """Read bytes as a picture, and count its pixels from a file."""
-    from faprompt.imaging.read import count_pixels, read_image
+    from faprompt.imaging.image_reading import count_pixels, read_image
 
     path = folder / f"picture.{kind}"
 
@@ -210,7 +210,7 @@ def model_job(name: str, folder: Path) -> Job:
     from faprompt.clip import weights
     from faprompt.detector import Detector
     from faprompt.methods.registry import build_method
-    from faprompt.model_folder import load_detector
+    from faprompt.models import load_detector
 
     load = weights.load_backbone
     backbone = load("test-tiny")

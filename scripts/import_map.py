@@ -1,70 +1,105 @@
-"""Draw the imports between rooms, and fail where one points back.
+"""Draw the imports between packages, and fail where one points up, sideways or in a circle.
 
     python scripts/import_map.py
 
-Prints each room with the rooms it imports. Exits 1 when a room imports one above it.
+Prints each package or module of `faprompt` with those that it imports, layer by layer. Exits
+with 1 when one imports its own layer or a higher one, or when files import each other in a
+circle. Imports inside functions count; imports for type checkers do not.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "faprompt"
-LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "records", "config", "files"),
-    ("imaging", "clip", "metrics", "losses", "scoring", "regions"),
-    ("data", "prompts", "synthetic"),
-    ("methods",),
-    ("detector", "model_folder", "model_card", "model_config", "model_import"),
-    ("prediction", "training", "evaluation", "diagnosis", "explanation"),
-    ("benchmark",),
-    ("study",),
-    ("cli", "__main__"),
-)  # ground, rooms, rooms that know rooms, recipes, detector, workshops,
-# the workshop that uses the others, the one that uses that, doors
+
+# From the lowest to the highest. A package imports lower lines only, so that a line within a
+# layer is one more step: `data` may read pictures by `imaging`, and `imaging` knows no data.
+LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("base", ("errors", "records")),
+    ("base", ("config", "files", "pages")),
+    ("base", ("work",)),
+    ("core", ("clip", "imaging", "metrics", "regions")),
+    ("core", ("losses", "scoring")),
+    ("core", ("data", "prompts", "synthetic")),
+    ("methods", ("methods",)),
+    ("detector", ("model_folder",)),
+    ("detector", ("detector",)),
+    ("detector", ("models", "token_cache")),
+    ("detector", ("model_import",)),
+    ("workflows", ("evaluation", "explanation", "prediction", "training")),
+    ("reproduce", ("reproduce",)),
+    ("interfaces", ("cli",)),
+    ("interfaces", ("__main__",)),
+)
 
 
-def room_of(path: Path) -> str:
-    """The first name below the package: a folder or a module."""
+def package_of(path: Path) -> str:
+    """Return the first name of a file's path below the source: a folder or a module."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms a file imports at any depth, lazy imports included; not for type checkers only."""
+def imported_modules(path: Path) -> set[str]:
+    """Return the modules of faprompt that a file imports, such as "clip.vision"."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             node.body = []
     found: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "faprompt":
-                found |= {alias.name for alias in node.names}
-            elif node.module.startswith("faprompt."):
-                found.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "faprompt":
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name for name in names if _is_module(name)} or {node.module or ""}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("faprompt.")}
-    return found
+            found |= {a.name for a in node.names if a.name.split(".")[0] == "faprompt"}
+    return {name.partition(".")[2] for name in found} - {""}
+
+
+def _is_module(name: str) -> bool:
+    place = SOURCE.joinpath(*name.split(".")[1:])
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 def main() -> int:
-    """Print the map; the exit status."""
-    height = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-    edges: dict[str, set[str]] = {}
+    """Print the map and its faults; return the exit status."""
+    level = {name: rank for rank, (_, names) in enumerate(LAYERS) for name in names}
+    files: dict[str, set[str]] = {}
+    packages: dict[str, set[str]] = {}
     for path in sorted(SOURCE.rglob("*.py")):
-        room = room_of(path)
-        edges.setdefault(room, set()).update(imported_rooms(path) - {room})
-    faults = [f"{room} has no place in the map" for room in edges if room not in height]
-    faults.remove("__init__ has no place in the map")
-    for rooms in reversed(LEVELS):
-        for room in rooms:
-            known = sorted(edges.get(room, set()) & set(height), key=height.__getitem__)
-            print(f"{room:<12} -> {', '.join(known)}")
-            faults += [f"{room} imports {o}" for o in known if height[o] > height[room]]
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        imported = imported_modules(path)
+        files[module] = imported - {module}
+        package = package_of(path)
+        if package != "__init__":
+            others = {name.split(".")[0] for name in imported}
+            packages.setdefault(package, set()).update(others - {package})
+    faults = [f"{name} has no place in the map" for name in packages if name not in level]
+    for rank in reversed(range(len(LAYERS))):
+        layer, names = LAYERS[rank]
+        for name in names:
+            known = sorted(packages.get(name, set()) & set(level), key=lambda n: (level[n], n))
+            print(f"{layer:<11}{name:<12} -> {', '.join(known)}")
+            for other in known:
+                if level[other] >= rank:
+                    where = "in the same layer" if level[other] == rank else "above it"
+                    faults.append(f"{name} imports {other}, which is {where}")
+    faults += _circles(files)
     print("\n".join(faults) or "every import points down")
     return 1 if faults else 0
+
+
+def _circles(files: dict[str, set[str]]) -> list[str]:
+    """Return one line for a circle of files that import each other, or nothing."""
+    files.pop("", None)  # the package itself imports its names on first use
+    try:
+        TopologicalSorter(files).prepare()
+    except CycleError as error:
+        return [f"circle: {' -> '.join(reversed(error.args[1]))}"]
+    return []
 
 
 if __name__ == "__main__":

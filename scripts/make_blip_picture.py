@@ -8,18 +8,22 @@ drawn ones are noise. Every number in it is read from the specs that the code ru
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from faprompt.clip.catalog import BLIP_BASE
+from faprompt.clip.known_backbones import BLIP_BASE
 from faprompt.clip.spec import BackboneSpec, spec_from_open_clip
-from faprompt.evaluation.drawing import FAINT, INK, PAPER, font
 from faprompt.files import write_atomically
 from faprompt.imaging import read_image
 from faprompt.methods.faprompt import FAPromptConfig, count_parameters
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.lettering import FAINT, INK, PAPER, font  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "examples" / "pictures" / "pill-burn-1.jpg"

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from faprompt.synthetic import draw_batch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.drawn_batches import draw_batch  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "pictures"
-
 
 THINGS = ("wood", "tile floor", "basket", "pill", "gear", "keypad")
 DEFECTS = ("hole", "tear", "burn")

@@ -11,6 +11,7 @@ RD4AD and BLIP have pictures of their own, by `make_rd4ad_picture.py` and `make_
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +22,17 @@ from PIL import Image, ImageDraw
 
 from faprompt.data import read_dataset
 from faprompt.detector import Detector
-from faprompt.evaluation.drawing import INK, PAPER, font
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
-from faprompt.model_folder import load_detector
-from faprompt.reproduce.benchmark_config import read_benchmark
-from faprompt.reproduce.benchmark_plan import build_plan, slug
-from faprompt.reproduce.cell_detectors import detector_source
-from faprompt.training.recipes import recipe_config
-from faprompt.training.session import train_model
+from faprompt.models import load_detector
+from faprompt.reproduce.cell_runner import CellRunner, RunContext
+from faprompt.reproduce.cells import build_plan, slug
+from faprompt.reproduce.experiment import read_experiment
+from faprompt.training.training_session import TrainOptions, train
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.lettering import INK, PAPER, font  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "methods-on-tiny.toml"
@@ -53,10 +56,13 @@ def strip(pictures: list[np.ndarray], words: list[str]) -> np.ndarray:
 
 def detectors(results: Path, data_root: Path) -> Iterator[tuple[str, Detector]]:
     """Name and detector: those of the benchmark, then what it has no column of."""
-    plan = build_plan(read_benchmark(CONFIG), data_root=data_root)
-    pick = detector_source(plan, results, notify=print)
+    plan = build_plan(read_experiment(CONFIG), data_root=data_root)
+    runner = CellRunner(plan, RunContext(out=results))
     for column in plan.columns:
-        yield column.title, pick(next(cell for cell in plan.cells if cell.column is column))
+        yield (
+            column.title,
+            runner.detector(next(cell for cell in plan.cells if cell.column is column)),
+        )
     yield "patchcore", patchcore(data_root / "drawn" / "test")
 
 
@@ -65,10 +71,8 @@ def patchcore(folder: Path) -> Detector:
     dataset = read_dataset(folder)
     shown = tuple(sample for sample in dataset.samples if sample.class_name in THINGS)
     with TemporaryDirectory() as out:
-        train_model(
-            replace(dataset, samples=shown), method="patchcore", preset="common", backbone="tiny",
-            options={}, config=recipe_config("patchcore", "common", {}), out=out, name="patchcore",
-        )  # fmt: skip
+        options = TrainOptions(method="patchcore", preset="common", name="patchcore", device="cpu")
+        train(replace(dataset, samples=shown), out, options)
         return load_detector(out)
 
 

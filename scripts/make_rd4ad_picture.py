@@ -29,14 +29,14 @@ from faprompt.clip.backbone import Backbone  # noqa: E402
 from faprompt.clip.weights import load_backbone  # noqa: E402
 from faprompt.clip.wide_resnet import TEST_WIDE_RESNET  # noqa: E402
 from faprompt.detector import Detector  # noqa: E402
-from faprompt.evaluation.drawing import INK, PAPER, font  # noqa: E402
 from faprompt.files import write_atomically  # noqa: E402
 from faprompt.imaging import colour_table, overlay, thumbnail  # noqa: E402
 from faprompt.methods.rd4ad import RD4ADOutput  # noqa: E402
 from faprompt.methods.registry import build_method, preset_recipe  # noqa: E402
 from faprompt.scoring import upsample  # noqa: E402
-from faprompt.synthetic.draw import Plan, draw_plans  # noqa: E402
+from faprompt.synthetic.drawn_set import Plan, draw_plans  # noqa: E402
 from faprompt.synthetic.kinds import OBJECT_KINDS  # noqa: E402
+from scripts.lettering import INK, PAPER, font  # noqa: E402
 from scripts.make_method_pictures import LINE, ROOT, SIDE, strip  # noqa: E402
 
 THING, SEED = "eye", 7

@@ -17,9 +17,9 @@ from faprompt.data import read_dataset
 from faprompt.data.masks import read_mask
 from faprompt.detector import Detector
 from faprompt.evaluation import EvaluationConfig, evaluate
-from faprompt.evaluation.gallery import TITLES, worst_mistakes
-from faprompt.evaluation.run import Evaluation
-from faprompt.evaluation.sheet import Entry, draw_sheet, make_panels
+from faprompt.evaluation.contact_sheet import Entry, draw_sheet, picture_panels
+from faprompt.evaluation.evaluation_run import Evaluation
+from faprompt.evaluation.gallery import COLUMNS, TITLES, worst_mistakes
 from faprompt.imaging import encode_jpeg, read_image
 from faprompt.records import Sample
 
@@ -70,9 +70,9 @@ def entries(detector: Detector, samples: Sequence[Sample]) -> list[Entry]:
     for rank, sample in enumerate(samples, 1):
         image = read_image(sample.image_path).array
         result = detector.predict(image)
-        panels = make_panels(image, result.score_map, read_mask(sample))
+        panels = picture_panels(image, result.score_map, read_mask(sample))
         name = f"{sample.class_name}: {sample.defect_type or 'normal'}".replace("_", " ")
-        made.append(Entry(panels, rank, name, f"score {result.score:.3f}"))
+        made.append(Entry(panels, (f"{rank}  {name}", f"score {result.score:.3f}")))
     return made
 
 
@@ -97,7 +97,8 @@ def main() -> None:
         chosen[kind] = [mistake.image.sample for mistake in mistakes if mistake.kind == kind]
     for name, samples in chosen.items():
         if samples:
-            sheet = draw_sheet(*sheets[name], entries(detector, samples))
+            shown = entries(detector, samples)
+            sheet = draw_sheet(*sheets[name], COLUMNS, shown, beside=2)
             (folder / f"{name}.jpg").write_bytes(encode_jpeg(sheet))
     print("docs/tiny:", ", ".join(sorted(path.name for path in folder.iterdir())))
 

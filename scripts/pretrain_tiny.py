@@ -21,6 +21,7 @@ import math
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,17 +32,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.clip.backbone import Backbone, build_backbone
-from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
-from faprompt.clip.tokens import END, START, bpe_ids
-from faprompt.clip.weights import load_backbone, save_backbone
-from faprompt.config import parse_toml
-from faprompt.losses import local_loss
-from faprompt.metrics import auroc
-from faprompt.prompts.templates import IMAGENET_TEMPLATES, WINCLIP_TEMPLATES
-from faprompt.scoring import grid_map, pair_logits, unit, upsample
-from faprompt.synthetic import SyntheticBatch, draw_batch, vocabulary_texts
-from faprompt.synthetic.captions import ABNORMAL_STATES, GENERIC, NORMAL_STATES, TEMPLATES
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from faprompt.clip.backbone import Backbone, build_backbone  # noqa: E402
+from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec  # noqa: E402
+from faprompt.clip.tokens import END, START, bpe_ids  # noqa: E402
+from faprompt.clip.vision import ImageOptions  # noqa: E402
+from faprompt.clip.weights import load_backbone, save_backbone  # noqa: E402
+from faprompt.config import parse_toml  # noqa: E402
+from faprompt.losses import local_loss  # noqa: E402
+from faprompt.metrics import auroc  # noqa: E402
+from faprompt.prompts.templates import IMAGENET_TEMPLATES, WINCLIP_TEMPLATES  # noqa: E402
+from faprompt.scoring import grid_map, pair_logits, unit, upsample  # noqa: E402
+from scripts.caption_grammar import (  # noqa: E402
+    ABNORMAL_STATES,
+    GENERIC,
+    NORMAL_STATES,
+    TEMPLATES,
+    vocabulary_texts,
+)
+from scripts.drawn_batches import CaptionedBatch, draw_batch  # noqa: E402
 
 MARKED_SHARE = 0.03  # of a patch that has to be damaged for the patch to count as damaged
 LOCAL_SCALE = 4  # the local loss is taken at so many points a patch side, not at every pixel
@@ -93,7 +103,7 @@ class Pretraining(torch.nn.Module):
         self.logit_scale = torch.nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(
-        self, batch: SyntheticBatch, phrases: tuple[str, str], *, class_ln_post: bool
+        self, batch: CaptionedBatch, phrases: tuple[str, str], *, class_ln_post: bool
     ) -> dict[str, Tensor]:
         """Weighted loss terms of one batch; `phrases` is a normal and a damaged sentence.
 
@@ -104,7 +114,7 @@ class Pretraining(torch.nn.Module):
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
         with torch.autocast(batch.images.device.type, dtype=torch.bfloat16):
             features = self.backbone.encode_image(
-                (batch.images - mean) / std, class_ln_post=class_ln_post
+                (batch.images - mean) / std, ImageOptions(class_ln_post=class_ln_post)
             )
             texts = self.backbone.encode_texts([*phrases, *batch.captions])
         pair, captions = texts[:2].float(), texts[2:].float()
@@ -150,7 +160,7 @@ def balanced_entropy(logit: Tensor, marked: Tensor) -> Tensor:
     return torch.stack(sides).sum()
 
 
-def draw(config: Config, step: int) -> SyntheticBatch:
+def draw(config: Config, step: int) -> CaptionedBatch:
     """The batch of a step, whatever came before it."""
     data = config["data"]
     return draw_batch(
@@ -170,7 +180,7 @@ def state_pair(host: random.Random) -> tuple[str, str]:
     return template.format(normal.format(GENERIC)), template.format(abnormal.format(GENERIC))
 
 
-def batches(config: Config, first: int, last: int) -> Iterator[SyntheticBatch]:
+def batches(config: Config, first: int, last: int) -> Iterator[CaptionedBatch]:
     """Batches of steps first..last-1; the next is drawn while one is learned from."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(draw, config, first)
@@ -300,7 +310,7 @@ def mean_backbone(folders: Sequence[Path]) -> Backbone:
 def learn(
     model: Pretraining,
     optimizer: torch.optim.Optimizer,
-    batch: SyntheticBatch,
+    batch: CaptionedBatch,
     config: Config,
     step: int,
 ) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from faprompt.synthetic import SyntheticBatch, draw_batch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.drawn_batches import CaptionedBatch, draw_batch  # noqa: E402
 
 GAP, TEXT_HEIGHT = 6, 40
 RED, WHITE = (255, 40, 40), (235, 235, 235)
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.replace(part, options.out)
 
 
-def contact_sheet(batch: SyntheticBatch, *, columns: int, outline: bool = True) -> Image.Image:
+def contact_sheet(batch: CaptionedBatch, *, columns: int, outline: bool = True) -> Image.Image:
     """All pictures of a batch in rows, captions below."""
     count, _, height, width = batch.images.shape
     step_x, step_y = width + GAP, height + TEXT_HEIGHT

@@ -8,7 +8,8 @@ import torch
 
 import faprompt
 from faprompt.metrics import auroc
-from faprompt.model_folder import bundled_folder, list_models, read_config
+from faprompt.model_folder import read_config
+from faprompt.models import bundled_folder, list_models
 from tests.helpers import export
 from tests.helpers.shared import shared_data
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
-from faprompt.config import from_mapping, parse_assignments, parse_json, to_mapping
+from faprompt.config import (
+    Count,
+    Natural,
+    Positive,
+    Range,
+    Weight,
+    check_fields,
+    from_mapping,
+    parse_assignments,
+    parse_json,
+    to_mapping,
+)
 from faprompt.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Oven:
     shelves: int = 3
-    heat: float = 180.0
+    heat: Annotated[float, Range(high=300)] = 180.0
     fan: bool = True
     mode: Literal["bake", "grill"] = "bake"
     times: tuple[int, ...] = ()
@@ -24,8 +36,7 @@ class Oven:
     lamp: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.heat > 300:
-            raise ValueError(f"heat should be at most 300, got {self.heat}")
+        check_fields(self)
 
 
 def build(**values):
@@ -102,6 +113,52 @@ def test_all_faults_are_told_at_once_with_the_known_names():
     for part in ("unknown option 'door'", "unknown option 'shelfs'", "fan: ", "mode: "):
         assert part in text
     assert text.endswith("Known: fan, heat, label, lamp, mode, shelves, timer, times.")
+
+
+@dataclass(frozen=True, slots=True)
+class Rack:
+    boards: Count = 3
+    gap: Natural = 0
+    height: Positive = 1.0
+    load: Weight = 0.0
+    shares: tuple[Annotated[float, Range(low=0, below=1)], ...] = ()
+    limit: Annotated[int, Range(low=1, high=9)] | None = None
+    wood: Literal["oak", "pine"] = "oak"
+
+    def __post_init__(self) -> None:
+        check_fields(self, ["gap is above height"] if self.gap > self.height else [])
+
+
+@dataclass(frozen=True, slots=True)
+class WideRack(Rack):
+    boards: int = 0  # as many as there are
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"boards": 0}, "boards should be at least 1, got 0"),
+        ({"gap": -1}, "gap should be at least 0, got -1"),
+        ({"height": 0.0}, "height should be above 0 and finite, got 0.0"),
+        ({"height": math.inf}, "height should be above 0 and finite, got inf"),
+        ({"height": math.nan}, "height should be above 0 and finite, got nan"),
+        ({"load": -0.5}, "load should be at least 0 and finite, got -0.5"),
+        ({"shares": (0.5, 1.0)}, r"shares should be at least 0 and below 1, got \(0.5, 1.0\)"),
+        ({"limit": 10}, "limit should be 1 to 9, got 10"),
+        ({"wood": "ash"}, "wood should be one of oak, pine, got 'ash'"),
+        ({"gap": 2}, "gap is above height"),
+    ],
+)
+def test_fields_out_of_range_are_refused(options, told):
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        Rack(**options)
+
+
+def test_all_fields_out_of_range_are_reported_together():
+    with pytest.raises(ValueError, match="boards should .*; height should .*; gap is above height"):
+        Rack(boards=0, height=-1.0)
+    assert WideRack().boards == 0  # a child's annotation counts
+    Rack(limit=None, shares=(0, 0.999), height=5e-324)
 
 
 def test_missing_options_keep_their_defaults():

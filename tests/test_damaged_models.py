@@ -19,10 +19,10 @@ from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.config import read_json
 from faprompt.errors import ConfigError, FapromptError, ModelError
 from faprompt.methods.registry import build_method
-from faprompt.model_config import bounded_tensors, check_options, load_weights, read_config
+from faprompt.model_folder import bounded_tensors, check_options, load_weights, read_config
 from faprompt.training.checkpoint import load_checkpoint, restore
-from faprompt.training.config import TrainingConfig
 from faprompt.training.optimizer import build_optimizer
+from faprompt.training.training_config import TrainingConfig
 from tests.helpers import small
 from tests.helpers.clip_files import write_open_clip_folder, write_transformers_folder
 from tests.training import toys
@@ -143,7 +143,7 @@ def test_own_backbones(stemmed, tmp_path, file, seed):
         {"vision.heads": 5}, {"vision.patch_size": 0}, {"vision.mlp_ratio": -1},
         {"vision.stem_strides": [2, 2]}, {"vision.stem_strides": 8}, {"vision.value_blocks": "x"},
         {"vision.stem_channels": [7, 16]}, {"vision.image_size": -32}, {"text.width": 2**40},
-        {"text.context_length": 0}, {"text.layers": 0}, {"vocabulary": 5},
+        {"text.context_length": 0}, {"text.layers": 0}, {"vocabulary": 5}, {"vision.width": "x"},
         {"vocabulary": ["a", "b", "c"]}, {"vocabulary": [14115, 49407, 49408]},
     ],
 )  # fmt: skip

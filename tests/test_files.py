@@ -10,11 +10,12 @@ import sys
 import pytest
 
 from faprompt.errors import FolderInUseError
-from faprompt.files import csv_text, file_digest, lock_folder, temporary_name, write_atomically
+from faprompt.files import csv_text, file_digest, natural_key, temporary_name, write_atomically
+from faprompt.work import lock_folder
 
 HOLD = """
 import sys, time
-from faprompt.files import lock_folder
+from faprompt.work import lock_folder
 with lock_folder(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -85,3 +86,10 @@ def test_text_for_a_spreadsheet():
     assert [csv_text(text) for text in ("", "a=b", "'=1", "=1", "\n=1", "＠a")] == [
         "", "a=b", "'=1", "'=1", "'\n=1", "'＠a",
     ]  # fmt: skip
+
+
+def test_natural_key():
+    shuffled = ["a1/b", "a01/b", "A2", "a10", "a2", "a", "b/2", "b/10", "a1"]
+    assert sorted(shuffled, key=natural_key) == sorted(reversed(shuffled), key=natural_key)
+    assert sorted(["x10y2", "x9y30", "x10y1"], key=natural_key) == ["x9y30", "x10y1", "x10y2"]
+    assert sorted(["a2", "A2"], key=natural_key) == ["A2", "a2"]

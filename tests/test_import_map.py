@@ -1,4 +1,4 @@
-"""Imports point one way, and the front door wakes nothing heavy."""
+"""Imports point one way, and the package imports nothing heavy by itself."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_every_import_points_down(script, capsys):
     printed = capsys.readouterr().out
     assert code == 0, printed
     assert printed.splitlines()[-1] == "every import points down"
-    rooms = {line.split(" -> ")[0].strip() for line in printed.splitlines() if " -> " in line}
+    named = {line.split(" -> ")[0].split()[1] for line in printed.splitlines() if " -> " in line}
     there = {path.stem for path in (ROOT / "src" / "faprompt").iterdir() if path.suffix == ".py"}
     there |= {path.parent.name for path in (ROOT / "src" / "faprompt").glob("*/__init__.py")}
-    assert there - {"__init__"} <= rooms
+    assert there - {"__init__"} == named
 
 
 def test_every_folder_of_code_is_a_package():
@@ -40,21 +40,46 @@ def test_every_folder_of_code_is_a_package():
 
 
 @pytest.mark.parametrize(
-    ("room", "line", "told"),
+    ("name", "line", "reported"),
     [
         ("metrics", "from faprompt.detector import Detector", "metrics imports detector"),
         ("scoring", "import faprompt.methods", "scoring imports methods"),
         ("clip", "from faprompt import cli", "clip imports cli"),
         ("imaging", "def f():\n    from faprompt.data import base", "imaging imports data"),
+        (
+            "metrics",
+            "import faprompt.imaging",
+            "metrics imports imaging, which is in the same layer",
+        ),
         ("attic", "x = 1", "attic has no place in the map"),
     ],
 )
-def test_an_import_that_points_up_is_told(script, tmp_path, monkeypatch, capsys, room, line, told):
+def test_an_import_that_points_up_or_sideways_is_reported(
+    script, tmp_path, monkeypatch, capsys, name, line, reported
+):
     (tmp_path / "__init__.py").write_text("")
-    (tmp_path / f"{room}.py").write_text(line + "\n")
+    (tmp_path / f"{name}.py").write_text(line + "\n")
     monkeypatch.setattr(script, "SOURCE", tmp_path)
     assert script.main() == 1
-    assert told in capsys.readouterr().out
+    assert reported in capsys.readouterr().out
+
+
+def test_a_circle_of_files_is_reported(script, tmp_path, monkeypatch, capsys):
+    (tmp_path / "imaging").mkdir()
+    for name in ("__init__", "imaging/__init__"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "imaging" / "first.py").write_text("from faprompt.imaging import second\n")
+    (tmp_path / "imaging" / "second.py").write_text(
+        "def late():\n    from faprompt.imaging.first import thing\n"
+    )
+    monkeypatch.setattr(script, "SOURCE", tmp_path)
+    assert script.main() == 1
+    assert "circle: imaging." in capsys.readouterr().out
+
+
+def test_no_two_files_share_a_name():
+    names = [p.name for p in (ROOT / "src" / "faprompt").rglob("*.py") if p.name != "__init__.py"]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
 
 
 def test_imports_for_type_checkers_do_not_count(script, tmp_path, monkeypatch, capsys):
@@ -77,7 +102,7 @@ def test_importing_the_package_wakes_nothing_heavy():
 
 def test_the_front_door_has_what_it_promises():
     for name in faprompt.__all__:
-        assert getattr(faprompt, name).__name__ == name
+        assert getattr(faprompt, name).__name__.split(".")[-1] == name
     assert set(faprompt.__all__) <= set(dir(faprompt))
     with pytest.raises(AttributeError, match="has no attribute 'load_detektor'"):
         faprompt.load_detektor  # noqa: B018

@@ -13,21 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from faprompt import model_folder
+from faprompt import models
 from faprompt.clip.backbone import build_backbone
 from faprompt.clip.weights import save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError, ModelError
-from faprompt.model_card import model_card, recorded_note, recorded_preset
-from faprompt.model_folder import (
-    build_detector,
-    find_model,
-    fit_to_backbone,
-    fitting_note,
-    list_models,
-    load_detector,
-    read_config,
-)
+from faprompt.methods.registry import fit_to_backbone, preset_note
+from faprompt.model_folder import model_card, read_config, recorded_note, recorded_preset
+from faprompt.models import build_detector, find_model, list_models, load_detector
 from tests.helpers import small
 
 
@@ -520,20 +513,20 @@ class TestFitToBackbone:
 class TestFittingNote:
     def test_a_size_that_was_fitted_is_told_and_one_that_was_asked_for_is_not(self):
         backbone = small.backbone()  # patches of 14
-        assert fitting_note("faprompt", backbone, None) == ""
-        assert fitting_note("winclip", backbone, None) == (
-            "preset paper is of ViT-B-16-plus-240:laion400m_e31, so on test-tiny it is a hybrid; "
-            "it is of 240 pixels, and sees 238 on test-tiny"
+        assert preset_note("faprompt", backbone, None) == ""
+        assert preset_note("winclip", backbone, None) == (
+            "Preset `paper` was published for ViT-B-16-plus-240:laion400m_e31 at 240 px. You run "
+            "it on `test-tiny` at 238 px: results are not comparable with published ones"
         )
-        asked = fitting_note("winclip", backbone, {"image_size": 56}, preset="code")
-        assert asked.endswith("on test-tiny it is a hybrid")
-        assert fitting_note("winclip", backbone, {"image_size": 56}, preset="common") == ""
+        asked = preset_note("winclip", backbone, {"image_size": 56}, preset="code")
+        assert "for ViT-B-16-plus-240:laion400m_e31. You run it on `test-tiny`: " in asked
+        assert preset_note("winclip", backbone, {"image_size": 56}, preset="common") == ""
 
     def test_a_detector_carries_it_through_its_folder(self, tmp_path):
         options = {"image_size": 56}
         detector = build_detector("winclip", "test-tiny", options=options)
         note = recorded_note(detector.description)
-        assert note == fitting_note("winclip", small.backbone(), options) != ""
+        assert note == preset_note("winclip", small.backbone(), options) != ""
         detector.save_pretrained(tmp_path / "model")
         assert recorded_note(load_detector(tmp_path / "model").description) == note
         assert f"- note: {note}" in (tmp_path / "model" / "README.md").read_text()
@@ -550,9 +543,9 @@ class TestFittingNote:
 
 
 def test_only_models_that_are_there_are_listed(folder, monkeypatch):
-    monkeypatch.setattr(model_folder, "BUNDLED", ("here", "gone"))
+    monkeypatch.setattr(models, "BUNDLED", ("here", "gone"))
     monkeypatch.setattr(
-        model_folder, "bundled_folder", lambda name: folder if name == "here" else folder / "gone"
+        models, "bundled_folder", lambda name: folder if name == "here" else folder / "gone"
     )
     assert list_models() == [
         {"name": "here", "method": "faprompt", "backbone": "test-tiny", "license": "apache-2.0"}

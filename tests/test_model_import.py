@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from faprompt.clip.vision import ImageOptions
 from faprompt.errors import ConfigError, ModelError
-from faprompt.model_folder import load_detector, read_config
+from faprompt.model_folder import read_config
 from faprompt.model_import import import_reference, read_checkpoint
+from faprompt.models import load_detector
 from tests.golden import recipe
 from tests.helpers import golden
 from tests.test_model_folder import Planted
@@ -103,13 +105,14 @@ class TestAprilGAN:
         """Slowly: each layer of the file on its quarter's tokens, a softmax of upsampled logits."""
         left = convert(files, tmp_path / "model", method="april-gan", image_size="70")
         detector, drawn = load_detector(tmp_path / "model"), april_layers()
-        assert left == () and detector.method.layers == (6, 12, 18, 24)
+        assert left == () and detector.method.image_options.layers == (6, 12, 18, 24)
         assert read_config(tmp_path / "model")["options"]["position_filter"] == "bicubic"
         with torch.no_grad():
-            tokens = golden.backbone().encode_image(
-                golden.pixels(), layers=[6, 12, 18, 24], value_path=False, class_ln_post=True,
-                raw_tokens=True, position_filter="bicubic",
-            ).patch_tokens  # fmt: skip
+            options = ImageOptions(
+                layers=(6, 12, 18, 24), value_path=False, class_ln_post=True, raw_tokens=True,
+                position_filter="bicubic",
+            )  # fmt: skip
+            tokens = golden.backbone().encode_image(golden.pixels(), options).patch_tokens
             found = detector.encode(golden.pixels())
         pair = detector.method.text_pair
         for number, layer in enumerate((6, 12, 18, 24)):
@@ -129,7 +132,7 @@ class TestAprilGAN:
             asked.append(name)
             return golden.backbone()
 
-        monkeypatch.setattr("faprompt.clip.weights.load_backbone", load)
+        monkeypatch.setattr("faprompt.model_import.load_backbone", load)
         path, out = files / "april-gan.pth", tmp_path / "out"
         import_reference(path, method="april-gan", out=out, options={"image_size": 70})
         assert asked == ["ViT-L-14-336:gelu"]

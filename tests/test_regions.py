@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faprompt.prediction import find_regions, verdict
 from faprompt.records import Region
+from faprompt.regions import find_regions, verdict
 
 
 def flood_fill(score_map: np.ndarray, threshold: float) -> set[Region]:
@@ -48,12 +48,9 @@ def test_order_is_peak_then_area_then_place():
     assert boxes == [(8, 8, 9, 9), (0, 4, 2, 5), (0, 0, 1, 1), (4, 0, 5, 1)]
 
 
-def test_smaller_regions_are_left_out():
+def test_no_pixel_at_the_threshold_is_no_region():
     score_map = np.zeros((6, 6), np.float32)
     score_map[0, 0] = 1.0
-    score_map[3:5, 3:5] = 0.7
-    assert [r.area_px for r in find_regions(score_map, 0.5, min_area_px=2)] == [4]
-    assert find_regions(score_map, 0.5, min_area_px=5) == ()
     assert find_regions(score_map, 1.1) == ()
 
 

@@ -148,7 +148,9 @@ class TestAbnormalProbability:
          ((3, 3, 4), (2, 2, 4)), ((1, 3, 4), (1, 1, 2, 4))],
     )  # fmt: skip
     def test_shapes_that_do_not_fit_are_refused(self, tokens, pair):
-        with pytest.raises(ValueError, match=r"tokens \(B, N, D\) and text_pair \(2, D\)"):
+        with pytest.raises(
+            ValueError, match=r"tokens should be \(B, N, D\) and text_pair \(2, D\)"
+        ):
             abnormal_probability(draw(*tokens), draw(*pair))
 
     @pytest.mark.parametrize("temperature", [0, -0.07, float("nan")])

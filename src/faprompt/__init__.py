@@ -1,10 +1,15 @@
-"""faprompt: zero-shot visual anomaly detection that people can use.
+"""Zero-shot visual anomaly detection: which pictures are wrong, and where.
 
     import faprompt
     detector = faprompt.load_detector("tiny")
     result = detector.predict("part.png")
 
-Names load on first use, so that importing the package wakes neither torch nor open_clip.
+The names in `__all__` are stable: within a major version none is removed, and none changes its
+meaning. What is to go is announced by a warning one minor version ahead. Everything else, the
+submodules included, may change at any time. Files that a version writes (model folders,
+`results.jsonl`, `metrics.json`) are read by later versions.
+
+Names are imported on first use, so `import faprompt` imports neither torch nor open_clip.
 """
 
 from __future__ import annotations
@@ -13,42 +18,65 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from faprompt import errors
     from faprompt.detector import Detector
-    from faprompt.imaging.read import read_image
+    from faprompt.evaluation import Evaluation, EvaluationConfig, evaluate
+    from faprompt.imaging.image_reading import read_image
     from faprompt.methods.registry import list_methods
-    from faprompt.model_folder import build_detector, list_models, load_detector
-    from faprompt.records import AnomalyResult, Region, Sample
+    from faprompt.models import build_detector, list_models, load_detector
+    from faprompt.prediction import PredictionSummary, PredictOptions, predict_files
+    from faprompt.records import AnomalyResult, Region
+    from faprompt.training import TrainingReport, TrainOptions, train
 
 __version__ = "0.1.0"
 
-_PLACES = {
+_MODULES = {
     "AnomalyResult": "faprompt.records",
     "Detector": "faprompt.detector",
+    "Evaluation": "faprompt.evaluation",
+    "EvaluationConfig": "faprompt.evaluation",
+    "PredictOptions": "faprompt.prediction",
+    "PredictionSummary": "faprompt.prediction",
     "Region": "faprompt.records",
-    "Sample": "faprompt.records",
-    "build_detector": "faprompt.model_folder",
+    "TrainOptions": "faprompt.training",
+    "TrainingReport": "faprompt.training",
+    "build_detector": "faprompt.models",
+    "evaluate": "faprompt.evaluation",
     "list_methods": "faprompt.methods.registry",
-    "list_models": "faprompt.model_folder",
-    "load_detector": "faprompt.model_folder",
-    "read_image": "faprompt.imaging.read",
+    "list_models": "faprompt.models",
+    "load_detector": "faprompt.models",
+    "predict_files": "faprompt.prediction",
+    "read_image": "faprompt.imaging.image_reading",
+    "train": "faprompt.training",
 }
 
 __all__ = [
     "AnomalyResult",
     "Detector",
+    "Evaluation",
+    "EvaluationConfig",
+    "PredictOptions",
+    "PredictionSummary",
     "Region",
-    "Sample",
+    "TrainOptions",
+    "TrainingReport",
     "build_detector",
+    "errors",
+    "evaluate",
     "list_methods",
     "list_models",
     "load_detector",
+    "predict_files",
     "read_image",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    if name == "errors":
+        return import_module("faprompt.errors")
     raise AttributeError(f"module 'faprompt' has no attribute {name!r}")
 
 

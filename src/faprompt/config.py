@@ -1,4 +1,4 @@
-"""Typed options: dataclasses from plain data and back, with every fault told at once."""
+"""Typed options: dataclasses from plain data and back; all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from faprompt.errors import ConfigError
 
@@ -19,15 +30,94 @@ Record = TypeVar("Record")
 
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 32  # objects and lists within one another
-_LARGEST_INTEGER = 2**63 - 1  # what torch and numpy hold
+_LARGEST_INTEGER = 2**63 - 1  # of torch and numpy
 _FAULTS_SHOWN = 6
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers a field may hold, as in `Annotated[int, Range(low=1)]`; see `check_fields`.
+
+    `low` and `high` are included, `above` and `below` are not. NaN is never in range;
+    `below=math.inf` also refuses infinity. Each number of a tuple is checked.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            not math.isnan(number)
+            and (self.low is None or number >= self.low)
+            and (self.high is None or number <= self.high)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        words = ("at least", "above", "at most", "below")
+        bounds = zip(words, (self.low, self.above, self.high, self.below), strict=True)
+        parts = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        return " and ".join(parts).replace("below inf", "finite")
+
+
+Count = Annotated[int, Range(low=1)]
+Natural = Annotated[int, Range(low=0)]
+Positive = Annotated[float, Range(above=0, below=math.inf)]
+Weight = Annotated[float, Range(low=0, below=math.inf)]
+
+
+def check_fields(record: Any, faults: Iterable[str] = ()) -> None:
+    """Check a dataclass, in its `__post_init__`, against the ranges and choices of its fields.
+
+    Args:
+        record: the dataclass.
+        faults: what else is wrong, such as two fields that contradict each other.
+
+    Raises:
+        ValueError: one or more values are out of range; all of them in one message.
+    """
+    found, kind = [], cast(Any, type(record))
+    for name, hint in _checked_fields(kind).items():
+        value = getattr(record, name)
+        if isinstance(hint, Range):
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(number is None or number in hint for number in numbers):
+                found.append(f"{name} should be {hint}, got {value}")
+        elif value not in hint:
+            found.append(f"{name} should be one of {', '.join(map(str, hint))}, got {value!r}")
+    found += faults
+    if found:
+        raise ValueError("; ".join(found))
+
+
+@cache
+def _checked_fields(record: type) -> dict[str, Range | tuple[Any, ...]]:
+    """Return the range or the choices of each field that has some."""
+    hints = get_type_hints(record, include_extras=True)
+    found = {f.name: _constraint(hints[f.name]) for f in fields(record)}
+    return {name: constraint for name, constraint in found.items() if constraint is not None}
+
+
+def _constraint(hint: Any) -> Range | tuple[Any, ...] | None:
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) is Annotated:
+        return next((extra for extra in hint.__metadata__ if isinstance(extra, Range)), None)
+    inner = (_constraint(part) for part in get_args(hint))
+    return next((found for found in inner if isinstance(found, Range)), None)
 
 
 def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) -> Record:
     """Build a config dataclass from plain data.
 
-    Lists become tuples, text becomes numbers or booleans where the field wants them
-    (so `--set prompts=5` works), and closed choices are checked.
+    Lists become tuples, text becomes a number or a boolean if the field is one (so
+    `--set prompts=5` works), and closed choices are checked.
 
     Args:
         record: the dataclass.
@@ -55,13 +145,12 @@ def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) 
 
 
 def to_mapping(record: Any) -> dict[str, Any]:
-    """A config dataclass as plain data for JSON."""
-    assert is_dataclass(record) and not isinstance(record, type)
+    """Return a config dataclass as plain data for JSON."""
     return asdict(record)
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:
-    """`["a=1", "b=x"]` -> {"a": "1", "b": "x"}, as `--set` gives them.
+    """Turn `["a=1", "b=x"]`, as `--set` gives them, into {"a": "1", "b": "x"}.
 
     Raises:
         ConfigError: a pair without "=" or a name given twice.
@@ -92,7 +181,9 @@ def _fit(value: Any, hint: Any) -> Any:
         inner = get_args(hint)[0]
         return tuple(_fit(item, inner) for item in items)
     if hint is bool:
-        return _fit_bool(value)
+        if str(value).lower() not in _BOOLEANS:
+            raise ValueError(f"{value!r} is neither true nor false")
+        return _BOOLEANS[str(value).lower()]
     if hint is int:
         if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError(f"{value!r} is not a whole number")
@@ -101,10 +192,7 @@ def _fit(value: Any, hint: Any) -> Any:
             raise ValueError(f"{value} does not fit into 64 bits")
         return whole
     if hint is float:
-        if isinstance(value, bool):
-            raise ValueError(f"{value!r} is not a number")
-        number = float(value)
-        if number != number:
+        if isinstance(value, bool) or math.isnan(number := float(value)):
             raise ValueError(f"{value!r} is not a number")
         return number
     if hint is str and not isinstance(value, str):
@@ -126,39 +214,23 @@ def _fit_union(value: Any, choices: tuple[Any, ...]) -> Any:
     raise ValueError(" and ".join(faults))
 
 
-def _fit_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in words:
-        raise ValueError(f"{value!r} is neither true nor false")
-    return words[str(value).lower()]
-
-
 def check_whole_number(name: str, value: Any, *, low: int, high: int | None = None) -> None:
-    """Refuse an argument that is no whole number in a range; NumPy's integers are taken.
+    """Check that an argument is a whole number in a range; NumPy's integers are accepted.
 
     Raises:
-        TypeError: not an integer; True and False are none.
+        TypeError: not an integer, or a bool.
         ValueError: below `low` or above `high`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(
             f"{name} should be a whole number, got {value!r} of type {type(value).__name__}."
         )
-    number = int(value)
-    if high is None and number < low:
-        raise ValueError(f"{name} should be at least {low}, got {value}.")
-    if high is not None and not low <= number <= high:
-        raise ValueError(f"{name} should be {low} to {high}, got {value}.")
+    if int(value) not in (wanted := Range(low=low, high=high)):
+        raise ValueError(f"{name} should be {wanted}, got {value}.")
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """TOML into plain data.
-
-    Raises:
-        ValueError: the text is no TOML.
-    """
+    """Parse TOML into plain data; ValueError if it is none."""
     return tomllib.loads(text)
 
 
@@ -211,7 +283,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json_faults(value: Any, place: str, depth: int) -> Iterator[str]:
-    """What is wrong with a value and all within it; `place` names it, such as "training.seed"."""
+    """Faults of a value and all within it; `place` names it, such as "training.seed"."""
     where = place or "the content"
     if isinstance(value, (dict, list)):
         if depth == MAX_JSON_DEPTH:

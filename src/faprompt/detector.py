@@ -1,11 +1,11 @@
-"""A detector: backbone, method and transform together, with two doors.
+"""A detector: backbone, method and transform together, with two interfaces.
 
-    forward(pixels)   the tensor door: a normalised batch in, scores and maps out, gradients
-                      allowed. Training, evaluation, export and serving go through it.
-    predict(image)    the people's door: reads, resizes, calls the same forward without
-                      gradients, and gives the map in the picture's own pixels.
+    forward(pixels)   the tensor interface: a normalised batch in, scores and maps out, gradients
+                      allowed. Training, evaluation, export and serving use it.
+    predict(image)    reads and resizes a picture, calls the same code without gradients, and
+                      returns the map in the picture's own pixels.
 
-Nothing is remembered between calls, so one detector may serve many threads.
+No state is kept between calls, so one detector may serve many threads.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,15 +28,18 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
-from faprompt.imaging.read import MAX_PIXELS, ReadImage, read_image
-from faprompt.imaging.tiles import Box, join_maps, square_tiles
+from faprompt.imaging.image_reading import MAX_PIXELS, ReadImage, read_image
+from faprompt.imaging.square_tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform, shorter_edge_size
-from faprompt.methods.base import Method, MethodOutput, MethodParts
+from faprompt.methods.base import Method, MethodOutput, MethodParts, Names
+from faprompt.model_folder import upload_model, write_model
 from faprompt.records import AnomalyResult
 from faprompt.regions import check_threshold, marked_regions, verdict
 from faprompt.scoring import render_map
 
 OnError = Literal["raise", "skip"]
+# given a batch and the function that encodes it: its features, computed now or before
+FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatures]
 
 _log = logging.getLogger("faprompt")
 
@@ -49,15 +54,15 @@ class _Scored:
 class Detector(nn.Module):
     """One method on one frozen backbone.
 
-    The text features that depend on no image are computed when the detector is built;
-    after changing parameters call `refresh()`.
+    Text features that depend on no image are computed when the detector is built; call
+    `refresh()` after changing parameters.
 
     Args:
-        backbone, method, name: what it is made of, and what results call it.
-        threshold: verdict and regions at this score, unless a call names another.
-        class_name: what pictures show whose class a call does not tell, for methods that
-            ask; a model folder does not hold it.
-        description: what a model folder records besides.
+        backbone, method, name: its parts, and its name in results.
+        threshold: verdict and regions at this score, 0 to 1, unless a call names another.
+        class_name: default class of the pictures, for methods with class names; a model folder
+            does not hold it.
+        description: further entries of the model folder's config, such as "training".
 
     Raises:
         ConfigError: the method's image size or its prompts do not fit the backbone.
@@ -82,6 +87,7 @@ class Detector(nn.Module):
         self.threshold = threshold
         self._class_name = class_name
         self.description = dict(description or {})
+        self.feature_cache: FeatureCache | None = None
         size, patch = method.config.image_size, backbone.spec.vision.patch_size
         if size % patch:
             low = size // patch * patch
@@ -104,12 +110,12 @@ class Detector(nn.Module):
 
     @property
     def class_name(self) -> str | None:
-        """What pictures show whose class is not told; fixed when the detector is built."""
+        """The default class of the pictures; fixed when the detector is built."""
         return self._class_name
 
     @property
     def released_reading(self) -> Transform | None:
-        """The transform by which labelled sets are read as public code does; None: upright."""
+        """The transform with which labelled sets are read as public code does, or None."""
         released = self.method.config.picture_handling == "released"
         return self.transform if released else None
 
@@ -124,7 +130,7 @@ class Detector(nn.Module):
         return replace(self.transform, image_size=size).to_pixels(image)
 
     def refresh(self) -> None:
-        """Compute the image-independent text features anew.
+        """Compute the image-independent text features again.
 
         Raises:
             ConfigError: the method's prompts are too long for the backbone.
@@ -135,54 +141,50 @@ class Detector(nn.Module):
             except ValueError as error:
                 raise ConfigError(f"{self.method.name} on {self.backbone.name}: {error}") from error
 
-    def forward(
-        self, pixels: Tensor, *, class_names: Sequence[str] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The tensor door.
+    def forward(self, pixels: Tensor, *, class_names: Names = None) -> tuple[Tensor, Tensor]:
+        """Score a batch of model input.
 
         Args:
             pixels: (B, 3, H, W) float, normalised; H and W multiples of the patch size.
-            class_names: what each picture shows, for methods that ask, or one name for all;
-                None is fine.
+            class_names: what each picture shows, or one name for all, for methods with class
+                names.
 
         Returns:
             scores (B,) and maps (B, H, W), both in 0..1; maps are smoothed.
         """
         learning = any(p.requires_grad for p in self.method.parameters())
-        anew = learning and torch.is_grad_enabled()
-        static = None if anew else self._static
+        static = None if learning and torch.is_grad_enabled() else self._static
         output = self.encode(pixels, static=static, class_names=class_names)
         size = (pixels.shape[-2], pixels.shape[-1])
         return output.score, render_map(
             output.patch_map, model_size=size, sigma_px=self.method.sigma_px
         )
 
-    def encode(
+    def encode(self, pixels: Tensor, **options: Any) -> MethodOutput:
+        """Run both towers on a batch; options as in `score_features`."""
+        return self.score_features(self.encode_image(pixels), **options)
+
+    @torch.no_grad()  # the backbone is frozen
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Run the image tower on a batch, or take its features from `feature_cache`."""
+        encode = partial(self.method.encode_image, self.backbone)
+        return encode(pixels) if self.feature_cache is None else self.feature_cache(pixels, encode)
+
+    def score_features(
         self,
-        pixels: Tensor,
+        features: ImageFeatures,
         *,
         static: Any = None,
         with_prompt_scores: bool = False,
-        class_names: Sequence[str] | None = None,
+        class_names: Names = None,
     ) -> MethodOutput:
-        """One pass of both towers, before the map is finished; see `Method.forward`."""
-        return self._encode(pixels, static, with_prompt_scores, class_names)[1]
-
-    def _encode(
-        self,
-        pixels: Tensor,
-        static: Any,
-        with_prompt_scores: bool,
-        class_names: Sequence[str] | None,
-    ) -> tuple[ImageFeatures, MethodOutput]:
-        _check_class_names(class_names, pixels.shape[0], one_for_all=True)
-        with torch.no_grad():  # the backbone is frozen
-            features = self.method.encode_image(self.backbone, pixels)
+        """Run the method on features of `encode_image`; see `Method.forward`."""
+        _check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
         if self.method.uses_class_names:
             own = None if self.class_name is None else [self.class_name]
             options["class_names"] = own if class_names is None else class_names
-        return features, self.method(features, self.backbone.text, **options)
+        return self.method(features, self.backbone.text, **options)
 
     def predict(
         self,
@@ -221,15 +223,15 @@ class Detector(nn.Module):
         max_pixels: int = MAX_PIXELS,
         on_error: OnError = "raise",
     ) -> Iterator[AnomalyResult]:
-        """Score many pictures; results come in order, and reading stays one batch ahead.
+        """Score many pictures batch by batch; results come in order.
 
         Args:
             images: pictures as `predict` takes them.
             batch_size: pictures scored together.
             threshold, with_prompt_scores, bit_depth, max_pixels: as in `predict`.
-            on_error: what to do with a picture that cannot be read. "raise" gives the results
-                of all pictures before it and raises its error then; "skip" leaves it out, and
-                the log `faprompt` gets a warning with its path and the reason.
+            on_error: what to do with a picture that cannot be read. "raise" returns the results
+                of all pictures before it, then raises its error; "skip" leaves it out and logs
+                its path and the reason as a warning of `faprompt`.
 
         Raises:
             ImageReadError: a picture cannot be read and `on_error` is "raise".
@@ -258,12 +260,12 @@ class Detector(nn.Module):
         """Score decoded pictures, each (H, W, 3) uint8 RGB of any size.
 
         Args:
-            images: arrays; files go through `predict` or `stream`.
+            images: arrays; `predict` and `stream` read files.
             threshold, with_prompt_scores: as in `predict`.
-            class_names: what each picture shows, for methods that ask (`uses_class_names`).
+            class_names: what each picture shows, for methods with class names.
 
         Raises:
-            ModelError: a score is no number, because the model's values overflow.
+            ModelError: a score is not finite, because the model's values overflow.
             TypeError: a picture is no array.
             ValueError: an array of another shape or dtype, a threshold outside 0 to 1, or not
                 one class name for each picture.
@@ -273,16 +275,13 @@ class Detector(nn.Module):
         _check_class_names(class_names, len(images))
         if not len(images):
             return []
-        if self.method.tiled:
-            found = self._score_tiles(images, with_prompt_scores, class_names)
-        else:
-            found = self._score(images, with_prompt_scores, class_names)
+        score = self._score_tiles if self.method.tiled else self._score
+        found = score(images, with_prompt_scores, class_names)
         return [self._result(scored, threshold) for scored in found]
 
     def _predict_read(
         self, batch: Sequence[ReadImage], threshold: float | None, with_prompt_scores: bool
     ) -> list[AnomalyResult]:
-        """Results of pictures just read, with the reader's notes."""
         results = self.predict_batch(
             [read.array for read in batch],
             threshold=threshold,
@@ -294,20 +293,16 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def explain(
-        self,
-        image: np.ndarray,
-        *,
-        threshold: float | None = None,
-        class_name: str | None = None,
+        self, image: np.ndarray, *, threshold: float | None = None, class_name: str | None = None
     ) -> tuple[AnomalyResult, MethodOutput, MethodParts]:
-        """What `predict` says of a decoded picture, and what that was made of; one pass.
+        """Score a decoded picture and return the parts of the score, in one pass.
 
         Args:
             image: (H, W, 3) uint8 RGB of any size.
             threshold, class_name: as in `predict` and `predict_batch`.
 
         Returns:
-            The result, bit for bit that of `predict`; what the method gave; and its parts.
+            The result, bit for bit that of `predict`; the method's output; and its parts.
 
         Raises:
             ConfigError: this picture is scored as several tiles, which have no common parts.
@@ -326,7 +321,7 @@ class Detector(nn.Module):
         return self._result(scored, threshold), output, self.method.explain(features, output)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides a score: method, options, weights, backbone, precision."""
+        """Return SHA-256 of all that decides a score: options, weights, backbone, precision."""
         chosen = (self.method.name, to_mapping(self.method.config), self.transform.to_dict())
         digest = hashlib.sha256(repr(chosen).encode())
         digest.update(f"{self.backbone.state_fingerprint()} {self.backbone.precision}".encode())
@@ -336,16 +331,33 @@ class Detector(nn.Module):
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder: `config.json`, `model.safetensors`, `README.md`."""
-        from faprompt.model_folder import save_model
+        """Write a model folder: `config.json`, `model.safetensors`, `README.md`.
 
-        save_model(self, Path(folder))
+        Raises:
+            ModelError: a parameter holds values that are not finite; nothing is written.
+        """
+        backbone, described = self.backbone, self.description
+        config = {
+            "name": self.name,
+            "license": described.get("license", "unknown"),
+            "method": self.method.name,
+            "options": to_mapping(self.method.config),
+            "backbone": {
+                "name": backbone.name,
+                "source": described.get("backbone", {}).get("source", backbone.name),
+                "fingerprint": backbone.state_fingerprint(),
+            },
+            "transform": self.transform.to_dict(),
+            "threshold": self.threshold,
+            "training": described.get("training", {}),
+        }
+        write_model(Path(folder), config, self.method.state_dict())
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the model folder to the Hugging Face hub; returns the commit's address."""
-        from faprompt.model_folder import push_model
-
-        return push_model(self, repo_id, **options)
+        """Upload the model folder to the Hugging Face hub; return the commit's address."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_model(folder, repo_id, **options)
 
     def _apply(self, *args: Any, **options: Any) -> Detector:
         """Behind `.to(device)` and its kin: the text features move along."""
@@ -355,27 +367,22 @@ class Detector(nn.Module):
 
     @torch.inference_mode()
     def _score(
-        self,
-        images: Sequence[np.ndarray],
-        with_prompt_scores: bool,
-        class_names: Sequence[str] | None = None,
+        self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
     ) -> list[_Scored]:
-        """All pictures in one pass; one by one where they keep their aspect ratios."""
+        """All pictures in one pass; one by one if they keep their aspect ratios."""
         if self.method.keeps_aspect and len(images) > 1:
             names = [None] * len(images) if class_names is None else [[n] for n in class_names]
             pairs = zip(images, names, strict=True)
             return [self._score([image], with_prompt_scores, name)[0] for image, name in pairs]
-        output = self._encode_images(images, with_prompt_scores, class_names)[1]
-        return self._finish(images, output)
+        return self._finish(images, self._encode_images(images, with_prompt_scores, class_names)[1])
 
     def _encode_images(
-        self,
-        images: Sequence[np.ndarray],
-        with_prompt_scores: bool,
-        class_names: Sequence[str] | None,
+        self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
     ) -> tuple[ImageFeatures, MethodOutput]:
-        pixels = torch.stack([self.to_pixels(image) for image in images])
-        return self._encode(pixels, self._static, with_prompt_scores, class_names)
+        features = self.encode_image(torch.stack([self.to_pixels(image) for image in images]))
+        options: dict[str, Any] = {"static": self._static, "class_names": class_names}
+        output = self.score_features(features, with_prompt_scores=with_prompt_scores, **options)
+        return features, output
 
     def _finish(self, images: Sequence[np.ndarray], output: MethodOutput) -> list[_Scored]:
         prompts = output.prompt_scores
@@ -394,10 +401,7 @@ class Detector(nn.Module):
         ]
 
     def _score_tiles(
-        self,
-        images: Sequence[np.ndarray],
-        with_prompt_scores: bool,
-        class_names: Sequence[str] | None,
+        self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
     ) -> list[_Scored]:
         """Each picture as overlapping squares, as many in one pass as there are pictures."""
         boxes = [square_tiles(*image.shape[:2]) for image in images]
@@ -434,19 +438,15 @@ class Detector(nn.Module):
         )
 
     def _render(self, grid: Tensor, image_size: tuple[int, int]) -> np.ndarray:
-        maps = render_map(
-            grid,
-            model_size=self.model_size(image_size),
-            sigma_px=self.method.sigma_px,
-            image_size=image_size,
-        )
+        size, sigma_px = self.model_size(image_size), self.method.sigma_px
+        maps = render_map(grid, model_size=size, sigma_px=sigma_px, image_size=image_size)
         return maps[0].cpu().numpy()
 
 
 def _read_batches(
     images: Iterable[Any], batch_size: int, on_error: OnError, options: dict[str, Any]
 ) -> Iterator[list[ReadImage]]:
-    """Read pictures in batches; before an error comes the batch that was begun."""
+    """Read pictures in batches; an incomplete batch comes before the error that ends it."""
     batch: list[ReadImage] = []
     try:
         for image in images:
@@ -488,9 +488,7 @@ def _check_arrays(images: Any) -> None:
             )
 
 
-def _check_class_names(
-    class_names: Sequence[str] | None, count: int, *, one_for_all: bool = False
-) -> None:
+def _check_class_names(class_names: Names, count: int, *, one_for_all: bool = False) -> None:
     if class_names is None:
         return
     if isinstance(class_names, str):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,18 @@ def csv_text(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
+def csv_table(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as the text of a CSV file; None is an empty cell.
+
+    Example:
+        >>> csv_table([["name", "score"], ["a", None], ["b", 0.5]])
+        'name,score\\na,\\nb,0.5\\n'
+    """
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
 def natural_key(path: str | os.PathLike[str]) -> tuple[Any, ...]:
     """Return a sort key that compares digit runs as numbers, folder by folder, ignoring case.
 
@@ -84,3 +99,15 @@ def _part_key(part: str) -> tuple[Any, ...]:
     folded = unicodedata.normalize("NFC", part).casefold()
     # split() with a group alternates text and digits, so text is compared with text only
     return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))
+
+
+def unique_stem(path: str) -> str:
+    """Return a file name without ending that is the same for a path in every run.
+
+    It is the stem, made safe, and 64 bits of the absolute path, so that files of one name in
+    two folders get two names.
+    """
+    whole = Path(os.path.abspath(path)).as_posix().encode(errors="surrogateescape")
+    digest = hashlib.blake2s(whole, digest_size=8)
+    stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
+    return f"{stem}-{digest.hexdigest()}"

@@ -1,8 +1,9 @@
-"""Loss terms shared by the learnable methods: pure functions of probabilities and truth.
+"""Loss terms of the learned methods: pure functions of probabilities and ground truth.
+
+Every shape keeps its batch axis, also for one image (the authors' code squeezes it away).
 
 Source: loss.py of zqhang/AnomalyCLIP, identical in mala-lab/FAPrompt, and FAPrompt's
-train.py for the last three. Shapes keep an explicit batch axis, so one image is a batch
-like any other (the authors' code squeezes it away).
+train.py for the last three.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ FOCAL_SMOOTHING = 1e-5  # loss.py, FocalLoss
 
 
 def focal(true_class_probability: Tensor) -> Tensor:
-    """Pixel focal loss, mean over everything.
+    """Return the pixel focal loss, mean over everything.
 
     Args:
-        true_class_probability: any shape, in [0, 1]: what each pixel gives to its true class.
+        true_class_probability: any shape, in [0, 1], of each pixel's true class.
     """
     e = FOCAL_SMOOTHING
     s = true_class_probability
@@ -30,7 +31,7 @@ def focal(true_class_probability: Tensor) -> Tensor:
 
 
 def dice(probability: Tensor, mask: Tensor) -> Tensor:
-    """1 - Dice overlap per image with smoothing 1, mean over the batch.
+    """Return 1 - Dice overlap per image with smoothing 1, mean over the batch.
 
     Args:
         probability: (B, H, W) in [0, 1].
@@ -42,10 +43,10 @@ def dice(probability: Tensor, mask: Tensor) -> Tensor:
 
 
 def focal_dice(abnormal_map: Tensor, mask: Tensor) -> Tensor:
-    """Focal plus Dice on the abnormal map, as APRIL-GAN (train.py) has it.
+    """Return focal plus Dice loss of the abnormal map (APRIL-GAN, train.py).
 
     Args:
-        abnormal_map: (B, H, W) chance of "abnormal" per pixel; the normal map is its complement.
+        abnormal_map: (B, H, W) probability of "abnormal" per pixel.
         mask: (B, H, W), 1 where anomalous.
 
     Raises:
@@ -62,7 +63,7 @@ def focal_dice(abnormal_map: Tensor, mask: Tensor) -> Tensor:
 
 
 def local_loss(abnormal_map: Tensor, mask: Tensor) -> Tensor:
-    """Focal plus Dice on the abnormal map plus Dice on the normal one; see `focal_dice`."""
+    """Return `focal_dice` of the abnormal map plus Dice of the normal map, its complement."""
     own = focal_dice(abnormal_map, mask)
     return own + dice(1 - abnormal_map, 1 - mask.to(abnormal_map.dtype))
 
@@ -70,18 +71,17 @@ def local_loss(abnormal_map: Tensor, mask: Tensor) -> Tensor:
 def over_layers(
     term: Callable[[Tensor, Tensor], Tensor], layer_maps: Iterable[Tensor], mask: Tensor
 ) -> Tensor:
-    """The sum of a term, such as `local_loss`, over the maps (B, H, W) of several layers."""
+    """Sum a term, such as `local_loss`, over the maps (B, H, W) of several layers."""
     return torch.stack([term(layer_map, mask) for layer_map in layer_maps]).sum()
 
 
 def score_focal(score: Tensor, label: Tensor, *, as_logit: bool) -> Tensor:
-    """Binary focal loss on an image score, gamma 2, mean over the batch.
+    """Return the binary focal loss of image scores, gamma 2, mean over the batch.
 
     Args:
         score: (B,) in [0, 1].
         label: (B,) of 0 and 1.
-        as_logit: True repeats the authors' code, which puts the probability through a
-            sigmoid once more; False takes it as the probability it is.
+        as_logit: True applies a sigmoid to the probability again, as the authors' code does.
     """
     label = label.to(score.dtype)
     if as_logit:
@@ -93,10 +93,10 @@ def score_focal(score: Tensor, label: Tensor, *, as_logit: bool) -> Tensor:
 
 
 def orthogonality(abnormal_text: Tensor) -> Tensor:
-    """Sum of |cosine| over all pairs of abnormality prompts (FAPrompt, Eq. 2).
+    """Sum |cosine| over all pairs of abnormality prompts (FAPrompt, Eq. 2).
 
     Args:
-        abnormal_text: (K, D), any length. The sum runs over K(K-1)/2 pairs, 0..45 for K = 10.
+        abnormal_text: (K, D), any length; K(K-1)/2 pairs, so 0..45 for K = 10.
     """
     unit = F.normalize(abnormal_text, dim=-1)
     cosines = (unit @ unit.T).abs()
@@ -104,10 +104,10 @@ def orthogonality(abnormal_text: Tensor) -> Tensor:
 
 
 def prior_penalty(prior: Tensor, label: Tensor) -> Tensor:
-    """Mean square of the prior, summed over the normal images of the batch (FAPrompt, Eq. 5).
+    """Sum the mean square of the prior over the normal images of the batch (FAPrompt, Eq. 5).
 
     Args:
         prior: (B, width).
-        label: (B,), 0 normal. Without a normal image the result is 0.
+        label: (B,), 0 is normal. Without a normal image the result is 0.
     """
     return prior[label == 0].square().mean(dim=-1).sum()

@@ -1,325 +1,242 @@
-"""Model folders: `config.json`, `model.safetensors` and a model card. Never a pickle.
+"""The files of a model folder: `config.json`, `model.safetensors` and a model card.
 
-The folder holds the learned part only. Its config names the backbone and the fingerprint
-of its weights, the method with every option, the transform, the threshold and what the
-model was trained on, so that loading needs nothing else but the backbone.
+The folder holds the learned part only. Its config names the backbone and the fingerprint of its
+weights, the method with every option, the transform, the threshold and what the model was
+trained on, so loading needs nothing but the backbone.
+
+A folder may come from anywhere, so nothing in it is trusted: types, ranges, names, shapes and
+values are checked before they are used, and every fault is a `ModelError` that names it. Nothing
+is ever unpickled.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Mapping
-from importlib import resources
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from faprompt.clip.tensor_files import is_finite, read_safetensors, value_faults
+from faprompt.config import from_mapping, read_json, to_mapping
+from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
-from faprompt.model_card import model_card
-from faprompt.model_config import (
-    CARD,
-    CONFIG,
-    FORMAT,
-    WEIGHTS,
-    bounded_tensors,
-    check_options,
-    load_weights,
-    read_config,
-)
+from faprompt.methods.base import Method
+from faprompt.methods.registry import method_class
 
-if TYPE_CHECKING:
-    from faprompt.clip.backbone import Backbone, Precision
-    from faprompt.detector import Detector
-    from faprompt.methods.base import Method
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT = 1
 
-BUNDLED = ("tiny",)
-_LARGEST_TENSOR = 1 << 30  # bytes of one tensor while a method is built, unless its file is larger
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "name": (str,), "license": (str,), "method": (str,), "options": (dict,), "backbone": (dict,),
+    "transform": (dict,), "threshold": (float, int, type(None)), "training": (dict,),
+}  # fmt: skip
+_BACKBONE = ("name", "source", "fingerprint")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
-def bundled_folder(name: str) -> Path:
-    """Where a model that ships with the package lies."""
-    return Path(str(resources.files("faprompt") / "bundled" / name))
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read and check a model folder's config.
 
-
-def list_models() -> list[dict[str, Any]]:
-    """The bundled models that this installation has: name, method, backbone, licence."""
-    rows = []
-    for name in BUNDLED:
-        if not bundled_folder(name).is_dir():
-            continue
-        config = read_config(bundled_folder(name))
-        rows.append(
-            {
-                "name": name,
-                "method": config["method"],
-                "backbone": config["backbone"]["name"],
-                "license": config["license"],
-            }
+    Raises:
+        ModelError: not a model folder, of a format that this version does not know, or with
+            fields that are missing, unknown, of another type or out of range; all are named.
+    """
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder} is not a model folder: it wants {CONFIG} and {WEIGHTS}.")
+    try:
+        config = read_json(path)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} holds a {type(config).__name__}, wanted an object.")
+    number = config.get("format")
+    if number is True or number != FORMAT:
+        raise ModelError(
+            f"{path} has format {number!r}, this version reads {FORMAT}; "
+            "upgrade faprompt, or train again."
         )
-    return rows
+    faults = _config_faults(config)
+    if faults:
+        raise ModelError(f"{path}: {'; '.join(faults)}.")
+    return config
 
 
-def load_detector(
-    model: str | Path = "tiny",
-    *,
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    backbone: str | Path | None = None,
-    class_name: str | None = None,
-) -> Detector:
-    """A detector from a bundled name, a model folder or a Hugging Face id.
+def write_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Write a model folder, each file whole or not at all.
 
     Args:
-        model: "tiny", a folder written by `save_pretrained` or `train`, or "owner/name".
-        device: "cpu", "cuda", "cuda:1", "mps".
-        precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
-        backbone: where the frozen backbone lies on this machine, if its recorded name
-            cannot be found; its weights must be the recorded ones.
-        class_name: what pictures show whose class is not told, see `Detector`.
-
-    Raises:
-        ModelError: nothing of that name, an incomplete or damaged folder, or another backbone's
-            weights.
-    """
-    from faprompt.clip.weights import load_backbone
-    from faprompt.detector import Detector
-
-    folder = find_model(model)
-    config = read_config(folder)
-    check_options(config, folder)
-    source = config["backbone"]["source"]
-    try:
-        frozen = load_backbone(backbone or source)
-    except ModelError as error:
-        hint = "" if backbone else " If it lies elsewhere on this machine, pass that as backbone."
-        raise ModelError(f"{folder} wants the backbone {source!r}: {error}{hint}") from error
-    _check_fingerprint(frozen, config["backbone"], folder)
-    method = _build_recorded(config, frozen, folder)
-    load_weights(method, folder)
-    frozen.to(device).set_precision(precision)
-    method.to(device).requires_grad_(False).eval()
-    detector = Detector(
-        frozen,
-        method,
-        name=config["name"],
-        threshold=config["threshold"],
-        class_name=class_name,
-        description=config,
-    )
-    if config["transform"] != detector.transform.to_dict():
-        raise ModelError(
-            f"{folder / CONFIG} records the transform {config['transform']}, but its options "
-            f"and backbone mean {detector.transform.to_dict()}; the folder was changed by hand."
-        )
-    return detector
-
-
-def build_detector(
-    method: str,
-    backbone: str | Path,
-    *,
-    options: Mapping[str, Any] | None = None,
-    preset: str = "paper",
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    class_name: str | None = None,
-) -> Detector:
-    """A detector of a training-free method on any backbone; `class_name` as in `Detector`.
-
-    Its description holds what `fitting_note` says.
-
-    Raises:
-        ConfigError: unknown method or option.
-        ModelError: the method has parameters to learn, or the backbone cannot be had.
-    """
-    from faprompt.clip.weights import load_backbone
-    from faprompt.detector import Detector
-    from faprompt.methods.registry import build_method
-
-    frozen = load_backbone(backbone)
-    chosen = fit_to_backbone(method, frozen, options, preset=preset)
-    built = build_method(method, frozen, chosen, preset=preset)
-    if built.learns:
-        raise ModelError(
-            f"{method!r} has to be trained first: use `faprompt train`, "
-            "then --model with the folder it writes."
-        )
-    frozen.to(device).set_precision(precision)
-    note = fitting_note(method, frozen, options, preset=preset)
-    return Detector(
-        frozen,
-        built.to(device),
-        name=f"{method}@{frozen.name}",
-        class_name=class_name,
-        description={"training": {"preset": preset, **({"note": note} if note else {})}},
-    )
-
-
-FITTED_OPTIONS = ("image_size", "sigma_px", "use_class_names")  # what `fit_to_backbone` sets
-
-
-def fit_to_backbone(
-    method: str,
-    backbone: Backbone,
-    options: Mapping[str, Any] | None,
-    *,
-    preset: str = "paper",
-) -> dict[str, Any]:
-    """Options whose preset suits one backbone only, set for the backbone at hand.
-
-    The paper sees 518 pixels through patches of 14, a 37x37 grid, and smooths with sigma
-    10 (or 4) of those pixels. Other patch sizes get the nearest multiple; `tiny`
-    is read at the size it was trained at, with sigma scaled alike. A backbone with a part
-    of CLIP's vocabulary has no words for most classes, so every picture shows `class_word`
-    there. What the caller sets is kept.
-    """
-    from faprompt.methods.registry import preset_config
-
-    chosen = dict(options or {})
-    vision = backbone.spec.vision
-    default = preset_config(method, preset)
-    if "image_size" not in chosen:
-        side = vision.image_size if vision.stem_strides else default.image_size
-        chosen["image_size"] = max(1, round(side / vision.patch_size)) * vision.patch_size
-    if "sigma_px" not in chosen and str(chosen["image_size"]).isdecimal():
-        chosen["sigma_px"] = default.sigma_px * int(chosen["image_size"]) / default.image_size
-    if backbone.spec.vocabulary is not None and hasattr(default, "use_class_names"):
-        chosen.setdefault("use_class_names", False)
-    return chosen
-
-
-def fitting_note(
-    method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
-) -> str:
-    """What `fit_to_backbone` made of a preset, or a backbone that is not the preset's; see there.
-
-    "" where the preset runs as it is. What the caller sets is his to say.
-    """
-    from faprompt.methods.registry import preset_note
-
-    asked = options or {}
-    chosen = fit_to_backbone(method, backbone, asked, preset=preset)
-    fitted = {key: value for key, value in chosen.items() if key not in asked}
-    return preset_note(method, preset, backbone, fitted)
-
-
-def save_model(detector: Detector, folder: Path) -> None:
-    """Write a model folder, each file whole or not at all.
+        folder: made if it does not exist.
+        config: as `read_config` gives it, without `format`.
+        state: the learned parameters, by name.
 
     Raises:
         ModelError: a parameter holds values that are not finite; nothing is written.
     """
-    from safetensors.torch import save as to_bytes
-
-    from faprompt.clip.archive import is_finite
-    from faprompt.config import to_mapping
-
-    method, backbone = detector.method, detector.backbone
-    described = detector.description
-    config = {
-        "format": FORMAT,
-        "name": detector.name,
-        "license": described.get("license", "unknown"),
-        "method": method.name,
-        "options": to_mapping(method.config),
-        "backbone": {
-            "name": backbone.name,
-            "source": described.get("backbone", {}).get("source", backbone.name),
-            "fingerprint": backbone.state_fingerprint(),
-        },
-        "transform": detector.transform.to_dict(),
-        "threshold": detector.threshold,
-        "training": described.get("training", {}),
-    }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     broken = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if broken:
         raise ModelError(
-            f"The model {detector.name!r} is not finite: {', '.join(broken[:6])} hold NaN or "
+            f"The model {config['name']!r} is not finite: {', '.join(broken[:6])} hold NaN or "
             "infinity. Nothing was written; a lower learning_rate often helps."
         )
+    text = json.dumps({"format": FORMAT, **config}, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, to_bytes(tensors))
     write_atomically(folder / CARD, model_card(config).encode())
-    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(folder / CONFIG, (text + "\n").encode())
 
 
-def push_model(detector: Detector, repo_id: str, **options: Any) -> str:
-    """Upload the model folder to the Hugging Face hub."""
+def upload_model(folder: str, repo_id: str, **options: Any) -> str:
+    """Upload a model folder to the Hugging Face hub; return the commit's address."""
     from huggingface_hub import HfApi
 
-    with tempfile.TemporaryDirectory() as temporary:
-        save_model(detector, Path(temporary))
-        api = HfApi()
-        api.create_repo(repo_id, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo_id, folder_path=temporary, **options))
+    api = HfApi()
+    api.create_repo(repo_id, exist_ok=True)
+    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
 
 
-def find_model(model: str | Path) -> Path:
-    """The folder of a bundled name, a path, or a hub id (downloaded to the hub's cache).
+def load_weights(method: Method, folder: Path) -> None:
+    """Load the tensors of a model folder into a method.
 
     Raises:
-        ModelError: none of the three.
+        ModelError: the file is no safetensors file, or tensors are missing, unknown, of another
+            shape or type, or not finite; all are named.
     """
-    if str(model) in BUNDLED:
-        return bundled_folder(str(model))
-    if os.path.isdir(model):  # unlike Path.is_dir, never an error
-        return Path(model)
-    if isinstance(model, str) and model.count("/") == 1 and not model.startswith((".", "/")):
-        return _download(model)
-    raise ModelError(
-        f"No model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}), nor a folder, "
-        "nor a Hugging Face id (owner/name)."
+    path = folder / WEIGHTS
+    state, wanted = read_safetensors(path), method.state_dict()
+    faults = [f"missing {key}" for key in sorted(set(wanted) - set(state))]
+    faults += [f"unknown {key}" for key in sorted(set(state) - set(wanted))]
+    faults += [
+        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        for key in sorted(set(wanted) & set(state))
+        if state[key].shape != wanted[key].shape
+    ]
+    faults += value_faults(wanted, state)
+    if faults:
+        raise ModelError(f"{path} does not fit its config: {'; '.join(faults)}.")
+    method.load_state_dict(state)
+
+
+@contextmanager
+def bounded_tensors(most_bytes: int) -> Iterator[None]:
+    """Raise MemoryError for a tensor above a size, as options of a damaged config ask for.
+
+    Memory is taken when a tensor is filled, so the refusal comes in time.
+    """
+
+    class Bounded(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.nbytes > most_bytes:
+                raise MemoryError(f"a tensor {tuple(result.shape)} of {result.nbytes:,} bytes")
+            return result
+
+    with Bounded():
+        yield
+
+
+def check_options(config: Mapping[str, Any], folder: Path) -> None:
+    """Check the method and its options as far as that needs no backbone.
+
+    Raises:
+        ModelError: unknown method or option, a value out of range or of another type.
+    """
+    name, given = config["method"], config["options"]
+    try:
+        built = from_mapping(method_class(name).config_class, given, what=f"{name} options")
+    except ConfigError as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from error
+    faults = [
+        f"options.{option} should be {json.dumps(meant)}, got {json.dumps(given[option])}"
+        for option, meant in to_mapping(built).items()
+        if option in given and not _same_kind(given[option], meant)
+    ]
+    if faults:
+        raise ModelError(f"{folder / CONFIG}: {'; '.join(faults)}.")
+
+
+def _same_kind(value: Any, meant: Any) -> bool:
+    if isinstance(meant, (list, tuple)):
+        pairs = zip(value, meant, strict=False) if isinstance(value, list) else None
+        return pairs is not None and all(_same_kind(one, other) for one, other in pairs)
+    if isinstance(value, bool) or isinstance(meant, bool):
+        return value is meant
+    numbers = isinstance(value, (int, float)) and isinstance(meant, (int, float))
+    return numbers or isinstance(value, type(meant))
+
+
+def _config_faults(config: Mapping[str, Any]) -> list[str]:
+    faults = [f"{key} is missing" for key in _KINDS if key not in config]
+    faults += [f"{key!r} is unknown" for key in config if key not in (*_KINDS, "format")]
+    faults += [
+        f"{key} should be {' or '.join(kind.__name__ for kind in kinds)}, got {config[key]!r}"
+        for key, kinds in _KINDS.items()
+        if key in config and (not isinstance(config[key], kinds) or isinstance(config[key], bool))
+    ]
+    threshold = config.get("threshold")
+    if isinstance(threshold, int | float) and not 0 <= threshold <= 1:
+        faults.append(f"threshold should lie in 0..1, got {threshold}")
+    backbone = config.get("backbone")
+    return faults + (_backbone_faults(backbone) if isinstance(backbone, dict) else [])
+
+
+def _backbone_faults(backbone: Mapping[str, Any]) -> list[str]:
+    faults = [
+        f"backbone's {part} is missing"
+        for part in _BACKBONE
+        if not isinstance(backbone.get(part), str)
+    ]
+    faults += [f"backbone's {part!r} is unknown" for part in backbone if part not in _BACKBONE]
+    digits = backbone.get("fingerprint")
+    if isinstance(digits, str) and not _FINGERPRINT.fullmatch(digits):
+        faults.append(f"backbone's fingerprint should be 64 hex digits, got {digits!r}")
+    return faults
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """Return the text of a folder's README.md, in the form the Hugging Face hub reads."""
+    training = "\n".join(f"- {key}: {value}" for key, value in config["training"].items())
+    kind, known, argument = "zero-shot", "", ""
+    if method_class(config["method"]).full_shot:
+        kind, classes = "full-shot", config["options"].get("classes", ())
+        listed = ", ".join(f"`{name}`" for name in classes) or "none yet"
+        names = "`class_name`, or `--class-name`, says which of them a picture shows"
+        if len(classes) == 1:
+            names = "Pictures are taken to show it"
+        elif classes:
+            argument = f", class_name={classes[0]!r}"
+        known = (
+            "Full-shot: it has learned the normal pictures of these classes and knows no others: "
+            f"{listed}. {names}; another name is refused, and a picture of another thing gets "
+            "a score that means nothing.\n\n"
+        )
+    return (
+        f"---\nlibrary_name: faprompt\ntags: [anomaly-detection, {kind}]\n"
+        f"license: {config['license']}\n---\n\n# {config['name']}\n\n"
+        f"`{config['method']}` on the frozen backbone `{config['backbone']['name']}` "
+        f"(weights {config['backbone']['fingerprint'][:12]}).\n\n{known}"
+        f"```python\nimport faprompt\n\ndetector = faprompt.load_detector(FOLDER{argument})\n"
+        'result = detector.predict("part.png")\n```\n\n'
+        f"## Training\n\n{training or 'Not recorded.'}\n"
     )
 
 
-def _build_recorded(config: Mapping[str, Any], backbone: Backbone, folder: Path) -> Method:
-    """The method of a config, whose options may ask for more memory than there is."""
-    from faprompt.methods.registry import build_method
-
-    largest = max(_LARGEST_TENSOR, (folder / WEIGHTS).stat().st_size)
-    try:
-        with bounded_tensors(largest):
-            return build_method(config["method"], backbone, config["options"])
-    except (ConfigError, DatasetError, ImageReadError) as error:  # it may name pictures
-        raise ModelError(f"{folder / CONFIG}: {error}") from error
-    except (RuntimeError, MemoryError, OverflowError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(
-            f"{folder / CONFIG}: {config['method']} cannot be built with its options ({reason})."
-        ) from error
+def recorded_note(described: Mapping[str, Any]) -> str:
+    """Return the preset's note in a folder's config or a detector's description, or ""."""
+    return str(described.get("training", {}).get("note", ""))
 
 
-def _check_fingerprint(backbone: Backbone, recorded: Mapping[str, Any], folder: Path) -> None:
-    actual = backbone.state_fingerprint()
-    if actual != recorded["fingerprint"]:
-        raise ModelError(
-            f"{folder} was trained on {recorded['name']!r} with weights "
-            f"{recorded['fingerprint'][:12]}, but {backbone.name!r} here has {actual[:12]}; "
-            "prompts of one backbone mean nothing to another. Pass the right one as backbone."
-        )
-
-
-def _download(repo_id: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
-
-    from faprompt.clip.network import offline
-
-    forbidden, wanted = offline(), [CONFIG, WEIGHTS, CARD]
-    try:
-        return Path(
-            snapshot_download(repo_id, allow_patterns=wanted, local_files_only=bool(forbidden))
-        )
-    except Exception as error:
-        if forbidden:
-            raise ModelError(
-                f"{repo_id!r} is no folder here, and {forbidden} forbids to download it. Wanted: "
-                f"{CONFIG} and {WEIGHTS} of {repo_id}, in the hub's cache {constants.HF_HUB_CACHE}"
-                " or in a folder that is given instead; or unset the variable."
-            ) from error
-        raise ModelError(
-            f"{repo_id!r} is no folder here and could not be had from the Hugging Face hub: "
-            f"{' '.join(str(error).split())}"
-        ) from error
+def recorded_preset(described: Mapping[str, Any]) -> str | None:
+    """Return the preset in a folder's config or a detector's description, or None."""
+    return described.get("training", {}).get("preset")

@@ -1,4 +1,4 @@
-"""The authors' `.pth` checkpoints into model folders."""
+"""Import of the authors' `.pth` checkpoints as model folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from faprompt.clip.tensor_files import describe_file, load_plain, refuse_expanded, value_faults
+from faprompt.clip.weights import load_backbone
+from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ModelError
+from faprompt.methods.base import Method
+from faprompt.methods.registry import build_method, preset_backbone
+from faprompt.methods.released_checkpoints import RELEASED
 
 
 def import_reference(
@@ -19,16 +25,16 @@ def import_reference(
 ) -> tuple[str, ...]:
     """Write the model folder of a reference checkpoint.
 
-    The method runs as the public code does (preset `official`; of APRIL-GAN `paper`), unless
-    `options` say otherwise: which patches feed FAPrompt's prior, the image size, and so on.
+    The method runs as the public code does (preset `official`; `paper` for APRIL-GAN), and
+    `options` override the preset: which patches feed FAPrompt's prior, the image size, and so on.
 
     Args:
-        checkpoint: as train.py of the project saves it, `{"prompt_learner": state dict}`, or of
+        checkpoint: as train.py of the project saves it, `{"prompt_learner": state dict}`, or for
             APRIL-GAN `{"trainable_linearlayer": state dict}`.
         method: "faprompt", "anomalyclip" or "april-gan".
         out: the folder to write.
-        backbone: where the CLIP lies that it was trained on; see `load_backbone`. None is the
-            one the preset is meant for, where it names one: of APRIL-GAN `ViT-L-14-336:gelu`.
+        backbone: the CLIP it was trained on; see `load_backbone`. None is the preset's own, which
+            only APRIL-GAN has: `ViT-L-14-336:gelu`.
         options: fields of the method's config.
 
     Returns:
@@ -39,54 +45,47 @@ def import_reference(
         ConfigError: another method, no backbone, or options that contradict the checkpoint's
             shapes.
     """
-    from faprompt.clip.archive import value_faults
-    from faprompt.clip.weights import load_backbone
-    from faprompt.detector import Detector
-    from faprompt.methods.reference import REFERENCES
-    from faprompt.methods.registry import build_method
-    from faprompt.model_folder import save_model
-
-    if method not in REFERENCES:
-        raise ConfigError(f"Checkpoints of {', '.join(REFERENCES)} can be read, not {method!r}.")
-    form = REFERENCES[method]
-    source = str(backbone or _meant_backbone(method, form.preset))
+    if method not in RELEASED:
+        raise ConfigError(f"Checkpoints of {', '.join(RELEASED)} can be read, not {method!r}.")
+    form = RELEASED[method]
+    source = str(backbone or preset_backbone(method, form.preset))
+    if not source:
+        raise ConfigError(
+            f"Checkpoints of {method} want --backbone, the CLIP they were trained on."
+        )
     frozen = load_backbone(source)
     state = read_checkpoint(Path(checkpoint), form.key)
-    reference = form.read(state, embed_dim=frozen.spec.embed_dim)
-    chosen = {**reference.options, **(options or {})}
-    clash = [k for k, value in reference.options.items() if str(chosen[k]) != str(value)]
+    released = form.read(state, embed_dim=frozen.spec.embed_dim)
+    chosen = {**released.options, **(options or {})}
+    clash = [k for k, value in released.options.items() if str(chosen[k]) != str(value)]
     if clash:
-        told = ", ".join(f"{name}={reference.options[name]}" for name in clash)
-        raise ConfigError(f"The checkpoint itself says {told}; leave these options out.")
+        held = ", ".join(f"{name}={released.options[name]}" for name in clash)
+        raise ConfigError(f"The checkpoint itself says {held}; leave these options out.")
     built = build_method(method, frozen, chosen, preset=form.preset)
-    _check_depth(reference.state, built)
-    _check_width(reference.state, built, frozen.name)
-    faults = value_faults(built.state_dict(), reference.state)
+    _check_shapes(released.state, built, frozen.name)
+    faults = value_faults(built.state_dict(), released.state)
     if faults:
         raise ModelError(f"{checkpoint}: {'; '.join(faults)}.")
-    built.load_state_dict(reference.state)
+    built.load_state_dict(released.state)
     description = {
         "backbone": {"source": source},
         "training": {"imported_from": Path(checkpoint).name, "preset": form.preset},
     }
-    save_model(Detector(frozen, built, name=Path(out).name, description=description), Path(out))
-    return reference.left_behind
+    Detector(frozen, built, name=Path(out).name, description=description).save_pretrained(out)
+    return released.left_behind
 
 
 def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
-    """The state dict under a key of a reference checkpoint; nothing in the file is executed.
+    """Return the state dict under a key of a checkpoint; nothing in the file is executed.
 
     Raises:
         ModelError: missing, unreadable, or without the key; the message says what the file is.
     """
-    from faprompt.clip.archive import load_plain, refuse_expanded
-    from faprompt.clip.file_kind import describe_file
-
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")
     try:
         content = load_plain(path)
-    except Exception as error:  # torch's own words advise to load it unsafely
+    except Exception as error:  # torch's own message suggests to load it unsafely
         what = describe_file(path) or "it is broken, or holds more than tensors"
         raise ModelError(
             f"{path} could not be read as plain tensors: {what}. Nothing in it was run."
@@ -104,47 +103,31 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
 
 
 def _other_project(content: Any) -> str:
-    """Whose checkpoint it is instead, where that can be told."""
-    from faprompt.methods.reference import REFERENCES
-
+    """Name the methods whose checkpoint it is instead, if its keys show that."""
     held = content if isinstance(content, dict) else {}
-    for key in dict.fromkeys(form.key for form in REFERENCES.values()):
+    for key in dict.fromkeys(form.key for form in RELEASED.values()):
         if isinstance(held.get(key), dict):
-            methods = [name for name, form in REFERENCES.items() if form.key == key]
+            methods = [name for name, form in RELEASED.items() if form.key == key]
             return f' It has "{key}", as {" and ".join(methods)}: choose it with --method.'
     return ""
 
 
-def _meant_backbone(method: str, preset: str) -> str:
-    from faprompt.methods.registry import preset_backbone
-
-    meant = preset_backbone(method, preset)
-    if not meant:
-        raise ConfigError(
-            f"Checkpoints of {method} want --backbone, the CLIP they were trained on."
-        )
-    return meant
-
-
-def _check_depth(state: Mapping[str, Any], method: Any) -> None:
-    """Linear layers of APRIL-GAN: as many as the method reads blocks."""
-    wanted = method.state_dict()
-    if state.keys() == wanted.keys():
-        return
-    held = sum(key.endswith(".weight") for key in state)
-    blocks = ", ".join(map(str, method.layers))
-    raise ModelError(
-        f"The checkpoint has {held} linear layers, {method.name} wants {len(method.layers)} "
-        f"here, of the blocks {blocks}; say which it was trained on: --set map_layers=..."
-    )
-
-
-def _check_width(state: Mapping[str, Any], method: Any, backbone: str) -> None:
+def _check_shapes(state: Mapping[str, Any], method: Method, backbone: str) -> None:
     wanted = method.state_dict()
     clash = [
         f"{key} is {tuple(state[key].shape)}, {backbone} wants {tuple(wanted[key].shape)}"
         for key in wanted
-        if state[key].shape != wanted[key].shape
+        if key in state and state[key].shape != wanted[key].shape
     ]
-    if clash:
-        raise ModelError(f"The checkpoint belongs to another backbone: {'; '.join(clash)}.")
+    if state.keys() == wanted.keys():
+        if clash:
+            raise ModelError(f"The checkpoint belongs to another backbone: {'; '.join(clash)}.")
+        return
+    # APRIL-GAN: one linear layer for each block that the method reads
+    held = sum(key.endswith(".weight") for key in state)
+    layers = method.image_options.layers or ()
+    blocks = ", ".join(map(str, layers))
+    raise ModelError(
+        f"The checkpoint has {held} linear layers, {method.name} wants {len(layers)} "
+        f"here, of the blocks {blocks}; say which it was trained on: --set map_layers=..."
+    )

@@ -1,4 +1,4 @@
-"""From a score map to marked areas, and from a score to a word."""
+"""Regions of a score map above a threshold, and the verdict of a score."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from scipy import ndimage
 
 from faprompt.records import Region, Verdict
 
-STRONGEST_SHARE = 0.8  # of the map's peak, where a picture is NG and its map stays below
+STRONGEST_SHARE = 0.8  # of the map's peak, on a picture that is NG although its map stays below
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
-def find_regions(
-    score_map: np.ndarray, threshold: float, *, min_area_px: int = 1
-) -> tuple[Region, ...]:
-    """Connected areas at or above a threshold; corners touch too (8-connected).
+def find_regions(score_map: np.ndarray, threshold: float) -> tuple[Region, ...]:
+    """Find the 8-connected regions of pixels at or above a threshold.
 
     Args:
         score_map: (height, width) float in [0, 1].
-        threshold: a pixel belongs to a region when its score is at least this.
-        min_area_px: smaller regions are left out.
+        threshold: lowest score of a region's pixel.
 
     Returns:
         Regions by falling peak, then falling area, then from top left to bottom right.
@@ -46,22 +43,25 @@ def find_regions(
     means = np.bincount(owner, weights=values, minlength=count) / areas
     peaks = np.zeros(count)
     np.maximum.at(peaks, owner, values)
-    regions = [
-        Region(_bbox(window), int(areas[i]), float(peaks[i]), float(means[i]))
-        for i, window in enumerate(ndimage.find_objects(labels))
-        if areas[i] >= min_area_px
-    ]
+    regions = []
+    for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
+        bbox = (columns.start, rows.start, columns.stop, rows.stop)
+        regions.append(Region(bbox, int(areas[i]), float(peaks[i]), float(means[i])))
     return tuple(sorted(regions, key=_order))
+
+
+def _order(region: Region) -> tuple[float, int, int, int]:
+    x0, y0, _, _ = region.bbox
+    return (-region.peak, -region.area_px, y0, x0)
 
 
 def marked_regions(
     score_map: np.ndarray, score: float, threshold: float | None
 ) -> tuple[Region, ...]:
-    """Areas to show for a picture of this score: at or above the threshold; none without one.
+    """Return the regions to show for a picture of this score; none without a threshold.
 
-    Score and map share a range but not a scale: a smoothed map can stay below the threshold
-    on a picture whose score is above it. Its strongest area is shown then, so that no
-    picture is NG for nothing to be seen.
+    A smoothed map can stay below the threshold on a picture whose score is above it. Its
+    strongest region is returned then, so that a picture that is NG always shows one.
 
     Example:
         >>> score_map = np.array([[0.25, 0.0]])
@@ -77,11 +77,11 @@ def marked_regions(
 
 
 def verdict(score: float, threshold: float | None, review_band: float = 0.0) -> Verdict | None:
-    """A word for a score: "NG" from the threshold on, "REVIEW" in the band below it, else "OK".
+    """Return "NG" from the threshold on, "REVIEW" in the band below it, else "OK".
 
     Args:
         score: of the whole image; not NaN.
-        threshold: None while no threshold is known, and then there is no verdict.
+        threshold: None gives no verdict.
         review_band: width of the band below the threshold, at least 0.
 
     Example:
@@ -89,7 +89,7 @@ def verdict(score: float, threshold: float | None, review_band: float = 0.0) -> 
         ['OK', 'REVIEW', 'NG']
     """
     if np.isnan(score):
-        raise ValueError("the score is NaN; no verdict can be drawn from it.")
+        raise ValueError("the score is NaN, so there is no verdict.")
     if not review_band >= 0:
         raise ValueError(f"review_band should be at least 0, got {review_band}.")
     check_threshold(threshold)
@@ -101,7 +101,7 @@ def verdict(score: float, threshold: float | None, review_band: float = 0.0) -> 
 
 
 def check_threshold(threshold: float | None) -> None:
-    """Refuse a threshold that no score can be compared with; None is allowed.
+    """Refuse a threshold outside 0..1; None is allowed.
 
     Raises:
         TypeError: not a number.
@@ -118,13 +118,3 @@ def check_threshold(threshold: float | None) -> None:
         raise ValueError(
             f"threshold should be from 0 to 1, got {threshold}; scores lie in that range."
         )
-
-
-def _bbox(window: tuple[slice, slice]) -> tuple[int, int, int, int]:
-    rows, columns = window
-    return (columns.start, rows.start, columns.stop, rows.stop)
-
-
-def _order(region: Region) -> tuple[float, int, int, int]:
-    x0, y0, _, _ = region.bbox
-    return (-region.peak, -region.area_px, y0, x0)

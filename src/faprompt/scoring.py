@@ -1,11 +1,11 @@
-"""Tokens and text directions into maps and scores. Pure functions, any batch size.
+"""Maps and scores from tokens and text directions: pure functions for any batch size.
 
 Everything after the softmax is linear in the patch probabilities: upsampling, smoothing
-and resizing to the picture. Each is a matrix per axis, so a whole chain is
+and resizing to the picture. Each is a matrix per axis, so the whole chain is
 
     map = A_rows @ grid @ A_columns.T        A = resize . smooth . upsample
 
-with matrices of (pixels, patches): exact, and a fraction of the cost of the images.
+with matrices of (pixels, patches): exact, at a fraction of the cost.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CLIP_AD_TEMPERATURE = 0.07  # image and patch logits in AnomalyCLIP's and FAPrompt's code
-LEAST_SCORE = torch.finfo(torch.float32).tiny  # what a harmonic mean takes 0 for
+LEAST_SCORE = torch.finfo(torch.float32).tiny  # replaces 0 in a harmonic mean
 GAUSSIAN_TRUNCATE = 4.0  # scipy.ndimage.gaussian_filter's default, in standard deviations
 
 
 def abnormal_probability(
     tokens: Tensor, text_pair: Tensor, *, temperature: float = CLIP_AD_TEMPERATURE
 ) -> Tensor:
-    """Chance of "abnormal" for each token: a softmax over two cosines.
+    """Return the probability of "abnormal" for each token: a softmax over two cosines.
 
     Args:
         tokens: (B, N, D) of any length; both sides are normalised here.
@@ -45,7 +45,7 @@ def abnormal_probability(
     fits = tokens.ndim == 3 and text_pair.shape[-2:] == (2, tokens.shape[-1])
     if not fits or text_pair.shape[:-2] not in ((), (1,), tokens.shape[:1]):
         raise ValueError(
-            f"tokens (B, N, D) and text_pair (2, D) or (B, 2, D) wanted, "
+            "tokens should be (B, N, D) and text_pair (2, D) or (B, 2, D), "
             f"got {tuple(tokens.shape)} and {tuple(text_pair.shape)}."
         )
     return pair_logits(tokens, text_pair, temperature=temperature).softmax(dim=-1)[..., 1]
@@ -54,7 +54,7 @@ def abnormal_probability(
 def pair_logits(
     tokens: Tensor, text: Tensor, *, temperature: float = CLIP_AD_TEMPERATURE
 ) -> Tensor:
-    """Cosines of tokens (B, N, D) and text (T, D) or (B, T, D) over temperature: (B, N, T)."""
+    """Return cosines over temperature (B, N, T): tokens (B, N, D), text (T, D) or (B, T, D)."""
     if not temperature > 0:
         raise ValueError(f"temperature should be above 0, got {temperature}.")
     return unit(tokens) @ unit(text).mT / temperature
@@ -67,11 +67,11 @@ def probability_by_prompt(
     *,
     temperature: float = CLIP_AD_TEMPERATURE,
 ) -> Tensor:
-    """Chance of "abnormal" with each abnormality prompt alone against the normal one.
+    """Return the probability of each abnormality prompt against the normal one.
 
     Args:
         tokens: (B, N, D) of any length.
-        normal_text: (D,), shared by all.
+        normal_text: (D,).
         abnormal_text: (K, D), or (B, K, D) when each image has its own.
         temperature: as in `pair_logits`.
 
@@ -84,12 +84,12 @@ def probability_by_prompt(
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Each last-axis vector in float32, divided by its length."""
+    """Normalise each last-axis vector to length 1, in float32."""
     return F.normalize(vectors.float(), dim=-1)
 
 
 def grid_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, N) row-major -> (B, rows, columns).
+    """Reshape (B, N), row-major, to (B, rows, columns).
 
     Raises:
         ValueError: N is not rows x columns.
@@ -104,14 +104,14 @@ def grid_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def upsample(grid: Tensor, image_size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
-    """(B, rows, columns) -> (B, height, width), bilinear."""
+    """Upsample (B, rows, columns) to (B, height, width), bilinear."""
     return F.interpolate(
         grid[:, None], size=image_size, mode="bilinear", align_corners=align_corners
     )[:, 0]
 
 
 def in_pixels(grid: Tensor, patch_size: int) -> Tensor:
-    """(B, rows, columns) -> (B, height, width) of the pixels seen, bilinear, corners aligned."""
+    """Upsample (B, rows, columns) to the model's pixels, bilinear, corners aligned."""
     rows, columns = grid.shape[-2:]
     return upsample(grid, (rows * patch_size, columns * patch_size), align_corners=True)
 
@@ -124,7 +124,7 @@ def pixel_probability(
     patch_size: int,
     temperature: float,
 ) -> Tensor:
-    """Chance of "abnormal" for each pixel: logits upsampled first, then the softmax of two.
+    """Return the probability of "abnormal" for each pixel: logits upsampled before the softmax.
 
     Args:
         tokens, text_pair, temperature: as in `abnormal_probability`.
@@ -143,7 +143,7 @@ def pixel_probability(
 
 
 def window_map(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Scores of windows -> one score a patch: the harmonic mean of all windows it lies in.
+    """Return one score a patch: the harmonic mean of all windows it lies in.
 
     Args:
         scores: (B, W) in [0, 1], row-major over the windows of side x side patches.
@@ -167,16 +167,17 @@ def window_map(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
 
 
 def harmonic_mean(maps: Tensor) -> Tensor:
-    """(S, ...) in [0, 1] -> (...): one low value pulls the mean down to it."""
+    """Return the harmonic mean over the first axis of (S, ...) in [0, 1]."""
     inverse = 1 / maps.double().clamp_min(LEAST_SCORE)
     return (1 / inverse.mean(dim=0)).float().clamp(0, 1)
 
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
-    """Half the cosine distance of each token to the nearest of a memory.
+    """Return half the cosine distance of each token to the nearest of a memory.
 
     Args:
-        tokens: (B, N, D). memory: (R, D). Both of any length.
+        tokens: (B, N, D) of any length.
+        memory: (R, D) of any length.
 
     Returns:
         (B, N) float32 in [0, 1].
@@ -192,15 +193,14 @@ def render_map(
     sigma_px: float,
     image_size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Patch probabilities -> smoothed score map, at the model's or the picture's size.
+    """Make smoothed score maps of patch probabilities, at the model's or the picture's size.
 
     Upsamples to `model_size` (bilinear), smooths with a Gaussian as scipy does (reflect,
-    truncate 4) and, where `image_size` is given, resizes to it (bilinear). One product of
-    two small matrices per map.
+    truncate 4) and, where `image_size` is given, resizes to it (bilinear).
 
     Args:
         grid: (B, rows, columns) in [0, 1].
-        model_size: (height, width) the model saw, pixels.
+        model_size: (height, width) of the model's input, pixels.
         sigma_px: standard deviation in pixels of `model_size`; 0 means no smoothing.
         image_size: (height, width) of the result; None means `model_size`.
 
@@ -219,8 +219,8 @@ def render_map(
 def _axis_matrix(patches: int, model_px: int, out_px: int, sigma_px: float) -> np.ndarray:
     """(out_px, patches) float32: upsample, smooth and resize along one axis.
 
-    What is kept is an array: a tensor made while a model is exported or compiled is a
-    stand-in without values, and would be handed to every later call.
+    The cache holds arrays: a tensor made while a model is exported or compiled has no
+    values, and every later call would get it.
     """
     from scipy.ndimage import gaussian_filter1d
 

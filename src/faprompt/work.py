@@ -6,6 +6,8 @@ line prints both on stderr; a Python program sees what its own logging setup sho
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 import os
 from collections import deque
@@ -14,11 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from faprompt.errors import ConfigError, FolderInUseError
+from faprompt.errors import ConfigError, FolderInUseError, MissingExtraError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,6 +34,34 @@ LOCK_NAME = ".faprompt.lock"  # stays in the folder; an empty file that locks no
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """Ignore progress: the default of every `progress` parameter."""
+
+
+def load_extra(extra: str, module: str) -> Any:
+    """Import a module that only an optional extra installs, when it is first used.
+
+    Args:
+        extra: name of the extra, such as "figures".
+        module: full name of the module, such as "matplotlib.figure".
+
+    Raises:
+        MissingExtraError: the module cannot be imported; the message names the command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingExtraError(
+            f"{package} is needed here and cannot be imported ({error}); "
+            f"install it with: pip install 'faprompt[{extra}]'."
+        ) from error
+
+
+def can_draw(what: str) -> bool:
+    """Return whether matplotlib is installed; where it is not, log that `what` is not drawn."""
+    if importlib.util.find_spec("matplotlib"):
+        return True
+    logger.info("%s not drawn: pip install 'faprompt[figures]' for matplotlib.", what)
+    return False
 
 
 def pick_device(device: str) -> str:

@@ -29,7 +29,7 @@ metrics = [["image_auroc", "image_ap"]]
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -114,10 +114,10 @@ def test_an_interrupted_run_leaves_its_tables(faprompt, config, tmp_path, monkey
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("faprompt.reproduce.benchmark_run.evaluate", interrupt)
+    monkeypatch.setattr("faprompt.reproduce.cell_runner.evaluate", interrupt)
     told = faprompt("benchmark", config, "--data-root", tmp_path / "sets", "--device", "cpu",
                     "--out", tmp_path / "out")  # fmt: skip
-    assert told.code == 130 and "the same command) goes on from here" in told.err
+    assert told.code == 130 and "with the same command)" in told.err
     assert "- clip on shelf: not run yet" in (tmp_path / "out" / "table.md").read_text()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from tests.helpers import folders
 
 ON_TINY = ["--backbone", "test-tiny", "--device", "cpu", "--set", "image_size=56"]
@@ -23,7 +23,7 @@ def shelf(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(("method", "preset"), [("winclip", "code"), ("anovl", "common")])
@@ -36,10 +36,10 @@ def test_training_free_ones_are_measured_at_once(method, preset, faprompt, shelf
     found = json.loads(told.out)
     assert found["method"] == method
     hybrid = preset == "code"
-    assert (f"{method}: preset {preset} is of ViT-B-16-plus-240:laion" in told.err) == hybrid
+    assert (f"{method}: Preset `{preset}` was published for ViT-B-16-plus" in told.err) == hybrid
     assert ("note" in found["environment"]) == hybrid
     page = (tmp_path / "figures" / "metrics.md").read_text()
-    assert ("so on test-tiny it is a hybrid." in page) == hybrid
+    assert ("You run it on `test-tiny`: results are not comparable" in page) == hybrid
     assert {"image_auroc", "pixel_auroc"} <= set(found["mean"])
 
 
@@ -58,7 +58,10 @@ def test_april_gan_is_trained_then_measured(faprompt, shelf, tmp_path):
         "--set", "batch_size=2", "--out", tmp_path / "model",
     )  # fmt: skip
     assert told.code == 0, told.err
-    note = "preset paper is of ViT-L-14-336:gelu, so on test-tiny it is a hybrid"
+    note = (
+        "Preset `paper` was published for ViT-L-14-336:gelu. You run it on `test-tiny`: "
+        "results are not comparable with published ones"
+    )
     assert f"april-gan: {note}" in told.err
     trained = load_detector(tmp_path / "model")
     assert trained.method.name == "april-gan" and trained.description["training"]["note"] == note
@@ -77,7 +80,8 @@ def test_a_size_that_is_fitted_is_told(faprompt, tmp_path):
         "--out", tmp_path / "out", "--no-report",
     )  # fmt: skip
     assert told.code == 0 and len(told.lines) == 1 and json.loads(told.out)["status"] == "ok"
-    assert "clip: preset paper is of 518 pixels, and sees 256 on tiny\n" in told.err
+    said = "clip: Preset `paper` was published at 518 px. You run it on `tiny` at 256 px: results"
+    assert said in told.err
 
 
 def test_a_long_picture_is_tiled(faprompt, tmp_path):

@@ -78,7 +78,7 @@ def test_a_wrong_command_line_is_exit_2(faprompt, arguments):
         (ConfigError("no such option"), 2, "faprompt: no such option\n"),
         (DatasetError("no such folder"), 1, "faprompt: no such folder\n"),
         (PermissionError(13, "Permission denied", "out"), 1, "faprompt: [Errno 13] Permission"),
-        (KeyboardInterrupt(), 130, f"faprompt: {main.GO_ON}\n"),
+        (KeyboardInterrupt(), 130, f"faprompt: {main.RESUME_HINT}\n"),
     ],
 )
 def test_failures_are_one_line_and_an_exit_code(faprompt, monkeypatch, error, code, told):

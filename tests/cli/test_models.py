@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from faprompt.errors import ModelError
-from faprompt.model_folder import load_detector, read_config
+from faprompt.model_folder import read_config
+from faprompt.models import load_detector
 from tests.golden import recipe
 from tests.helpers import golden, small
 
@@ -62,7 +63,9 @@ class TestConvert:
             "--set", "image_size=56",
         )  # fmt: skip
         assert told.code == 0
-        assert told.lines == [f"wrote {out}; 1 tensors that no forward pass reads were left behind"]
+        assert told.lines == [
+            f"wrote {out}; 1 tensors were dropped, because no forward pass reads them"
+        ]
         options = read_config(out)["options"]
         assert (options["selection"], options["rank_by"]) == ("topk", "similarity")
         assert (options["prompts"], options["patches"], options["image_size"]) == (3, 4, 56)
@@ -106,7 +109,7 @@ def test_info_tells_what_a_model_is(faprompt, tmp_path):
 
 def test_fetch_prints_the_file_and_its_hash(faprompt, monkeypatch):
     monkeypatch.setattr(
-        "faprompt.clip.weights.fetch_backbone",
+        "faprompt.clip.downloads.fetch_backbone",
         lambda name: SimpleNamespace(path=f"cache/{name}.pt", sha256="ab" * 32),
     )
     told = faprompt("models", "fetch", "ViT-B-32")
@@ -115,7 +118,7 @@ def test_fetch_prints_the_file_and_its_hash(faprompt, monkeypatch):
 
 class TestDoctor:
     def test_it_tells_versions_devices_speed_and_extras(self, faprompt, monkeypatch):
-        monkeypatch.setattr("faprompt.model_folder.load_detector", lambda name: small.detector())
+        monkeypatch.setattr("faprompt.models.load_detector", lambda name: small.detector())
         found = json.loads(faprompt("doctor", "--json").out)
         assert list(found) == ["versions", "device", "speed", "extras"]
         assert found["versions"]["torch"] and found["versions"]["faprompt"]
@@ -126,7 +129,7 @@ class TestDoctor:
         def load(name):
             raise ModelError("the bundled model is not here")
 
-        monkeypatch.setattr("faprompt.model_folder.load_detector", load)
+        monkeypatch.setattr("faprompt.models.load_detector", load)
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         told = faprompt("doctor")
         assert told.code == 0

@@ -131,7 +131,7 @@ def test_a_file_name_that_is_no_text_is_scored_like_any_other(faprompt, pictures
         (["--method", "faprompt", "--backbone", "test-tiny"], 1, "has to be trained first"),
         (["--method", "clip", "--backbone", "nowhere.pt"], 1, "No backbone 'nowhere.pt'"),
         (["--model", "nowhere"], 1, "No model 'nowhere'"),
-        ([*CLIP, "--device", "abacus"], 2, "--device abacus cannot be used here"),
+        ([*CLIP, "--device", "abacus"], 2, "device 'abacus' cannot be used here"),
     ],
 )
 def test_refusals(faprompt, pictures, model, tmp_path, arguments, code, told):

@@ -12,19 +12,14 @@ STUDY = """
 title = "Toys"
 figure = "dots"
 
-[[axes]]
-name = "method"
-title = "method"
-points = [
-    {label = "CLIP", method = "clip", options = {image_size = 56}},
-    {label = "CLIP-AC", method = "clip-ac", options = {image_size = 56}},
-]
-
-[benchmark]
 backbones = ["test-tiny"]
 datasets = [{folder = "shelf", label = "shelf"}]
+methods = [
+    {name = "clip", label = "CLIP", options = {image_size = 56}},
+    {name = "clip-ac", label = "CLIP-AC", options = {image_size = 56}},
+]
 
-[benchmark.evaluation]
+[evaluation]
 replicates = 0
 gallery = 0
 """
@@ -32,7 +27,7 @@ gallery = 0
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -77,7 +72,7 @@ def test_it_runs_writes_and_redraws(faprompt, file, tmp_path):
 
 def test_classes_and_precision_on_the_command_line(faprompt, file, tmp_path):
     command = ["study", file, "--data-root", tmp_path / "sets", "--device", "cpu"]
-    file.write_text(STUDY.replace("[benchmark]", '[benchmark]\nprecision = "bf16"'))
+    file.write_text(STUDY.replace("backbones", 'precision = "bf16"\nbackbones'))
     told = faprompt(*command, "--class", "nut", "--out", tmp_path / "out")
     assert told.code == 0 and "| shelf (nut) |" in told.out
     assert "Precision of the image tower: bf16. Presets: paper" in told.out
@@ -108,12 +103,12 @@ def test_prompt_spread_goes_its_own_way_and_tells_its_numbers(faprompt, tmp_path
 
     seen = {}
 
-    def spread(study, out, **options):
-        seen.update(options, name=study.config.name, out=out)
+    def spread(plan, context):
+        seen.update(name=plan.config.name, out=context.out, work=context.work)
         rows = [{"dataset": "shelf", "measure": "distance", "value": 0.5}]
         return SimpleNamespace(markdown="# Fig. 1\n", rows=rows, complete=False)
 
-    monkeypatch.setattr("faprompt.study.run_spread", spread)
+    monkeypatch.setattr("faprompt.reproduce.prompt_spread.run_spread", spread)
     out, work = tmp_path / "out", tmp_path / "work"
     command = ["study", "prompt-spread", "--device", "cpu", "--out", out, "--work", work]
     told = faprompt(*command)
@@ -124,7 +119,7 @@ def test_prompt_spread_goes_its_own_way_and_tells_its_numbers(faprompt, tmp_path
 
 
 def test_a_gallery_says_what_it_scores_and_writes_its_sheets(faprompt, file, tmp_path):
-    text = STUDY.replace('figure = "dots"', 'figure = "gallery"\n[gallery]\nseveral = 0')
+    text = STUDY.replace('"dots"', '"gallery"') + "[gallery]\nseveral = 0\n"
     file.write_text(text)
     out = tmp_path / "out"
     command = ["study", file, "--data-root", tmp_path / "sets", "--device", "cpu", "--out", out]
@@ -141,17 +136,17 @@ def test_a_gallery_says_what_it_scores_and_writes_its_sheets(faprompt, file, tmp
 
 
 def test_costs_need_no_data(faprompt, tmp_path, monkeypatch):
-    from faprompt.reproduce.cost_records import MethodCost, Timing
+    from faprompt.reproduce.complexity import MethodCost, Timing
 
     monkeypatch.setattr(
         "faprompt.reproduce.complexity.measure_method",
-        lambda name, *_, **__: MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56),
+        lambda name, *_, **__: [MethodCost(name, 5, 5, inference=Timing(2.0, 0.5), image_size=56)],
     )
     out = tmp_path / "out"
     told = faprompt("study", "complexity", "--backbone", "test-tiny", "--device", "cpu",
                     "--repeats", "4", "--out", out)  # fmt: skip
     assert told.code == 0 and "deviation of 4 calls after 2" in told.out
-    assert (out / "figure.svg").is_file() and "test-tiny with its trained weights" in told.out
+    assert (out / "figure.svg").is_file() and "test-tiny with trained weights" in told.out
     told = faprompt("study", "complexity", "--dry-run", "--drawn")
     assert told.code == 0 and "would measure  faprompt" in told.out
 

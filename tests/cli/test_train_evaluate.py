@@ -8,8 +8,9 @@ import json
 import pytest
 import torch
 
-from faprompt.evaluation.progress import PROGRESS_NAME, Progress
-from faprompt.model_folder import load_detector, read_config
+from faprompt.evaluation.saved_progress import PROGRESS_NAME, Progress
+from faprompt.model_folder import read_config
+from faprompt.models import load_detector
 from tests.helpers import folders
 
 SMALL = [
@@ -147,7 +148,7 @@ class TestEvaluate:
 
     @pytest.fixture(autouse=True)
     def undrawn(self, monkeypatch):
-        monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
+        monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
 
     def test_json_goes_to_stdout(self, faprompt, shelf, tmp_path):
         told = faprompt("evaluate", shelf, *self.CLIP, "--out", tmp_path, "--json")

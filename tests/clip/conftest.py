@@ -1,4 +1,4 @@
-"""One small drawn CLIP for the whole room: ours, and open_clip's own with the same weights."""
+"""One small CLIP with random weights: ours, and open_clip's own with the same weights."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from faprompt.clip.backbone import build_backbone, build_clip
 from faprompt.clip.spec import infer_spec
 from tests.golden import recipe
 from tests.helpers import naive
+from tests.helpers.clip_files import write_openai_archive
 
 SHAPE = {
     "embed_dim": 48, "resolution": 56, "patch": 14, "vision_width": 128, "vision_layers": 6,
@@ -58,3 +59,9 @@ def file_state():
 def file_backbone(file_state):
     """What every file of `file_state` with QuickGELU should become."""
     return build_backbone(infer_spec(file_state, quick_gelu=True), file_state, name="file")
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory, file_state):
+    """`file_state` as a TorchScript archive like OpenAI's."""
+    return write_openai_archive(tmp_path_factory.mktemp("openai") / "ViT-small.pt", file_state)

@@ -13,14 +13,16 @@ import torch.nn.functional as F
 
 pytest.importorskip("transformers")
 
-from faprompt.clip import catalog  # noqa: E402
+from faprompt.clip import downloads  # noqa: E402
 from faprompt.clip.blip import BlipTextTower, BlipVisionTower, BlipVisual  # noqa: E402
-from faprompt.clip.blip_folder import transformers_module  # noqa: E402
+from faprompt.clip.known_backbones import BLIP_BASE, list_backbones  # noqa: E402
 from faprompt.clip.text import DeepPrompts, Injection  # noqa: E402
-from faprompt.clip.weights import list_backbones, load_backbone, save_backbone  # noqa: E402
+from faprompt.clip.transformers_folders import transformers_module  # noqa: E402
+from faprompt.clip.vision import ImageOptions  # noqa: E402
+from faprompt.clip.weights import load_backbone, save_backbone  # noqa: E402
 from faprompt.errors import ModelError  # noqa: E402
-from faprompt.model_folder import fit_to_backbone  # noqa: E402
-from faprompt.prompts.words import start_vector, word_vectors  # noqa: E402
+from faprompt.methods.registry import fit_to_backbone  # noqa: E402
+from faprompt.prompts.prompt_parts import start_vector, word_vectors  # noqa: E402
 from tests.helpers import blip_files, small  # noqa: E402
 from tests.helpers.compare import close  # noqa: E402
 
@@ -52,7 +54,7 @@ def batch(words):
 class TestImage:
     def test_tokens_are_transformers_own(self, backbone, rival):
         pixels = small.pixels()
-        features = backbone.encode_image(pixels, value_path=False)
+        features = backbone.encode_image(pixels, ImageOptions(value_path=False))
         wanted = rival.vision_proj(rival.vision_model(pixels).last_hidden_state)
         assert wanted.std() > 0.3
         close(features.class_token, wanted[:, 0])
@@ -63,7 +65,7 @@ class TestImage:
         pixels = small.pixels(2)
         states = rival.vision_model(pixels, output_hidden_states=True).hidden_states
         raw = backbone.encode_image(
-            pixels, layers=(2, 5), value_path=False, raw_tokens=True
+            pixels, ImageOptions(layers=(2, 5), value_path=False, raw_tokens=True)
         ).patch_tokens
         close(raw[2], states[2][:, 1:])
         close(raw[5], states[5][:, 1:])
@@ -72,20 +74,23 @@ class TestImage:
         pixels = small.pixels(2, 84, 70)
         theirs = rival.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state
         for asked in ("bilinear", "bicubic"):  # whatever a method prefers
-            ours = backbone.encode_image(pixels, value_path=False, position_filter=asked)
+            ours = backbone.encode_image(
+                pixels, ImageOptions(value_path=False, position_filter=asked)
+            )
             close(ours.patch_tokens[7], rival.vision_proj(theirs)[:, 1:])
 
     def test_the_class_token_always_passes_the_final_norm(self, backbone):
         pixels = small.pixels(2)
         tokens = [
-            backbone.encode_image(pixels, class_ln_post=said).class_token for said in (False, True)
+            backbone.encode_image(pixels, ImageOptions(class_ln_post=said)).class_token
+            for said in (False, True)
         ]
         assert torch.equal(*tokens)
 
     def test_no_value_blocks_are_the_plain_path(self, backbone):
         pixels = small.pixels(2)
-        plain = backbone.encode_image(pixels, value_path=False)
-        none = backbone.encode_image(pixels, value_blocks=0)
+        plain = backbone.encode_image(pixels, ImageOptions(value_path=False))
+        none = backbone.encode_image(pixels, ImageOptions(value_blocks=0))
         value = backbone.encode_image(pixels)
         assert torch.equal(none.patch_tokens[7], plain.patch_tokens[7])
         close(value.class_token, plain.class_token)
@@ -131,7 +136,9 @@ class TestText:
 
     def test_both_towers_give_the_contrastive_cosine(self, backbone, rival, batch):
         pixels = small.pixels()
-        image = F.normalize(backbone.encode_image(pixels, value_path=False).class_token, dim=-1)
+        image = F.normalize(
+            backbone.encode_image(pixels, ImageOptions(value_path=False)).class_token, dim=-1
+        )
         text = F.normalize(backbone.encode_texts(SENTENCES), dim=-1)
         theirs = rival(pixel_values=pixels, use_itm_head=False, **batch).itm_score
         assert theirs.std() > 0.01
@@ -253,7 +260,7 @@ class TestFolder:
         assert 0 < (near - exact).abs().max() < 0.2
 
     def test_the_real_ones_default_size_is_512(self):
-        fitted = fit_to_backbone("faprompt", SimpleNamespace(spec=catalog.BLIP_BASE), {})
+        fitted = fit_to_backbone("faprompt", SimpleNamespace(spec=BLIP_BASE), {})
         assert fitted["image_size"] == 512
         assert fitted["sigma_px"] == pytest.approx(10 * 512 / 518)
 
@@ -277,21 +284,21 @@ class TestFolder:
         with pytest.raises(ModelError, match=r"not whole.*model.safetensors.*vocab.txt"):
             load_backbone(folder)
 
-    def test_other_heads_are_refused(self, folder):
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        config["text_config"]["num_attention_heads"] = 2
-        (folder / "config.json").write_text(json.dumps(config), "utf-8")
-        with pytest.raises(ModelError, match="2 heads .* width of 64.*num_attention_heads = 1"):
-            load_backbone(folder)
-
-    def test_another_activation_is_refused(self, folder):
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        config["vision_config"]["hidden_act"] = "quick_gelu"
-        (folder / "config.json").write_text(json.dumps(config), "utf-8")
-        with pytest.raises(ModelError, match="hidden_act is 'quick_gelu', BLIP's is 'gelu'"):
-            load_backbone(folder)
+    @pytest.mark.parametrize(
+        ("tower", "option", "value", "told"),
+        [
+            ("text", "num_attention_heads", 2, "2 heads .* width of 64.*num_attention_heads = 1"),
+            ("vision", "hidden_act", "quick_gelu", "hidden_act is 'quick_gelu', BLIP's is 'gelu'"),
+        ],
+    )
+    def test_other_heads_and_activations_are_refused(self, folder, tower, option, value, told):
         with pytest.raises(ModelError, match="exact GELU; drop ':quickgelu'"):
             load_backbone(f"{folder}:quickgelu")
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config[f"{tower}_config"][option] = value
+        (folder / "config.json").write_text(json.dumps(config), "utf-8")
+        with pytest.raises(ModelError, match=told):
+            load_backbone(folder)
 
     def test_more_words_than_rows_are_refused(self, folder):
         lines = [*blip_files.WORDS, "one", "two", "three"]
@@ -326,36 +333,33 @@ class TestName:
             return str(folder)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-        monkeypatch.setattr(catalog, "_reach_hub", lambda: None)
-        monkeypatch.setattr(catalog, "_find_in_hub_cache", lambda record, cache_dir: None)
+        monkeypatch.setattr(downloads, "_reach_hub", lambda: None)
+        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record: None)
         return folder, asked
 
     @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
-    def test_it_is_had_from_the_hub(self, hub, name, backbone):
+    def test_it_is_loaded_and_fetched_from_the_hub(self, hub, name, backbone):
         loaded = load_backbone(name)
         assert loaded.name == name
         assert loaded.state_fingerprint() == backbone.state_fingerprint()
         ((repository, patterns),) = hub[1]
         assert repository == "Salesforce/blip-itm-base-coco"
         assert not any("bin" in pattern for pattern in patterns)  # nothing that is a pickle
-
-    @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
-    def test_it_is_fetched(self, hub, name):
-        fetched = catalog.fetch_backbone(name)
+        fetched = downloads.fetch_backbone(name)
         assert fetched.path == hub[0] / "model.safetensors" and len(fetched.sha256) == 64
 
     def test_what_the_cache_holds_needs_no_network(self, hub, monkeypatch):
         cached = hub[0] / "model.safetensors"
-        monkeypatch.setattr(catalog, "_find_in_hub_cache", lambda record, cache_dir: cached)
-        assert catalog.download_blip("BLIP-ViT-B-16") == cached and not hub[1]
+        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record: cached)
+        assert downloads.named_weights("BLIP-ViT-B-16") == cached and not hub[1]
         for words in ("vocab.txt", "tokenizer.json"):
             (hub[0] / words).unlink()
-        assert catalog.download_blip("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
+        assert downloads.named_weights("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
 
     def test_without_safetensors_or_network_it_says_what_to_do(self, hub):
         (hub[0] / "model.safetensors").unlink()
-        with pytest.raises(ModelError, match="BLIP-ViT-B-16 is not on this machine.*models fetch"):
-            catalog.fetch_backbone("BLIP-ViT-B-16")
+        with pytest.raises(ModelError, match="BLIP-ViT-B-16 are not on this machine.*models fetch"):
+            downloads.fetch_backbone("BLIP-ViT-B-16")
 
     def test_the_list_has_it_with_its_true_size(self):
         (row,) = [row for row in list_backbones() if row["kind"] == "transformers"]
@@ -363,7 +367,7 @@ class TestName:
             "name": "BLIP-ViT-B-16", "kind": "transformers", "tags": [], "embed_dim": 256,
             "image_size": 384, "patch_size": 16, "parameters": 195_375_872,
         }  # fmt: skip
-        spec, transformers = catalog.BLIP_BASE, transformers_module("a test")
+        spec, transformers = BLIP_BASE, transformers_module("a test")
         config = transformers.BlipTextConfig(num_attention_heads=12, is_decoder=False)
         assert spec.text.vocab_size == config.vocab_size
         with torch.device("meta"):

@@ -5,6 +5,8 @@ import torch
 
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.text import DeepPrompts
+from faprompt.clip.tokens import grow_tree
+from faprompt.prompts.prompt_parts import sentence_tree
 from tests.helpers import naive
 from tests.helpers.compare import close
 
@@ -191,3 +193,42 @@ class TestDeepPrompts:
         assert torch.equal(rounded, encode_split(text, prompts, 6, LENGTH - 1, by_hand))
         (rounded.sum() * 1e-12).backward()
         assert vectors.grad.abs().max() == 0  # below float16's smallest number
+
+
+class TestTree:
+    """Sentences as a tree have the features they have one by one."""
+
+    lines = ("damaged nut at top left.", "nut.", "damaged nut at top.", "a damaged nut.", "nut.")
+
+    def one_by_one(self, backbone, prefix):
+        ids = backbone.tokenizer(self.lines)[:, 1:]
+        return backbone.text.encode(
+            prefix, backbone.text.embed_tokens(ids), backbone.text.find_end(ids)
+        )
+
+    @pytest.mark.parametrize("length", [1, 6])
+    def test_equals_one_by_one_and_so_do_gradients_of_the_prefix(self, length, backbone):
+        text, found, gradients = backbone.text, [], []
+        with torch.inference_mode():  # as where an image was scored before training
+            tree = sentence_tree(backbone.tokenizer, self.lines)
+        weights = draw(len(self.lines), 48, seed=1)
+        for encode in (lambda prefix: text.encode_tree(prefix, tree),
+                       lambda prefix: self.one_by_one(backbone, prefix)):  # fmt: skip
+            vectors = draw(length, WIDTH).requires_grad_()
+            found.append(encode(text.encode_prefix(vectors)))
+            (found[-1] * weights).sum().backward()
+            gradients.append(vectors.grad)
+        torch.testing.assert_close(*found, rtol=0, atol=1e-5)
+        assert gradients[0].abs().max() > 0.1
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-4)
+
+    def test_without_a_prefix_it_is_plain_text(self, backbone):
+        start, end = backbone.tokenizer.start, backbone.tokenizer.end
+        tree = grow_tree([[start, *backbone.tokenizer.ids(line), end] for line in self.lines])
+        empty = backbone.text.encode_prefix(torch.zeros(0, WIDTH))
+        found, wanted = backbone.text.encode_tree(empty, tree), backbone.encode_texts(self.lines)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+    def test_too_long_prompts_are_refused(self, text):
+        with pytest.raises(ValueError, match="79 tokens does not fit into 77"):
+            text.encode_tree(text.encode_prefix(draw(74, WIDTH)), grow_tree([range(5), range(2)]))

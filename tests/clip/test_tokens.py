@@ -1,13 +1,17 @@
-"""Token ids against open_clip's tokenizer, and backbones with a cut-down vocabulary."""
+"""Token ids against open_clip's tokenizer, a cut-down vocabulary, and sentences as a tree."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import build_backbone
-from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids
+from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids, grow_tree
+from faprompt.prompts.descriptions import state_sentences
+from faprompt.prompts.prompt_parts import sentence_tree
 
 SENTENCES = ["a photo of a damaged object.", "Flawless  CABLE", "anomalous"]
 
@@ -93,3 +97,25 @@ class TestCut:
 def test_a_single_text_is_no_list_of_texts():
     with pytest.raises(TypeError, match=r"\['object\.'\]"):
         Tokenizer()("object.")
+
+
+rows = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=12)
+
+
+class TestTree:
+    @given(rows)
+    def test_every_sentence_is_a_branch_and_every_beginning_one_token(self, sentences):
+        tree = grow_tree(sentences)
+        beginnings = {tuple(s[:stop]) for s in sentences for stop in range(1, len(s) + 1)}
+        assert len(tree.ids) == len(beginnings)
+        for sentence, end in zip(sentences, tree.ends.tolist(), strict=True):
+            seen = tree.sees[end].nonzero()[0]
+            order = tree.depth[seen].argsort()
+            assert tree.ids[seen[order]].tolist() == sentence
+            assert tree.depth[seen[order]].tolist() == list(range(len(sentence)))
+
+    def test_filos_sentences_share_most_of_their_tokens(self, backbone):
+        lines = state_sentences("metal nut", ["cracks", "corrosion"])[1]
+        tree = sentence_tree(backbone.tokenizer, lines)
+        single = sum(len(backbone.tokenizer.ids(line)) + 1 for line in lines)
+        assert len(tree.ends) == len(lines) == 63 and len(tree.ids) < 0.55 * single

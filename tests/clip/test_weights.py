@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from faprompt.clip import catalog
+from faprompt.clip import known_backbones
 from faprompt.clip.backbone import build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ModelError
-from tests.helpers.clip_files import write_open_clip_folder, write_openai_archive
+from tests.helpers.clip_files import write_open_clip_folder
 
 
 def same(loaded, wanted):
@@ -22,11 +22,6 @@ def same(loaded, wanted):
     assert loaded.spec == wanted.spec
     assert loaded.state_fingerprint() == wanted.state_fingerprint()
     assert loaded.logit_scale == wanted.logit_scale
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory, file_state):
-    return write_openai_archive(tmp_path_factory.mktemp("openai") / "ViT-tiny.pt", file_state)
 
 
 @pytest.fixture
@@ -74,9 +69,8 @@ class TestOpenAI:
         torch.save({**file_state, **{k: torch.tensor(v) for k, v in sizes.items()}}, path)
         same(load_backbone(path), file_backbone)
 
-    def test_exact_gelu_can_be_asked_for(self, archive):
+    def test_exact_gelu_can_be_chosen(self, archive):
         """FiLo runs OpenAI's weights so."""
-        assert not load_backbone(archive, quick_gelu=False).spec.quick_gelu
         loaded = load_backbone(f"{archive}:gelu")
         assert not loaded.spec.quick_gelu
         assert not load_backbone(loaded.name).spec.quick_gelu
@@ -90,20 +84,14 @@ class TestBareFiles:
             save_file(file_state, path)
         else:
             torch.save({"state_dict": {f"module.{k}": v for k, v in file_state.items()}}, path)
-        same(load_backbone(path, quick_gelu=True), file_backbone)
+        same(load_backbone(f"{path}:quickgelu"), file_backbone)
         exact = load_backbone(f"{path}:gelu")
         assert exact.spec == replace(file_backbone.spec, quick_gelu=False)
         assert exact.name == f"{path}:gelu"
-        assert load_backbone(path, quick_gelu=False).name == exact.name
 
     def test_without_a_word_on_the_activation_they_are_refused(self, bare):
         with pytest.raises(ModelError, match="wants? QuickGELU.*safetensors:quickgelu or .*:gelu"):
             load_backbone(bare)
-
-    def test_suffix_and_option_must_agree(self, bare):
-        assert load_backbone(f"{bare}:quickgelu", quick_gelu=True).spec.quick_gelu
-        with pytest.raises(ValueError, match="contradicts quick_gelu=False"):
-            load_backbone(f"{bare}:quickgelu", quick_gelu=False)
 
     def test_masks_and_a_scale_in_a_row_are_taken_as_open_clip_takes_them(
         self, tmp_path, file_state, file_backbone
@@ -111,7 +99,7 @@ class TestBareFiles:
         odd = {**file_state, "attn_mask": torch.zeros(77, 77)}
         odd["logit_scale"] = odd["logit_scale"].reshape(1)
         save_file(odd, tmp_path / "w.safetensors")
-        same(load_backbone(tmp_path / "w.safetensors", quick_gelu=True), file_backbone)
+        same(load_backbone(f"{tmp_path}/w.safetensors:quickgelu"), file_backbone)
 
     def test_missing_unknown_and_misshapen_tensors_are_all_named(self, bare, file_state):
         odd = {**file_state, "visual.extra": torch.ones(1), "logit_bias": torch.ones(())}
@@ -119,7 +107,7 @@ class TestBareFiles:
         odd["ln_final.bias"] = torch.ones(65)
         save_file(odd, bare)
         with pytest.raises(ModelError) as caught:
-            load_backbone(bare, quick_gelu=True)
+            load_backbone(f"{bare}:quickgelu")
         message = str(caught.value)
         assert "missing: visual.ln_pre.bias" in message
         assert "unknown: logit_bias, visual.extra" in message
@@ -148,7 +136,7 @@ class TestOpenClipFolders:
             )  # fmt: skip
             same = loaded.state_fingerprint() == file_backbone.state_fingerprint()
             assert same == bool(flag)  # another activation makes another backbone
-        assert load_backbone(folder, quick_gelu=True).spec.quick_gelu
+        assert load_backbone(f"{folder}:quickgelu").spec.quick_gelu
 
     def test_another_file_in_the_folder_is_not_described_by_it(self, tmp_path, file_state):
         folder = write_open_clip_folder(tmp_path, file_state, quick_gelu=True)
@@ -185,6 +173,7 @@ class TestOwnFolders:
         ]  # fmt: skip
         for source in (tmp_path / "own", tmp_path / "own" / "model.safetensors"):
             same(load_backbone(source), file_backbone)
+        assert not load_backbone(f"{tmp_path}/own:gelu").spec.quick_gelu
 
     def test_stem_and_vocabulary_come_back(self, tmp_path, stemmed):
         save_backbone(stemmed, tmp_path)
@@ -196,11 +185,6 @@ class TestOwnFolders:
         torch.testing.assert_close(ours.class_token, wanted.class_token)
         ours, wanted = (b.encode_texts(["object"]) for b in (loaded, stemmed))
         torch.testing.assert_close(ours, wanted)
-
-    def test_the_activation_can_be_overridden(self, tmp_path, file_backbone):
-        save_backbone(file_backbone, tmp_path)
-        assert load_backbone(tmp_path).spec.quick_gelu
-        assert not load_backbone(f"{tmp_path}:gelu").spec.quick_gelu
 
     def test_half_precision_is_half_the_size(self, tmp_path, stemmed):
         for name, dtype in (("full", torch.float32), ("half", torch.float16)):
@@ -225,15 +209,13 @@ class TestOwnFolders:
             save_backbone(stemmed, tmp_path, dtype=torch.float16)
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
-    def test_rounded_weights_are_not_saved(self, tmp_path, bare):
+    def test_rounded_weights_and_other_dtypes_are_not_saved(self, tmp_path, bare, stemmed):
         low = load_backbone(f"{bare}:gelu", precision="bf16")
         with pytest.raises(ValueError, match="was rounded to bf16; load it as fp32"):
             save_backbone(low, tmp_path / "own")
-        assert not (tmp_path / "own").exists()
-
-    def test_other_dtypes_are_refused(self, tmp_path, stemmed):
         with pytest.raises(ValueError, match="torch.float32 or torch.float16, got torch.bfloat16"):
-            save_backbone(stemmed, tmp_path, dtype=torch.bfloat16)
+            save_backbone(stemmed, tmp_path / "own", dtype=torch.bfloat16)
+        assert not (tmp_path / "own").exists()
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -254,7 +236,7 @@ class TestOwnFolders:
 
 class TestBundled:
     def test_tiny_is_found_in_the_package(self, tmp_path, stemmed, monkeypatch):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         save_backbone(stemmed, tmp_path / "faprompt" / "bundled" / "backbone-tiny")
         loaded = load_backbone("tiny")
         same(loaded, stemmed)
@@ -262,7 +244,7 @@ class TestBundled:
 
     @pytest.mark.parametrize("left", [[], ["backbone.json"], ["model.safetensors"]])
     def test_its_absence_is_told(self, tmp_path, monkeypatch, left):
-        monkeypatch.setattr(catalog.resources, "files", lambda package: tmp_path / package)
+        monkeypatch.setattr(known_backbones.resources, "files", lambda package: tmp_path / package)
         folder = tmp_path / "faprompt" / "bundled" / "backbone-tiny"
         folder.mkdir(parents=True)
         for name in left:
@@ -279,7 +261,8 @@ class TestTestTiny:
         spec = backbone.spec
         assert (spec.vision.width, spec.vision.layers, spec.vision.patch_size) == (64, 2, 14)
         assert (spec.text.width, spec.text.layers, spec.text.vocab_size) == (64, 2, 49408)
-        assert backbone.name == "test-tiny"
+        assert backbone.name == "test-tiny" and spec.quick_gelu
+        assert not load_backbone("test-tiny:gelu").spec.quick_gelu
         features = backbone.encode_image(torch.randn(2, 3, 70, 56))
         assert features.patch_tokens[2].shape == (2, 20, 64)
         assert 0.1 < features.patch_tokens[2].std() < 10
@@ -295,10 +278,6 @@ class TestTestTiny:
             assert torch.equal(torch.get_rng_state(), before[0])
             assert np.array_equal(np.random.get_state()[1], before[1])
         assert len(fingerprints) == 1
-
-    def test_activation_can_be_set(self):
-        assert load_backbone("test-tiny").spec.quick_gelu
-        assert not load_backbone("test-tiny:gelu").spec.quick_gelu
 
 
 class TestLoaded:
@@ -328,7 +307,7 @@ class TestLoaded:
     def test_a_file_may_go_after_loading(self, tmp_path, file_state, file_backbone):
         path = tmp_path / "w.safetensors"
         save_file(file_state, path)
-        loaded = load_backbone(path, quick_gelu=True)
+        loaded = load_backbone(f"{path}:quickgelu")
         os.truncate(path, 0)
         same(loaded, file_backbone)
 

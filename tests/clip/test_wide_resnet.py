@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from faprompt.clip import wide_resnet as room
-from faprompt.clip.weights import fetch_backbone, list_backbones, load_backbone, save_backbone
+from faprompt.clip import wide_resnet
+from faprompt.clip.downloads import fetch_backbone, wide_resnet_file
+from faprompt.clip.known_backbones import list_backbones
+from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ConfigError, ModelError
 from faprompt.methods.registry import build_method
 from tests.helpers import small
@@ -20,13 +22,13 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def weights():
-    return room.draw_test_weights()
+    return wide_resnet.draw_test_weights()
 
 
 @pytest.fixture
 def narrow(monkeypatch):
     """The real name means the drawn, narrow network here: the real one has 100 MB."""
-    monkeypatch.setattr(room, "_SHAPE", room._TEST_SHAPE)
+    monkeypatch.setattr(wide_resnet, "_SHAPE", wide_resnet._TEST_SHAPE)
 
 
 def test_the_maps_are_torchvisions(backbone, weights):
@@ -38,7 +40,7 @@ def test_the_maps_are_torchvisions(backbone, weights):
     with torch.no_grad():
         planes = network.maxpool(network.relu(network.bn1(network.conv1(pixels))))
         features = backbone.encode_image(pixels)
-        ours = room.unpack_stages(features)
+        ours = wide_resnet.unpack_stages(features)
         for stage in (1, 2, 3):
             planes = getattr(network, f"layer{stage}")(planes)
             torch.testing.assert_close(ours[stage], planes)
@@ -49,10 +51,10 @@ def test_the_maps_are_torchvisions(backbone, weights):
 
 def test_weights_may_be_drawn():
     before = torch.get_rng_state()
-    drawn = room.draw_wide_resnet()
+    drawn = wide_resnet.draw_wide_resnet()
     assert torch.equal(torch.get_rng_state(), before)
     assert drawn.name == "wide_resnet50_2" and not drawn.training
-    assert sum(p.numel() for p in drawn.parameters()) == room.WIDE_RESNET_PARAMETERS
+    assert sum(p.numel() for p in drawn.parameters()) == wide_resnet.WIDE_RESNET_PARAMETERS
     assert not any(p.requires_grad for p in drawn.parameters())
     with torch.no_grad():
         tokens = drawn.encode_image(small.pixels(1, 32, 32)).patch_tokens[1]
@@ -63,7 +65,7 @@ def test_packing_and_unpacking_change_nothing(backbone):
     with torch.no_grad():
         maps = backbone.vision(small.pixels(2, 64, 96))
         features = backbone.encode_image(small.pixels(2, 64, 96))
-    for before, after in zip(maps, room.unpack_stages(features).values(), strict=True):
+    for before, after in zip(maps, wide_resnet.unpack_stages(features).values(), strict=True):
         assert torch.equal(before, after)
     cell = features.patch_tokens[1][1, 4]  # second row, second column of 2 x 3
     inside = [maps[0][1, :, 8:16, 8:16], maps[1][1, :, 4:8, 4:8], maps[2][1, :, 2:4, 2:4]]
@@ -104,7 +106,7 @@ def test_other_networks_and_incomplete_files_are_refused(weights, narrow, tmp_pa
     torch.save(short, tmp_path / "short.pth")
     with pytest.raises(ModelError, match=r"do not fit.*missing: layer2\.0\.bn2\.bias"):
         load_backbone(tmp_path / "short.pth")
-    room._SHAPE = ((3, 4, 6), 128)
+    wide_resnet._SHAPE = ((3, 4, 6), 128)
     with pytest.raises(ModelError, match=r"\(1, 1, 1\) blocks .* width of 8; wide_resnet50_2 has"):
         load_backbone(tmp_path / "narrow.pth")
 
@@ -118,9 +120,10 @@ def test_by_name_it_comes_from_torchs_cache_or_says_what_to_fetch(
         raise OSError(f"no address for {url}")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(ModelError, match=r"could not be downloaded.*fetch https.*or put it at"):
+    with pytest.raises(ModelError, match=r"could not be downloaded.*Wanted: https.* as .*95faca4d"):
         load_backbone("wide_resnet50_2")
     path = tmp_path / "checkpoints" / "wide_resnet50_2-95faca4d.pth"
+    path.parent.mkdir()
     torch.save(weights, path)
     assert load_backbone("wide_resnet50_2").name == "wide_resnet50_2"
     assert fetch_backbone("wide_resnet50_2").path == path
@@ -161,9 +164,9 @@ def test_lower_precision_keeps_the_fingerprint(backbone):
 def test_the_list_has_it_with_its_size():
     (row,) = [row for row in list_backbones() if row["name"] == "wide_resnet50_2"]
     with torch.device("meta"):
-        network = room._build_network(room._SHAPE)
+        network = wide_resnet._build_network(wide_resnet._SHAPE)
     assert row["parameters"] == sum(p.numel() for p in network.parameters())
     assert (row["kind"], row["patch_size"]) == ("torchvision", 32)
-    assert room.wide_resnet_file() == Path(torch.hub.get_dir(), "checkpoints").joinpath(
+    assert wide_resnet_file() == Path(torch.hub.get_dir(), "checkpoints").joinpath(
         "wide_resnet50_2-95faca4d.pth"
     )

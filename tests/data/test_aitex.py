@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from faprompt.data import compare_counts, read_dataset, read_mask
-from faprompt.data.aitex import AitexReader
-from faprompt.data.base import ClassCount
+from faprompt.data.dataset import ClassCount
+from faprompt.data.sliced_pictures import AitexReader
 from faprompt.data.subsample import paper_normals
-from faprompt.errors import ConfigError, DatasetError
+from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
-from tests.helpers import folders, industrial
+from tests.helpers import industrial
 
 # (strip, left edge) -> marked columns, three rows high
 MARKED = {
@@ -114,19 +114,6 @@ def test_blank_padding_is_a_normal_slice(root):
     assert read_dataset(root, subset="all").normal == 8
 
 
-def test_blank_padding_can_be_dropped(root):
-    path = root / "NODefect_images/2306881-210020u/0002_000_05.png"
-    whiten(path, left=255)  # from the last column of the first slice on
-    found = AitexReader(drop_blank=True).read(root, subset="all")
-    assert [s.region[0] for s in found if s.image_path == path] == [0]
-    assert (found.normal, found.anomalous) == (6, 5)
-    with pytest.raises(ConfigError, match="drop_blank goes with subset 'all' only, got 'paper'"):
-        AitexReader(drop_blank=True).read(root)
-    path.write_bytes(path.read_bytes()[:150])
-    found = AitexReader(drop_blank=True).read(root, subset="all")
-    assert found.normal == 5 and "0002_000_05.png cannot be read" in found.problems[0]
-
-
 def test_strips_may_lie_without_a_folder_of_their_fabric(root):
     industrial.strip(root / "NODefect_images/0030_000_05.png", 256)
     assert read_dataset(root, subset="all").normal == 9
@@ -159,21 +146,6 @@ def test_two_spellings_of_one_folder_are_not_recognised(root):
     assert AitexReader().recognise(root) is None
     with pytest.raises(DatasetError, match="only one of them is wanted"):
         read_dataset(root, dataset="aitex")
-
-
-def test_there_is_no_train_split(root):
-    with pytest.raises(DatasetError, match="no 'train' split"):
-        read_dataset(root, split="train")
-
-
-def test_a_prepared_tree_keeps_the_name(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "AITEX",
-        normal={"good": ["2306881-210020u_0001_000_05_3.png"]},
-        defects={"Broken_end": ["0001_002_00_8.png"]},
-    )
-    found = read_dataset(tmp_path, dataset="aitex")
-    assert (found.name, found.normal, found.counts()["AITEX"].with_mask) == ("aitex", 1, 1)
 
 
 @pytest.mark.parametrize(

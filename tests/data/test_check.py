@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from faprompt.data import check_dataset, describe, published_counts
-from faprompt.data.inspection import inspect_picture
+from faprompt.data.check import inspect_picture
 from faprompt.errors import DatasetError
 from faprompt.imaging import read_image
 from tests.helpers import folders, industrial
@@ -281,9 +281,9 @@ def test_inspection_of_a_file_that_vanished(tmp_path):
 def test_inspection_of_sound_files(tmp_path, mode):
     facts = inspect_picture(folders.picture(tmp_path / "a.png", size=(7, 12), mode=mode))
     assert (facts.fault, facts.size, facts.other_format, facts.turned) == (
-        None,
+        "",
         (7, 12),
-        None,
+        "",
         False,
     )
 
@@ -305,7 +305,7 @@ def test_inspection_reads_what_a_run_reads(tmp_path, kind, photometric):
                      planarconfig=planar, extratags=[(274, "H", 1, 6, True)])  # fmt: skip
     facts = inspect_picture(tmp_path / "a.tif")
     assert (facts.fault, facts.size, facts.other_format, facts.turned) == (
-        None, (12, 7), None, True,
+        "", (12, 7), "", True,
     )  # fmt: skip
     assert read_image(tmp_path / "a.tif").image_size == facts.size
 
@@ -321,10 +321,10 @@ def test_inspection_of_too_many_pixels(tmp_path, monkeypatch):
     """The limit is the one of `read_image`, before any pixel is decoded; Pillow's is ignored."""
     (tmp_path / "b.png").write_bytes(png_header(100_000, 90_000))
     facts = inspect_picture(tmp_path / "b.png")
-    assert facts.fault is not None and "above the limit of 200,000,000" in facts.fault
+    assert "above the limit of 200,000,000" in facts.fault
     image = folders.picture(tmp_path / "a.png", size=(30, 30))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert inspect_picture(image).fault is None
+    assert inspect_picture(image).fault == ""
 
 
 def test_slices_are_counted_and_their_pictures_opened_once(tmp_path):

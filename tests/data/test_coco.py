@@ -296,9 +296,3 @@ def test_other_json_is_no_coco(tmp_path):
         read_dataset(tmp_path, dataset="coco")
     with pytest.raises(DatasetError, match="it is a file"):
         read_dataset(tmp_path / "a.json")
-
-
-def test_there_is_no_train_split(tmp_path, data):
-    write(tmp_path / "parts.json", data)
-    with pytest.raises(DatasetError, match="coco has no 'train' split"):
-        read_dataset(tmp_path, split="train")

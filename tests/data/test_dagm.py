@@ -8,7 +8,7 @@ import pytest
 
 from faprompt.data import published_counts, read_dataset
 from faprompt.data.dagm import DagmReader
-from faprompt.data.published_counts import dataset_of_classes
+from faprompt.data.dataset_catalog import dataset_of_classes
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders, industrial
@@ -16,6 +16,7 @@ from tests.helpers import folders, industrial
 
 class TestDagm(ReaderSuite):
     name = "dagm"
+    train_refused = ""
     classes = {"Class1": (2, 2, 2), "Class2": (2, 2, 2), "Class10": (2, 2, 2)}
     mask_suffix = "_label"
 
@@ -150,16 +151,6 @@ def test_a_list_with_capital_keys_over_the_same_tree(root):
     assert found.name == "dagm"
     wanted = [(s.image_path, s.label, s.mask_paths, s.class_name) for s in by_folder][:2]
     assert [(s.image_path, s.label, s.mask_paths, s.class_name) for s in found] == wanted
-
-
-def test_a_prepared_tree_keeps_the_name(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "Class1", normal={"good": ["1.PNG"]}, defects={"defect": ["2.PNG"]}
-    )
-    found = read_dataset(tmp_path, dataset="dagm")
-    assert (found.name, found.counts()["Class1"].with_mask) == ("dagm", 1)
-    # of itself the name Class1 says nothing
-    assert read_dataset(tmp_path).name == "mvtec_style"
 
 
 def test_plain_class_names_tell_the_dataset_only_together():

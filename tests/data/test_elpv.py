@@ -122,14 +122,6 @@ def test_another_list_of_that_name_is_not_ours(root, text):
         read_dataset(root, dataset="elpv")
 
 
-def test_a_prepared_tree_keeps_the_name(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "elpv", normal={"good": ["1.png"]}, defects={"defect": ["2.png"]}, mask_name=None
-    )
-    found = read_dataset(tmp_path, dataset="elpv")
-    assert (found.name, found.normal, found.anomalous) == ("elpv", 1, 1)
-
-
 def test_the_real_cells_are_those_of_the_published_converters():
     folder = shared_data() / "elpv"
     if not folder.is_dir():

@@ -151,17 +151,3 @@ def test_two_spellings_are_refused_by_name(root):
     folders.picture(root / "Non_Glaucoma/image/1.jpg")
     with pytest.raises(DatasetError, match="holds Non_Glaucoma, non_glaucoma; only one"):
         read_dataset(root, dataset="lag")
-
-
-def test_prepared_trees_are_read_under_its_name(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "lag", normal={"good": ["1.jpg"]}, defects={"glaucoma": ["1.jpg"]},
-        mask_name=None,
-    )  # fmt: skip
-    found = read_dataset(tmp_path, dataset="lag")
-    assert (found.name, found.normal, found.anomalous) == ("lag", 1, 1)
-
-
-def test_there_is_no_train_split(root):
-    with pytest.raises(DatasetError, match="lag has no 'train' split"):
-        read_dataset(root, split="train")

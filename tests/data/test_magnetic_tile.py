@@ -58,8 +58,3 @@ def test_another_folder_is_refused(tmp_path):
     (tmp_path / "MT_notes").mkdir()
     with pytest.raises(DatasetError, match="expected MT_<Kind>/Imgs.*found MT_notes"):
         read_dataset(tmp_path, dataset="magnetic_tile")
-
-
-def test_there_is_no_train_split(root):
-    with pytest.raises(DatasetError, match="no 'train' split"):
-        read_dataset(root, split="train")

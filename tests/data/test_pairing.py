@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faprompt.data.pairing import mask_owner_stem, pair_masks
+from faprompt.data.picture_files import mask_owner_stem, pair_masks
 
 ROOT = Path("set")
 

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from faprompt.data import check_dataset, detect_dataset, read_dataset, read_mask
-from faprompt.data.polyps import foreign_polyps
+from faprompt.data.segmented import foreign_polyps
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders
@@ -361,9 +361,3 @@ def test_a_mask_of_another_size_is_a_problem(tmp_path):
     folders.mask(tmp_path / f"masks/{KVASIR_IDS[0]}.png", size=(14, 9))
     problems = check_dataset(tmp_path).problems
     assert len(problems) == 1 and "14x9" in problems[0] and "9x14" in problems[0]
-
-
-def test_there_is_no_train_split(tmp_path):
-    folders.pairs(tmp_path / "images", tmp_path / "masks", KVASIR_IDS)
-    with pytest.raises(DatasetError, match="kvasir has no 'train' split"):
-        read_dataset(tmp_path, split="train")

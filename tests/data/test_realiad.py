@@ -7,7 +7,6 @@ import json
 import pytest
 
 from faprompt.data import read_dataset
-from faprompt.data.realiad import RealIadReader
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders, industrial
@@ -15,6 +14,7 @@ from tests.helpers import folders, industrial
 
 class TestRealIad(ReaderSuite):
     name = "realiad"
+    train_refused = ""
     classes = {"toy": (4, 2, 2), "u_block": (4, 2, 2)}
 
     def build(self, root):
@@ -56,26 +56,6 @@ def test_train_is_normal_only(root):
     found = read_dataset(root, split="train")
     assert (found.normal, found.anomalous) == (4, 0)
     assert {sample.split for sample in found} == {"train"}
-
-
-def test_views(root):
-    found = RealIadReader(views=("C2",)).read(root)
-    assert {sample.extra["view"] for sample in found} == {"C2"}
-    assert (found.normal, found.anomalous) == (4, 0)
-
-
-def test_a_cap_spreads_over_each_label(root):
-    every = read_dataset(root)
-    found = RealIadReader(most_per_label=2).read(root)
-    assert {n: (c.normal, c.anomalous) for n, c in found.counts().items()} == {
-        "toy": (2, 2), "u_block": (2, 2),
-    }  # fmt: skip
-    normal = [s for s in every if s.class_name == "toy" and not s.label]
-    kept = [s for s in found if s.class_name == "toy" and not s.label]
-    assert kept == [normal[0], normal[2]]
-    assert RealIadReader(most_per_label=99).read(root).samples == every.samples
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        RealIadReader(most_per_label=0)
 
 
 def test_the_finest_resolution_is_read_and_told(root):
@@ -142,8 +122,3 @@ def test_folders_without_lists_are_refused(tmp_path):
     folders.picture(tmp_path / "toy/OK/S0001/toy_0001_OK_C1_1.jpg")
     with pytest.raises(DatasetError, match="is not realiad: expected realiad_1024.*found toy"):
         read_dataset(tmp_path, dataset="realiad")
-
-
-def test_a_prepared_list_keeps_the_name(tmp_path):
-    folders.write_meta(tmp_path / "meta.json", folders.listed(tmp_path))
-    assert read_dataset(tmp_path, dataset="realiad").name == "realiad"

@@ -104,7 +104,7 @@ def test_what_cannot_be_cut_blocks(root, damage):
     found = read_dataset(root, subset="all")
     told = {
         "mask": "Part1_label.bmp cannot be read", "size": "14x11",
-        "picture": "Part1.jpg cannot be read", "rows": "Part1.jpg has 2 rows, too few",
+        "picture": "Part1.jpg cannot be read", "rows": "Part1.jpg: 2 rows cannot be cut",
     }[damage]  # fmt: skip
     assert len(found.problems) == 1 and told in found.problems[0]
     assert (found.normal, found.anomalous) == (14, 1)
@@ -136,7 +136,7 @@ def test_upper_case_names(tmp_path):
 def test_the_second_kolektor_set_is_refused(tmp_path):
     folders.picture(tmp_path / "train/10301.png")
     folders.mask(tmp_path / "train/10301_GT.png")
-    with pytest.raises(DatasetError, match="is not sdd: it looks like KolektorSDD2"):
+    with pytest.raises(DatasetError, match="is not sdd: .*it looks like KolektorSDD2"):
         read_dataset(tmp_path, dataset="sdd")
 
 
@@ -144,23 +144,3 @@ def test_another_folder_is_refused(tmp_path):
     folders.picture(tmp_path / "kos01/Part0.jpg")
     with pytest.raises(DatasetError, match="expected kosNN/Part.*found kos01"):
         read_dataset(tmp_path, dataset="sdd")
-
-
-def test_a_prepared_tree_keeps_the_name_and_has_no_subset(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "SDD",
-        normal={"good": ["kos01_Part5_1.png"]},
-        defects={"defect": ["kos01_Part5_0.png"]},
-    )
-    found = read_dataset(tmp_path, dataset="sdd")
-    assert (found.name, found.normal, found.anomalous) == ("sdd", 1, 1)
-    assert {sample.dataset for sample in found} == {"sdd"}
-    assert found.counts()["SDD"].with_mask == 1
-    with pytest.raises(DatasetError, match="mvtec_style, which has no subset 'all'.*sdd.*elpv"):
-        read_dataset(tmp_path, dataset="sdd", subset="all")
-
-
-def test_a_prepared_list_keeps_the_name(tmp_path):
-    folders.write_meta(tmp_path / "meta.json", folders.listed(tmp_path))
-    found = read_dataset(tmp_path, dataset="sdd")
-    assert (found.name, len(found)) == ("sdd", 5)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from faprompt.data.slices import cut_bands, cut_columns, label_slices
+from faprompt.data.sliced_pictures import cut_bands, cut_columns, label_slices
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faprompt.data.base import Notes
+from faprompt.data.dataset import Notes
 from faprompt.data.subsample import SUBSETS, paper_normals, take_subset
 from faprompt.errors import ConfigError
 from faprompt.records import Sample

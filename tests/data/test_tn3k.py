@@ -65,16 +65,6 @@ def test_images_and_masks_are_tn3k_by_name_only(tmp_path):
     assert read_dataset(tmp_path, dataset="tn3k").counts()["thyroid"].with_mask == 4
 
 
-def test_a_prepared_tree_is_read_under_its_name(tmp_path):
-    folders.mvtec_class(
-        tmp_path / "tn3k", normal={}, defects={"nodule": ["0000.jpg", "0001.jpg"]},
-        mask_name="{stem}.png",
-    )  # fmt: skip
-    found = read_dataset(tmp_path, dataset="tn3k")
-    assert (found.name, found.normal, found.anomalous) == ("tn3k", 0, 2)
-    assert all(sample.mask_paths and sample.dataset == "tn3k" for sample in found)
-
-
 def test_trainval_given_by_mistake_is_known_by_its_count(tmp_path):
     stems = [f"{number:04d}" for number in range(2879)]
     folders.empty_pairs(tmp_path / "images", tmp_path / "masks", stems, kind=".jpg")
@@ -86,9 +76,3 @@ def test_without_masks_it_is_refused(tmp_path):
     folders.picture(tmp_path / "test-image/0000.jpg")
     with pytest.raises(DatasetError, match="is not tn3k: expected test-image.*found test-image"):
         read_dataset(tmp_path, dataset="tn3k")
-
-
-def test_there_is_no_train_split(tmp_path):
-    folders.pairs(tmp_path / "test-image", tmp_path / "test-mask", STEMS)
-    with pytest.raises(DatasetError, match="no 'train' split"):
-        read_dataset(tmp_path, split="train")

@@ -14,6 +14,7 @@ from tests.helpers import folders
 
 class TestOwnTree(ReaderSuite):
     name = "visa"
+    train_refused = ""
     classes = {"candle": (3, 2, 2), "pcb1": (3, 2, 2)}
 
     def build(self, root):
@@ -22,6 +23,7 @@ class TestOwnTree(ReaderSuite):
 
 class TestReorganised(ReaderSuite):
     name = "visa"
+    train_refused = ""
     classes = {"candle": (3, 2, 2), "pcb1": (3, 2, 2)}
 
     def build(self, root):

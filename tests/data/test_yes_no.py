@@ -69,17 +69,6 @@ def test_one_picture_less_is_nobodys_dataset(scans):
     assert any("98 + 154 instead of 98 + 155" in line for line in named.warnings)
 
 
-def test_prepared_elsewhere_is_told_by_name_only(tmp_path):
-    """An MVTec tree or a list of BrainMRI carries no mark of it, but may be read as such."""
-    folders.mvtec_class(
-        tmp_path / "brain", normal={"good": ["1.png"]}, defects={"tumor": ["1.png"]}, mask_name=None
-    )
-    found = read_dataset(tmp_path, dataset="brainmri")
-    assert found.name == "brainmri" and {s.dataset for s in found} == {"brainmri"}
-    assert (found.normal, found.anomalous) == (1, 1)
-    assert read_dataset(tmp_path).name == "mvtec_style"
-
-
 def test_a_third_kind_makes_it_a_plain_folder(tmp_path):
     folders.yes_no(tmp_path)
     folders.picture(tmp_path / "unsure/1.png")
@@ -98,8 +87,3 @@ def test_no_in_two_spellings_is_refused_by_name(tmp_path):
 def test_the_neighbour_is_refused_by_name(scans):
     with pytest.raises(DatasetError, match="is not br35h.*found brainmri"):
         read_dataset(scans, dataset="br35h")
-
-
-def test_there_is_no_train_split(scans):
-    with pytest.raises(DatasetError, match="no 'train' split"):
-        read_dataset(scans, split="train")

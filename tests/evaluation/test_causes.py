@@ -98,20 +98,6 @@ class TestOfDefects:
         assert found.cause == cause
         assert ("overshadowed" in found.also) == (cause == "artefact")
 
-    @pytest.mark.parametrize(("shift", "cause"), [(40, "label doubtful"), (9, "overshadowed")])
-    def test_an_unmarked_spot_that_strikes_makes_the_label_doubtful(self, shift, cause):
-        image = painted(ELSEWHERE, shift, painted(CENTRE, 30))
-        found = anomalous(image, flat((ELSEWHERE, 0.9)), marked(CENTRE))
-        assert found.cause == cause
-        assert (found.numbers["response_contrast"] >= causes.STRIKING) == (shift == 40)
-
-    def test_a_response_on_the_mask_leaves_the_label_alone(self):
-        """The peak is off the defect, yet its response reaches up to it."""
-        wide = (slice(60, 80), slice(78, 100))
-        score_map = flat((wide, 0.85), ((slice(60, 80), slice(95, 100)), 0.9))
-        image = painted(wide, 40, painted(CENTRE, 30))
-        assert anomalous(image, score_map, marked(CENTRE)).cause != "label doubtful"
-
     def test_the_first_rule_names_the_cause_and_the_rest_are_told(self):
         dot = (slice(60, 64), slice(60, 64))
         found = anomalous(painted(dot, 2), flat(((slice(0, 12), slice(60, 80)), 0.9)), marked(dot))
@@ -135,7 +121,7 @@ class TestOfFalseAlarms:
         assert (found.cause, found.why) == ("unexplained", "no rule holds")
         assert found.numbers["margin"] == pytest.approx(0.2)
 
-    @pytest.mark.parametrize(("grey", "cause"), [(246, "artefact"), (244, "label doubtful")])
+    @pytest.mark.parametrize(("grey", "cause"), [(246, "artefact"), (244, "unexplained")])
     def test_a_white_spot_is_an_artefact(self, grey, cause):
         image = noise()
         image[CENTRE] = grey
@@ -143,7 +129,7 @@ class TestOfFalseAlarms:
 
     @pytest.mark.parametrize(("columns", "cause"), [(5, "artefact"), (4, "unexplained")])
     def test_a_quarter_of_the_response_is_enough(self, columns, cause):
-        image = noise(spread=60).clip(30, 230)  # so that no spot strikes
+        image = noise().clip(30, 230)
         image[60:80, 60 : 60 + columns] = 5
         found = normal(image, flat((CENTRE, 0.9)))
         assert (found.cause, found.numbers["extreme_share"]) == (cause, columns / 20)
@@ -153,27 +139,6 @@ class TestOfFalseAlarms:
         image[:, 50:] = 2
         found = normal(image, flat((CENTRE, 0.9)))
         assert found.numbers["extreme_share"] == 1 and found.cause != "artefact"
-
-    def test_a_striking_spot_above_the_threshold_makes_the_label_doubtful(self):
-        image, score_map = painted(CENTRE, 40), flat((CENTRE, 0.9))
-        assert normal(image, score_map).cause == "label doubtful"
-        assert normal(image, score_map, score=0.5).cause == "label doubtful"
-        assert normal(image, score_map, score=0.49).cause == "unexplained"
-        assert normal(image, score_map, threshold=None).cause == "unexplained"
-
-    @pytest.mark.parametrize(("side", "cause"), [(33, "label doubtful"), (34, "unexplained")])
-    def test_a_surface_is_no_spot(self, side, cause):
-        """A twentieth of 148 x 148 pixels is 33.1 squared."""
-        place = (slice(50, 50 + side), slice(50, 50 + side))
-        assert normal(painted(place, 40), flat((place, 0.9))).cause == cause
-
-    @pytest.mark.parametrize(("others", "cause"), [(1, "label doubtful"), (2, "unexplained")])
-    def test_one_of_many_is_not_isolated(self, others, cause):
-        equal = [(slice(10, 30), slice(x, x + 20)) for x in (20, 60, 100)][:others]
-        score_map = flat((CENTRE, 0.9), *((place, 0.89) for place in equal))
-        found = normal(painted(CENTRE, 40), score_map)
-        assert found.cause == cause
-        assert found.numbers["isolation"] == pytest.approx(1 / (1 + others))
 
     def test_rules_of_defects_stay_out(self):
         found = normal(noise(), flat(((slice(1, 9), slice(60, 80)), 0.9)))
@@ -199,14 +164,6 @@ class TestMeasures:
         image[CENTRE] = (120 + 40 * (2 * ((rows + columns) % 2) - 1))[..., None]
         assert image[CENTRE].mean() == pytest.approx(120, abs=4)
         assert contrast(image, marked(CENTRE)) > 5
-
-    def test_what_is_left_out_is_no_surroundings(self):
-        image, beside = noise(), (slice(60, 80), slice(83, 90))
-        image[beside] = 255
-        with_it = contrast(image, marked(CENTRE))
-        without = contrast(image, marked(CENTRE), leave_out=marked(beside))
-        assert without == pytest.approx(contrast(noise(), marked(CENTRE)), abs=0.1)
-        assert abs(with_it - without) > 0.1
 
     def test_an_area_without_surroundings_has_none(self):
         assert contrast(noise(), np.ones((SIDE, SIDE), bool)) is None

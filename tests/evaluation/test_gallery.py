@@ -18,11 +18,10 @@ from faprompt.evaluation import (
     write_gallery,
 )
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
+from faprompt.evaluation.contact_sheet import SIDE
 from faprompt.evaluation.gallery import group_thresholds
 from faprompt.evaluation.overlap import map_overlap
-from faprompt.evaluation.reading import read_sample
-from faprompt.evaluation.sheet import SIDE, Entry, draw_sheet, make_panels
-from faprompt.imaging import overlay
+from faprompt.evaluation.sample_batches import read_sample
 from faprompt.records import Sample
 from tests.evaluation import toys
 
@@ -119,95 +118,6 @@ class TestOverlap:
             assert image.groups == (image.sample.class_name,)
 
 
-class TestPanels:
-    def test_the_outline_lies_just_outside_the_mask(self):
-        image = np.full((SIDE, 150, 3), 90, np.uint8)
-        mask = np.zeros((SIDE, 150), bool)
-        mask[40:60, 70:95] = True
-        picture, marked, truth = make_panels(image, np.zeros((SIDE, 150)), mask)
-        assert np.array_equal(picture, image) and np.array_equal(marked, image)
-        white, black = (truth == 255).all(-1), (truth == 0).all(-1)
-        for ring, margin in ((white, 1), (black, 2)):
-            ys, xs = np.nonzero(ring)
-            box = (ys.min(), ys.max(), xs.min(), xs.max())
-            assert box == (40 - margin, 59 + margin, 70 - margin, 94 + margin)
-        assert (truth[mask] == 90).all() and (truth[50, 69] == 255).all()
-        assert ((truth == 90).all(-1) | white | black).all()
-
-    @pytest.mark.parametrize("size", [(700, 420), (60, 64), (30, 500)])
-    def test_all_three_have_one_size_and_line_up(self, size):
-        height, width = size
-        image, score_map = np.zeros((*size, 3), np.uint8), np.zeros(size, np.float32)
-        mask = np.zeros(size, bool)
-        spot = (slice(height // 2, height * 3 // 4), slice(width // 4, width // 2))
-        image[spot], score_map[spot], mask[spot] = 200, 1.0, True
-        panels = make_panels(image, score_map, mask)
-        (shape,) = {panel.shape for panel in panels}
-        assert SIDE / 2 < max(shape[:2]) <= SIDE
-        assert shape[0] / shape[1] == pytest.approx(height / width, rel=0.05)
-        inside = panels[0][..., 0] > 150
-        hot = (panels[1].astype(int) - panels[0]).any(-1)
-        ring = (panels[2] == 255).all(-1)
-        for found in (hot, ring):
-            ys, xs = np.nonzero(found)
-            wanted_y, wanted_x = np.nonzero(inside)
-            assert ys.mean() == pytest.approx(wanted_y.mean(), abs=1.5)
-            assert xs.mean() == pytest.approx(wanted_x.mean(), abs=1.5)
-
-    def test_the_smallest_defect_stays_to_be_seen(self):
-        mask = np.zeros((3000, 2000), bool)
-        mask[1500, 1000] = True
-        image = np.full((3000, 2000, 3), 90, np.uint8)
-        truth = make_panels(image, np.zeros(mask.shape, np.float32), mask)[2]
-        assert (truth == 255).all(-1).sum() == 8
-
-    def test_the_map_has_the_overlays_own_colours(self):
-        image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
-        score_map = np.linspace(0, 1, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)
-        panels = make_panels(image, score_map, None)
-        assert np.array_equal(panels[1], overlay(image, score_map))
-        assert np.array_equal(panels[2], image)
-
-
-class TestSheet:
-    def entry(self, height=SIDE, name="mug/dent/0.png", level=60):
-        panel = np.full((height, SIDE, 3), level, np.uint8)
-        return Entry((panel,) * 3, 1, name, "score 0.5")
-
-    def test_every_panel_is_there_whole(self):
-        entries = [self.entry(), self.entry(100), self.entry(80)]
-        sheet = draw_sheet("Title", "about", entries)
-        exact = (sheet == 60).all(-1)
-        assert exact.sum() >= sum(3 * SIDE * e.panels[0].shape[0] for e in entries)
-        columns = np.flatnonzero(exact.sum(0) > 50)
-        assert len(columns) == 6 * SIDE
-        edge = np.concatenate([sheet[-8:].reshape(-1, 3), sheet[:, -8:].reshape(-1, 3)])
-        assert (edge == 255).all()  # nothing is cut at the border
-
-    def test_a_long_name_keeps_its_end_within_the_sheet(self):
-        short = draw_sheet("T", "a", [self.entry(name="x" * 20)])
-        long = draw_sheet("T", "a", [self.entry(name="folder/" * 60 + "x" * 20)])
-        assert short.shape == long.shape and (long[:, -20:] == 255).all()
-        assert not np.array_equal(short, long)
-
-    def test_a_long_explanation_is_broken(self):
-        one, many = (draw_sheet("T", "word " * n, [self.entry()]) for n in (3, 60))
-        assert many.shape[0] > one.shape[0] and (many[:, -20:] == 255).all()
-
-    def test_a_cause_has_a_line_of_its_own(self):
-        plain, caused = self.entry(), replace(self.entry(), cause="likely cause: tiny")
-        short, long = (draw_sheet("T", "a", [entry]) for entry in (plain, caused))
-        assert long.shape[0] > short.shape[0]
-        assert (long[short.shape[0] - 24 :] < 200).any(), "and it is written there"
-        assert np.array_equal(long[: short.shape[0] - 30], short[: short.shape[0] - 30])
-
-    def test_an_unreadable_picture_keeps_its_place(self):
-        lost = Entry((), 2, "lost \udcff.png", "score 0.5")
-        assert (
-            draw_sheet("T", "a", [lost]).shape[1] == draw_sheet("T", "a", [self.entry()]).shape[1]
-        )
-
-
 class TestRegions:
     """Two bands of one file, both wrong."""
 
@@ -234,10 +144,11 @@ class TestRegions:
         entries = []
         monkeypatch.setattr(
             gallery, "draw_sheet",
-            lambda title, about, found: entries.extend(found) or np.zeros((4, 4, 3), np.uint8),
+            lambda t, about, columns, found, **_: entries.extend(found)
+            or np.zeros((4, 4, 3), np.uint8),
         )  # fmt: skip
         write_gallery(detector, bands, tmp_path)
-        names = {entry.name for entry in entries}
+        names = {entry.caption[0].split(maxsplit=1)[1] for entry in entries}
         assert names == {"mug/dent/0.png [0 0 80 30]", "mug/dent/0.png [0 30 80 60]"}
 
     def test_a_whole_picture_has_no_region(self, detector, evaluation, tmp_path):
@@ -290,19 +201,21 @@ class TestFiles:
         drawn = {}
         monkeypatch.setattr(
             gallery, "draw_sheet",
-            lambda title, about, entries: drawn.update({title: (about, entries)})
+            lambda title, about, columns, entries, **_: drawn.update({title: (about, entries)})
             or np.zeros((4, 4, 3), np.uint8),
         )  # fmt: skip
         write_gallery(detector, evaluation, tmp_path)
         assert max(len(entries) for _, entries in drawn.values()) >= 3
         for about, entries in drawn.values():
-            words = [entry.cause.removeprefix("likely cause: ").split(",")[0] for entry in entries]
+            causes = [entry.caption[2] for entry in entries]
+            words = [cause.removeprefix("likely cause: ").split(",")[0] for cause in causes]
             places = [CAUSES.index(word) for word in words]
             assert places == sorted(places)
-            pairs = [(place, entry.rank) for place, entry in zip(places, entries, strict=True)]
+            ranks = [int(entry.caption[0].split()[0]) for entry in entries]
+            pairs = list(zip(places, ranks, strict=True))
             assert pairs == sorted(pairs)
             assert f"{words[0]} {words.count(words[0])}" in about
-            assert entries[0].cause.endswith(", because (also subtle)")
+            assert causes[0].endswith(", because (also subtle)")
 
     def test_methods_that_ask_are_told_the_class(self, detector, evaluation, tmp_path):
         asked = []

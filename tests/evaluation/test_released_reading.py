@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from faprompt.training.progress import silent
 from PIL import Image
 
 from faprompt.clip._open_clip import open_clip_module
@@ -20,11 +19,12 @@ from faprompt.data.masks import read_resized_mask
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
 from faprompt.evaluation import EvaluationConfig, evaluate, write_evaluation
 from faprompt.evaluation.gallery import write_gallery
-from faprompt.evaluation.reading import read_sample
+from faprompt.evaluation.sample_batches import read_sample
 from faprompt.imaging import Transform, read_resized
 from faprompt.methods.registry import preset_config
-from faprompt.training.masks import read_masks
 from faprompt.training.pictures import Pictures
+from faprompt.training.training_masks import read_masks
+from faprompt.work import no_progress
 from tests.evaluation import toys
 from tests.helpers import small
 
@@ -112,7 +112,12 @@ def test_masks_of_any_size_are_those_of_the_public_loader(tmp_path, mode, size):
     sample = a_sample(tmp_path / "picture.png", tmp_path / "mask.png")
     np.testing.assert_array_equal(read_resized_mask(sample, (SIDE, SIDE)), wanted)
     packed = read_masks(
-        [sample], (SIDE, SIDE), handling="released", policy="strict", readers=1, progress=silent
+        [sample],
+        (SIDE, SIDE),
+        handling="released",
+        policy="strict",
+        readers=1,
+        progress=no_progress,
     )
     np.testing.assert_array_equal(packed.batch([0])[0].numpy() > 0, wanted)
     assert 0 < wanted.mean() < 0.5

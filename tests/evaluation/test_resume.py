@@ -13,6 +13,7 @@ from safetensors import safe_open
 from faprompt.evaluation import PROGRESS_NAME, EvaluationConfig, evaluate, write_evaluation
 from faprompt.records import DrawnMask
 from tests.evaluation import toys
+from tests.helpers.log import logged_notes
 
 CONFIG = EvaluationConfig(batch_size=4, pro_200=True, replicates=40)
 
@@ -41,7 +42,7 @@ class Stop(Exception):
 def interrupted(detector, dataset, state, *, after, config=CONFIG):
     """Run until so many pictures are done, and saved."""
 
-    def stop(done, total):
+    def stop(stage, done, total):
         if done >= after:
             raise Stop
 
@@ -51,11 +52,11 @@ def interrupted(detector, dataset, state, *, after, config=CONFIG):
 
 def resumed(detector, dataset, state, *, config=CONFIG):
     """The evaluation, the notes, and how many pictures it started with."""
-    notes, calls = [], []
-    found = evaluate(
-        detector, dataset, config, resume=state, note=notes.append,
-        progress=lambda *call: calls.append(call),
-    )  # fmt: skip
+    calls = []
+    with logged_notes() as notes:
+        found = evaluate(
+            detector, dataset, config, resume=state, progress=lambda *call: calls.append(call[1:])
+        )
     return found, notes, calls
 
 

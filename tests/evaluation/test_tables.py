@@ -20,10 +20,10 @@ from faprompt.evaluation import (
     write_evaluation,
     write_gallery,
 )
-from faprompt.evaluation import tables as module
+from faprompt.evaluation import metric_files as module
 from faprompt.metrics import METRIC_NAMES
-from faprompt.model_folder import build_detector
-from faprompt.reproduce.failures import read_scores
+from faprompt.models import build_detector
+from faprompt.reproduce.galleries import read_scores
 from tests.evaluation import toys
 
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from faprompt.explanation import Vocabulary, explain_files, explain_picture
-from faprompt.explanation.page import draw_page
-from faprompt.explanation.panels import SIDE, draw_panels
-from faprompt.explanation.sheet import draw_sheet
+from faprompt.explanation.explanation_page import draw_page
+from faprompt.explanation.explanation_panels import SIDE, draw_panels
+from faprompt.explanation.explanation_sheet import draw_sheet
 from tests.helpers import small
 from tests.prediction.test_report import Page
 
@@ -73,7 +73,7 @@ def test_a_page_without_prompts_shows_no_empty_parts(vocabulary):
     found, panels = drawn(vocabulary, "clip")
     page = Page(draw_page(found, panels, name="p.png"))
     assert len(page.all("img")) == 2 and "Abnormality prompts" not in page.text
-    assert "takes no part" in page.text and "Verdict" not in page.text
+    assert "not used" in page.text and "Verdict" not in page.text
 
 
 @pytest.mark.parametrize(("name", "options"), [("faprompt", {"prompts": 7}), ("filo", {})])

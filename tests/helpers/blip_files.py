@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from faprompt.clip.backbone import Backbone
-from faprompt.clip.blip_folder import transformers_module
+from faprompt.clip.transformers_folders import transformers_module
 from faprompt.clip.weights import load_backbone
 
 WORDS = (

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from faprompt.data import Dataset
+
 SIZE = (9, 14)  # height, width: unequal, so that exchanging them shows
 LITTER = ("Thumbs.db", ".DS_Store", "desktop.ini", "readme.txt", "anim.gif", "noextension")
 VISA_ROWS = ("candle", "pcb1")
@@ -182,6 +184,21 @@ def listed(root: Path) -> dict[str, Any]:
         truth = mask(root / f"truth/a{number}.png").relative_to(root).as_posix()
         records.append(record(place, 1, mask=truth))
     return {"train": {}, "test": {"mug": records}}
+
+
+def meta_of(dataset: Dataset, folder: Path) -> dict[str, Any]:
+    """The content of a `meta.json` in `folder` that names the samples of a dataset."""
+    classes: dict[str, list[dict[str, Any]]] = {}
+    for sample in dataset:
+        image, *masks = (
+            path.relative_to(folder).as_posix() for path in (sample.image_path, *sample.mask_paths)
+        )
+        row = record(
+            image, sample.label, mask="".join(masks), class_name=sample.class_name,
+            specie_name=sample.defect_type, **sample.extra, dataset_name=dataset.name,
+        )  # fmt: skip
+        classes.setdefault(sample.class_name, []).append(row)
+    return {"train": {}, "test": {}, dataset.split: classes}
 
 
 def _kind(path: Path) -> str:

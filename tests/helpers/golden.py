@@ -10,11 +10,11 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import infer_spec
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.base import Method
 from faprompt.methods.faprompt import PRESETS, FAPrompt, FAPromptConfig
-from faprompt.methods.reference import read_anomalyclip, read_faprompt
+from faprompt.methods.released_checkpoints import read_anomalyclip, read_faprompt
 from faprompt.scoring import render_map, unit, upsample
 from tests.golden import recipe
 
@@ -80,7 +80,7 @@ def load(name: str) -> dict[str, np.ndarray]:
 def features(name: str) -> ImageFeatures:
     with torch.no_grad():
         layers = LAYERS if name == "anomalyclip" else None
-        return backbone().encode_image(pixels(), layers=layers)
+        return backbone().encode_image(pixels(), ImageOptions(layers=layers))
 
 
 def method(name: str) -> Method:

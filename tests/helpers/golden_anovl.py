@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.vision import ImageFeatures
+from faprompt.imaging.altered_views import altered_views
 from faprompt.imaging.transform import Transform
-from faprompt.imaging.views import altered_views
 from faprompt.methods import anovl
 from faprompt.methods.registry import preset_config
 from faprompt.prompts import templates
@@ -107,7 +107,12 @@ def anovl_method(preset: str, **options: Any) -> anovl.AnoVL:
     built = copy(anovl_base())
     own = {"image_size": 56, "class_word": "metal_nut"}
     built.config = replace(preset_config("anovl", preset), **{**own, **options})
-    built._value_blocks = built.config.value_blocks
+    built.keeps_aspect = built.config.squares
+    built.image_options = replace(
+        built.image_options,
+        value_blocks=built.config.value_blocks,
+        position_filter=built.config.position_filter,
+    )
     built._moments = {}
     return built
 

@@ -63,6 +63,7 @@ def april_method(**options: Any) -> AprilGAN:
     """Return the method with the linear layers of the recipe."""
     built = deepcopy(april_base())
     built.config = replace(built.config, **options)
+    built.image_options = replace(built.image_options, position_filter=built.config.position_filter)
     state = recipe_rivals.april_gan_state(SEED, width=128, embed_dim=128)
     named = {key.replace("fc.", "linears."): torch.from_numpy(v) for key, v in state.items()}
     built.load_state_dict(named)
@@ -108,7 +109,7 @@ def april_first(method: AprilGAN, features: ImageFeatures) -> dict[str, Tensor]:
     """Return `eval/...`; the authors sum the maps of the layers, and we average them."""
     out = april_forward(method, features)
     pair = method.text_pairs(backbone(24).text, recipe_rivals.APRIL_CLASSES)
-    raw = [features.patch_tokens[layer] for layer in method.layers]
+    raw = [features.patch_tokens[layer] for layer in method.image_options.layers or ()]
     moved = [unit(linear(x)) for linear, x in zip(method.linears, raw, strict=True)]
     logits = [pair_logits(x, pair, temperature=method.config.temperature) for x in moved]
     with_class = [april_class_tokens(method), torch.stack([x[1] for x in raw])]
@@ -134,7 +135,7 @@ def april_class_tokens(method: AprilGAN) -> Tensor:
     for block in vision.visual.transformer.resblocks:
         stream = block(stream)
         found.append(stream[0, :1])
-    return torch.stack([found[layer - 1] for layer in method.layers])
+    return torch.stack([found[layer - 1] for layer in method.image_options.layers or ()])
 
 
 def april_train(

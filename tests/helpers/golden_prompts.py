@@ -15,11 +15,11 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import infer_spec
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.methods.registry import build_method
 from faprompt.scoring import pair_logits, unit
 from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
-from faprompt.training.recipes import recipe_config
+from faprompt.training.training_config import recipe_config
 from tests.golden import recipe
 from tests.helpers import golden
 from tests.helpers.golden_rows import Row
@@ -89,7 +89,7 @@ def encode_images(prefix: str, *, plain: bool) -> ImageFeatures:
     }
     pixels = torch.from_numpy(draw.get(prefix, recipe_prompts.images)())
     tower = backbone(prefix == "wide")
-    return tower.encode_image(pixels, value_path=not plain, class_ln_post=plain)
+    return tower.encode_image(pixels, ImageOptions(value_path=not plain, class_ln_post=plain))
 
 
 class Rebuilt:

@@ -14,7 +14,7 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import infer_spec
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.references import EVERY_CLASS, ReferenceMemory
+from faprompt.methods.few_shot import EVERY_CLASS, ReferenceMemory
 from faprompt.methods.registry import preset_config
 from faprompt.methods.winclip import WinCLIP, WinCLIPConfig
 from tests.golden import recipe

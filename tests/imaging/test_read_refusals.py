@@ -100,7 +100,7 @@ def test_pillows_own_limit_neither_warns_nor_changes(kind, options, monkeypatch)
 
 
 def test_wide_pictures_are_converted_in_blocks(monkeypatch):
-    monkeypatch.setattr("faprompt.imaging.levels._BLOCK_PIXELS", 100)
+    monkeypatch.setattr("faprompt.imaging.rgb_levels._BLOCK_PIXELS", 100)
     for shape in ((7, 33), (1, 250), (250, 1)):
         image = colours(*shape)
         np.testing.assert_array_equal(

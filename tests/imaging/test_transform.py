@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from faprompt.errors import ConfigError
-from faprompt.imaging import CLIP_MEAN, CLIP_STD, Transform, resize_map
-from faprompt.imaging.transform import shorter_edge_size
+from faprompt.imaging.transform import CLIP_MEAN, CLIP_STD, Transform, resize_map, shorter_edge_size
 from tests.imaging.files import colours
 
 

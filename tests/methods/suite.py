@@ -28,7 +28,7 @@ from faprompt.methods.registry import (
     method_class,
     preset_config,
 )
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from tests.helpers import export, large, small
 
 
@@ -360,5 +360,5 @@ class TrainingFreeSuite(MethodSuite):
         method = self.build()
         output = self.run(method, features)
         assert not method.learns
-        with pytest.raises(TypeError, match=f"'{self.name}' has nothing to train"):
+        with pytest.raises(TypeError, match=f"'{self.name}' has no parameters to train"):
             method.loss(output, torch.zeros(3, dtype=torch.int64), torch.zeros(3, 56, 56))

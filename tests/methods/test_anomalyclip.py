@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from faprompt import losses
 from faprompt.clip.text import TextTower
+from faprompt.clip.vision import ImageOptions
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.anomalyclip import AnomalyCLIPConfig
@@ -31,7 +32,7 @@ class TestSuiteOfTwoLayers(AnomalyCLIPSuite):
 @pytest.fixture(scope="module")
 def features():
     with torch.no_grad():
-        return small.backbone().encode_image(small.pixels(), layers=(1, 2))
+        return small.backbone().encode_image(small.pixels(), ImageOptions(layers=(1, 2)))
 
 
 def run(method, features):
@@ -95,8 +96,8 @@ def test_the_map_is_the_mean_over_layers_and_the_score_the_softmax(features):
 
 
 def test_the_last_layer_is_read_unless_told():
-    assert small.method("anomalyclip").layers is None
-    assert small.method("anomalyclip", map_layers="1,2").layers == (1, 2)
+    assert small.method("anomalyclip").image_options.layers is None
+    assert small.method("anomalyclip", map_layers="1,2").image_options.layers == (1, 2)
 
 
 def test_the_loss_sums_the_layers_and_weighs_them(features):

@@ -6,13 +6,12 @@ import torch
 from faprompt import losses
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.anomalyclip import AnomalyCLIPConfig
-from faprompt.methods.anomalyclip_ensemble import AnomalyCLIPEnsembleConfig
+from faprompt.methods.anomalyclip import AnomalyCLIPConfig, AnomalyCLIPEnsembleConfig
 from faprompt.methods.registry import build_method
 from faprompt.scoring import abnormal_probability
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite
-from tests.methods.test_class_prompts import features  # noqa: F401 - a fixture
+from tests.methods.test_coop import features  # noqa: F401 - a fixture
 
 LABEL = torch.tensor([0, 1, 0])
 

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from faprompt.clip.vision import ImageOptions
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.evaluation import evaluate
-from faprompt.explanation.explain import explain_picture
+from faprompt.explanation.picture_explanation import explain_picture
 from faprompt.imaging import views
-from faprompt.imaging.views import altered_views
+from faprompt.imaging.altered_views import altered_views
 from faprompt.methods import anovl
 from faprompt.methods.registry import build_method, preset_config, preset_options
 from faprompt.prompts import templates
@@ -86,7 +87,7 @@ def test_tokens_come_from_its_own_v_v_path():
     pixels = small.pixels(2)
     for blocks, clipped in ((12, 2), (2, 2), (1, 1)):
         ours = see(small.method("anovl", value_blocks=blocks, views=False))
-        wanted = small.backbone().encode_image(pixels, value_blocks=clipped)
+        wanted = small.backbone().encode_image(pixels, ImageOptions(value_blocks=clipped))
         assert torch.equal(ours.patch_tokens[2], wanted.patch_tokens[2])
     with_all, with_one = (see(small.method("anovl", value_blocks=n, views=False)) for n in (2, 1))
     assert (with_all.patch_tokens[2] - with_one.patch_tokens[2]).abs().max() > 0.01
@@ -95,7 +96,9 @@ def test_tokens_come_from_its_own_v_v_path():
 
 def test_without_v_v_blocks_it_is_the_original_stream():
     ours = see(small.method("anovl", value_blocks=0, views=False))
-    plain = small.backbone().encode_image(small.pixels(2), value_path=False, class_ln_post=True)
+    plain = small.backbone().encode_image(
+        small.pixels(2), ImageOptions(value_path=False, class_ln_post=True)
+    )
     assert torch.equal(ours.class_token, plain.class_token)
     assert torch.equal(ours.patch_tokens[2], plain.patch_tokens[2])
 
@@ -106,7 +109,9 @@ def test_the_score_is_the_mean_over_22_views():
     scores = []
     for view in (pixels, *altered_views(pixels)):
         token = (
-            small.backbone().encode_image(view, value_path=False, class_ln_post=True).class_token
+            small.backbone()
+            .encode_image(view, ImageOptions(value_path=False, class_ln_post=True))
+            .class_token
         )
         cosines = F.normalize(token, dim=-1) @ method.text_pair.T
         scores.append(cosines.softmax(dim=-1)[:, 1])
@@ -169,12 +174,12 @@ def test_the_position_filter_reaches_tokens_and_views(squares):
         with torch.no_grad():
             found.append(method.encode_image(small.backbone(), pixels))
     plain, cubic = found
-    assert method.image_options["position_filter"] == "bicubic"  # part of every cache key
+    assert method.image_options.position_filter == "bicubic"  # part of every cache key
     assert (plain.patch_tokens[2] - cubic.patch_tokens[2]).abs().max() > 1e-3
     assert ((plain.views - cubic.views).abs().amax(dim=(0, 2)) > 1e-3).all()
     for features, name in zip(found, ("bilinear", "bicubic"), strict=True):
         wanted = small.backbone().encode_image(
-            pixels, value_path=False, class_ln_post=True, position_filter=name
+            pixels, ImageOptions(value_path=False, class_ln_post=True, position_filter=name)
         )
         torch.testing.assert_close(features.views[:, 0], wanted.class_token, rtol=0, atol=1e-5)
 
@@ -391,7 +396,7 @@ def test_options_out_of_range_are_refused():
     options = {"value_blocks": -1, "adapt_steps": -2, "learning_rate": 0}
     with pytest.raises(ConfigError) as caught:
         build_method("anovl", small.backbone(), options)
-    for told in ("value_blocks should not be negative, got -1", "adapt_steps should not",
+    for told in ("value_blocks should be at least 0, got -1", "adapt_steps should be",
                  "learning_rate should be above 0"):  # fmt: skip
         assert told in str(caught.value)
     with pytest.raises(ConfigError, match="carry_moments wants adapt_steps above 0"):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from faprompt.clip.backbone import build_backbone
+from faprompt.clip.vision import ImageOptions
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.april_gan import AprilGAN, count_parameters
@@ -54,7 +55,7 @@ def test_the_codes_constants_and_the_common_preset():
 
 
 def test_the_layers_of_the_paper():
-    assert large.method("april-gan").layers == (6, 12, 18, 24)
+    assert large.method("april-gan").image_options.layers == (6, 12, 18, 24)
 
 
 def test_a_backbone_of_another_depth_has_the_same_shares():
@@ -63,7 +64,7 @@ def test_a_backbone_of_another_depth_has_the_same_shares():
         deep = replace(spec, vision=replace(spec.vision, layers=depth))
         assert deep.vision.quarter_layers == wanted
     built = small.method("april-gan")
-    assert built.layers == (1, 2)
+    assert built.image_options.layers == (1, 2)
     assert sum(p.numel() for p in built.parameters()) == count_parameters(
         width=64, embed_dim=64, layers=2
     )
@@ -93,7 +94,8 @@ def test_it_reads_raw_tokens_and_clips_class_token():
     method = small.method("april-gan")
     features = see(method)
     plain = small.backbone().encode_image(
-        small.pixels(), layers=[1, 2], value_path=False, class_ln_post=True, raw_tokens=True
+        small.pixels(),
+        ImageOptions(layers=(1, 2), value_path=False, class_ln_post=True, raw_tokens=True),
     )
     assert torch.equal(features.class_token, plain.class_token)
     for layer in (1, 2):

@@ -9,12 +9,13 @@ pytest.importorskip("transformers")
 
 from faprompt.errors import ModelError  # noqa: E402
 from faprompt.methods.faprompt import FAPromptConfig, count_parameters  # noqa: E402
-from faprompt.model_folder import load_detector, read_config  # noqa: E402
-from faprompt.prompts.words import sentence_tree, start_vector  # noqa: E402
+from faprompt.model_folder import read_config  # noqa: E402
+from faprompt.models import load_detector  # noqa: E402
+from faprompt.prompts.prompt_parts import sentence_tree, start_vector  # noqa: E402
 from tests.helpers import blip_files, small  # noqa: E402
 from tests.methods.suite import LearnedSuite, TrainingFreeSuite  # noqa: E402
 from tests.methods.test_anomalyclip import AnomalyCLIPSuite  # noqa: E402
-from tests.methods.test_class_prompts import TCPSuite  # noqa: E402
+from tests.methods.test_coop import TCPSuite  # noqa: E402
 from tests.methods.test_faprompt import FAPromptSuite  # noqa: E402
 
 

@@ -7,16 +7,16 @@ import torch
 
 from faprompt.config import to_mapping
 from faprompt.data import Dataset
+from faprompt.data.dataset_catalog import display_name
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig, evaluate
 from faprompt.imaging.transform import Transform
-from faprompt.methods.class_prompts import ClassPromptMethod
+from faprompt.methods.coop import ClassPromptMethod
 from faprompt.methods.tcp import TCPV1
-from faprompt.prompts.words import display_name
-from faprompt.training.config import TrainingConfig
-from faprompt.training.loop import train
-from faprompt.training.run import epoch_order
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train_method
+from faprompt.training.training_steps import epoch_order
 from tests.evaluation import toys
 from tests.helpers import export, small
 
@@ -52,7 +52,7 @@ def learn(method, samples, tmp_path, *, resume=False, **options):
     )
     transform = Transform(image_size=(small.SIDE, small.SIDE))
     out = tmp_path / "out"
-    train(method, small.backbone(), samples, transform, config, out_dir=out, resume=resume)
+    train_method(method, small.backbone(), samples, transform, config, out_dir=out, resume=resume)
 
 
 @pytest.fixture

@@ -8,15 +8,17 @@ import torch.nn.functional as F
 
 from faprompt import losses
 from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids
+from faprompt.clip.vision import ImageOptions
+from faprompt.data.dataset_catalog import defect_phrases as phrases
 from faprompt.errors import ConfigError
 from faprompt.methods.filo import ManyShapes
 from faprompt.methods.registry import build_method, preset_config
-from faprompt.prompts.descriptions import POSITIONS, phrases
+from faprompt.prompts.descriptions import POSITIONS
 from faprompt.prompts.templates import APRIL_STATES
 from faprompt.scoring import unit
 from tests.helpers import large, small
 from tests.methods.suite import LearnedSuite
-from tests.methods.test_class_prompts import plain_text
+from tests.methods.test_coop import plain_text
 
 SHORT = {"phrases": ("a flaw",), "context_tokens": 3, "adapter_epochs": 1}
 HEADS, ADAPTER = (0, 2), (1, 2)  # epoch and epochs of either stage
@@ -68,14 +70,15 @@ def test_it_has_as_many_parameters_as_the_code():
         "normal_prompts": 83_760, "abnormal_prompts": 83_760, "linears": 3_148_800,
         "shapes": 221_787_648, "adapter": 589_824,
     }  # fmt: skip
-    assert method.layers == (12, 18, 24, 48)
+    assert method.image_options.token_keys(24) == (12, 18, 24, 48)
     assert method._linear_taps == (48, 12, 18, 24) and method._shape_taps == (48, 48, 48)
     told = method.image_options
-    assert (told["value_blocks"], told["plain_layers"]) == (18, [12, 18, 24])
-    assert told["next_attention"] and told["raw_tokens"]
+    assert (told.value_blocks, told.layers, told.plain_layers) == (18, (24,), (12, 18, 24))
+    assert told.next_attention and told.raw_tokens
     clean = large.method("filo", taps="clean")
-    assert clean.layers == (6, 12, 18, 24, 36, 42, 48) and clean._shape_taps == (36, 42, 48)
-    assert clean._linear_taps == (6, 12, 18, 24) and not clean.image_options["next_attention"]
+    assert clean.image_options.token_keys(24) == (6, 12, 18, 24, 36, 42, 48)
+    assert clean._shape_taps == (36, 42, 48)
+    assert clean._linear_taps == (6, 12, 18, 24) and not clean.image_options.next_attention
 
 
 class TestImagePass:
@@ -85,8 +88,12 @@ class TestImagePass:
         options = {"raw_tokens": True, "position_filter": "plain-bicubic", "class_ln_post": True}
         with torch.no_grad():
             features = small.method("filo", **SHORT, taps=taps).encode_image(backbone, pixels)
-            plain = backbone.encode_image(pixels, layers=(1, 2), value_path=False, **options)
-            value = backbone.encode_image(pixels, layers=(2,), value_blocks=1, **options)
+            plain = backbone.encode_image(
+                pixels, ImageOptions(layers=(1, 2), value_path=False, **options)
+            )
+            value = backbone.encode_image(
+                pixels, ImageOptions(layers=(2,), value_blocks=1, **options)
+            )
         assert list(features.patch_tokens) == keys
         for key in keys[:-1]:
             torch.testing.assert_close(features.patch_tokens[key], plain.patch_tokens[key])

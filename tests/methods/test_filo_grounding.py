@@ -14,17 +14,17 @@ from faprompt.imaging.transform import Transform
 from faprompt.methods.filo import _blur
 from faprompt.methods.grounding import box_position, dim_outside
 from faprompt.methods.registry import build_method
-from faprompt.model_folder import load_detector
+from faprompt.models import load_detector
 from faprompt.prompts.descriptions import POSITIONS
 from faprompt.records import Sample
 from faprompt.scoring import unit
-from faprompt.training.config import TrainingConfig
 from faprompt.training.features import Encoder
 from faprompt.training.pictures import Pictures
+from faprompt.training.training_config import TrainingConfig
 from tests.helpers import dino as tiny_dino
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite
-from tests.methods.test_class_prompts import plain_text
+from tests.methods.test_coop import plain_text
 
 SHORT = {"phrases": ("a flaw",), "context_tokens": 3, "adapter_epochs": 1}
 

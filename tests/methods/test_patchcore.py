@@ -16,7 +16,7 @@ from faprompt.errors import ConfigError, MissingExtraError, ModelError
 from faprompt.methods import full_shot
 from faprompt.methods.patchcore import choose_coreset
 from faprompt.methods.registry import build_method, preset_config
-from faprompt.model_folder import build_detector, load_detector
+from faprompt.models import build_detector, load_detector
 from tests.helpers import large, small
 from tests.methods.suite import MethodSuite
 
@@ -289,7 +289,7 @@ class TestOnWideResNet:
         wanted = [torch.nn.functional.avg_pool2d(maps[k], 3, 1, 1) for k in (2, 3)]
         wanted[1] = torch.nn.functional.interpolate(wanted[1], size=(8, 8), mode="bilinear")
         assert torch.equal(method.embed(features), torch.cat(wanted, dim=1))
-        assert method.interpolation == "bilinear" and method.layers is None
+        assert method.interpolation == "bilinear" and method.image_options.layers is None
 
     def test_the_papers_memory_at_224_pixels(self):
         """Spec 11.8: 209 pictures of a bottle leave 16,385 patches of 1,536 channels."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from faprompt.clip.vision import ImageOptions
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import build_method, preset_config
@@ -36,14 +37,12 @@ class TestSuiteOfTheValuePath(PlainSuite):
 
 def encode(**keywords):
     with torch.no_grad():
-        return small.backbone().encode_image(small.pixels(), **keywords)
+        return small.backbone().encode_image(small.pixels(), ImageOptions(**keywords))
 
 
 def output(name="clip", class_names=None, **options):
     method = small.method(name, **options)
-    features = encode(
-        layers=method.layers, value_path=method.value_path, class_ln_post=method.class_ln_post
-    )
+    features = encode(**to_mapping(method.image_options))
     return method(features, small.backbone().text, class_names=class_names)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from faprompt.clip.catalog import pretrained_spec
+from faprompt.clip.known_backbones import pretrained_spec
 from faprompt.clip.weights import load_backbone, may_be, save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
@@ -85,7 +85,7 @@ def test_coops_common_recipe_is_its_own():
 
 
 def test_what_stands_on_its_own_network_has_no_common():
-    told = "rd4ad has no preset 'common': it stands on wide_resnet50_2 alone; known: paper"
+    told = "rd4ad has no preset 'common': it runs on wide_resnet50_2 only; known: paper"
     for ask in (preset_config, preset_recipe, preset_backbone, own_backbone):
         with pytest.raises(ConfigError, match=told):
             ask("rd4ad", "common")
@@ -129,27 +129,29 @@ class TestMayBe:
 
 
 class TestNote:
-    def note(self, method, preset, backbone, **fitted):
-        return preset_note(method, preset, named(backbone), fitted)
+    def note(self, method, preset, backbone, **options):
+        return preset_note(method, named(backbone), options, preset=preset)
 
     def test_a_preset_that_runs_as_it_is_needs_none(self):
-        assert self.note("winclip", "paper", f"{B16}31", image_size=240) == ""
-        assert self.note("winclip", "common", "ViT-L-14-336", image_size=518) == ""
-        assert self.note("april-gan", "paper", "ViT-L-14-336:gelu", image_size=518) == ""
-        assert self.note("faprompt", "paper", "ViT-B-32") == "", "the caller set the size"
+        assert self.note("winclip", "paper", f"{B16}31") == ""
+        assert self.note("winclip", "common", "ViT-L-14-336") == ""
+        assert self.note("april-gan", "paper", "ViT-L-14-336:gelu") == ""
+        assert self.note("faprompt", "paper", "ViT-B-32", image_size=512) == "", "it was asked for"
 
     def test_another_backbone_is_told(self):
-        assert self.note("april-gan", "paper", "ViT-L-14-336", image_size=518) == (
-            "preset paper is of ViT-L-14-336:gelu, so on ViT-L-14-336 it is a hybrid"
+        assert self.note("april-gan", "paper", "ViT-L-14-336") == (
+            "Preset `paper` was published for ViT-L-14-336:gelu. You run it on `ViT-L-14-336`: "
+            "results are not comparable with published ones"
         )
 
     def test_another_size_is_told(self):
-        assert self.note("faprompt", "dap", "ViT-B-16", image_size=512) == (
-            "preset dap is of 518 pixels, and sees 512 on ViT-B-16"
+        assert self.note("faprompt", "dap", "ViT-B-16") == (
+            "Preset `dap` was published at 518 px. You run it on `ViT-B-16` at 512 px: results are "
+            "not comparable with published ones"
         )
 
     def test_both_are_one_line(self):
-        assert self.note("anovl", "adapted", "ViT-L-14-336", image_size=238) == (
-            f"preset adapted is of {B16}32, so on ViT-L-14-336 it is a hybrid; it is of 240 "
-            "pixels, and sees 238 on ViT-L-14-336"
+        assert self.note("anovl", "adapted", "ViT-L-14-336") == (
+            f"Preset `adapted` was published for {B16}32 at 240 px. You run it on `ViT-L-14-336` "
+            "at 238 px: results are not comparable with published ones"
         )

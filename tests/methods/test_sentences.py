@@ -5,7 +5,7 @@ import torch
 
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import build_method
-from faprompt.prompts.words import Speaker
+from faprompt.prompts.prompt_parts import SentenceEncoder
 from tests.helpers import small
 
 NAMES = ["metal_nut", "pill", "metal_nut"]
@@ -51,9 +51,11 @@ def test_what_public_code_says_of_a_class(name, preset, raw, monkeypatch):
     """It inserts the names of folders as they are; a preset that copies it does too."""
     method = build_method(name, small.backbone(), {"image_size": 112}, preset=preset)
     said = []
-    speak = Speaker.encode_texts
+    speak = SentenceEncoder.encode_texts
     monkeypatch.setattr(
-        Speaker, "encode_texts", lambda self, texts: said.append(texts) or speak(self, texts)
+        SentenceEncoder,
+        "encode_texts",
+        lambda self, texts: said.append(texts) or speak(self, texts),
     )
     method.text_pairs(small.backbone().text, ["metal_nut", "01", "Class1", "macaroni2"])
     words = ["metal_nut", "01", "Class1"] if raw else NAMES_IN_WORDS

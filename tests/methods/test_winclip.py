@@ -8,7 +8,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.imaging.tiles import square_tiles
+from faprompt.imaging.square_tiles import square_tiles
 from faprompt.methods.registry import build_method, preset_config
 from faprompt.methods.winclip import WinCLIP
 from faprompt.prompts import templates
@@ -206,7 +206,7 @@ class TestReferences:
         assert fingerprint(1) == fingerprint(1) != fingerprint(2)
 
     def test_saved_equals_loaded(self, method, tmp_path):
-        from faprompt.model_folder import load_detector
+        from faprompt.models import load_detector
 
         detector = Detector(small.backbone(), method, name="few")
         detector.save_pretrained(tmp_path / "model")

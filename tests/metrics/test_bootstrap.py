@@ -27,10 +27,10 @@ from faprompt.metrics.bootstrap import (
     poisson_weights,
     replicate_values,
 )
-from faprompt.metrics.pixels import LabelledPixels
+from faprompt.metrics.labelled_pixels import LabelledPixels
 from faprompt.metrics.ranking import auroc_of, average_precision_of, f1_max_of
-from faprompt.metrics.regions import aupro_of
-from faprompt.metrics.undefined import UndefinedMetricError
+from faprompt.metrics.region_overlap import aupro_of
+from faprompt.metrics.tally import UndefinedMetricError
 from tests.helpers.score_maps import draw_maps, nasty_maps
 
 REPLICATES = 40

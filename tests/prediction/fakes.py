@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from faprompt.prediction import ResultRow, find_regions, read_rows, verdict
+from faprompt.prediction.bulk_run import PredictOptions, predict_files
 from faprompt.records import AnomalyResult
 
 
@@ -68,3 +69,10 @@ def rows_of(out_dir: Path) -> list[ResultRow]:
 def timeless(out_dir: Path) -> list[ResultRow]:
     """The same without what differs from run to run."""
     return [replace(row, latency_ms=None) for row in rows_of(out_dir)]
+
+
+def predict(scorer, paths, *, out_dir, **keywords):
+    """Call `predict_files` with its options as keywords."""
+    named = {field.name for field in fields(PredictOptions)}
+    options = PredictOptions(**{name: keywords.pop(name) for name in named & set(keywords)})
+    return predict_files(scorer, paths, out_dir, options, **keywords)

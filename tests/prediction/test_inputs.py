@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from faprompt.errors import ImageReadError
-from faprompt.files import LOCK_NAME
-from faprompt.prediction import expand_inputs, natural_key
-from faprompt.prediction.inputs import describe_left_out
+from faprompt.prediction import expand_inputs
+from faprompt.prediction.input_paths import describe_left_out
+from faprompt.work import LOCK_NAME
 
 
 @pytest.fixture
@@ -164,10 +164,3 @@ def test_nothing_found_names_the_input(tree, given, message):
     os.mkdir("empty")
     with pytest.raises(ImageReadError, match=message):
         expand_inputs(["set", given])
-
-
-def test_natural_key():
-    shuffled = ["a1/b", "a01/b", "A2", "a10", "a2", "a", "b/2", "b/10", "a1"]
-    assert sorted(shuffled, key=natural_key) == sorted(reversed(shuffled), key=natural_key)
-    assert sorted(["x10y2", "x9y30", "x10y1"], key=natural_key) == ["x9y30", "x10y1", "x10y2"]
-    assert sorted(["a2", "A2"], key=natural_key) == ["A2", "a2"]

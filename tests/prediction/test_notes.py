@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faprompt.prediction.notes import NoteTally
+from faprompt.prediction.note_tally import NoteTally
 
 
 def lines(*notes_of_each: tuple[str, ...], paths=()) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from faprompt.imaging import ReadImage
-from faprompt.prediction import reading
-from faprompt.prediction.reading import read_batches
+from faprompt.prediction import picture_batches as reading
+from faprompt.prediction.picture_batches import read_batches
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from faprompt.prediction import ResultRow, predict_files, write_report
-from faprompt.prediction import report as report_module
-from faprompt.prediction.report import BINS, score_bin
-from tests.prediction.fakes import RedScorer, part, parts
+from faprompt.prediction import ResultRow, write_report
+from faprompt.prediction import html_report as report_module
+from faprompt.prediction.html_report import BINS, score_bin
+from tests.prediction.fakes import RedScorer, part, parts, predict
 
 SEPARATOR = "\x1f"  # between the texts of two tags
 
@@ -66,7 +66,7 @@ def test_a_whole_run(tmp_path):
     paths = parts(tmp_path / "in")
     paths.append(tmp_path / "broken.png")
     paths[-1].write_bytes(b"")
-    summary = predict_files(
+    summary = predict(
         RedScorer(), paths, out_dir=tmp_path / "out", threshold=0.5, model_card="drawn & small"
     )
     page = Page(summary.report.read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def test_user_text_is_escaped(tmp_path):
 
 def test_a_file_named_like_a_script(tmp_path):
     path = part(tmp_path / "<script>.png", 90)
-    summary = predict_files(RedScorer(), [path], out_dir=tmp_path / "out")
+    summary = predict(RedScorer(), [path], out_dir=tmp_path / "out")
     page = Page(summary.report.read_text(encoding="utf-8"))
     assert len(page.all("script")) == 1
     assert "<script>.png" in page.text
@@ -144,7 +144,7 @@ def test_a_file_named_like_a_script(tmp_path):
 
 
 def test_nothing_comes_from_outside(tmp_path):
-    predict_files(RedScorer(), parts(tmp_path / "in", 2), out_dir=tmp_path / "out")
+    predict(RedScorer(), parts(tmp_path / "in", 2), out_dir=tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text
     page = Page(text)

@@ -9,7 +9,7 @@ import pytest
 
 from faprompt.files import write_atomically
 from faprompt.prediction import ResultRow, read_rows
-from faprompt.prediction.rows import ResultsFile
+from faprompt.prediction.result_rows import ResultsFile
 from faprompt.records import Region
 
 FIELDS = ["path", "status", "error", "score", "verdict", "threshold", "width", "height"]

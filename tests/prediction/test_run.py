@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from faprompt.errors import FolderInUseError, ImageReadError, MissingExtraError
-from faprompt.files import lock_folder
-from faprompt.prediction import ResultRow, expand_inputs, predict_files
+from faprompt.prediction import ResultRow, expand_inputs
 from faprompt.records import AnomalyResult
-from tests.prediction.fakes import RedScorer, part, parts, rows_of, timeless
+from faprompt.work import lock_folder
+from tests.prediction.fakes import RedScorer, part, parts, predict, rows_of, timeless
 
 
 def test_one_row_per_file_in_order(tmp_path):
     paths = parts(tmp_path / "in")
     seen: list[ResultRow] = []
-    summary = predict_files(
+    summary = predict(
         RedScorer(),
         paths,
         out_dir=tmp_path / "out",
@@ -53,7 +53,7 @@ def test_one_row_per_file_in_order(tmp_path):
 
 
 def test_without_threshold_there_is_no_verdict(tmp_path):
-    summary = predict_files(RedScorer(), parts(tmp_path / "in", 2), out_dir=tmp_path / "out")
+    summary = predict(RedScorer(), parts(tmp_path / "in", 2), out_dir=tmp_path / "out")
     assert summary.verdicts == {"none": 2}
     assert {row.verdict for row in rows_of(tmp_path / "out")} == {None}
     raw = (tmp_path / "out" / "results.jsonl").read_text()
@@ -69,9 +69,7 @@ def test_bad_files_are_one_error_row_each(tmp_path):
     (folder / "part_0b_cut.png").write_bytes(whole[: len(whole) // 2])
     part(folder / "z_large.png", 10, size=(50, 60))
     paths = [*expand_inputs([folder]), folder / "missing.png", folder]
-    summary = predict_files(
-        RedScorer(), paths, out_dir=tmp_path / "out", batch_size=2, max_pixels=2999
-    )
+    summary = predict(RedScorer(), paths, out_dir=tmp_path / "out", batch_size=2, max_pixels=2999)
     rows = rows_of(tmp_path / "out")
     assert [row.path for row in rows] == [str(path) for path in paths]
     reasons = {row.path.rsplit("/", 1)[1]: row.error for row in rows if row.status == "error"}
@@ -88,12 +86,12 @@ def test_bad_files_are_one_error_row_each(tmp_path):
 
 def test_only_bad_files(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    summary = predict_files(RedScorer(), [tmp_path / "a.png"], out_dir=tmp_path / "out")
+    summary = predict(RedScorer(), [tmp_path / "a.png"], out_dir=tmp_path / "out")
     assert (summary.n_ok, summary.n_error, dict(summary.verdicts)) == (0, 1, {})
 
 
 def test_no_files_at_all(tmp_path):
-    summary = predict_files(RedScorer(), [], out_dir=tmp_path / "deep" / "out", table="csv")
+    summary = predict(RedScorer(), [], out_dir=tmp_path / "deep" / "out", table="csv")
     assert (summary.n_ok, summary.n_error) == (0, 0)
     assert rows_of(tmp_path / "deep" / "out") == []
 
@@ -102,7 +100,7 @@ def test_strict_stops_at_the_first_bad_file(tmp_path):
     paths = parts(tmp_path / "in", 5)
     paths[2].write_bytes(b"")
     with pytest.raises(ImageReadError, match="part_2.png: the file is empty"):
-        predict_files(RedScorer(), paths, out_dir=tmp_path / "out", batch_size=1, strict=True)
+        predict(RedScorer(), paths, out_dir=tmp_path / "out", batch_size=1, strict=True)
     assert [row.status for row in rows_of(tmp_path / "out")] == ["ok", "ok", "error"]
 
 
@@ -110,7 +108,7 @@ def test_maps_hold_the_scores_at_the_size_of_the_picture(tmp_path):
     path = part(tmp_path / "p.png", 200, size=(9, 31))
     for kind in ("npy", "png"):
         out = tmp_path / kind
-        predict_files(RedScorer(), [path], out_dir=out, maps=kind)
+        predict(RedScorer(), [path], out_dir=out, maps=kind)
         (row,) = rows_of(out)
         assert row.map is not None and row.map.endswith(kind)
         stored = (
@@ -131,7 +129,7 @@ def test_map_and_overlay_are_aligned_with_the_turned_picture(tmp_path):
     path = tmp_path / "phone.jpg"
     Image.fromarray(stored).save(path, exif=exif, quality=95, subsampling=0)
     out = tmp_path / "out"
-    predict_files(RedScorer(), [path], out_dir=out, maps="npy", threshold=0.8)
+    predict(RedScorer(), [path], out_dir=out, maps="npy", threshold=0.8)
     (row,) = rows_of(out)
     assert (row.width, row.height) == (40, 80)
     score_map, marked = np.load(out / row.map), np.asarray(Image.open(out / row.overlay))
@@ -145,7 +143,7 @@ def test_map_and_overlay_are_aligned_with_the_turned_picture(tmp_path):
 def test_same_names_in_two_folders_do_not_collide(tmp_path):
     paths = [part(tmp_path / name / "p.png", red) for name, red in (("a", 90), ("b", 180))]
     out = tmp_path / "out"
-    predict_files(RedScorer(), paths, out_dir=out, maps="npy")
+    predict(RedScorer(), paths, out_dir=out, maps="npy")
     first, second = rows_of(out)
     assert first.map != second.map and first.overlay != second.overlay
     assert np.load(out / second.map).max() == pytest.approx(180 / 255)
@@ -157,7 +155,7 @@ def test_same_names_in_two_folders_do_not_collide(tmp_path):
 )
 def test_any_file_name(name, tmp_path):
     path = part(tmp_path / "in" / name, 90)
-    predict_files(RedScorer(), [path], out_dir=tmp_path / "out", maps="png", table="csv")
+    predict(RedScorer(), [path], out_dir=tmp_path / "out", maps="png", table="csv")
     (row,) = rows_of(tmp_path / "out")
     assert row.path == str(path)
     assert (tmp_path / "out" / row.map).is_file() and (tmp_path / "out" / row.overlay).is_file()
@@ -165,9 +163,7 @@ def test_any_file_name(name, tmp_path):
 
 def test_what_is_not_asked_for_is_not_written(tmp_path):
     paths = parts(tmp_path / "in", 1)
-    summary = predict_files(
-        RedScorer(), paths, out_dir=tmp_path / "out", overlays=False, report=False
-    )
+    summary = predict(RedScorer(), paths, out_dir=tmp_path / "out", overlays=False, report=False)
     shown = [path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."]
     assert sorted(shown) == ["results.jsonl", "run.json"]
     (row,) = rows_of(tmp_path / "out")
@@ -175,9 +171,9 @@ def test_what_is_not_asked_for_is_not_written(tmp_path):
 
 
 def test_large_overlays_are_scaled_down_with_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("faprompt.prediction.artifacts.OVERLAY_MAX_SIDE", 40)
+    monkeypatch.setattr("faprompt.prediction.result_pictures.OVERLAY_MAX_SIDE", 40)
     path = part(tmp_path / "p.png", 200, size=(30, 80))
-    predict_files(RedScorer(), [path], out_dir=tmp_path / "out", threshold=0.5)
+    predict(RedScorer(), [path], out_dir=tmp_path / "out", threshold=0.5)
     (row,) = rows_of(tmp_path / "out")
     assert Image.open(tmp_path / "out" / row.overlay).size == (40, 15)
     assert row.notes == ("overlay scaled down to 40x15",)
@@ -188,30 +184,30 @@ def test_notes_of_reading_reach_the_row(tmp_path):
     path = tmp_path / "p.tif"
     frames = [Image.new("L", (8, 8), shade) for shade in (10, 20)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    predict_files(RedScorer(), [path], out_dir=tmp_path / "out")
+    predict(RedScorer(), [path], out_dir=tmp_path / "out")
     assert rows_of(tmp_path / "out")[0].notes == ("frame 0 of 2",)
 
 
 def test_bit_depth_is_passed_on(tmp_path):
     path = tmp_path / "p.png"
     Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(path)
-    predict_files(RedScorer(), [path], out_dir=tmp_path / "out", bit_depth=12)
+    predict(RedScorer(), [path], out_dir=tmp_path / "out", bit_depth=12)
     assert rows_of(tmp_path / "out")[0].score == 1.0
 
 
 def test_repeated_files_count_once(tmp_path):
     (path,) = parts(tmp_path / "in", 1)
-    summary = predict_files(RedScorer(), [path, str(path)], out_dir=tmp_path / "out")
+    summary = predict(RedScorer(), [path, str(path)], out_dir=tmp_path / "out")
     assert summary.n_ok == 1 and len(rows_of(tmp_path / "out")) == 1
 
 
 def test_large_pictures_make_small_batches(tmp_path):
     paths = parts(tmp_path / "in", 6)  # 240 pixels each
     scorer = RedScorer()
-    predict_files(scorer, paths, out_dir=tmp_path / "a", batch_size=4, pixel_budget=4 * 500)
+    predict(scorer, paths, out_dir=tmp_path / "a", batch_size=4, pixel_budget=4 * 500)
     assert scorer.seen == [2, 2, 2]
     scorer = RedScorer()
-    predict_files(scorer, paths, out_dir=tmp_path / "b", batch_size=4, pixel_budget=1)
+    predict(scorer, paths, out_dir=tmp_path / "b", batch_size=4, pixel_budget=1)
     assert scorer.seen == [1] * 6
     assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
 
@@ -234,7 +230,7 @@ class Faulty(RedScorer):
 @pytest.mark.parametrize("score", [math.nan, math.inf])
 def test_a_score_that_is_no_number_is_an_error_row(score, tmp_path):
     paths = [part(tmp_path / "a.png", 90), part(tmp_path / "b.png", 255)]
-    summary = predict_files(Faulty(score), paths, out_dir=tmp_path / "out")
+    summary = predict(Faulty(score), paths, out_dir=tmp_path / "out")
     first, second = rows_of(tmp_path / "out")
     assert first.status == "ok" and second.status == "error"
     assert "no finite number" in second.error and second.score is None
@@ -248,7 +244,7 @@ def test_a_map_with_nan_is_an_error_row(tmp_path):
             result.score_map[0, 0] = np.nan
             return result
 
-    predict_files(Holes(), parts(tmp_path / "in", 1), out_dir=tmp_path / "out")
+    predict(Holes(), parts(tmp_path / "in", 1), out_dir=tmp_path / "out")
     assert rows_of(tmp_path / "out")[0].status == "error"
 
 
@@ -260,7 +256,7 @@ def test_a_picture_that_the_detector_refuses_spoils_no_other(tmp_path):
             return super().predict_batch(images, threshold=threshold)
 
     paths = [*parts(tmp_path / "in", 2), part(tmp_path / "thin.png", 90, size=(2, 40))]
-    predict_files(Picky(), paths, out_dir=tmp_path / "out")
+    predict(Picky(), paths, out_dir=tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert [row.status for row in rows] == ["ok", "ok", "error"]
     assert rows[2].error == "too thin for this model"
@@ -275,7 +271,7 @@ def test_other_failures_end_the_run_and_leave_valid_rows(tmp_path):
 
     paths, out = parts(tmp_path / "in"), tmp_path / "out"
     with pytest.raises(RuntimeError, match="out of memory"):
-        predict_files(Breaks(), paths, out_dir=out, batch_size=2)
+        predict(Breaks(), paths, out_dir=out, batch_size=2)
     rows = rows_of(out)
     assert rows and [row.path for row in rows] == [str(path) for path in paths[: len(rows)]]
 
@@ -292,12 +288,12 @@ def test_results_that_do_not_fit_the_pictures(tmp_path):
 
     for scorer in (Short(), Turned()):
         with pytest.raises(ValueError, match="one result per picture, in order and of its size"):
-            predict_files(scorer, parts(tmp_path / "in", 2), out_dir=tmp_path / "out")
+            predict(scorer, parts(tmp_path / "in", 2), out_dir=tmp_path / "out")
 
 
 def test_options_out_of_range_are_refused_before_anything_is_written(tmp_path, monkeypatch):
     def run(**options):
-        predict_files(RedScorer(), [], out_dir=tmp_path / "out", **options)
+        predict(RedScorer(), [], out_dir=tmp_path / "out", **options)
 
     with pytest.raises(ValueError, match="batch_size should be at least 1, got 0"):
         run(batch_size=0)
@@ -325,7 +321,7 @@ def test_options_out_of_range_are_refused_before_anything_is_written(tmp_path, m
 
 
 def test_run_settings_are_written_beside_the_results(tmp_path):
-    predict_files(
+    predict(
         RedScorer(), [], out_dir=tmp_path, threshold=0.5, settings={"tiles": 2, "sizes": (1, 2)}
     )
     assert json.loads((tmp_path / "run.json").read_text()) == {
@@ -356,7 +352,7 @@ def test_what_is_no_file_is_one_error_row_each(tmp_path):
     server = socket.socket(socket.AF_UNIX)
     with server:
         server.bind(os.path.relpath(folder / "socket.png"))
-        summary = predict_files(RedScorer(), expand_inputs([folder]), out_dir=tmp_path / "out")
+        summary = predict(RedScorer(), expand_inputs([folder]), out_dir=tmp_path / "out")
     told = {Path(row.path).name: row.error for row in rows_of(tmp_path / "out")}
     assert (summary.n_ok, summary.n_error) == (3, 5)
     assert "this link points to nothing" in told["broken.png"]
@@ -380,7 +376,7 @@ def test_a_folder_that_cannot_be_listed_is_one_error_row(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     for named in (tmp_path / "in", tmp_path / "in" / "**" / "*.png"):
         paths = expand_inputs([named])
-        summary = predict_files(RedScorer(), paths, out_dir=tmp_path / "out")
+        summary = predict(RedScorer(), paths, out_dir=tmp_path / "out")
         assert (summary.n_ok, summary.n_error) == (3, 1)
         (row,) = [row for row in rows_of(tmp_path / "out") if row.status == "error"]
         locked = tmp_path / "in" / "locked"
@@ -400,7 +396,7 @@ def test_a_file_that_may_not_be_opened_is_one_error_row(tmp_path, monkeypatch):
         return opened(self, *args, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
-    predict_files(RedScorer(), paths, out_dir=tmp_path / "out", batch_size=1)
+    predict(RedScorer(), paths, out_dir=tmp_path / "out", batch_size=1)
     rows = rows_of(tmp_path / "out")
     assert [row.status for row in rows] == ["ok", "error", "ok"]
     assert "cannot be opened" in rows[1].error and "Permission denied" in rows[1].error
@@ -410,7 +406,7 @@ def test_a_file_that_may_not_be_opened_is_one_error_row(tmp_path, monkeypatch):
 def test_a_name_that_no_file_can_have_is_one_error_row(name, tmp_path):
     paths = parts(tmp_path / "in", 1)
     paths = expand_inputs([paths[0], tmp_path / "in" / name])
-    summary = predict_files(RedScorer(), paths, out_dir=tmp_path / "out")
+    summary = predict(RedScorer(), paths, out_dir=tmp_path / "out")
     assert (summary.n_ok, summary.n_error) == (1, 1)
     assert "cannot be opened" in rows_of(tmp_path / "out")[1].error
 
@@ -420,24 +416,24 @@ def test_the_longest_name_a_file_can_have(tmp_path):
              (("x", 1), ("検", 3), ("\U0001f600", 4))]  # fmt: skip
     paths += [part(tmp_path / ((letter * 250)[: 250 // size] + ".png"), 90) for letter, size in
               (("x", 1), ("検", 3), ("\U0001f600", 4))]  # fmt: skip
-    summary = predict_files(RedScorer(), paths, out_dir=tmp_path / "out", maps="png", table="csv")
+    summary = predict(RedScorer(), paths, out_dir=tmp_path / "out", maps="png", table="csv")
     assert (summary.n_ok, summary.n_error) == (6, 0)
 
 
 def test_one_file_under_two_names_counts_once(tmp_path, monkeypatch):
     (path,) = parts(tmp_path / "in", 1)
     monkeypatch.chdir(tmp_path)
-    summary = predict_files(RedScorer(), ["in/part_0.png", path], out_dir=tmp_path / "out")
+    summary = predict(RedScorer(), ["in/part_0.png", path], out_dir=tmp_path / "out")
     assert summary.n_ok == 1 and rows_of(tmp_path / "out")[0].path == "in/part_0.png"
 
 
 def test_a_second_run_into_the_folder_is_refused(tmp_path):
     paths, out = parts(tmp_path / "in", 2), tmp_path / "out"
-    predict_files(RedScorer(), paths, out_dir=out)
+    predict(RedScorer(), paths, out_dir=out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with lock_folder(out):
         with pytest.raises(FolderInUseError, match="being written by another run"):
-            predict_files(RedScorer(), paths[:1], out_dir=out)
+            predict(RedScorer(), paths[:1], out_dir=out)
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-        predict_files(RedScorer(), paths[:1], out_dir=out, lock=False)  # the holder may write
+        predict(RedScorer(), paths[:1], out_dir=out, lock=False)  # the holder may write
     assert len(rows_of(out)) == 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from faprompt.prompts.compound import CompoundPrompts
-from faprompt.prompts.words import INIT_STD
+from faprompt.prompts.prompt_parts import INIT_STD
 from tests.helpers import golden, naive
 from tests.helpers.compare import close
 

@@ -6,8 +6,8 @@ import torch
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.weights import load_backbone
 from faprompt.prompts import templates
-from faprompt.prompts.states import StateTexts
-from faprompt.prompts.words import Speaker
+from faprompt.prompts.prompt_parts import SentenceEncoder
+from faprompt.prompts.templates import StateTexts
 
 
 @pytest.fixture(scope="module")
@@ -21,20 +21,6 @@ def test_the_80_templates_are_open_clips():
     assert set(templates.IMAGENET_TEMPLATES) == theirs
 
 
-def test_winclip_has_22_templates_and_its_ensemble_154_and_88_sentences():
-    lines = templates.WINCLIP_TEMPLATES
-    assert len(lines) == len(set(lines)) == 22
-    normal, abnormal = (
-        templates.sentences(lines, states, "metal_nut") for states in templates.WINCLIP_STATES
-    )
-    assert len(set(normal)) == len(normal) == 154
-    assert len(set(abnormal)) == len(abnormal) == 88
-    assert "a jpeg corrupted photo of the flawless metal nut." in normal
-    assert "a photo of a small metal nut without defect." in normal
-    assert "a photo of the metal nut with damage for anomaly detection." in abnormal
-    assert "a photo of a damaged metal nut for visual inspection." in abnormal
-
-
 def test_clip_compares_two_sentences_in_good_english():
     pair = [
         templates.sentences(templates.CLIP_TEMPLATES, states, "object")
@@ -43,31 +29,60 @@ def test_clip_compares_two_sentences_in_good_english():
     assert pair == [["a photo of a normal object."], ["a photo of an anomalous object."]]
 
 
-def test_clip_ac_has_80_sentences_a_side_with_the_plain_article():
-    normal, abnormal = (
-        templates.sentences(templates.IMAGENET_TEMPLATES, states, "object")
-        for states in templates.CLIP_AC_STATES
-    )
-    assert len(set(normal)) == len(set(abnormal)) == 80
-    assert "a bad photo of a anomalous object." in abnormal
-    assert "itap of my normal object." in normal
+ENSEMBLES = {  # templates, states, class, counts, some normal and some abnormal sentences
+    "winclip": (
+        templates.WINCLIP_TEMPLATES, templates.WINCLIP_STATES, "metal_nut", (22, 154, 88),
+        {"a jpeg corrupted photo of the flawless metal nut.",
+         "a photo of a small metal nut without defect."},
+        {"a photo of the metal nut with damage for anomaly detection.",
+         "a photo of a damaged metal nut for visual inspection."},
+    ),
+    "clip-ac": (
+        templates.IMAGENET_TEMPLATES, templates.CLIP_AC_STATES, "object", (80, 80, 80),
+        {"itap of my normal object."}, {"a bad photo of a anomalous object."},
+    ),
+    "april-gan": (
+        templates.APRIL_TEMPLATES, templates.APRIL_STATES, "cable", (35, 245, 175),
+        {"there is the flawless cable in the scene."},
+        {"a black and white photo of a broken cable.", "a photo of the cool cable with damage."},
+    ),
+    "anovl object": (
+        templates.anovl_templates("object"), templates.ANOVL_STATES, "screw", (66, 462, 462),
+        {"a manufacturing image of the normal screw"},
+        {"a manufacturing image of a small imperfect screw",
+         "an industrial photo of the screw with flaw for anomaly detection"},
+    ),
+    "anovl texture": (
+        templates.anovl_templates("texture"), templates.ANOVL_STATES, "screw", (66, 462, 462),
+        {"a surface picture of the normal screw"},
+        {"a cropped surface picture of a blemished screw",
+         "a textural photo of the large abnormal screw"},
+    ),
+}  # fmt: skip
 
 
-def test_an_ensemble_is_the_mean_of_unit_features_made_unit(backbone):
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensembles_have_the_published_sentences(name):
+    lines, states, class_name, counts, some_normal, some_abnormal = ENSEMBLES[name]
+    normal, abnormal = (templates.sentences(lines, side, class_name) for side in states)
+    for found, count in zip((lines, normal, abnormal), counts, strict=True):
+        assert len(found) == len(set(found)) == count
+    assert some_normal <= set(normal) and some_abnormal <= set(abnormal)
+    stops = [text.endswith(".") for text in normal + abnormal]
+    assert not any(stops) if name.startswith("anovl") else all(stops)
+
+
+def test_an_ensemble_is_the_mean_of_unit_or_of_raw_features_made_unit(backbone):
     texts = templates.sentences(templates.WINCLIP_TEMPLATES[:3], ("{}", "damaged {}"), "nut")
     rows = [backbone.encode_texts([text])[0] for text in texts]
-    mean = sum(row / row.norm() for row in rows) / len(rows)
-    ours = templates.mean_direction(backbone.encode_texts(texts))
-    torch.testing.assert_close(ours, mean / mean.norm(), rtol=0, atol=1e-5)
-    plain = sum(rows) / len(rows)
-    assert (ours - plain / plain.norm()).abs().max() > 1e-4  # lengths differ, so this is another
-
-
-def test_the_mean_of_raw_features_is_the_other_average(backbone):
-    texts = templates.sentences(templates.WINCLIP_TEMPLATES[:3], ("{}", "damaged {}"), "nut")
-    mean = sum(backbone.encode_texts([text])[0] for text in texts)
-    ours = templates.mean_direction(backbone.encode_texts(texts), "mean-norm")
-    torch.testing.assert_close(ours, mean / mean.norm(), rtol=0, atol=1e-5)
+    features = backbone.encode_texts(texts)
+    of_unit, of_raw = sum(row / row.norm() for row in rows), sum(rows)
+    for wanted, average in ((of_unit, "norm-mean-norm"), (of_raw, "mean-norm")):
+        ours = templates.mean_direction(features, average)
+        torch.testing.assert_close(ours, wanted / wanted.norm(), rtol=0, atol=1e-5)
+    default = templates.mean_direction(features)
+    assert torch.equal(default, templates.mean_direction(features, "norm-mean-norm"))
+    assert (of_unit / of_unit.norm() - of_raw / of_raw.norm()).abs().max() > 1e-4  # lengths differ
 
 
 def test_an_ensemble_is_open_clips_zero_shot_classifier(backbone):
@@ -93,7 +108,7 @@ def test_an_ensemble_is_open_clips_zero_shot_classifier(backbone):
         Model(), backbone.tokenizer, states, lines, num_classes_per_batch=1, device="cpu"
     )
     states = StateTexts((("flawless {}",), ("damaged {}",)), lambda _: templates.WINCLIP_TEMPLATES)
-    ours = states.pair(Speaker(backbone.text, backbone.tokenizer), "nut")
+    ours = states.pair(SentenceEncoder(backbone.text, backbone.tokenizer), "nut")
     torch.testing.assert_close(ours, theirs.T, rtol=0, atol=1e-5)
 
 
@@ -103,35 +118,3 @@ def test_the_code_of_winclip_has_21_lines_and_20_different_ones():
     lost = {"a cropped photo of a {}.", "a jpeg corrupted photo of a {}."}
     assert set(templates.WINCLIP_TEMPLATES) - set(lines) == lost
     assert lines.count("a jpeg corrupted photo of the {}.") == 2
-
-
-def test_april_gan_has_35_templates_and_245_and_175_sentences():
-    lines = templates.APRIL_TEMPLATES
-    assert len(set(lines)) == len(lines) == 35
-    normal, abnormal = (
-        templates.sentences(lines, states, "cable") for states in templates.APRIL_STATES
-    )
-    assert (len(set(normal)), len(set(abnormal))) == (245, 175)
-    assert "there is the flawless cable in the scene." in normal
-    assert "a black and white photo of a broken cable." in abnormal
-    assert "a photo of the cool cable with damage." in abnormal
-
-
-@pytest.mark.parametrize(
-    ("domain", "sentence"),
-    [
-        ("object", "a manufacturing image of a small imperfect screw"),
-        ("object", "an industrial photo of the screw with flaw for anomaly detection"),
-        ("texture", "a cropped surface picture of a blemished screw"),
-        ("texture", "a textural photo of the large abnormal screw"),
-    ],
-)
-def test_anovl_has_66_templates_and_462_sentences_a_side(domain, sentence):
-    lines = templates.anovl_templates(domain)
-    assert len(set(lines)) == len(lines) == 66
-    normal, abnormal = (
-        templates.sentences(lines, states, "screw") for states in templates.ANOVL_STATES
-    )
-    assert len(set(normal)) == len(set(abnormal)) == 462
-    assert sentence in abnormal and not any(text.endswith(".") for text in normal + abnormal)
-    assert any(text.endswith(" normal screw") for text in normal)

@@ -15,20 +15,34 @@ from faprompt.clip.weights import TEST_TINY, load_backbone
 from faprompt.errors import ConfigError, ModelError
 from faprompt.methods import full_shot, rd4ad
 from faprompt.methods.registry import METHODS, build_method, list_methods
-from faprompt.reproduce import complexity as complexity
-from faprompt.reproduce import cost_models as cost_models
-from faprompt.reproduce.complexity import measure_costs
+from faprompt.reproduce import complexity, cost_models
+from faprompt.reproduce.cell_runner import RunContext
+from faprompt.reproduce.complexity import (
+    MethodCost,
+    Timing,
+    measure_costs,
+    read_cost,
+    write_cost,
+)
 from faprompt.reproduce.cost_page import write_costs
-from faprompt.reproduce.cost_records import CostFile, MethodCost, Timing
-from faprompt.reproduce.study_config import CostOptions
-from tests.reproduce import study_toys as toys
+from faprompt.reproduce.experiment import parse_experiment
+from faprompt.reproduce.experiment_parts import CostOptions
 
 OPTIONS = CostOptions(
     methods=("clip", "faprompt"), backbone="test-tiny", batch_size=2, warmup=0, repeats=2
 )
-CONFIG = replace(toys.config(axes=[toys.values()["axes"][0]]), axes=(), claims=(), benchmark={},
-                 figure="costs", complexity=OPTIONS, paper="it is slower.")  # fmt: skip
-WHERE = {"device": "cpu", "precision": "fp32", "drawn": False}
+CONFIG = replace(
+    parse_experiment({"title": "K and M", "figure": "costs", "complexity": {}}),
+    complexity=OPTIONS, paper="it is slower.",
+)  # fmt: skip
+
+
+def measure(options, out, **changes):
+    return measure_costs(options, RunContext(out=out), **changes)
+
+
+def write(config, costs, out, *, drawn=False):
+    return write_costs(config, costs, RunContext(out=out), drawn=drawn)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +51,11 @@ def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("costs")
     with pytest.MonkeyPatch.context() as patch:
         small(patch)
-        return out, measure_costs(OPTIONS, out)
+        return out, measure(OPTIONS, out)
+
+
+def again(*_, **__):
+    pytest.fail("measured again")
 
 
 def small(patch, side=56):
@@ -66,42 +84,46 @@ def test_what_trains_has_three_times_and_the_rest_one(measured):
 
 def test_median_and_spread_leave_the_warm_up_out(monkeypatch):
     ticks = iter([0.0, 9.0, 10.0, 10.1, 20.0, 20.3, 30.0, 30.2])
-    monkeypatch.setattr(room, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    timing = room._timing(lambda: None, CostOptions(warmup=1, repeats=3))
+    monkeypatch.setattr(complexity, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    timing = complexity.time_call(lambda: None, CostOptions(warmup=1, repeats=3), "x")
     assert timing == Timing(200.0, 100.0)
 
 
-def test_the_same_call_goes_on(measured, tmp_path, monkeypatch):
+def test_the_same_call_goes_on(measured, tmp_path, monkeypatch, caplog):
     out, costs = measured
-    told = []
-    monkeypatch.setattr(room, "measure_method", lambda *_, **__: pytest.fail("measured again"))
-    assert measure_costs(OPTIONS, out, notify=told.append) == costs
-    assert all(line.endswith("(kept)") for line in told) and len(told) == 2
-    again = []
+    caplog.set_level("INFO", "faprompt")
     monkeypatch.setattr(
-        room, "measure_method", lambda n, *_, **__: again.append(n) or MethodCost(n, 0)
+        complexity, "measure_method", lambda *_, **__: pytest.fail("measured again")
     )
-    measure_costs(replace(OPTIONS, repeats=3), tmp_path)
-    assert again == ["clip", "faprompt"], "with other options nothing is kept"
+    assert measure(OPTIONS, out) == costs
+    assert all(line.endswith("(kept)") for line in caplog.messages) and len(caplog.messages) == 2
+    measured_again = []
+    monkeypatch.setattr(
+        complexity,
+        "measure_method",
+        lambda n, *_, **__: measured_again.append(n) or [MethodCost(n, 0)],
+    )
+    measure(replace(OPTIONS, repeats=3), tmp_path)
+    assert measured_again == ["clip", "faprompt"], "with other options nothing is kept"
     (tmp_path / "costs" / "clip.json").write_text("{")
-    measure_costs(replace(OPTIONS, repeats=3), tmp_path)
-    assert again[2:] == ["clip"], "a file cut off is measured again"
+    measure(replace(OPTIONS, repeats=3), tmp_path)
+    assert measured_again[2:] == ["clip"], "a file cut off is measured again"
 
 
 def test_a_method_that_cannot_be_is_told_and_tried_again(tmp_path, monkeypatch):
     def refuse(name, *_, **__):
         if name == "clip":
             raise ConfigError("no room for it.")
-        return MethodCost(name, 3, 3, inference=Timing(1.0, 0.1))
+        return [MethodCost(name, 3, 3, inference=Timing(1.0, 0.1))]
 
-    monkeypatch.setattr(room, "measure_method", refuse)
-    costs = measure_costs(OPTIONS, tmp_path)
+    monkeypatch.setattr(complexity, "measure_method", refuse)
+    costs = measure(OPTIONS, tmp_path)
     assert costs[0] == MethodCost("clip", reason="no room for it")
-    page = write_costs(CONFIG, costs, tmp_path, **WHERE)
+    page = write(CONFIG, costs, tmp_path)
     assert "clip was not measured: no room for it." in page
     monkeypatch.undo()
-    monkeypatch.setattr(room, "measure_method", lambda n, *_, **__: MethodCost(n, 7))
-    assert [c.live for c in measure_costs(OPTIONS, tmp_path)] == [7, 3]
+    monkeypatch.setattr(complexity, "measure_method", lambda n, *_, **__: [MethodCost(n, 7)])
+    assert [c.live for c in measure(OPTIONS, tmp_path)] == [7, 3]
 
 
 FULL_SHOT = replace(OPTIONS, methods=("patchcore", "rd4ad"), normal_pictures=5)
@@ -112,94 +134,98 @@ def stop_after(count, patch, error):
     """The measuring, which goes well `count` times; returns what was taken to be measured."""
     times = iter([Timing(float(n), 0.5) for n in range(1, count + 1)])
 
-    def timing(work, options, notify):
+    def timing(call, options, label):
         try:
             return next(times)
         except StopIteration:
             raise error from None
 
-    patch.setattr(room, "_timing", timing)
+    patch.setattr(complexity, "time_call", timing)
 
 
-def test_a_killed_run_goes_on_within_a_method(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_within_a_method(tmp_path, monkeypatch, caplog):
     small(monkeypatch)
     options = replace(OPTIONS, methods=("faprompt",))
     stop_after(2, monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        measure_costs(options, tmp_path)
-    told = []
+        measure(options, tmp_path)
+    caplog.set_level("INFO", "faprompt")
     stop_after(1, monkeypatch, AssertionError("measured again"))
-    (cost,) = measure_costs(options, tmp_path, notify=told.append)
+    (cost,) = measure(options, tmp_path)
     assert (cost.inference, cost.step) == (Timing(1.0, 0.5), Timing(2.0, 0.5))
     assert cost.cached_step == Timing(1.0, 0.5)
-    assert told[:3] == [
+    assert caplog.messages[:3] == [
         "faprompt: inference (kept)",
         "faprompt: training step (kept)",
         "faprompt: step on cached tokens ...",
     ]
-    monkeypatch.setattr(room, "measure_method", lambda *_, **__: pytest.fail("measured again"))
-    assert measure_costs(options, tmp_path) == (cost,)
-
-
-def test_what_was_measured_before_a_failure_is_shown_and_kept(tmp_path, monkeypatch):
-    small(monkeypatch)
-    options, told = replace(OPTIONS, methods=("faprompt",)), []
-    stop_after(1, monkeypatch, MemoryError("no room."))
-    (cost,) = measure_costs(options, tmp_path, notify=told.append)
-    assert (cost.inference, cost.step, cost.reason) == (Timing(1.0, 0.5), None, "no room")
-    assert (
-        told[-1] == f"faprompt: {cost.live:,} parameters, 1.0 ± 0.5 ms a picture, no more (no room)"
+    monkeypatch.setattr(
+        complexity, "measure_method", lambda *_, **__: pytest.fail("measured again")
     )
-    page = write_costs(CONFIG, [cost], tmp_path, **WHERE)
+    assert measure(options, tmp_path) == (cost,)
+
+
+def test_what_was_measured_before_a_failure_is_shown_and_kept(tmp_path, monkeypatch, caplog):
+    small(monkeypatch)
+    options = replace(OPTIONS, methods=("faprompt",))
+    caplog.set_level("INFO", "faprompt")
+    stop_after(1, monkeypatch, MemoryError("no room."))
+    (cost,) = measure(options, tmp_path)
+    assert (cost.inference, cost.step, cost.reason) == (Timing(1.0, 0.5), None, "no room")
+    assert caplog.messages[-1] == (
+        f"faprompt: {cost.live:,} parameters, 1.0 ± 0.5 ms a picture, incomplete (no room)"
+    )
+    page = write(CONFIG, [cost], tmp_path)
     assert "faprompt was not measured in full: no room." in page
     stop_after(2, monkeypatch, AssertionError("measured again"))
-    (whole,) = measure_costs(options, tmp_path)
+    (whole,) = measure(options, tmp_path)
     assert whole == replace(cost, reason="", step=Timing(1.0, 0.5), cached_step=Timing(2.0, 0.5))
 
 
 def test_a_record_of_an_older_run_is_kept_where_it_is_complete(tmp_path):
     identity = {"method": "clip"}
-    file = CostFile(tmp_path / "costs" / "clip.json", identity)
-    assert file.read() == (None, False)
+    path = tmp_path / "costs" / "clip.json"
+    assert read_cost(path, identity) == (None, False)
     cost = MethodCost("clip", 3, 3, inference=Timing(1.0, 0.5))
     for complete in (False, True):
-        file.write(cost, complete=complete)
-        assert file.read() == (cost, complete)
-    record = json.loads(file.path.read_text())
+        write_cost(path, identity, cost, complete=complete)
+        assert read_cost(path, identity) == (cost, complete)
+    record = json.loads(path.read_text())
     for name in ("network", "memory"):
         del record["cost"][name]
     del record["complete"]
-    file.path.write_text(json.dumps(record))
-    assert file.read() == (cost, True)
-    assert CostFile(file.path, {"method": "coop"}).read() == (None, False)
-    file.write(replace(cost, reason="no room"), complete=True)
-    assert file.read() == (cost, False), "it is tried again, with what there is"
+    path.write_text(json.dumps(record))
+    assert read_cost(path, identity) == (cost, True)
+    assert read_cost(path, {"method": "coop"}) == (None, False)
+    write_cost(path, identity, replace(cost, reason="no room"), complete=True)
+    assert read_cost(path, identity) == (cost, False), "it is tried again, with what there is"
 
 
 def test_what_only_patchcore_asks_for_leaves_the_others_figures_alone():
     fewer = replace(OPTIONS, normal_pictures=5)
     for name in list_methods():
-        ours, theirs = (room._identity(o, name, True, "cpu", "fp32") for o in (OPTIONS, fewer))
+        about = {"drawn": True, "device": "cpu", "precision": "fp32"}
+        ours, theirs = (complexity.cost_identity(o, name, **about) for o in (OPTIONS, fewer))
         assert (ours != theirs) == (name == "patchcore")
 
 
-def test_long_calls_are_announced(monkeypatch):
+def test_long_calls_are_announced(monkeypatch, caplog):
     """Calls of 9, 1, 6 and 6 seconds: after the first and the third."""
     ticks = iter([0.0, 9.0, 10.0, 11.0, 20.0, 26.0, 30.0, 36.0])
-    monkeypatch.setattr(room, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    told = []
-    room._timing(lambda: None, CostOptions(warmup=1, repeats=3), told.append)
-    assert told == ["call 2 of 4 ...", "call 4 of 4 ..."]
+    monkeypatch.setattr(complexity, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    caplog.set_level("INFO", "faprompt")
+    complexity.time_call(lambda: None, CostOptions(warmup=1, repeats=3), "x")
+    assert caplog.messages == ["x, call 2 of 4 ...", "x, call 4 of 4 ..."]
 
 
-def test_each_measurement_is_announced_under_its_methods_name(monkeypatch):
+def test_each_measurement_is_announced_under_its_methods_name(monkeypatch, caplog):
     small(monkeypatch)
-    monkeypatch.setattr(room, "LONG_MS", 0.0)
-    told = []
-    cost = room.measure_method("coop", load_backbone("test-tiny"), OPTIONS, notify=told.append)
+    monkeypatch.setattr(complexity, "LONG_MS", 0.0)
+    caplog.set_level("INFO", "faprompt")
+    *_, cost = complexity.measure_method("coop", load_backbone("test-tiny"), OPTIONS)
     assert cost.cached_step is not None
     labels = ("inference", "training step", "step on cached tokens")
-    assert told == [
+    assert caplog.messages == [
         f"coop: {text}{end}" for text in labels for end in (" ...", ", call 2 of 2 ...")
     ]
     assert all(cls.name == name for name, cls in METHODS.items())
@@ -212,10 +238,12 @@ def test_training_looks_at_tokens_alone_and_at_the_first_stage(monkeypatch, cach
     monkeypatch.setattr(cost_models, "fit_to_backbone", lambda *a, **o: {**fit(*a, **o), **options})
     backbone = load_backbone("test-tiny")
     detector = cost_models.build_measured("filo", backbone, preset="common", normal_pictures=1)
-    room._score(detector)()  # as in a study; what it leaves behind is no hindrance
+    complexity.build_call(
+        "inference", detector, 2
+    )()  # as in a study; what it leaves behind is no hindrance
     seen, before = [], {n: p.detach().clone() for n, p in detector.method.named_parameters()}
     detector.method.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    room._step(detector, 2, cached=cached)()
+    complexity.build_call("cached_step" if cached else "step", detector, 2)()
     assert [features.pixels for features in seen] == [None]
     moved = {n for n, p in detector.method.named_parameters() if not torch.equal(p, before[n])}
     assert moved and not any(name.startswith("adapter.") for name in moved)
@@ -226,13 +254,14 @@ def test_patchcore_has_no_step_and_says_its_memory(tmp_path, monkeypatch):
     pytest.importorskip("anomalib")
     small(monkeypatch)
     options = replace(FULL_SHOT, methods=("patchcore",))
-    (cost,) = measure_costs(options, tmp_path)
+    (cost,) = measure(options, tmp_path)
     assert (cost.live, cost.reported, cost.memory) == (0, 0, 8), "a tenth of 5 x 16 patches"
     assert (cost.step, cost.cached_step, cost.network) == (None, None, "")
     assert cost.inference.median > 0 and not cost.reason
-    page = write_costs(replace(CONFIG, complexity=options), [cost], tmp_path, **WHERE)
+    page = write(replace(CONFIG, complexity=options), [cost], tmp_path)
     assert (
-        "patchcore compares each patch with a memory of 8, as many as it keeps of 5 normal" in page
+        "patchcore compares each patch with a drawn memory of 8, the size it keeps of 5 normal"
+        in page
     )
     assert "| patchcore | 0 | 0 | - | - | - | - |" in page
     (row,) = csv.DictReader((tmp_path / "table.csv").open())
@@ -257,18 +286,14 @@ def test_rd4ad_stands_on_its_own_network(tmp_path, monkeypatch):
     monkeypatch.setattr(rd4ad, "Student", Halves)
     small(monkeypatch, 64)
     options = replace(FULL_SHOT, methods=("rd4ad",), backbone="ViT-B-32")
-    (cost,) = measure_costs(options, tmp_path, drawn=True)
+    (cost,) = measure(options, tmp_path, drawn=True)
     assert (cost.live, cost.reported, cost.image_size) == (1, None, 64)
     assert min(t.median for t in (cost.inference, cost.step, cost.cached_step)) > 0
     assert (cost.network, cost.memory) == ("wide_resnet50_2", 0)
     others = MethodCost("clip", 0, 0, inference=Timing(1.0, 0.5), image_size=518)
-    page = write_costs(
-        replace(CONFIG, complexity=options), [others, cost], tmp_path, **{**WHERE, "drawn": True}
-    )
-    assert "pictures of 518x518; training" in page
-    assert (
-        "rd4ad is bound to wide_resnet50_2 and was measured on it, with pictures of 64x64" in page
-    )
+    page = write(replace(CONFIG, complexity=options), [others, cost], tmp_path, drawn=True)
+    assert "pictures of 518x518 px; training" in page
+    assert "rd4ad was measured on its own network, wide_resnet50_2, with pictures of 64x64" in page
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert [(row["network"], row["image_size"]) for row in rows] == [
         ("", "518"), ("wide_resnet50_2", "64"),
@@ -280,7 +305,7 @@ def test_rd4ads_student_is_counted_as_published(monkeypatch):
     pytest.importorskip("anomalib")
     small(monkeypatch, 64)
     stop_after(3, monkeypatch, AssertionError)
-    cost = room.measure_method("rd4ad", load_backbone("test-wide-resnet"), FULL_SHOT)
+    *_, cost = complexity.measure_method("rd4ad", load_backbone("test-wide-resnet"), FULL_SHOT)
     assert (cost.live, cost.reported, cost.network) == (83_802_624, 83_802_624, "")
 
 
@@ -292,7 +317,7 @@ def test_without_its_networks_weights_rd4ad_is_a_reason(tmp_path, monkeypatch):
 
     small(monkeypatch)
     monkeypatch.setattr(cost_models, "load_backbone", load)
-    costs = measure_costs(replace(OPTIONS, methods=("rd4ad", "clip")), tmp_path)
+    costs = measure(replace(OPTIONS, methods=("rd4ad", "clip")), tmp_path)
     assert costs[0] == MethodCost(
         "rd4ad", reason="The weights of wide_resnet50_2 are not on this machine"
     )
@@ -313,7 +338,7 @@ def test_without_the_extra_full_shot_methods_are_reasons(tmp_path, monkeypatch):
     monkeypatch.setattr(full_shot.importlib, "import_module", refuse)
     full_shot.anomalib_module.cache_clear()
     options = replace(FULL_SHOT, methods=(*FULL_SHOT.methods, "clip"), backbone="ViT-B-32")
-    costs = measure_costs(options, tmp_path, drawn=True)
+    costs = measure(options, tmp_path, drawn=True)
     advice = "pip install 'faprompt[baselines]'"
     assert [advice in cost.reason for cost in costs] == [True, True, False]
     assert costs[2].inference is not None

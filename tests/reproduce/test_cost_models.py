@@ -10,8 +10,8 @@ from faprompt.clip.weights import TEST_TINY
 from faprompt.errors import ConfigError
 from faprompt.methods import patchcore
 from faprompt.methods.registry import build_method
-from faprompt.model_folder import load_detector
-from faprompt.reproduce import cost_models as cost_models
+from faprompt.models import load_detector
+from faprompt.reproduce import cost_models
 from tests.helpers import small
 
 
@@ -23,19 +23,19 @@ def narrow(monkeypatch):
 
 def build(monkeypatch, name="patchcore", *, preset="common", normal_pictures=7, **options):
     """As in a study, but of small pictures."""
-    fit = room.fit_to_backbone
+    fit = cost_models.fit_to_backbone
     sides = {"image_size": small.SIDE, **options}
-    monkeypatch.setattr(room, "fit_to_backbone", lambda *a, **o: {**fit(*a, **o), **sides})
-    return room.build_measured(
+    monkeypatch.setattr(cost_models, "fit_to_backbone", lambda *a, **o: {**fit(*a, **o), **sides})
+    return cost_models.build_measured(
         name, small.backbone(), preset=preset, normal_pictures=normal_pictures
     )
 
 
 class TestWeights:
     def test_they_are_drawn_alike(self, monkeypatch):
-        monkeypatch.setattr(room, "pretrained_spec", lambda *_: TEST_TINY)
+        monkeypatch.setattr(cost_models, "pretrained_spec", lambda *_: TEST_TINY)
         before = torch.get_rng_state()
-        first, second = (room.pick_backbone("ViT-B-32", drawn=True) for _ in range(2))
+        first, second = (cost_models.pick_backbone("ViT-B-32", drawn=True) for _ in range(2))
         assert torch.equal(torch.get_rng_state(), before)
         assert first.state_fingerprint() == second.state_fingerprint()
         assert first.name == "ViT-B-32, drawn weights"
@@ -43,26 +43,26 @@ class TestWeights:
 
     def test_of_what_is_no_known_architecture_there_are_none(self):
         with pytest.raises(ConfigError, match="open_clip's names only, not for 'no/such'"):
-            room.pick_backbone("no/such", drawn=True)
+            cost_models.pick_backbone("no/such", drawn=True)
 
     def test_a_bound_method_has_its_own_network(self, narrow):
         shared = small.backbone()
-        own = room.fit_network("rd4ad", shared, preset="paper", drawn=True)
+        own = cost_models.fit_network("rd4ad", shared, preset="paper", drawn=True)
         assert own.name == "wide_resnet50_2" and not own.has_text
         assert not any(p.requires_grad for p in own.parameters())
-        again = room.fit_network("patchcore", shared, preset="paper", drawn=True)
+        again = cost_models.fit_network("patchcore", shared, preset="paper", drawn=True)
         assert again.state_fingerprint() == own.state_fingerprint()
         for name, preset in (("patchcore", "common"), ("faprompt", "paper")):
-            assert room.fit_network(name, shared, preset=preset, drawn=True) is shared
-        assert room.fit_network("rd4ad", own, preset="paper", drawn=True) is own
+            assert cost_models.fit_network(name, shared, preset=preset, drawn=True) is shared
+        assert cost_models.fit_network("rd4ad", own, preset="paper", drawn=True) is own
 
     def test_it_is_as_exact_as_the_studys(self, narrow, monkeypatch):
-        shared = room.load_backbone("test-tiny", precision="bf16")
-        own = room.fit_network("rd4ad", shared, preset="paper", drawn=True)
+        shared = cost_models.load_backbone("test-tiny", precision="bf16")
+        own = cost_models.fit_network("rd4ad", shared, preset="paper", drawn=True)
         assert (own.precision, own.vision.compute_dtype) == ("bf16", torch.bfloat16)
         asked = []
-        monkeypatch.setattr(room, "load_backbone", lambda *a, **o: asked.append((a, o)))
-        room.fit_network("rd4ad", shared, preset="paper", drawn=False)
+        monkeypatch.setattr(cost_models, "load_backbone", lambda *a, **o: asked.append((a, o)))
+        cost_models.fit_network("rd4ad", shared, preset="paper", drawn=False)
         given = {"precision": "bf16", "device": torch.device("cpu")}
         assert asked == [(("wide_resnet50_2",), given)]
 
@@ -110,8 +110,8 @@ class TestMemory:
 
     def test_on_the_papers_network(self, narrow, monkeypatch):
         """224 pixels seen of 256, in patches of 8: 784 a picture."""
-        own = room.fit_network("patchcore", small.backbone(), preset="paper", drawn=True)
-        built = room.build_measured("patchcore", own, preset="paper", normal_pictures=5)
+        own = cost_models.fit_network("patchcore", small.backbone(), preset="paper", drawn=True)
+        built = cost_models.build_measured("patchcore", own, preset="paper", normal_pictures=5)
         assert built.method.config.memory == (392,)
         assert built.method.models[0].patches.shape == (392, 1536)
 
@@ -125,6 +125,6 @@ def test_what_is_not_full_shot_is_left_as_it_is(monkeypatch):
 
 def test_pixels_are_of_the_methods_side_and_always_the_same():
     method = small.method("faprompt", image_size=70)
-    pixels = room.draw_pixels(method, 2, torch.device("cpu"))
+    pixels = cost_models.draw_pixels(method, 2, torch.device("cpu"))
     assert pixels.shape == (2, 3, 70, 70)
-    assert torch.equal(pixels, room.draw_pixels(method, 2, torch.device("cpu")))
+    assert torch.equal(pixels, cost_models.draw_pixels(method, 2, torch.device("cpu")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from faprompt.reproduce.dataset_tables import CountRow, count_rows, describe_rows
@@ -68,7 +70,7 @@ def test_a_set_that_cannot_be_read_says_why(root):
 
 
 def test_markdown_has_both_tables_and_what_is_missing(root):
-    lines = describe_rows(count_rows(root)).splitlines()
+    lines = [re.sub(" +", " ", line) for line in describe_rows(count_rows(root)).splitlines()]
     assert lines[0] == "## Table 1: Data statistics of MVTec AD and VisA"
     assert "| MVTec AD | carpet | 4 / 280 | 2 / 28 | 3 / 89 | no |" in lines
     assert "| VisA | pcb4 | - / 904 | - / 101 | - / 100 | - |" in lines

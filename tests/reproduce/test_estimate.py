@@ -54,20 +54,21 @@ def test_columns_that_train_alike_share_the_training():
     assert (found.cells, found.evaluations, found.trainings) == (12, 8, 4)
 
 
-def test_measuring_times_this_machine():
+def test_measuring_times_this_machine(told):
     plan = toys.plan(backbones=["test-tiny"], methods=[toys.CLIP, toys.FAPROMPT, "cap"])
-    rates = measure(plan, device="cpu", precision="fp32", notify=pytest.fail)
+    rates = measure(plan, device="cpu", precision="fp32")
+    assert told() == []
     assert set(rates) == {"clip", "faprompt"}
     assert all(rate.measured and rate.score_seconds > 0 for rate in rates.values())
     assert rates["clip"].step_seconds == 0 < rates["faprompt"].step_seconds
-    assert rates["faprompt"].token_bytes == (16 * 64 + 64) * 4, "4x4 patches and a class token"
+    assert rates["faprompt"].token_bytes == (16 * 64 + 64) * 4 + 8, "4x4 patches, class token, mark"
     assert "measured on this machine" in describe_estimate(estimate(plan, rates))
 
 
-def test_a_backbone_that_cannot_be_had_is_told_and_assumed():
-    plan, told = toys.plan(backbones=["nowhere.pt"], methods=["clip"]), []
-    assert measure(plan, device="cpu", precision="fp32", notify=told.append) == {}
-    assert "clip cannot be measured: No backbone 'nowhere.pt'" in told[0]
+def test_a_backbone_that_cannot_be_had_is_told_and_assumed(told):
+    plan = toys.plan(backbones=["nowhere.pt"], methods=["clip"])
+    assert measure(plan, device="cpu", precision="fp32") == {}
+    assert "clip cannot be measured: No backbone 'nowhere.pt'" in told()[0]
 
 
 def test_weights_that_are_not_here(tmp_path, monkeypatch):
@@ -79,7 +80,7 @@ def test_weights_that_are_not_here(tmp_path, monkeypatch):
     plan = toys.plan(backbones=names, methods=["clip"])
     assert absent_weights(plan) == [
         "ViT-L-14-336 is not on this machine and would be downloaded",
-        "nowhere.pt is no backbone we know, and no file or folder here",
+        "nowhere.pt is no known backbone, and no file or folder here",
     ]
     cached = tmp_path / ".cache" / "clip" / "ViT-L-14-336px.pt"
     cached.parent.mkdir(parents=True)
@@ -106,12 +107,13 @@ def test_what_is_measured_is_what_the_preset_builds():
     assert detector.transform.image_size == (side, side) and side < 518
 
 
-def test_methods_with_an_image_pass_of_their_own_are_measured_by_it():
+def test_methods_with_an_image_pass_of_their_own_are_measured_by_it(told):
     """WinCLIP wants windows beside the tokens, and FiLo's layers are named for a deeper tower."""
     filo = {"name": "filo", "options": {"image_size": 56}, "train_on": "shelf"}
     winclip = {"name": "winclip", "options": {"image_size": 56}}
     plan = toys.plan(backbones=["test-tiny"], methods=[filo, winclip])
-    rates = measure(plan, device="cpu", precision="fp32", notify=pytest.fail)
+    rates = measure(plan, device="cpu", precision="fp32")
+    assert told() == []
     assert rates["filo"].step_seconds > 0 == rates["winclip"].step_seconds
 
 

@@ -11,25 +11,27 @@ from PIL import Image
 from faprompt.data import read_dataset
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.evaluation.overlap import map_overlap
-from faprompt.evaluation.reading import read_sample
-from faprompt.model_folder import load_detector
-from faprompt.reproduce.failures import read_scores
-from faprompt.reproduce.galleries import by_detector, describe_choice, run_galleries
+from faprompt.evaluation.sample_batches import read_sample
+from faprompt.models import load_detector
+from faprompt.reproduce import galleries
+from faprompt.reproduce.cell_runner import RunContext
+from faprompt.reproduce.cells import build_plan
+from faprompt.reproduce.experiment import read_study, study_folders
+from faprompt.reproduce.experiment_parts import GalleryOptions
+from faprompt.reproduce.galleries import by_detector, describe_choice, read_scores
 from faprompt.reproduce.gallery_choice import choose_pictures
 from faprompt.reproduce.gallery_files import even_parts
-from faprompt.reproduce.study_config import GalleryOptions, read_study, study_folders
-from faprompt.reproduce.study_plan import build_study
 from tests.reproduce import study_toys as toys
 from tests.reproduce import toys as benchmark_toys
 
 OPTIONS = {"anomalous": 2, "normal": 1, "several": 2, "rows": 4}
-POINTS = [{"label": "CLIP", "method": "clip", "options": {"image_size": 56}}, toys.point("ours")]
+METHODS = [{"name": "clip", "label": "CLIP", "options": {"image_size": 56}}, toys.method("ours")]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-    monkeypatch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -44,11 +46,13 @@ def sets(tmp_path):
     return tmp_path / "sets"
 
 
-def study(root, points=POINTS, **options):
-    return toys.study(
-        root, figure="gallery", gallery={**OPTIONS, **options}, claims=[],
-        axes=[{"name": "method", "title": "method", "points": points}],
-    )  # fmt: skip
+def study(root, methods=METHODS, **options):
+    changes = toys.one_axis(methods, figure="gallery", gallery={**OPTIONS, **options})
+    return toys.study(root, **changes)
+
+
+def run_galleries(plan, out, work=None):
+    return galleries.run_galleries(plan, RunContext(out=out, work=work))
 
 
 def content(folder):
@@ -61,16 +65,17 @@ def lines(path):
 
 
 class TestWhole:
-    def test_sheets_lists_and_page(self, sets, tmp_path):
-        out, work, told = tmp_path / "out", tmp_path / "work", []
-        result = run_galleries(study(sets), out, work=work, notify=told.append)
+    def test_sheets_lists_and_page(self, sets, tmp_path, caplog):
+        out, work = tmp_path / "out", tmp_path / "work"
+        caplog.set_level("INFO", "faprompt")
+        result = run_galleries(study(sets), out, work=work)
         assert result.complete and result.lacking == ()
         assert {str(path) for path in content(out)} == {
             "study.md", "shelf/pictures.csv", "shelf/pictures-1.jpg", "shelf/pictures-2.jpg",
             "drawer/pictures.csv", "drawer/pictures-1.jpg", "drawer/several-1.jpg",
         }  # fmt: skip
         assert not (work / "cells").exists(), "only the pictures shown are scored"
-        assert [line.split("]")[0] for line in told if line.startswith("[")] == [
+        assert [line.split("]")[0] for line in caplog.messages if line.startswith("[")] == [
             "[1/4", "[2/4", "[3/4", "[4/4",
         ]  # fmt: skip
         assert result.markdown == (out / "study.md").read_text()
@@ -104,7 +109,7 @@ class TestWhole:
         out, work = tmp_path / "out", tmp_path / "work"
         run_galleries(study(sets), out, work=work)
         before = content(out)
-        monkeypatch.setattr("faprompt.reproduce.benchmark_run.train_model", None)
+        monkeypatch.setattr("faprompt.reproduce.cell_runner.train", None)
         (out / "shelf" / "pictures-7.jpg").write_bytes(b"of a longer run")
         run_galleries(study(sets), out, work=work)
         assert content(out) == before
@@ -124,7 +129,7 @@ class TestWhole:
         for row in rows:
             assert float(row["score"]) == pytest.approx(float(scores[row["path"]]), rel=1e-5)
         before = content(out)
-        monkeypatch.setattr("faprompt.reproduce.benchmark_run.evaluate", None)
+        monkeypatch.setattr("faprompt.reproduce.cell_runner.evaluate", None)
         run_galleries(wanted, out, work=work)
         assert content(out) == before
 
@@ -133,8 +138,8 @@ class TestWhole:
         (picture,) = (sets / "shelf/mug/test/good").glob("8*")
         for path in picture.parent.iterdir():
             path.write_bytes(b"no picture")
-        gone = {"label": "gone", "method": "clip", "model": "no-such-model"}
-        result = run_galleries(study(sets, [POINTS[0], gone]), tmp_path / "out")
+        gone = {"label": "gone", "name": "clip", "model": "no-such-model"}
+        result = run_galleries(study(sets, [METHODS[0], gone]), tmp_path / "out")
         assert not result.complete
         told = "\n".join(result.lacking)
         assert "CLIP on drawer: no folder drawer below the data root" in told
@@ -145,12 +150,11 @@ class TestWhole:
         assert "Not shown:" in result.markdown
 
     def test_several_seeds_are_columns_of_their_own(self, sets, tmp_path):
-        values = toys.values(
-            figure="gallery", gallery={**OPTIONS, "several": 0}, claims=[],
-            axes=[{"name": "method", "title": "method", "points": POINTS}],
+        changes = toys.one_axis(
+            METHODS, figure="gallery", gallery={**OPTIONS, "several": 0}, seeds=[1, 2],
+            datasets=[benchmark_toys.entry("shelf")],
         )  # fmt: skip
-        values["benchmark"] |= {"seeds": [1, 2], "datasets": [benchmark_toys.entry("shelf")]}
-        plan = toys.study(sets, **values)
+        plan = toys.study(sets, **changes)
         run_galleries(plan, tmp_path / "out")
         (row, *_) = lines(tmp_path / "out/shelf/pictures.csv")
         heads = [name for name in row if name.startswith("score")]
@@ -167,14 +171,14 @@ class TestParts:
         assert [row for part in parts for row in part] == list(range(count))
 
     def test_each_detector_is_had_once(self, sets):
-        plan = by_detector(study(sets).plan)
+        plan = by_detector(study(sets))
         assert [(c.column.title, c.source.entry.key) for c in plan.cells] == [
             ("CLIP", "shelf"), ("CLIP", "drawer"), ("ours", "shelf"), ("ours", "drawer"),
         ]  # fmt: skip
 
     def test_a_dry_run_says_what_is_scored(self, sets):
         wanted = study(sets, failures=5, failures_of=["ours"])
-        told = describe_choice(wanted.plan, wanted.config.gallery)
+        told = describe_choice(wanted, wanted.config.gallery)
         assert "3 of each class and 2 of each of 2 datasets, and all pictures for ours" in told
 
     @pytest.mark.parametrize("other", ["other.png,,0", "{name},0 0 1 1,{label}"])
@@ -189,7 +193,7 @@ class TestParts:
             path.write_text("\n".join([lines[0] + ",score,overlap,error"]
                                       + [f"{line},0.5,," for line in lines[1:]]))  # fmt: skip
             if refused:
-                with pytest.raises(DatasetError, match="is of other pictures than"):
+                with pytest.raises(DatasetError, match="lists other pictures than"):
                     read_scores(path, dataset)
             else:
                 assert len(read_scores(path, dataset)) == len(rows)
@@ -199,7 +203,7 @@ class TestConfig:
     def test_the_papers_file(self, monkeypatch):
         monkeypatch.chdir(study_folders()[-1].parents[1])
         config = read_study("galleries")
-        plan = build_study(config).plan
+        plan = build_plan(config)
         assert [c.title for c in plan.columns] == [
             "CLIP", "APRIL-GAN", "AnomalyCLIP", "FAPrompt (released code)",
         ]  # fmt: skip
@@ -212,20 +216,22 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("changes", "told"),
         [
-            ({"gallery": {"rows": 0}}, "rows at least 1"),
-            ({"gallery": {"normal": -1}}, "should be 0 or more"),
-            ({"gallery": {"anomalous": 0, "normal": 0, "several": 0}}, "some pictures be shown"),
+            ({"gallery": {"rows": 0}}, "rows should be at least 1"),
+            ({"gallery": {"normal": -1}}, "normal should be at least 0"),
+            (
+                {"gallery": {"anomalous": 0, "normal": 0, "several": 0}},
+                "above 0, so that some are shown",
+            ),
             ({"gallery": {"failures": 3}}, "failures and failures_of belong together"),
             ({"gallery": {"failures_of": ["CLIP"]}}, "belong together"),
-            ({"gallery": {"failures": 3, "failures_of": ["x"]}}, "points that are not there: x"),
+            ({"gallery": {"failures": 3, "failures_of": ["x"]}}, "methods that are not there: x"),
             ({"gallery": {"row": 3}}, "unknown option 'row'"),
             ({"figure": "dots"}, r"'gallery' and \[gallery\] belong together"),
-            ({"claims": [{"text": "x", "better": "CLIP", "than": []}]}, "could bear out claims"),
+            ({"claims": [{"text": "x", "better": "CLIP", "than": []}]}, "could support claims"),
         ],
     )
     def test_refusals(self, changes, told):
-        axes = [{"name": "method", "title": "method", "points": POINTS}]
-        values = {"figure": "gallery", "gallery": OPTIONS, "claims": [], "axes": axes, **changes}
+        values = {**toys.one_axis(METHODS, figure="gallery", gallery=OPTIONS), **changes}
         with pytest.raises(ConfigError, match=told):
             toys.config(**values)
 

@@ -7,17 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from faprompt.clip.catalog import pretrained_spec, split_name
+from faprompt.clip.known_backbones import pretrained_spec, split_name
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
-from faprompt.methods.registry import preset_backbone, preset_options
-from faprompt.model_folder import fitting_note
-from faprompt.reproduce.benchmark_config import parse_benchmark, read_benchmark
-from faprompt.reproduce.benchmark_plan import build_plan
+from faprompt.methods.registry import preset_backbone, preset_note, preset_options
+from faprompt.reproduce.cells import build_plan
+from faprompt.reproduce.experiment import parse_experiment, read_experiment
 from faprompt.reproduce.protocol import PRO, training_set
 from faprompt.reproduce.published import published_table
-from faprompt.reproduce.study_config import read_study
-from faprompt.reproduce.study_plan import build_study
 from faprompt.reproduce.table_grid import build_tables, published_places
 from faprompt.reproduce.table_notes import statements
 from tests.reproduce import toys
@@ -35,7 +32,7 @@ def config_file(number):
 
 
 def load(number):
-    return build_plan(read_benchmark(config_file(number)))
+    return build_plan(read_experiment(config_file(number)))
 
 
 def test_there_is_a_file_for_every_table_of_results():
@@ -74,7 +71,7 @@ def test_every_printed_number_stands_beside_its_place(number):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_one_command_with_a_data_root_is_enough(number, tmp_path):
     """With the data there, nothing but methods this version lacks stands in the way."""
-    config = read_benchmark(FOLDER / f"table{number:02d}.toml")
+    config = read_experiment(FOLDER / f"table{number:02d}.toml")
     wanted = {entry.id for entry in config.datasets}
     for name in wanted | {training_set(name) for name in wanted}:
         (tmp_path / name).mkdir()
@@ -90,10 +87,8 @@ def test_one_command_with_a_data_root_is_enough(number, tmp_path):
 
 def shipped_plan(path):
     """The benchmark behind a file, or None for a study of cost."""
-    if not path.name.startswith("study-"):
-        return build_plan(read_benchmark(path))
-    study = read_study(str(path))
-    return None if study.complexity is not None else build_study(study).plan
+    config = read_experiment(path)
+    return None if config.complexity is not None else build_plan(config)
 
 
 def note_of(column):
@@ -105,7 +100,7 @@ def note_of(column):
         spec = pretrained_spec(*split_name(name))
         backbone = SimpleNamespace(name=name, spec=spec, has_text=True)
     method = column.method
-    return fitting_note(method.name, backbone, method.options, preset=method.preset)
+    return preset_note(method.name, backbone, method.options, preset=method.preset)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -121,7 +116,7 @@ def test_no_config_runs_a_preset_otherwise_without_saying_so(path):
             continue
         note = note_of(column)
         if path.parent == FOLDER:
-            assert "hybrid" not in note, column.title
+            assert "published for" not in note, column.title
         if column.backbone == "ViT-L-14-336":
             assert not note, column.title
         results = [
@@ -129,7 +124,7 @@ def test_no_config_runs_a_preset_otherwise_without_saying_so(path):
             for cell in plan.cells
             if cell.column is column
         ][:1]
-        said = [line for line in statements(plan, [], results) if ": preset " in line]
+        said = [line for line in statements(plan, [], results) if ": Preset " in line]
         assert said == ([f"{column.title}: {note}."] if note else [])
 
 
@@ -139,18 +134,21 @@ def test_on_other_backbones_there_is_something_to_say():
     for name in ("methods-on-tiny", "paper/study-backbones"):
         plan = shipped_plan(FOLDER.parent / f"{name}.toml")
         told |= {column.title: note_of(column) for column in plan.columns}
-    assert told["winclip"].startswith("preset paper is of ViT-B-16-plus-240:laion400m_e31, so on")
-    assert told["clip"] == "preset paper is of 518 pixels, and sees 256 on tiny"
+    start = "Preset `paper` was published for ViT-B-16-plus-240:laion400m_e31 at 240 px. You run it"
+    assert told["winclip"].startswith(start)
+    assert told["clip"].startswith(
+        "Preset `paper` was published at 518 px. You run it on `tiny` at"
+    )
     for reading, preset in (("as described", "paper"), ("released code", "official")):
-        wanted = f"preset {preset} is of 518 pixels, and sees 512 on ViT-B-16"
-        assert told[f"FAPrompt ({reading}) (ViT-B-16)"] == wanted
+        wanted = f"`{preset}` was published at 518 px. You run it on `ViT-B-16` at 512 px: "
+        assert wanted in told[f"FAPrompt ({reading}) (ViT-B-16)"]
         assert told[f"FAPrompt ({reading}) (ViT-L-14)"] == ""
 
 
 @pytest.mark.parametrize("number", sorted({*NUMBERS} - {6}))
 def test_both_readings_of_faprompt_stand_side_by_side(number):
     """The released code has the published numbers, the method as described has none."""
-    methods = {method.title: method for method in read_benchmark(config_file(number)).methods}
+    methods = {method.title: method for method in read_experiment(config_file(number)).methods}
     released, described = (methods[f"FAPrompt ({reading})"] for reading in READINGS)
     assert (released.preset, released.published) == ("official", True)
     assert (described.preset, described.published) == ("paper", False)
@@ -165,7 +163,7 @@ def test_both_readings_of_faprompt_stand_side_by_side(number):
 
 @pytest.mark.parametrize("number", [15, 16])
 def test_every_module_of_the_ablation_runs_in_both_readings(number):
-    methods = {method.title: method for method in read_benchmark(config_file(number)).methods}
+    methods = {method.title: method for method in read_experiment(config_file(number)).methods}
     official = dict(preset_options("faprompt", "official"))
     presets = {
         "CAP": "cap", "CAP w/o L_oc": "cap-without-oc", "DAP": "dap",
@@ -180,18 +178,18 @@ def test_every_module_of_the_ablation_runs_in_both_readings(number):
 
 def test_table_6_runs_the_released_code_alone():
     """Lengths 6 and 8 overwrite more than the normal prompt's tokens, as that code does."""
-    methods = read_benchmark(config_file(6)).methods
+    methods = read_experiment(config_file(6)).methods
     assert {method.preset for method in methods} == {"official"}
     assert {tuple(method.options) for method in methods} == {("deep_length",), ("deep_depth",)}
     with pytest.raises(ConfigError, match="would overwrite more than the 5 context tokens"):
         preset_and_length = {"name": "faprompt", "options": {"deep_length": 6}}
-        parse_benchmark({"methods": [preset_and_length], "datasets": ["visa"]})
+        parse_experiment({"methods": [preset_and_length], "datasets": ["visa"]})
 
 
 @pytest.mark.parametrize("number", range(7, 15))
 def test_april_gan_trains_as_long_as_its_authors_do(number):
     """Tables 7 to 10 are of MVTec AD, learned from VisA; 11 to 14 the other way round."""
-    config = read_benchmark(FOLDER / f"table{number:02d}.toml")
+    config = read_experiment(FOLDER / f"table{number:02d}.toml")
     (method,) = (method for method in config.methods if method.name == "april-gan")
     (tested,) = config.datasets
     epochs = {"visa": 15, "mvtec": 3}[training_set(tested.id)]

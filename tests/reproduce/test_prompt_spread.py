@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from faprompt.errors import ConfigError
-from faprompt.reproduce import prompt_spread as prompt_spread
-from faprompt.reproduce.benchmark_plan import slug
-from faprompt.reproduce.cell_detectors import detector_source
-from faprompt.reproduce.prompt_spread import describe_mapping, redraw_study, run_spread
-from faprompt.reproduce.spread import gather_prompt_maps, spaced_samples
-from faprompt.reproduce.spread_measures import MEASURES, pair_distance
+from faprompt.reproduce import cell_runner, prompt_maps, prompt_spread
+from faprompt.reproduce.cell_runner import CellRunner, RunContext
+from faprompt.reproduce.cells import slug
+from faprompt.reproduce.prompt_maps import gather_prompt_maps, pair_distance, spaced_samples
+from faprompt.reproduce.prompt_spread import (
+    describe_mapping,
+    redraw_study,
+    run_spread,
+    spread_folder,
+)
 from faprompt.reproduce.study_figure import read_figure
 from faprompt.reproduce.study_run import run_study
 from tests.reproduce import study_toys as toys
@@ -26,31 +30,32 @@ FILES = {f"{name}.{kind}" for name in ("prompt-maps", "prompt-spread")
          for kind in ("csv", "svg", "png")}  # fmt: skip
 
 
-def point(label, method, **options):
-    return {"label": label, "method": method, "options": {"image_size": 56, **options}}
+def method(label, name, **options):
+    return {"name": name, "label": label, "options": {"image_size": 56, **options}}
 
 
-def values(*, seeds=(1, 2), spread=PAIR, names=("shelf", "drawer"), replicates=0):
+def values(*, seeds=(1, 2), spread=PAIR, names=("shelf", "drawer")):
     """Three methods; `spread` is the table of that name."""
-    points = [
-        point("AnomalyCLIP", "anomalyclip"), point("Ensemble*", "anomalyclip-ensemble", prompts=3),
-        point("FAPrompt", "faprompt", prompts=3, patches=4),
-    ]  # fmt: skip
-    return {
-        "figure": "spread",
-        "axes": [{"name": "method", "title": "method", "points": points}],
-        "claims": [{"text": "it is better", "better": "FAPrompt", "than": ["Ensemble*"]}],
-        "spread": {"per_label": 2, "replicates": replicates, **spread},
-        "benchmark": {**toys.values()["benchmark"], "seeds": list(seeds),
-                      "datasets": [benchmark_toys.entry(name) for name in names]},
-    }  # fmt: skip
+    methods = [
+        method("AnomalyCLIP", "anomalyclip"),
+        method("Ensemble*", "anomalyclip-ensemble", prompts=3),
+        method("FAPrompt", "faprompt", prompts=3, patches=4),
+    ]
+    return toys.one_axis(
+        methods,
+        figure="spread",
+        claims=[{"text": "it is better", "better": "FAPrompt", "than": ["Ensemble*"]}],
+        spread={"per_label": 2, **spread},
+        seeds=list(seeds),
+        datasets=[benchmark_toys.entry(name) for name in names],
+    )
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-        patch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+        patch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+        patch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
@@ -59,7 +64,7 @@ def quiet(tmp_path_factory):
 def undrawn(monkeypatch):
     """For tests of what is mapped: figures cost more than all the rest."""
     monkeypatch.setattr("faprompt.reproduce.study_figure.draw", lambda *_: b"drawn")
-    monkeypatch.setattr(room, "write_spread", lambda *_: ())
+    monkeypatch.setattr(prompt_spread, "write_spread", lambda *_: ())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,7 @@ def ran(quiet, sets, tmp_path_factory):
     """The study once, and its folder."""
     out = tmp_path_factory.mktemp("out")
     study = toys.study(sets, **values())
-    return study, out, run_spread(study, out, data_root=sets)
+    return study, out, run_spread(study, RunContext(out=out))
 
 
 def pictures(folder):
@@ -92,6 +97,7 @@ def test_every_dataset_has_its_figures_and_the_page_shows_them(ran):
         assert {p.name for p in (out / "spread" / name).iterdir()} == FILES
         for figure in ("prompt-maps", "prompt-spread"):
             assert f"](spread/{name}/{figure}.svg)" in page
+    assert "the prompts' maps of FAPrompt lie farther apart than those of Ensemble" in page
     assert "## What the same models detect" in page and "![figure](figure.svg)" in page
     assert "Measured on 2 normal and 2 anomalous pictures." in page
     assert not (out / "map-features").exists(), "what is done needs no tokens"
@@ -99,56 +105,57 @@ def test_every_dataset_has_its_figures_and_the_page_shows_them(ran):
 
 def test_numbers_are_those_of_the_models_the_benchmark_trained(ran, sets):
     study, out, result = ran
-    pick = detector_source(study.plan, out)
-    cells = [c for c in study.plan.cells if c.source.entry.key == "shelf"]
+    pick = CellRunner(study, RunContext(out=out)).detector
+    cells = [c for c in study.cells if c.source.entry.key == "shelf"]
     for cell in cells:
         if cell.column.title == "AnomalyCLIP":
             continue
         dataset = cell.source.read()
         chosen = spaced_samples(dataset.samples, per_label=2)
-        wanted = pair_distance(gather_prompt_maps(pick(cell), chosen).maps).mean()
+        wanted = pair_distance(gather_prompt_maps(pick(cell), chosen)).mean()
         (row,) = [
-            row for row in result.spreads["shelf"].rows
-            if (row.method, row.model) == (cell.column.title, f"seed {cell.seed}")
-            and (row.pictures, row.measure) == ("all", "distance")
+            row for row in result.rows
+            if row["dataset"] == "shelf" and row["series"] == "all pictures"
+            and row["label"] == f"{cell.column.title}: seed {cell.seed}"
         ]  # fmt: skip
-        assert row.value == pytest.approx(wanted, rel=1e-4) and row.prompts == 3
+        assert row["value"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_rows_go_method_by_method_with_their_means(ran):
-    found = ran[2].spreads["shelf"]
-    names = list(dict.fromkeys((row.method, row.model) for row in found.rows))
+    rows = [row for row in ran[2].rows if row["dataset"] == "shelf"]
+    names = list(dict.fromkeys(row["label"] for row in rows))
     assert names == [
-        ("Ensemble*", "seed 1"), ("Ensemble*", "seed 2"), ("Ensemble*", ""),
-        ("FAPrompt", "seed 1"), ("FAPrompt", "seed 2"), ("FAPrompt", ""),
+        "Ensemble*: seed 1", "Ensemble*: seed 2", "Ensemble*, mean of 2 models",
+        "FAPrompt: seed 1", "FAPrompt: seed 2", "FAPrompt, mean of 2 models",
     ]  # fmt: skip
-    assert {row.measure for row in found.rows} == set(MEASURES)
-    for row in found.rows:
-        if not row.model:
-            each = [r.value for r in found.rows if r.model and (r.method, r.pictures, r.measure)
-                    == (row.method, row.pictures, row.measure)]  # fmt: skip
-            assert row.value == pytest.approx(np.mean(each)) and row.count == 2
+    for row in rows:
+        if "mean" in row["label"]:
+            method = row["label"].partition(",")[0]
+            each = [r["value"] for r in rows if r["label"].startswith(f"{method}:")
+                    and r["series"] == row["series"]]  # fmt: skip
+            assert row["value"] == pytest.approx(np.mean(each)) and row["note"] == "mean of 2"
 
 
 def test_the_figure_of_what_they_detect_is_beside(ran):
     dots = read_figure(ran[1] / "figure.csv")
     assert {d.form for d in dots} == {"spread"}
     assert {d.label for d in dots} == {"AnomalyCLIP", "Ensemble*", "FAPrompt"}
-    told = list(csv.DictReader((ran[1] / "spread" / "shelf" / "prompt-spread.csv").open()))
-    assert [float(row["value"]) for row in told] == [
-        row.value for row in ran[2].spreads["shelf"].rows
+    rows = list(csv.DictReader((ran[1] / "spread" / "shelf" / "prompt-spread.csv").open()))
+    assert [float(row["value"]) for row in rows] == [
+        row["value"] for row in ran[2].rows if row["dataset"] == "shelf"
     ]
 
 
 def test_only_the_first_seed_is_embedded_and_one_prompt_has_points_alone(ran):
     found = ran[2].spreads["shelf"]
+    points = [point for maps in found for point in maps.points]
     counts = {}
-    for p in found.points:
+    for p in points:
         counts[p.method, p.model] = counts.get((p.method, p.model), 0) + 1
     assert counts == {("AnomalyCLIP", "seed 1"): 4, ("Ensemble*", "seed 1"): 12,
                       ("FAPrompt", "seed 1"): 12}  # fmt: skip
-    assert not any(row.method == "AnomalyCLIP" for row in found.rows)
-    assert {p.path for p in found.points} <= {
+    assert all(bool(maps.distances) == (maps.method != "AnomalyCLIP") for maps in found)
+    assert {p.path for p in points} <= {
         f"{name}/test/{kind}.png" for name in ("mug", "nut")
         for kind in ("good/8", "good/9", "chip/0", "chip/1")
     }, "told below the dataset's folder"  # fmt: skip
@@ -168,8 +175,8 @@ def test_all_figures_are_redrawn_the_same_from_their_csv_alone(ran):
 
 def test_the_same_call_goes_on_and_maps_nothing_again(undrawn, ran, sets, monkeypatch):
     study, out, result = ran
-    monkeypatch.setattr(room, "gather_prompt_maps", lambda *_: pytest.fail("mapped again"))
-    again = run_spread(study, out, data_root=sets)
+    monkeypatch.setattr(prompt_maps, "gather_prompt_maps", lambda *_: pytest.fail("mapped again"))
+    again = run_spread(study, RunContext(out=out))
     assert again.spreads == result.spreads and again.markdown == result.markdown
     rows = again.rows
     assert {row["dataset"] for row in rows} == {"shelf", "drawer"} and json.dumps(rows)
@@ -177,20 +184,20 @@ def test_the_same_call_goes_on_and_maps_nothing_again(undrawn, ran, sets, monkey
 
 def test_what_was_cut_off_or_is_of_other_options_is_mapped_again(undrawn, ran, sets, monkeypatch):
     study, out, result = ran
-    mapped, plain = [], room.gather_prompt_maps
+    mapped, plain = [], prompt_maps.gather_prompt_maps
 
     def counted(detector, samples):
         mapped.append(detector.method.name)
         return plain(detector, samples)
 
-    monkeypatch.setattr(room, "gather_prompt_maps", counted)
+    monkeypatch.setattr(prompt_maps, "gather_prompt_maps", counted)
     place = out / "maps" / "FAPrompt__test-tiny__shelf__seed2.json"
     whole = place.read_bytes()
     place.write_bytes(whole[:40])
-    assert run_spread(study, out, data_root=sets).spreads == result.spreads
+    assert run_spread(study, RunContext(out=out)).spreads == result.spreads
     assert mapped == ["faprompt"] and place.read_bytes() == whole
     config = replace(study.config, spread=replace(study.config.spread, per_label=1 + 1 + 1))
-    wider = run_spread(replace(study, config=config), out, data_root=sets)
+    wider = run_spread(replace(study, config=config), RunContext(out=out))
     assert len(mapped) == 1 + 12 and wider.spreads != result.spreads
 
 
@@ -201,70 +208,71 @@ def test_its_trainings_are_those_of_another_study_in_the_same_work_folder(
 
     given = values(seeds=(1,), names=("drawer",))
     work = tmp_path / "work"
-    first = [{"name": "m", "title": "m", "points": given["axes"][0]["points"][::2]}]
-    sibling = toys.study(sets, axes=first, claims=[], figure="seeds", benchmark=given["benchmark"])
-    run_study(sibling, tmp_path / "seeds", work=work, data_root=sets)
+    first = {**given, "methods": given["methods"][::2], "figure": "seeds", "claims": []}
+    del first["spread"]
+    run_study(toys.study(sets, **first), RunContext(out=tmp_path / "seeds", work=work))
     models = {p.name for p in (work / "models").iterdir()}
-    trained, train = [], benchmark_room.train_model
+    trained, train = [], cell_runner.train
 
     def counted(*arguments, **options):
-        trained.append(options["method"])
+        trained.append(arguments[2].method)
         return train(*arguments, **options)
 
-    monkeypatch.setattr(benchmark_room, "train_model", counted)
+    monkeypatch.setattr(cell_runner, "train", counted)
     out = tmp_path / "spread"
-    result = run_spread(toys.study(sets, **given), out, work=work, data_root=sets)
+    result = run_spread(toys.study(sets, **given), RunContext(out=out, work=work))
     assert result.complete and trained == ["anomalyclip-ensemble"]
     assert models < {p.name for p in (work / "models").iterdir()}
     assert not (out / "models").exists() and not (out / "cells").exists()
-    assert "A method has one seed only" in result.markdown
+    assert "| · distance on drawer: FAPrompt less Ensemble\\* |" in result.markdown
+    assert "] over pictures |" in result.markdown.partition("## The prompts' maps")[0]
 
 
 def test_a_model_that_lacks_its_run_is_told_and_the_others_are_mapped(
-    undrawn, ran, sets, monkeypatch
+    undrawn, ran, sets, monkeypatch, caplog
 ):
     study, out, _ = ran
 
     def refuse(detector, samples):
         raise ConfigError("no such maps.")
 
-    monkeypatch.setattr(room, "gather_prompt_maps", refuse)
+    monkeypatch.setattr(prompt_maps, "gather_prompt_maps", refuse)
     place = out / "maps" / "FAPrompt__test-tiny__drawer.json"
     (out / "maps" / "Ensemble__test-tiny__drawer__seed1.json").unlink()
-    told = []
-    result = run_spread(study, out, data_root=sets, notify=told.append)
+    caplog.set_level("INFO", "faprompt")
+    result = run_spread(study, RunContext(out=out))
     assert not place.exists() and not result.complete
     assert any("was not mapped: no such maps." in line for line in result.lacking)
-    assert result.lacking[0] in result.markdown and result.lacking[0] in told
+    assert result.lacking[0] in result.markdown and result.lacking[0] in caplog.messages
 
 
 def test_several_backbones_have_folders_of_their_own(ran):
-    cell = ran[0].plan.cells[0]
-    assert room._folder(cell, several=False) == "shelf"
-    assert room._folder(cell, several=True) == f"shelf__{slug('test-tiny')}"
+    cell = ran[0].cells[0]
+    assert spread_folder(cell, several=False) == "shelf"
+    assert spread_folder(cell, several=True) == f"shelf__{slug('test-tiny')}"
 
 
 def test_the_dry_run_tells_what_is_mapped():
     study = toys.study(**values())
-    assert describe_mapping(study.plan, study.config.spread).startswith(
+    assert describe_mapping(study, study.config.spread).startswith(
         "then up to 4 pictures of each dataset are mapped prompt by prompt by 6 models"
     )
 
 
 def test_a_study_without_the_table_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"toys has no table \[spread\]"):
-        run_spread(toys.study(), tmp_path)
+        run_spread(toys.study(), RunContext(out=tmp_path))
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"spread": {**PAIR, "wide": "FAPromt"}}, "points that are not there: FAPromt"),
+        ({"spread": {**PAIR, "wide": "FAPromt"}}, "methods that are not there: FAPromt"),
         ({"spread": {**PAIR, "narrow": "FAPrompt"}}, "wide and narrow should differ"),
         ({"spread": {**PAIR, "per_label": 1}}, "per_label should be at least 2"),
-        ({"spread": {**PAIR, "embedded": 0}}, "embedded at least 1, got 2 and 0"),
+        ({"spread": {**PAIR, "embedded": 0}}, "embedded should be at least 1, got 0"),
         ({"spread": {**PAIR, "perplexity": 3}}, "unknown option 'perplexity'"),
-        ({"replicates": 7}, "replicates should be 0"),
+        ({"spread": {**PAIR, "replicates": 7}}, "unknown option 'replicates'"),
     ],
 )
 def test_refusals_of_the_table(changes, told):

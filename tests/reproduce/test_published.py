@@ -6,26 +6,21 @@ import re
 from collections import Counter, defaultdict
 from decimal import Decimal
 from itertools import combinations, groupby
+from typing import NamedTuple
 
 import pytest
 
 from faprompt.data import published_counts
-from faprompt.data.published_counts import MISPRINTS
+from faprompt.data.dataset_catalog import datasets_of_group, known_datasets
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import describe_methods
 from faprompt.metrics import METRIC_NAMES
-from faprompt.reproduce.published import (
-    GROUPS,
-    Disagreement,
-    list_disagreements,
-    list_tables,
-    published_table,
-    published_value,
-)
+from faprompt.reproduce.published import _rows, published_table, published_value, table_titles
 from tests.helpers.shared import SHARED
 
 ALL = [cell for number in range(1, 17) for cell in published_table(number)]
 RESULTS = [cell for cell in ALL if cell.table >= 4]
+NOTES = {int(row["number"]): row["note"] for row in _rows("tables.csv")}
 
 DATASETS = {
     "mvtec": "MVTecAD", "visa": "VisA", "sdd": "SDD", "btad": "BTAD", "mpdd": "MPDD",
@@ -58,8 +53,7 @@ def is_rounded(exact: Decimal, printed: str) -> bool:
 
 
 def test_every_table_is_there_with_all_its_cells():
-    assert [table.number for table in list_tables()] == list(range(1, 17))
-    assert all(table.title for table in list_tables())
+    assert list(table_titles()) == list(range(1, 17)) and all(table_titles().values())
     mvtec, visa = 15 * 8 + 9, 12 * 8 + 9  # classes of 8 methods, and 9 means: AnoVL has no classes
     sizes = {1: 27, 2: 51, 3: 21, 4: 80, 5: 32, 6: 64, 15: 144, 16: 156}
     sizes |= dict.fromkeys(range(7, 11), mvtec) | dict.fromkeys(range(11, 15), visa)
@@ -82,11 +76,11 @@ def test_results_are_fractions_of_the_printed_percent():
 
 
 def test_ids_are_ours_and_groups_are_made_of_them():
-    groups = {group for group, _ in GROUPS}
-    assert {cell.dataset for cell in RESULTS} == {*DATASETS, *groups}
+    assert {cell.dataset for cell in RESULTS} == {*DATASETS, "industrial", "medical"}
     assert {cell.dataset for cell in published_table(2)} == DATASETS.keys() - {"mvtec", "visa"}
     assert {cell.method for cell in RESULTS} == METHODS.keys()
-    assert {name for names in GROUPS.values() for name in names} == DATASETS.keys() - {"mvtec"}
+    grouped = {name for name, facts in known_datasets().items() if facts.group}
+    assert grouped == DATASETS.keys() - {"mvtec"}
     for cell in ALL:
         if cell.class_name is not None:
             assert cell.class_name in published_counts(cell.dataset), cell
@@ -100,10 +94,9 @@ def test_every_class_is_in_every_table_of_classes(dataset, tables):
 
 
 def test_the_200_threshold_pro_is_named_wherever_aupro_stands():
-    notes = {table.number: table.note for table in list_tables()}
     for number in {cell.table for cell in RESULTS}:
         has_pro = any(cell.metric == "aupro" for cell in published_table(number))
-        assert ("200 thresholds" in notes[number]) == has_pro
+        assert ("200 thresholds" in NOTES[number]) == has_pro
 
 
 # --- against the rest of the project -----------------------------------------------------
@@ -165,7 +158,7 @@ def group_mean_disagreements():
         level, table = ("image", 15) if cell.metric.startswith("image") else ("pixel", 16)
         method = {"anomalyclip": "base"}.get(cell.method, cell.method)
         if method in ("base", "faprompt"):
-            members = GROUPS[cell.dataset, level]
+            members = datasets_of_group(cell.dataset, level)
             exact = mean(rows[table, name, method, cell.metric] for name in members)
             compared += 1
             if not is_rounded(exact, cell.printed):
@@ -192,36 +185,65 @@ def table_disagreements():
     ]
 
 
+class Disagreement(NamedTuple):
+    """Two numbers of the paper that should be one."""
+
+    kind: str  # "tables": printed twice; "group-mean": not the mean of its datasets
+    table: int
+    dataset: str
+    method: str
+    metric: str
+    printed: str
+    other: str  # in the other table, or the mean of its rows
+    other_table: int
+
+
+KNOWN = (
+    ("tables", 4, "visa", "faprompt", "image_auroc", "84.5", "84.6", 11),
+    ("tables", 4, "visa", "faprompt", "image_auroc", "84.5", "84.6", 15),
+    ("tables", 4, "visa", "faprompt", "aupro", "87.5", "87.7", 14),
+    ("tables", 14, "visa", "faprompt", "aupro", "87.7", "87.5", 16),
+    ("group-mean", 5, "medical", "anomalyclip", "image_auroc", "87.7", "88.15", 15),
+    ("group-mean", 5, "medical", "anomalyclip", "image_ap", "90.6", "90.85", 15),
+)
+
+
 def disagreement(kind, cell, other, other_table):
-    return Disagreement(
-        kind, cell.table, cell.dataset, cell.method, cell.metric, cell.printed, other, other_table
-    )
+    name = (cell.dataset, cell.method, cell.metric)
+    return kind, cell.table, name, cell.printed, other, other_table
 
 
 def test_the_known_disagreements_are_all_there_are():
-    found = table_disagreements() + group_mean_disagreements()
-    assert len(found) == 6
-    assert set(list_disagreements()) == set(found)
-    assert len(list_disagreements()) == len(found)
+    assert table_disagreements() == [
+        ("tables", 4, ("visa", "faprompt", "image_auroc"), "84.5", "84.6", 11),
+        ("tables", 4, ("visa", "faprompt", "image_auroc"), "84.5", "84.6", 15),
+        ("tables", 4, ("visa", "faprompt", "aupro"), "87.5", "87.7", 14),
+        ("tables", 14, ("visa", "faprompt", "aupro"), "87.7", "87.5", 16),
+    ]
+    assert group_mean_disagreements() == [
+        ("group-mean", 5, ("medical", "anomalyclip", "image_auroc"), "87.7", "88.15", 15),
+        ("group-mean", 5, ("medical", "anomalyclip", "image_ap"), "90.6", "90.85", 15),
+    ]
 
 
 def test_each_side_of_a_disagreement_has_a_note_with_the_other_number():
-    for found in list_disagreements():
-        name = (found.dataset, found.method, found.metric)
-        assert found.other in published_value(*name, table=found.table).note
-        if found.kind == "tables":
-            other = published_value(*name, table=found.other_table)
-            assert other.printed == found.other and found.printed in other.note
+    for kind, table, name, printed, other, other_table in (
+        *table_disagreements(), *group_mean_disagreements(),
+    ):  # fmt: skip
+        assert other in published_value(*name, table=table).note
+        if kind == "tables":
+            cell = published_value(*name, table=other_table)
+            assert cell.printed == other and printed in cell.note
 
 
 def test_ablations_with_equal_pairs_are_the_ones_the_notes_name():
-    for table in list_tables()[14:]:
+    for number in (15, 16):
         pairs = defaultdict(list)
-        for cell in published_table(table.number):
+        for cell in published_table(number):
             pairs[cell.dataset, cell.method].append(cell.printed)
         equal = [name for name in DATASETS if (name, "cap") in pairs]
         equal = [name for name in equal if pairs[name, "cap"] == pairs[name, "cap-no-loc"]]
-        named = re.search(r"equal pairs on ([^.]*)\.", table.note)[1]
+        named = re.search(r"equal pairs on ([^.]*)\.", NOTES[number])[1]
         assert set(re.split(", | and ", named)) == set(equal)
 
 
@@ -248,7 +270,12 @@ def test_table_1_says_what_our_counts_say_but_for_the_misprint():
         if published_counts(dataset)[class_name] != (int(counts[1]), int(counts[2])):
             different[dataset, class_name] = counts[1:]
     assert not train
-    assert different == {("mvtec", "tile"): ["33", "83"]} and different.keys() == MISPRINTS.keys()
+    assert different == {("mvtec", "tile"): ["33", "83"]}
+    assert different.keys() == {
+        (name, class_name)
+        for name, facts in known_datasets().items()
+        for class_name in facts.misprints
+    }
 
 
 def test_table_2_is_the_text():
@@ -343,8 +370,10 @@ def test_ablations_are_the_text(number):
     for first, name, *_ in lines:
         group = {"Object": "industrial", "Textual": "industrial"}.get(first, first.lower()) or group
         members[group, level].append(name)
-    printed = {key: [DATASETS[name] for name in names] for key, names in GROUPS.items()}
-    assert members == {key: names for key, names in printed.items() if key[1] == level}
+    assert members == {
+        (group, level): [DATASETS[name] for name in datasets_of_group(group, level)]
+        for group in ("industrial", "medical")
+    }
 
 
 # --- looking a number up -----------------------------------------------------------------

@@ -18,7 +18,7 @@ from faprompt.reproduce.study_figure import (
     to_csv,
     write_figure,
 )
-from tests.reproduce.toys import dot
+from tests.reproduce.study_toys import dot
 
 LINES = (
     dot("K = 1", 0.7123456789012345, x=1.0, spread=0.01), dot("K = 2", 0.75, x=2.0),

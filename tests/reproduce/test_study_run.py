@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from faprompt.reproduce import cell_runner, study_run
+from faprompt.reproduce.cell_runner import RunContext
 from faprompt.reproduce.study_figure import CSV_NAME, read_figure
-from faprompt.reproduce.study_run import run_study
 from faprompt.training.features import Encoder
 from tests.reproduce import study_toys as toys
 from tests.reproduce import toys as benchmark_toys
@@ -16,8 +17,8 @@ from tests.reproduce import toys as benchmark_toys
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.evaluation.tables._plot", lambda *_, **__: None)
-    monkeypatch.setattr("faprompt.training.curves._draw_curves", lambda *_: b"")
+    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
+    monkeypatch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
     monkeypatch.setattr(
         "faprompt.reproduce.study_figure.draw", lambda *_: b"drawn"
     )  # see test_figure
@@ -39,9 +40,9 @@ def passes(monkeypatch):
     counted = {"all": 0, "training": 0}
     encode, train = Backbone.encode_image, Encoder._encode
 
-    def every(self, pixels, **options):
+    def every(self, pixels, *options):
         counted["all"] += len(pixels)
-        return encode(self, pixels, **options)
+        return encode(self, pixels, *options)
 
     def training(self, pixels):
         counted["training"] += len(pixels)
@@ -52,17 +53,21 @@ def passes(monkeypatch):
     return counted
 
 
+def run_study(plan, out):
+    return study_run.run_study(plan, RunContext(out=out))
+
+
 def texts(out):
     return {p.name: p.read_bytes() for p in out.iterdir() if p.is_file() and p.name != "costs.csv"}
 
 
-def test_all_runs_share_one_feature_pass(sets, tmp_path, passes):
-    out, told = tmp_path / "out", []
-    result = run_study(toys.study(sets), out, data_root=sets, notify=told.append)
+def test_all_runs_share_one_feature_pass(sets, tmp_path, passes, told):
+    out = tmp_path / "out"
+    result = run_study(toys.study(sets), out)
     assert result.complete and len(result.results) == 6
     # 8 pictures of shelf train and are tested, 4 of drawer are tested: once each for 3 runs
     assert passes == {"all": 8 + 8 + 4, "training": 8}
-    assert any("12 encoded in" in line and "24 taken from those" in line for line in told)
+    assert any("12 encoded in" in line and "24 taken from those" in line for line in told())
     assert not (out / "features").exists(), "what is done needs no tokens"
     costs = list(csv.DictReader((out / "costs.csv").read_text().splitlines()))
     assert [(row["run"], row["encoded"]) for row in costs] == [
@@ -74,16 +79,16 @@ def test_all_runs_share_one_feature_pass(sets, tmp_path, passes):
 def test_shared_tokens_change_no_figure(sets, tmp_path):
     """With `cache = off` every run reads its pictures itself; the metrics are the same bits."""
     training = {**toys.TRAINING, "cache": "off"}
-    apart = toys.study(sets, benchmark={**toys.values()["benchmark"], "training": training})
-    alone = run_study(apart, tmp_path / "alone", data_root=sets)
-    together = run_study(toys.study(sets), tmp_path / "together", data_root=sets)
+    apart = toys.study(sets, training=training)
+    alone = run_study(apart, tmp_path / "alone")
+    together = run_study(toys.study(sets), tmp_path / "together")
     assert [r.metrics for r in alone.results] == [r.metrics for r in together.results]
     assert alone.dots == together.dots
 
 
 def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
     out = tmp_path / "out"
-    result = run_study(toys.study(sets), out, data_root=sets)
+    result = run_study(toys.study(sets), out)
     assert {p.name for p in out.iterdir()} == {
         "cells", "models", "costs.csv", "figure.csv", "figure.svg", "figure.png", "study.md",
         "table.md", "table.csv", "table.tex", "table.html",
@@ -99,12 +104,12 @@ def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
     lines = result.markdown.splitlines()
     assert lines[0] == "# K and M" and "The paper: more is better." in lines
     assert "![figure](figure.svg)" in lines and "## image AUROC" in lines
-    assert any(line.startswith("Claim: two are better than one. This run ") for line in lines)
+    assert any(line.startswith("| two are better than one | ") for line in lines)
 
 
 def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, passes, monkeypatch):
     study = toys.study(sets)
-    run_study(study, tmp_path / "whole", data_root=sets)
+    run_study(study, tmp_path / "whole")
 
     calls = []
 
@@ -114,15 +119,15 @@ def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, pass
             raise KeyboardInterrupt
         return evaluate(*arguments, **options)
 
-    evaluate, out = room.evaluate, tmp_path / "pieces"
+    evaluate, out = cell_runner.evaluate, tmp_path / "pieces"
     with monkeypatch.context() as patch:
-        patch.setattr(room, "evaluate", failing)
+        patch.setattr(cell_runner, "evaluate", failing)
         with pytest.raises(KeyboardInterrupt):
-            run_study(study, out, data_root=sets)
+            run_study(study, out)
     assert "not run yet" in (out / "study.md").read_text()
     assert {d.label for d in read_figure(out / CSV_NAME)} == {"K = 1"}
     passes["all"] = 0
-    run_study(study, out, data_root=sets)
+    run_study(study, out)
     assert passes["all"] == 4, "tokens of shelf were kept, so only drawer's 4 pictures are encoded"
     ours, theirs = texts(out), texts(tmp_path / "whole")
     for both in (ours, theirs):
@@ -130,33 +135,33 @@ def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, pass
         both["study.md"] = "\n".join(line for line in lines if not line.startswith("Cost: "))
     assert ours == theirs
     passes["all"] = 0
-    again = run_study(study, out, data_root=sets)
+    again = run_study(study, out)
     assert passes["all"] == 0 and all(r.kept for r in again.results)
 
 
 def test_tokens_beyond_the_limit_are_not_kept(sets, tmp_path, passes):
-    benchmark = {**toys.values()["benchmark"], "training": {**toys.TRAINING, "cache": "off"}}
-    run_study(toys.study(sets, benchmark=benchmark), tmp_path / "out", data_root=sets)
+    training = {**toys.TRAINING, "cache": "off"}
+    run_study(toys.study(sets, training=training), tmp_path / "out")
     assert passes["all"] == 3 * (8 + 8 + 4), "no cache, no sharing: each run encodes for itself"
 
 
 def test_what_lacks_its_data_is_told_and_stops_nothing(sets, tmp_path):
     (sets / "drawer").rename(sets / "hidden")
-    result = run_study(toys.study(sets), tmp_path / "out", data_root=sets)
+    result = run_study(toys.study(sets), tmp_path / "out")
     assert not result.complete
     assert {r.status for r in result.results} == {"done", "missing"}
     assert {d.series for d in result.dots} == {"shelf"}
     assert "no folder drawer below the data root" in result.markdown
 
 
-def test_seeds_have_dots_of_their_own_and_a_sentence(sets, tmp_path):
-    axes = [{"name": "method", "title": "method", "points": [
-        {"label": "CLIP", "method": "clip", "options": {"image_size": 56}}, toys.point("FAPrompt"),
-    ]}]  # fmt: skip
-    benchmark = {**toys.values()["benchmark"], "seeds": [1, 2, 3]}
-    benchmark["datasets"] = [benchmark_toys.entry("shelf")]
-    study = toys.study(sets, axes=axes, claims=[], figure="seeds", benchmark=benchmark)
-    result = run_study(study, tmp_path / "out", data_root=sets)
+def test_seeds_have_dots_of_their_own_and_a_claim(sets, tmp_path):
+    clip = {"name": "clip", "label": "CLIP", "options": {"image_size": 56}}
+    changes = toys.one_axis(
+        [clip, toys.method("FAPrompt")], figure="seeds", seeds=[1, 2, 3],
+        datasets=[benchmark_toys.entry("shelf")],
+        claims=[{"text": "it is better", "better": "FAPrompt", "than": ["CLIP"]}],
+    )  # fmt: skip
+    result = run_study(toys.study(sets, **changes), tmp_path / "out")
     assert result.complete and len(result.results) == 4
     place = [d for d in result.dots if (d.metric, d.label) == ("image AUROC", "FAPrompt")]
     seeds = [d.value for d in place if d.source == "seed"]
@@ -165,4 +170,4 @@ def test_seeds_have_dots_of_their_own_and_a_sentence(sets, tmp_path):
     spread = (sum((v - mean.value) ** 2 for v in seeds) / 2) ** 0.5
     assert mean.spread == pytest.approx(spread)
     assert [d.note for d in place if d.source == "seed"] == ["1", "2", "3"]
-    assert "shelf image AUROC: CLIP less FAPrompt is" in result.markdown
+    assert "shelf image AUROC: FAPrompt less CLIP | " in result.markdown

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from faprompt.reproduce.benchmark_config import parse_benchmark
-from faprompt.reproduce.benchmark_plan import Cell, Plan, build_plan
-from faprompt.reproduce.benchmark_run import CellResult
+from faprompt.reproduce.cell_runner import CellResult
+from faprompt.reproduce.cells import Cell, Plan, build_plan
+from faprompt.reproduce.experiment import parse_experiment
 from tests.helpers import folders
 
 FAST = {"replicates": 0, "gallery": 0}
@@ -48,7 +48,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def plan(root: Path | None = None, **changes: Any) -> Plan:
-    return build_plan(parse_benchmark(config(**changes)), data_root=root)
+    return build_plan(parse_experiment(config(**changes)), data_root=root)
 
 
 def done(cell: Cell, mean: dict[str, float], **parts: Any) -> CellResult:

@@ -31,7 +31,7 @@ def test_every_thing_can_be_damaged_and_every_defect_finds_a_thing(kinds):
         (thing.name, defect.name)
         for thing in objects_of(kinds)
         for defect in defects_of(kinds)
-        if defect.may_befall(thing)
+        if defect.fits(thing)
     ]
     assert {thing for thing, _ in pairs} == {thing.name for thing in objects_of(kinds)}
     assert {defect for _, defect in pairs} == {defect.name for defect in defects_of(kinds)}
@@ -39,7 +39,7 @@ def test_every_thing_can_be_damaged_and_every_defect_finds_a_thing(kinds):
 
 def test_pattern_defects_befall_regular_things_only():
     shifted = next(kind for kind in DEFECT_KINDS if kind.name == "shifted pattern")
-    befallen = {thing.name for thing in OBJECT_KINDS if shifted.may_befall(thing)}
+    befallen = {thing.name for thing in OBJECT_KINDS if shifted.fits(thing)}
     assert "fabric" in befallen and not befallen & {"paper", "stone", "gear", "head scan"}
 
 

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from faprompt.synthetic.content import Content, blend, colour, tint
-from faprompt.synthetic.fields import Canvas
+from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.painting import Content, blend, colour, tint
 from faprompt.synthetic.spots import Spot, contrast, find_spot, region, size_of, start_of
 
 SIZE = 80

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from faprompt.training import curves
+from faprompt.training import loss_log as curves
 from tests.training import toys
 
 

@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import to_mapping
 from faprompt.data import read_dataset
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.imaging import read_image
 from faprompt.methods.registry import build_method
-from faprompt.model_folder import load_detector, read_config
-from faprompt.training import full_shot as room
-from faprompt.training.config import TrainingConfig
-from faprompt.training.full_shot import read_normal, train_classes
-from faprompt.training.session import train_model
+from faprompt.model_folder import read_config
+from faprompt.models import load_detector
+from faprompt.training import full_shot_training as room
+from faprompt.training.full_shot_training import read_normal, train_classes
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_session import TrainOptions, train
 from tests.helpers import folders, small
+from tests.helpers.log import logged_notes
 
 pytest.importorskip("anomalib")
 OPTIONS = {"image_size": 56, "centre_crop": 0, "coreset": 0.5}
@@ -41,11 +44,10 @@ def shelf(tmp_path):
 def learn(dataset, tmp_path, **options):
     method = build_method("patchcore", small.backbone(), {**OPTIONS, **options})
     detector = Detector(small.backbone(), method, name="learned")
-    notes = []
-    report = train_classes(
-        method, small.backbone(), dataset, detector.transform, CONFIG,
-        out_dir=tmp_path / "out", notify=notes.append,
-    )  # fmt: skip
+    with logged_notes() as notes:
+        report = train_classes(
+            method, small.backbone(), dataset, detector.transform, CONFIG, out_dir=tmp_path / "out"
+        )
     return detector, report, notes
 
 
@@ -88,7 +90,9 @@ def test_no_train_split_or_nothing_normal_says_what_to_do(shelf, tmp_path):
 
 
 def test_what_training_writes_cannot_be_given(shelf, tmp_path):
-    with pytest.raises(ConfigError, match="classes and memory are what the training of patchcore"):
+    with pytest.raises(
+        ConfigError, match="classes and memory are set by the training of patchcore"
+    ):
         learn(read_normal(shelf), tmp_path, classes=("mug",), memory=(3,))
 
 
@@ -105,10 +109,11 @@ def test_the_seed_decides_the_memory(shelf, tmp_path):
 
 
 def test_a_model_folder_from_one_call(shelf, tmp_path):
-    report = train_model(
-        read_normal(shelf), method="patchcore", preset="common", backbone="test-tiny",
-        options={"image_size": 56}, config=CONFIG, out=tmp_path / "model", name="parts",
+    options = TrainOptions(
+        method="patchcore", preset="common", backbone="test-tiny", options={"image_size": 56},
+        training=to_mapping(CONFIG), name="parts",
     )  # fmt: skip
+    report = train(read_normal(shelf), tmp_path / "model", options)
     config = read_config(tmp_path / "model")
     assert config["options"]["classes"] == ["mug", "nut"] and report.encoded == 5
     training = config["training"]
@@ -131,12 +136,13 @@ class _Narrow(torch.nn.Module):
 
 def test_students_go_through_the_common_loop_each_in_a_folder(shelf, tmp_path, monkeypatch):
     monkeypatch.setattr("faprompt.methods.rd4ad.Student", _Narrow)
-    where = {
-        "method": "rd4ad", "preset": "paper", "backbone": "test-wide-resnet",
-        "options": {"image_size": 64}, "out": tmp_path / "model", "name": "students",
-    }  # fmt: skip
-    config = TrainingConfig(epochs=2, batch_size=2, cache="off", tensorboard=False)
-    report = train_model(read_normal(shelf), config=config, **where)
+    training = {"epochs": 2, "batch_size": 2, "cache": "off", "tensorboard": False}
+    training |= {"optimizer": "adam", "learning_rate": 1e-3}
+    options = TrainOptions(
+        method="rd4ad", backbone="test-wide-resnet", options={"image_size": 64},
+        training=training, name="students",
+    )  # fmt: skip
+    report = train(read_normal(shelf), tmp_path / "model", options)
     assert (report.steps, report.pictures, len(report.epoch_means)) == (2 * (2 + 1), 5, 2)
     places = sorted(path.name for path in (tmp_path / "model" / "classes").iterdir())
     assert places == ["0-mug", "1-nut"]
@@ -146,17 +152,17 @@ def test_students_go_through_the_common_loop_each_in_a_folder(shelf, tmp_path, m
     assert not torch.equal(first.stages[0].weight, second.stages[0].weight)
     assert set(read_config(tmp_path / "model")["training"]["final_losses"]) >= {"distillation"}
 
-    cached = replace(config, cache="on", cache_dir=str(tmp_path / "cache"))
-    apart = {**where, "out": tmp_path / "cached"}
-    assert train_model(read_normal(shelf), config=cached, **apart).features == "cached"
+    cached = {**training, "cache": "on", "cache_dir": str(tmp_path / "cache")}
+    apart = replace(options, training=cached)
+    assert train(read_normal(shelf), tmp_path / "cached", apart).features == "cached"
     other = load_detector(tmp_path / "cached").method.models
     assert torch.equal(other[1].stages[2].weight, second.stages[2].weight)
 
     taken = []
     monkeypatch.setattr(
-        "faprompt.training.run.TrainingRun.take_step", lambda self, *_: taken.append(1)
+        "faprompt.training.training_steps.TrainingRun.take_step", lambda self, *_: taken.append(1)
     )
-    again = train_model(read_normal(shelf), config=config, resume=True, **where)
+    again = train(shelf, tmp_path / "model", replace(options, resume=True))
     assert again.resumed_at == 6 and not taken
     features = small.pixels(1, 64, 64)
     with torch.no_grad():

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from faprompt.cli.train import train as train_command
+from faprompt.cli.train_command import train_command
 from faprompt.errors import ConfigError
 from faprompt.methods.registry import METHODS, list_methods
-from faprompt.training.config import WORK_OPTIONS, TrainingConfig
-from faprompt.training.recipes import describe_recipe, recipe_config
+from faprompt.training.training_config import (
+    WORK_OPTIONS,
+    TrainingConfig,
+    describe_recipe,
+    recipe_config,
+)
 from tests.helpers import small
 
 SGD = {

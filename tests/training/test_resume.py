@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 from faprompt.errors import ConfigError, FapromptError, ModelError
 from faprompt.training.checkpoint import load_checkpoint
+from tests.helpers.log import logged_notes
 from tests.training import toys
 
 
 def interrupt_at(stage, done):
-    def progress(event):
-        if event.stage == stage and event.done == done:
+    def progress(at, count, total):
+        if (at, count) == (stage, done):
             raise KeyboardInterrupt
 
     return progress
@@ -65,8 +66,8 @@ def test_killed_between_two_checkpoints(whole, samples, tmp_path):
     class Killed(BaseException):
         pass
 
-    def kill(event):
-        if event.stage == "steps" and event.done == 5:
+    def kill(stage, done, total):
+        if stage == "steps" and done == 5:
             raise Killed
 
     with pytest.raises(Killed):
@@ -109,8 +110,9 @@ def test_interrupted_while_the_cache_is_filled(whole, samples, tmp_path):
         toys.run(
             toys.faprompt(), samples, tmp_path, progress=interrupt_at("images", 4), options=options
         )
-    resumed, notes = toys.faprompt(), []
-    report = toys.run(resumed, samples, tmp_path, resume=True, options=options, notify=notes.append)
+    resumed = toys.faprompt()
+    with logged_notes() as notes:
+        report = toys.run(resumed, samples, tmp_path, resume=True, options=options)
     toys.assert_same(whole[0], resumed)
     assert report.encoded == 3
     assert any("4 of 7 pictures are in" in note for note in notes)
@@ -207,7 +209,9 @@ def test_the_checkpoint_is_safetensors_and_json(whole):
 def test_a_damaged_or_foreign_checkpoint_is_refused(whole, samples, tmp_path):
     path = whole[1].checkpoint
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ModelError, match=r"header alone .*file has 100.*delete it to start afresh"):
+    with pytest.raises(
+        ModelError, match=r"header alone .*file has 100.*delete it to train from the start"
+    ):
         load_checkpoint(path)
     save_file({"a": torch.zeros(1)}, str(path))
     with pytest.raises(FapromptError, match="no training checkpoint"):

@@ -16,8 +16,8 @@ from faprompt.imaging.transform import Transform
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
-from faprompt.training.config import TrainingConfig
-from faprompt.training.loop import train
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train_method
 
 IMAGE_SIZE = (40, 32)  # height and width differ, so that exchanging them shows
 TRANSFORM = Transform(image_size=IMAGE_SIZE)
@@ -89,7 +89,7 @@ def config(folder: Path, **options) -> TrainingConfig:
 
 def run(method, samples, folder: Path, *, options=None, out="out", **keywords):
     """Train; the report. Options go to the config."""
-    return train(
+    return train_method(
         method,
         keywords.pop("backbone", None) or backbone(),
         samples,

@@ -13,6 +13,7 @@ from faprompt.errors import FapromptError
 
 EXTRAS = {
     "baselines": ("anomalib", "PatchCore, RD4AD, BLIP and FiLo's grounding"),
+    "figures": ("matplotlib", "loss curves, contact sheets and figures of studies"),
     "parquet": ("pyarrow", "predict --table parquet"),
     "tiff": ("tifffile", "TIFF files Pillow cannot read"),
     "tensorboard": ("tensorboard", "loss curves in TensorBoard"),
@@ -53,7 +54,7 @@ def _speed(repeats: int = 5) -> dict[str, str]:
     """Median seconds of one drawn picture through the bundled model, reading included."""
     import numpy as np
 
-    from faprompt.model_folder import load_detector
+    from faprompt.models import load_detector
 
     try:
         detector = load_detector("tiny")

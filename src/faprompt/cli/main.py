@@ -1,4 +1,4 @@
-"""`faprompt`: flat verbs, one thin file each. Loads nothing heavy until a verb runs."""
+"""Define the command `faprompt`. Nothing heavy is imported until a subcommand runs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import sys
 import typer
 
 from faprompt import __version__
-from faprompt.cli import (
-    benchmark,
-    datasets,
-    doctor,
-    evaluate,
-    explain,
-    models,
-    predict,
-    study,
-    train,
-)
+from faprompt.cli import datasets_command, models_command
+from faprompt.cli.benchmark_command import benchmark
+from faprompt.cli.doctor_command import doctor
+from faprompt.cli.evaluate_command import evaluate
+from faprompt.cli.explain_command import explain
+from faprompt.cli.predict_command import predict
+from faprompt.cli.study_command import study
+from faprompt.cli.train_command import train_command
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
-GO_ON = "interrupted; --resume (benchmark, study: the same command) goes on from here."
+INTERRUPTED = 130  # exit status of typer after Ctrl-C
+RESUME_HINT = "interrupted; continue with --resume (benchmark, study: with the same command)."
 
 app = typer.Typer(
     name="faprompt",
@@ -30,20 +27,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("predict")(predict.predict)
-app.command("explain")(explain.explain)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("benchmark")(benchmark.benchmark)
-app.command("study")(study.study)
-app.add_typer(datasets.app, name="datasets")
-app.add_typer(models.app, name="models")
-app.command("doctor")(doctor.doctor)
+app.command("predict")(predict)
+app.command("explain")(explain)
+app.command("train")(train_command)
+app.command("evaluate")(evaluate)
+app.command("benchmark")(benchmark)
+app.command("study")(study)
+app.add_typer(datasets_command.app, name="datasets")
+app.add_typer(models_command.app, name="models")
+app.command("doctor")(doctor)
 
 
 @app.callback(invoke_without_command=True)
 def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
-    from faprompt.cli._terminal import show_log
+    from faprompt.cli.terminal import show_log
 
     show_log()
     if version:
@@ -52,12 +49,16 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def run() -> None:
-    """Entry point. Exit 0 done; 2 the command line is wrong; 3 some inputs unreadable; 1 failed."""
-    from faprompt.cli._terminal import note
+    """Run the command line.
+
+    Exit status: 0 done; 1 failed; 2 the command line is wrong; 3 finished, but some inputs
+    could not be read.
+    """
+    from faprompt.cli.terminal import note
     from faprompt.errors import ConfigError, FapromptError
 
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name need not be text in this encoding
+        if hasattr(stream, "reconfigure"):  # a file name may not fit this encoding
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="faprompt")
@@ -66,5 +67,5 @@ def run() -> None:
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            note(f"faprompt: {GO_ON}")
+            note(f"faprompt: {RESUME_HINT}")
         raise

@@ -1,14 +1,16 @@
-"""Room: the frozen backbone, on top of open_clip.
+"""The frozen backbone, on top of open_clip.
 
-backbone     both towers, tokenizer and fingerprint
-spec         what a CLIP is made of
-vision       class token, and patch tokens of the V-V path
-attention    softmax attention over image tokens
-text         prompts of continuous vectors
-tokens       sentences into ids
-weights      backbones from names and files
-catalog      the names
-archive      tensors of a file, without running it
-huggingface  transformers folders
-blip         BLIP's two towers, blip_folder their files
+backbone          both towers, tokenizer and fingerprint
+spec              sizes and activation of a CLIP
+vision            class token, and patch tokens of the V-V path
+attention         softmax attention over image tokens
+text              text features of continuous vectors
+tokens            sentences as ids, and as one tree of ids
+weights           load and save a backbone
+known_backbones   names of backbones
+downloads         weights from caches and the network
+tensor_files      tensors of a file, read without running it
+transformers_folders  folders of the transformers library: CLIP and BLIP
+blip              both towers of BLIP
+wide_resnet       WideResNet-50-2, for the full-shot methods
 """

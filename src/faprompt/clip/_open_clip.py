@@ -1,10 +1,9 @@
-"""The one place that imports open_clip, and the torchvision beneath it.
+"""Import open_clip, and with it torchvision, in one place.
 
-open_clip imports torchvision for its own transforms. A CPU build of torch beside a CUDA
-build of torchvision makes that import fail with "operator torchvision::nms does not
-exist": torchvision's compiled half did not load, and it registers a fake kernel for
-operators that are therefore unknown. Neither open_clip nor we use those operators, so
-declaring their signatures is enough to let the import through.
+open_clip imports torchvision for its own transforms. With a CPU build of torch and a CUDA
+build of torchvision that import fails: "operator torchvision::nms does not exist", because
+torchvision's compiled half did not load. Neither open_clip nor we use those operators, so
+it is enough to declare their signatures.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 @cache
 def open_clip_module() -> ModuleType:
-    """The `open_clip` package, imported at first use."""
+    """Import the `open_clip` package at first use, and return it."""
     try:
         import open_clip
     except RuntimeError as error:

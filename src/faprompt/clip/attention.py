@@ -1,11 +1,10 @@
-"""Softmax attention over image tokens: one function, two ways to the same numbers.
+"""Compute softmax attention over image tokens.
 
-torch's fused kernel is used wherever it is the best there is. On a CPU in bf16 or fp16 it
-is not: two matrix products with a softmax between them run faster there, a few heads at a
-time so that the scores stay small; where gradients are wanted all heads at once, since the
-scores are kept anyway. Rounding those scores to 16 bits costs precision in
-proportion to their size, so the mean key is taken off first: it shifts all scores of a
-query alike, which a softmax does not notice.
+torch's fused kernel is used wherever it is the fastest. On a CPU in bf16 or fp16 two matrix
+products with a softmax between them are faster, a few heads at a time to keep the scores
+small. With gradients all heads run at once, because the scores are kept anyway. Rounding
+scores to 16 bits costs precision in proportion to their size, so the mean key is subtracted
+first: it shifts all scores of a query by the same amount, which a softmax ignores.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ HEADS_AT_ONCE = 4  # 15 MB of bf16 scores for 1370 tokens
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """softmax(q k' / sqrt(d)) v, without a mask.
+    """Return softmax(q k' / sqrt(d)) v, without a mask.
 
     Args:
         queries: (B, heads, Q, d). keys, values: (B, heads, K, d).

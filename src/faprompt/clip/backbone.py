@@ -1,4 +1,4 @@
-"""A frozen CLIP: image tower, text tower, tokenizer and the fingerprint of its weights."""
+"""Build a frozen CLIP: image tower, text tower, tokenizer and the fingerprint of its weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from faprompt.clip._open_clip import open_clip_module
-from faprompt.clip.archive import value_faults
 from faprompt.clip.spec import BackboneSpec
+from faprompt.clip.tensor_files import value_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import ConvStem, ImageFeatures, PositionFilter, VisionTower
+from faprompt.clip.vision import (
+    DEFAULT_OPTIONS,
+    ConvStem,
+    ImageFeatures,
+    ImageOptions,
+    VisionTower,
+)
 from faprompt.errors import ModelError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -22,11 +28,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backbone(nn.Module):
-    """Both towers of one CLIP, or BLIP. Built frozen: no parameter asks for a gradient.
+    """Hold both towers of one CLIP or BLIP, frozen: no parameter has a gradient.
 
-    `precision` concerns the matrices of the image tower, where the time goes. Sums, norms,
+    `precision` is that of the image tower's matrices, where the time goes. Sums, norms,
     projections and the whole text tower stay in float32. `logit_scale` is CLIP's own log
-    temperature, kept for those who want it; no tower reads it and no fingerprint holds it.
+    temperature; no tower reads it and the fingerprint does not cover it.
     """
 
     logit_scale: Tensor
@@ -54,10 +60,10 @@ class Backbone(nn.Module):
         self.eval()
 
     def set_precision(self, precision: Precision) -> Backbone:
-        """Hold the image tower's matrices as fp32, bf16 or fp16. Returns self.
+        """Convert the image tower's matrices to fp32, bf16 or fp16, and return self.
 
         Raises:
-            ValueError: another word, or the weights were rounded before and cannot go back.
+            ValueError: an unknown precision, or the weights are rounded already.
         """
         if precision not in DTYPES:
             raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
@@ -68,70 +74,59 @@ class Backbone(nn.Module):
                 f"These weights were rounded to {self.precision} already; "
                 f"load the backbone again for {precision}."
             )
-        self.state_fingerprint()  # of the weights as they are, before they are rounded
+        self.state_fingerprint()  # computed before the weights are rounded
         self.vision.set_compute_dtype(DTYPES[precision])
         self.precision = precision
         return self
 
     @property
     def has_text(self) -> bool:
-        """Whether there is a text tower; methods that compare with words need one."""
+        """True if there is a text tower; methods that compare images with text need one."""
         return self.spec.text.layers > 0
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.text.positional_embedding.device
+        """Device of the weights."""
+        return self.logit_scale.device
 
     def encode_image(
         self,
         pixels: Tensor,
-        *,
-        layers: Sequence[int] | None = None,
-        value_path: bool = True,
-        class_ln_post: bool = False,
-        raw_tokens: bool = False,
-        raw_ln_post: bool = False,
-        value_blocks: int | None = None,
-        windows: Sequence[int] = (),
-        position_filter: PositionFilter = "bilinear",
-        plain_layers: Sequence[int] = (),
-        next_attention: bool = False,
+        options: ImageOptions = DEFAULT_OPTIONS,
     ) -> ImageFeatures:
-        """One image pass; see `VisionTower.forward`."""
-        return self.vision(
-            pixels.to(self.device),
-            layers=layers,
-            value_path=value_path,
-            class_ln_post=class_ln_post,
-            raw_tokens=raw_tokens,
-            raw_ln_post=raw_ln_post,
-            value_blocks=value_blocks,
-            windows=windows,
-            position_filter=position_filter,
-            plain_layers=plain_layers,
-            next_attention=next_attention,
-        )
+        """Encode a batch of images; see `VisionTower.forward`."""
+        return self.vision(pixels.to(self.device), options)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """(N, D) features of plain sentences, not normalised."""
+        """Return (N, D) features of plain sentences, not normalised.
+
+        Raises:
+            TypeError: there is no text tower.
+        """
+        if not self.has_text:
+            raise TypeError(f"{self.name} has no text tower.")
         return self.text.encode_tokens(self.tokenizer(texts).to(self.device))
 
     def state_fingerprint(self) -> str:
-        """SHA-256 over the activation and names, shapes and float32 values of all weights.
+        """Return the SHA-256 of the activation and all weights, 64 hex digits.
 
-        64 hex digits, the same for any file format, device and `precision`, so a model
-        folder can say which backbone it was trained on. Remembered until a weight changes.
+        It covers names, shapes and float32 values, so it is the same for any file format,
+        device and `precision`. A model folder stores it to name the backbone it was trained
+        on. The value is cached until a weight changes.
         """
         state = self.state_dict()
         stamps = [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in state.values()]
         if self.precision == "fp32" and stamps != self._fingerprint[0]:
-            self._fingerprint = (stamps, _hash(state, quick_gelu=self.spec.quick_gelu))
+            digest = hashlib.sha256(b"quick_gelu" if self.spec.quick_gelu else b"")
+            for key, tensor in sorted(state.items()):
+                digest.update(f"{key}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            self._fingerprint = (stamps, digest.hexdigest())
         return self._fingerprint[1]
 
 
 def build_clip(spec: BackboneSpec) -> Any:
-    """An open_clip `CLIP` of this spec with drawn weights, in float32."""
+    """Return an open_clip `CLIP` of this spec with random weights, in float32."""
     clip = open_clip_module().model.CLIP(**spec.open_clip_config())
     if spec.vision.stem_strides:
         clip.visual.conv1 = ConvStem(spec.vision)
@@ -141,11 +136,12 @@ def build_clip(spec: BackboneSpec) -> Any:
 def build_backbone(
     spec: BackboneSpec, state: dict[str, Tensor] | None = None, *, name: str
 ) -> Backbone:
-    """A backbone from a spec and, usually, a state dict under OpenAI's key names.
+    """Build a backbone from a spec and a state dict under OpenAI's key names.
+
+    Without a state dict the weights are random.
 
     Raises:
-        ModelError: no CLIP can be built of the spec; or the weights do not fit, see
-            `load_strictly`.
+        ModelError: the spec cannot be built, or the weights do not fit (see `load_strictly`).
     """
     faults = spec.faults()
     if faults:
@@ -153,7 +149,7 @@ def build_backbone(
     if state is None:
         clip = build_clip(spec)
     else:
-        with torch.device("meta"):  # nothing is drawn only to be overwritten
+        with torch.device("meta"):  # no random weights that are overwritten at once
             clip = build_clip(spec)
         load_strictly(clip, state, name)
     return Backbone(
@@ -166,41 +162,30 @@ def build_backbone(
     )
 
 
-def _hash(state: dict[str, Tensor], *, quick_gelu: bool) -> str:
-    digest = hashlib.sha256(b"quick_gelu" if quick_gelu else b"")
-    for key, tensor in sorted(state.items()):
-        digest.update(f"{key}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def load_strictly(module: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Give a module built on the meta device its weights, as float32 copies.
+    """Load float32 copies of the weights into a module built on the meta device.
 
     Raises:
-        ModelError: keys are missing, left over, of another shape, not floating-point numbers,
+        ModelError: keys are missing, unknown, of another shape, not floating-point numbers,
             or not finite; they are named.
     """
     wanted = module.state_dict()
-    missing = sorted(set(wanted) - set(state))
-    unknown = sorted(set(state) - set(wanted))
+    missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     clash = [
         f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
         for key in sorted(set(wanted) & set(state))
         if state[key].shape != wanted[key].shape
     ]
     faults = [
-        *(["missing: " + ", ".join(missing[:12])] if missing else []),
-        *(["unknown: " + ", ".join(unknown[:12])] if unknown else []),
+        *([f"missing: {', '.join(missing[:12])}"] if missing else []),
+        *([f"unknown: {', '.join(unknown[:12])}"] if unknown else []),
         *clash[:12],
         *value_faults(wanted, state)[:12],
     ]
     if faults:
-        raise ModelError(f"The weights of {name!r} do not fit. " + "; ".join(faults))
-    copies = {key: _copy(tensor) for key, tensor in state.items()}
+        raise ModelError(f"The weights of {name!r} do not fit. {'; '.join(faults)}.")
+    copies = {
+        key: tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        for key, tensor in state.items()
+    }
     module.load_state_dict(copies, assign=True)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    """Float32, contiguous, and shared with no file and no caller."""
-    return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

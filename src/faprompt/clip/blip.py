@@ -1,16 +1,16 @@
-"""BLIP behind the interface of a CLIP, so that methods run on it unchanged.
+"""Give BLIP's towers the interface of a CLIP, so that methods run on them unchanged.
 
     image   patches + positions -> blocks, no ln_pre -> norm -> linear      of every token
     text    [CLS] V1..V5 damaged object . [SEP]                             word vectors
               -> + positions -> norm -> BERT's layers, bidirectional        [CLS] -> linear
 
-The image side is our own tower with BLIP's weights in it, so the V-V path is shared code.
-BLIP's final norm belongs to every token, the class token too. The text side is made of
-`transformers`' own modules, without the cross-attention that only its matching head reads.
+The image side is our own tower with BLIP's weights, so the V-V path is the same code. BLIP's
+final norm is applied to every token, the class token too. The text side consists of the
+modules of `transformers`, without the cross-attention that only the matching head reads.
 
 Source: Li et al., BLIP (ICML 2022); models/vit.py, med.py and blip_itm.py of salesforce/BLIP,
-as `BlipForImageTextRetrieval` of transformers holds them. Ours: features of the contrastive
-(ITC) head, since its matching head wants each prompt beside the picture; a V-V path that
+as in `BlipForImageTextRetrieval` of transformers. Ours: we use the contrastive (ITC) head,
+because the matching head needs each prompt together with the image, and a V-V path that
 begins at block 6 as in ViT-L/14, whatever the depth.
 """
 
@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.spec import TextSpec, VisionSpec
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower, overwrite
-from faprompt.clip.token_tree import TokenTree
+from faprompt.clip.tokens import TokenTree
 from faprompt.clip.vision import PositionFilter, VisionTower
 
 
 class BlipVisual(nn.Module):
-    """BLIP's image transformer under open_clip's names, on its blocks."""
+    """Hold BLIP's image transformer under open_clip's names, with open_clip's blocks."""
 
     def __init__(self, spec: VisionSpec, embed_dim: int, eps: float) -> None:
         super().__init__()
@@ -50,16 +50,16 @@ class BlipVisual(nn.Module):
 
 
 class BlipVisionTower(VisionTower):
-    """Our image tower with BLIP's ends: every token passes the final norm and a biased layer."""
+    """Run our image tower, with BLIP's final norm and biased projection for every token."""
 
     def embed(
         self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
     ) -> tuple[Tensor, tuple[int, int]]:
-        """See `VisionTower.embed`; the position table is always resized as BLIP does."""
+        """See `VisionTower.embed`; the position table is always resized as in BLIP."""
         return super().embed(pixels, "plain-bicubic")
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Tokens as a block leaves them (..., width) -> (..., D)."""
+        """Project a block's tokens (..., width) to (..., D)."""
         return self.visual.proj(self.visual.ln_post(tokens.float()))
 
     def _project_class(self, token: Tensor, ln_post: bool) -> Tensor:
@@ -67,9 +67,9 @@ class BlipVisionTower(VisionTower):
 
 
 class BlipTextTower(TextTower):
-    """BERT fed with vectors in place of token ids; a text's feature is read at [CLS].
+    """Encode vectors in place of token ids with BERT; the feature is read at [CLS].
 
-    It looks both ways, so a shared prefix shares no work: every prompt is run whole.
+    BERT is bidirectional, so a shared prefix saves no work: every prompt is run whole.
     """
 
     def __init__(self, bert: Any, spec: TextSpec, embed_dim: int) -> None:
@@ -82,11 +82,11 @@ class BlipTextTower(TextTower):
         self.text_projection = nn.Linear(spec.width, embed_dim)
 
     def find_end(self, ids: Tensor) -> Tensor:
-        """Places (N,) int64 of the end token, the last one that is no padding (0)."""
+        """Return the places (N,) int64 of the end token, the last one that is no padding (0)."""
         return ids.count_nonzero(dim=-1) - 1
 
     def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
-        """See `TextTower.encode_prefix`; the vectors are kept as they are."""
+        """See `TextTower.encode_prefix`; only the vectors are stored."""
         self._check_length(prefix.shape[0])
         return EncodedPrefix(prefix)
 
@@ -99,7 +99,7 @@ class BlipTextTower(TextTower):
     ) -> Tensor:
         """See `TextTower.encode`; positions after the end token are masked as padding.
 
-        Vectors of each prompt's own may be written over the prefix here, since nobody shares it.
+        An `Injection` may overwrite the prefix here, because it is not shared.
         """
         before = prefix.vectors.expand(suffixes.shape[0], -1, -1)
         vectors = torch.cat([before, suffixes], dim=1)

@@ -1,6 +1,6 @@
-"""What a CLIP is made of: sizes, activation and where the V-V path starts.
+"""Describe what a CLIP is made of: sizes, activation and where the V-V path starts.
 
-A `BackboneSpec` is enough to build the towers, with or without weights. Specs come from
+A `BackboneSpec` is enough to build both towers, with or without weights. It comes from
 open_clip's own configs by name, from a JSON file, or from the shapes in a state dict.
 """
 
@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
+from faprompt.clip._open_clip import open_clip_module
 from faprompt.errors import ConfigError, ModelError
 
 HEAD_WIDTH = 64  # every OpenAI CLIP; open_clip's default
 WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}  # image towers of ViT-H, g, bigG, e
 MOST_LAYERS = 512  # of a tower; far above every CLIP, and still built in a moment
 LARGEST_SIZE = 1 << 20  # any other whole number of a spec
+_OPEN_CLIP_VISION = ("image_size", "patch_size", "width", "layers", "mlp_ratio")
+_SIZES = (
+    "embed_dim", "vision.image_size", "vision.patch_size", "vision.width", "vision.heads",
+    "text.width", "text.heads", "text.context_length", "text.vocab_size",
+)  # fmt: skip
 VALUE_PATH_SHARE = 19 / 24  # AnomalyCLIP's DPAM_layer 20: the last 19 of 24 blocks
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -24,7 +31,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, slots=True)
 class VisionSpec:
-    """A vision transformer. Sizes in pixels, tokens and channels."""
+    """Sizes of a vision transformer, in pixels, tokens and channels."""
 
     image_size: int  # side the position table was trained at
     patch_size: int
@@ -32,9 +39,9 @@ class VisionSpec:
     layers: int
     heads: int
     mlp_ratio: float = 4.0
-    stem_channels: tuple[int, ...] = ()  # ours: convolutions that look before they patchify
+    stem_channels: tuple[int, ...] = ()  # ours: convolutions in place of one patch convolution
     stem_strides: tuple[int, ...] = ()  # their strides and the last one's; product = patch_size
-    value_blocks: int | None = None  # the last ones, with a V-V path; None is the paper's share
+    value_blocks: int | None = None  # last blocks with a V-V path; None is the paper's share
 
     @property
     def value_path_start(self) -> int:
@@ -51,7 +58,7 @@ class VisionSpec:
 
 @dataclass(frozen=True, slots=True)
 class TextSpec:
-    """A causal text transformer."""
+    """Sizes of a causal text transformer."""
 
     width: int
     layers: int
@@ -63,7 +70,10 @@ class TextSpec:
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """A whole CLIP. `quick_gelu` has no default on purpose: guessing it bends results."""
+    """Sizes, activation and pixel statistics of a whole CLIP.
+
+    `quick_gelu` has no default on purpose: a wrong one bends every result without an error.
+    """
 
     embed_dim: int
     quick_gelu: bool
@@ -74,59 +84,62 @@ class BackboneSpec:
     vocabulary: tuple[int, ...] | None = field(default=None, repr=False)  # kept BPE ids, see tokens
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BackboneSpec:
-        """The inverse of `to_dict`. Unknown or missing keys raise `ConfigError`."""
+        """Invert `to_dict`. Unknown or missing keys raise `ConfigError`."""
         values = dict(data)
         values["vision"] = _build(VisionSpec, values.get("vision", {}), "vision")
         values["text"] = _build(TextSpec, values.get("text", {}), "text")
         return _build(cls, values, "backbone")
 
+    def with_pixel_statistics(self, mean: Any, std: Any) -> BackboneSpec:
+        """Return the spec with another mean and std of the pixels, where they are given."""
+        return replace(self, mean=tuple(mean or self.mean), std=tuple(std or self.std))
+
     def faults(self) -> list[str]:
-        """What no CLIP can be built of, in words: types, ranges, sizes that contradict."""
-        return _size_faults(self) + _tower_faults(self) + _stem_faults(self.vision)
+        """List what makes the spec impossible to build: types, ranges, contradicting sizes."""
+        faults = []
+        layers = dict.fromkeys(("vision.layers", "text.layers"), MOST_LAYERS)
+        for name, most in {**dict.fromkeys(_SIZES, LARGEST_SIZE), **layers}.items():
+            value = attrgetter(name)(self)
+            if not _is_whole(value, most):
+                faults.append(f"{name} should be a whole number in 1..{most}, got {value!r}")
+        if not isinstance(self.quick_gelu, bool):
+            faults.append(f"quick_gelu should be true or false, got {self.quick_gelu!r}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            three = isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))
+            if not three or (name == "std" and min(values) <= 0):
+                faults.append(f"{name} should be three numbers, std above 0, got {values!r}")
+        for tower, part in (("vision", self.vision), ("text", self.text)):
+            if not _is_number(part.mlp_ratio) or not 0 < part.mlp_ratio <= 64:
+                faults.append(f"{tower}.mlp_ratio should be above 0, got {part.mlp_ratio!r}")
+            if not faults and part.width % part.heads:
+                faults.append(f"{tower}.width={part.width} does not split into {part.heads} heads")
+        return faults or _stem_faults(self.vision)
 
     def open_clip_config(self) -> dict[str, Any]:
-        """Arguments of `open_clip.model.CLIP` that build the same towers."""
-        vision, text = self.vision, self.text
+        """Return arguments of `open_clip.model.CLIP` that build the same towers."""
+        vision = {name: getattr(self.vision, name) for name in _OPEN_CLIP_VISION}
+        vision["head_width"] = self.vision.width // self.vision.heads
         return {
             "embed_dim": self.embed_dim,
             "quick_gelu": self.quick_gelu,
-            "vision_cfg": {
-                "image_size": vision.image_size,
-                "patch_size": vision.patch_size,
-                "width": vision.width,
-                "layers": vision.layers,
-                "head_width": vision.width // vision.heads,
-                "mlp_ratio": vision.mlp_ratio,
-            },
-            "text_cfg": {
-                "context_length": text.context_length,
-                "vocab_size": text.vocab_size,
-                "width": text.width,
-                "heads": text.heads,
-                "layers": text.layers,
-                "mlp_ratio": text.mlp_ratio,
-            },
+            "vision_cfg": vision,
+            "text_cfg": asdict(self.text),
         }
 
 
 def spec_from_open_clip(name: str, *, quick_gelu: bool | None = None) -> BackboneSpec:
-    """The spec of an open_clip model name such as `ViT-L-14-336`.
+    """Return the spec of an open_clip model name such as `ViT-L-14-336` or `ViT-L/14-336`.
 
-    Args:
-        name: one of open_clip's config names, a slash read as a dash.
-        quick_gelu: overrides the config; OpenAI weights need True whatever it says.
+    `quick_gelu` overrides the config; OpenAI weights need True whatever it says.
 
     Raises:
-        ConfigError: open_clip knows no such name, or its towers are not plain
-            vision and text transformers.
+        ConfigError: an unknown name, or towers that are not plain transformers.
     """
-    from faprompt.clip._open_clip import open_clip_module
-
     open_clip = open_clip_module()
     config = open_clip.get_model_config(name.replace("/", "-"))
     if config is None:
@@ -138,17 +151,15 @@ def spec_from_open_clip(name: str, *, quick_gelu: bool | None = None) -> Backbon
 def spec_from_open_clip_config(
     config: Mapping[str, Any], *, name: str, quick_gelu: bool | None = None
 ) -> BackboneSpec:
-    """The spec of an open_clip config, refusing what the V-V path cannot be drawn in."""
+    """Return the spec of an open_clip config; refuse towers that allow no V-V path."""
     vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
-    plain_vision = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
-    plain_text = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
-    odd = sorted((set(vision) - plain_vision) | (set(text) - plain_text))
+    plain_text = {f.name for f in fields(TextSpec)}
+    odd = sorted((set(vision) - {*_OPEN_CLIP_VISION, "head_width"}) | (set(text) - plain_text))
     if odd or not isinstance(vision.get("layers"), int):
         raise ConfigError(
             f"{name!r} is not a plain CLIP of two transformers ({', '.join(odd) or 'a ResNet'}); "
             "choose an OpenAI- or LAION-style ViT such as ViT-L-14-336."
         )
-    head_width = vision.get("head_width", HEAD_WIDTH)
     return BackboneSpec(
         embed_dim=config["embed_dim"],
         quick_gelu=config.get("quick_gelu", False) if quick_gelu is None else quick_gelu,
@@ -157,35 +168,27 @@ def spec_from_open_clip_config(
             patch_size=vision["patch_size"],
             width=vision["width"],
             layers=vision["layers"],
-            heads=vision["width"] // head_width,
+            heads=vision["width"] // vision.get("head_width", HEAD_WIDTH),
             mlp_ratio=vision.get("mlp_ratio", 4.0),
         ),
-        text=TextSpec(
-            width=text.get("width", 512),
-            layers=text.get("layers", 12),
-            heads=text.get("heads", 8),
-            context_length=text.get("context_length", 77),
-            vocab_size=text.get("vocab_size", 49408),
-            mlp_ratio=text.get("mlp_ratio", 4.0),
-        ),
+        text=TextSpec(**{"width": 512, "layers": 12, "heads": 8, **text}),
     )
 
 
 def infer_spec(
     state: Mapping[str, Any], *, quick_gelu: bool, heads: tuple[int, int] | None = None
 ) -> BackboneSpec:
-    """The spec that a state dict under OpenAI's key names implies.
+    """Return the spec that a state dict under OpenAI's key names implies.
 
     Args:
         state: name -> tensor (anything with `.shape`).
-        quick_gelu: shapes cannot tell it.
-        heads: of the image and the text tower, which shapes cannot tell either. None means
-            64 channels each, as in all CLIPs of OpenAI and most of open_clip, but for the
-            image towers of open_clip's widest (`WIDE_HEADS`).
+        quick_gelu: the activation, which shapes do not show.
+        heads: of the image and the text tower, which shapes do not show. None means 64
+            channels each, except in open_clip's widest image towers (`WIDE_HEADS`).
 
     Raises:
-        ModelError: the keys are not those of a ViT CLIP, missing ones are named; or a
-            width that does not split into heads.
+        ModelError: the keys are not those of a ViT CLIP (missing ones are named), or a
+            width does not split into heads.
     """
     hidden_keys = [f"{tower}transformer.resblocks.0.mlp.c_fc.weight" for tower in ("visual.", "")]
     needed = {
@@ -207,64 +210,53 @@ def infer_spec(
     ]
     if odd:
         raise ModelError(f"This state dict is not a ViT CLIP: {'; '.join(odd)}.")
-    patch = state["visual.conv1.weight"]
-    width, patch_size = patch.shape[0], patch.shape[-1]
-    grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
-    text_width = state["ln_final.weight"].shape[0]
-    hidden, text_hidden = (state[key].shape[0] for key in hidden_keys)
-    given = (None, None) if heads is None else heads
+    width, _, _, patch_size = shapes["visual.conv1.weight"]
+    grid = math.isqrt(shapes["visual.positional_embedding"][0] - 1)
+    (text_width,) = shapes["ln_final.weight"]
+    hidden, text_hidden = (shapes[key][0] for key in hidden_keys)
+    vision_heads, text_heads = heads or (None, None)
     return BackboneSpec(
-        embed_dim=state["text_projection"].shape[1],
+        embed_dim=shapes["text_projection"][1],
         quick_gelu=quick_gelu,
         vision=VisionSpec(
             image_size=grid * patch_size,
             patch_size=patch_size,
             width=width,
             layers=_count_blocks(state, "visual.transformer.resblocks."),
-            heads=_count_heads(width, WIDE_HEADS.get(width, HEAD_WIDTH), given[0]),
+            heads=_count_heads(width, WIDE_HEADS.get(width, HEAD_WIDTH), vision_heads),
             mlp_ratio=hidden_ratio(width, hidden),
         ),
         text=TextSpec(
             width=text_width,
             layers=_count_blocks(state, "transformer.resblocks."),
-            heads=_count_heads(text_width, HEAD_WIDTH, given[1]),
-            context_length=state["positional_embedding"].shape[0],
-            vocab_size=state["token_embedding.weight"].shape[0],
+            heads=_count_heads(text_width, HEAD_WIDTH, text_heads),
+            context_length=shapes["positional_embedding"][0],
+            vocab_size=shapes["token_embedding.weight"][0],
             mlp_ratio=hidden_ratio(text_width, text_hidden),
         ),
     )
 
 
-def _size_faults(spec: BackboneSpec) -> list[str]:
-    """Numbers that are not whole, or out of range."""
-    sizes: dict[str, tuple[Any, int]] = {"embed_dim": (spec.embed_dim, LARGEST_SIZE)}
-    for tower, part in (("vision", spec.vision), ("text", spec.text)):
-        for name in ("image_size", "patch_size", "width", "heads", "context_length", "vocab_size"):
-            if hasattr(part, name):
-                sizes[f"{tower}.{name}"] = (getattr(part, name), LARGEST_SIZE)
-        sizes[f"{tower}.layers"] = (part.layers, MOST_LAYERS)
-    return [
-        f"{name} should be a whole number in 1..{most}, got {value!r}"
-        for name, (value, most) in sizes.items()
-        if not _is_whole(value, most)
-    ]
+def hidden_ratio(width: int, hidden: int) -> float:
+    """Return the ratio that `int(width * ratio)` turns into `hidden`, as open_clip computes it."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-def _tower_faults(spec: BackboneSpec) -> list[str]:
-    faults = []
-    for tower, part in (("vision", spec.vision), ("text", spec.text)):
-        numbers = _is_whole(part.width, LARGEST_SIZE) and _is_whole(part.heads, LARGEST_SIZE)
-        if numbers and part.width % part.heads:
-            faults.append(f"{tower}.width={part.width} does not split into {part.heads} heads")
-        if not _is_number(part.mlp_ratio) or not 0 < part.mlp_ratio <= 64:
-            faults.append(f"{tower}.mlp_ratio should be above 0, got {part.mlp_ratio!r}")
-    if not isinstance(spec.quick_gelu, bool):
-        faults.append(f"quick_gelu should be true or false, got {spec.quick_gelu!r}")
-    for name, values in (("mean", spec.mean), ("std", spec.std)):
-        three = isinstance(values, tuple) and len(values) == 3 and all(map(_is_number, values))
-        if not three or (name == "std" and not all(value > 0 for value in values)):
-            faults.append(f"{name} should be three numbers, std above 0, got {values!r}")
-    return faults
+def _count_heads(width: int, head_width: int, heads: int | None) -> int:
+    if heads is None and width % head_width == 0:
+        return width // head_width
+    if heads is None or width % heads:
+        wanted = f"heads of {head_width}" if heads is None else f"{heads} heads"
+        raise ModelError(
+            f"A tower of width {width} does not split into {wanted}; a state dict does not show "
+            "how many it has, so give a folder with the right config beside it."
+        )
+    return heads
+
+
+def _count_blocks(state: Mapping[str, Any], prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 
 def _stem_faults(vision: VisionSpec) -> list[str]:
@@ -292,28 +284,6 @@ def _is_whole(value: Any, most: int) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _count_heads(width: int, head_width: int, heads: int | None) -> int:
-    if heads is None and width % head_width == 0:
-        return width // head_width
-    if heads is None or width % heads:
-        raise ModelError(
-            f"A tower of width {width} does not split into "
-            f"{f'heads of {head_width}' if heads is None else f'{heads} heads'}; a state dict "
-            "does not say how many it has, so give a folder with the right config beside it."
-        )
-    return heads
-
-
-def hidden_ratio(width: int, hidden: int) -> float:
-    """The ratio that `int(width * ratio)` turns into `hidden`, as open_clip computes it."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
-
-
-def _count_blocks(state: Mapping[str, Any], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 
 def _build(record: type, values: Mapping[str, Any], place: str) -> Any:

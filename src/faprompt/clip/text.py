@@ -1,14 +1,14 @@
-"""The text tower, for prompts made of continuous vectors.
+"""Encode prompts made of continuous vectors with CLIP's text tower.
 
-A prompt is split where it stops being common property:
+A prompt is split into a part that all prompts share and a part of its own:
 
     [SOT] V1 V2 V3 V4 V5 | A1 A2 damaged object . [EOT]
           prefix (once)  |   suffix (once per prompt)
 
-The mask is causal, so a prefix never sees its suffixes: its keys and values are computed
-once per layer and shared by any number of suffixes, of any number of images. Positions
-after the end token cannot influence it and are never computed (12 instead of 77). Deep
-prompts overwrite positions 1..t of layers 2..d, wherever the split lies.
+The mask is causal, so a prefix never sees its suffixes. Its keys and values are computed
+once per layer and shared by all suffixes of all images. Positions after the end token cannot
+influence it and are not computed (12 instead of 77). Deep prompts overwrite positions 1..t
+of layers 2..d, wherever the split lies.
 
 Source: AnomalyCLIP_lib/AnomalyCLIP.py and prompt_ensemble.py of zqhang/AnomalyCLIP; the
 split is ours.
@@ -24,27 +24,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faprompt.clip.spec import TextSpec
-from faprompt.clip.token_tree import TokenTree
+from faprompt.clip.tokens import TokenTree
 
 
 @dataclass(frozen=True, slots=True)
 class DeepPrompts:
     """Matrices that overwrite positions 1..t before layers 2, 3, ... of the text tower.
 
-    vectors: (d - 1, t, width). `round_to_half` reproduces the authors' cast to float16
-    where they insert them; the gradient passes through float16 as well.
+    vectors: (d - 1, t, width). `round_to_half` reproduces the authors' cast to float16 at the
+    insertion; the gradient passes through float16, too.
     """
 
     vectors: Tensor
     round_to_half: bool = False
 
-    @property
-    def length(self) -> int:
-        """t, the number of overwritten positions."""
-        return self.vectors.shape[1]
-
     def for_layer(self, layer: int) -> Tensor | None:
-        """(t, width) to write before `layer` (from 1), or None where nothing is written."""
+        """Return (t, width) to write before `layer` (from 1), or None."""
         if not 2 <= layer < 2 + self.vectors.shape[0]:
             return None
         matrix = self.vectors[layer - 2]
@@ -53,25 +48,25 @@ class DeepPrompts:
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """Vectors of each prompt's own that overwrite its positions 1..t before one layer (TCP).
+    """Vectors that overwrite positions 1..t before one layer, different for each prompt (TCP).
 
-    vectors: (N, t, width), one row a suffix; positions 1..t must lie in the suffixes.
+    vectors: (N, t, width), one row per suffix; positions 1..t must lie in the suffixes.
     """
 
     vectors: Tensor
     layer: int
 
     def for_layer(self, layer: int) -> Tensor | None:
-        """(N, t, width) to write before `layer` (from 1), or None where nothing is written."""
+        """Return (N, t, width) to write before `layer` (from 1), or None."""
         return self.vectors if layer == self.layer else None
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrefix:
-    """A prefix (P, width), and what its suffixes share of it.
+    """A prefix (P, width), with the keys and values that its suffixes share.
 
-    keys, values: layer by layer, each (1, heads, P, head width); empty where a tower looks both
-    ways and can share nothing.
+    keys, values: one per layer, each (1, heads, P, head width); empty for a bidirectional tower,
+    which can share nothing.
     """
 
     vectors: Tensor
@@ -80,11 +75,11 @@ class EncodedPrefix:
 
     @property
     def length(self) -> int:
-        """P, the number of positions it takes."""
+        """Number of positions, P."""
         return self.vectors.shape[0]
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The suffixes' keys and values (N, heads, S, head width) of a layer, its own in front."""
+        """Put the prefix's keys and values before a layer's (N, heads, S, head width)."""
         own = (self.keys[layer - 1], self.values[layer - 1])
         k, v = (
             torch.cat([shared.expand(theirs.shape[0], -1, -1, -1), theirs], dim=2)
@@ -94,7 +89,7 @@ class EncodedPrefix:
 
 
 class TextTower(nn.Module):
-    """open_clip's causal text transformer, fed with vectors in place of token ids."""
+    """Encode vectors in place of token ids with open_clip's causal text transformer."""
 
     def __init__(self, clip: Any, spec: TextSpec) -> None:
         super().__init__()
@@ -106,15 +101,15 @@ class TextTower(nn.Module):
         self.text_projection = clip.text_projection
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids (...,) int64 -> (..., width), without positions."""
+        """Return the vectors (..., width) of token ids (...,) int64, without positions."""
         return self.token_embedding(ids)
 
     def find_end(self, ids: Tensor) -> Tensor:
-        """Places (N,) int64 of the end token, the largest id of each row, as CLIP has it."""
+        """Return the places (N,) int64 of the end token, the largest id of each row in CLIP."""
         return ids.argmax(dim=-1)
 
     def encode_tokens(self, ids: Tensor) -> Tensor:
-        """Plain text: (N, L) ids, zero-padded after the end token -> (N, D), not normalised."""
+        """Encode (N, L) ids, zero-padded after the end token, to (N, D), not normalised."""
         end = self.find_end(ids)
         if not torch.compiler.is_compiling():  # an export sees no values
             ids = ids[:, : int(end.max()) + 1]
@@ -122,7 +117,7 @@ class TextTower(nn.Module):
         return self.encode(empty, self.embed_tokens(ids), end)
 
     def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
-        """Run the shared beginning of some prompts once.
+        """Encode the shared beginning of some prompts once.
 
         Args:
             prefix: (P, width) vectors at positions 0..P-1, without positions added; P may be 0.
@@ -154,20 +149,20 @@ class TextTower(nn.Module):
         end: Tensor | int,
         deep: DeepPrompts | Injection | None = None,
     ) -> Tensor:
-        """Text features of many prompts that begin alike.
+        """Return text features of prompts with the same beginning.
 
         Args:
             prefix: their beginning, from `encode_prefix` with the same `deep`.
             suffixes: (N, S, width) vectors at positions P..P+S-1, without positions added.
             end: position of the end token within the suffix; one for all, or (N,) int64.
-            deep: deep prompts, or each prompt's own vectors for one layer, or None.
+            deep: deep prompts, vectors of each prompt for one layer, or None.
 
         Returns:
             (N, D), read at the end token, after `ln_final` and the projection; not normalised.
 
         Raises:
-            ValueError: the prompts are longer than the context, or vectors of each prompt's
-                own would have to be written into the shared prefix.
+            ValueError: the prompts are longer than the context, or an `Injection` would have
+                to be written into the shared prefix.
         """
         count, length, _ = suffixes.shape
         first = prefix.length
@@ -195,14 +190,14 @@ class TextTower(nn.Module):
         return self.ln_final(stream[:, 0]) @ self.text_projection
 
     def encode_tree(self, prefix: EncodedPrefix, tree: TokenTree) -> Tensor:
-        """Text features of sentences after a common prefix; what several share is run once.
+        """Return text features of sentences after a common prefix; shared tokens run once.
 
         Args:
             prefix: their beginning, from `encode_prefix` without deep prompts.
-            tree: what follows it, with the end tokens.
+            tree: the sentences, with the end tokens.
 
         Returns:
-            (N, D) in the order of the sentences, as `encode` gives them.
+            (N, D) in the order of the sentences, as from `encode`.
 
         Raises:
             ValueError: the prompts are longer than the context.
@@ -235,14 +230,14 @@ class TextTower(nn.Module):
 
 
 def _causal_mask(first: int, length: int, device: torch.device) -> Tensor:
-    """(length, first + length) bool: suffix position i sees the prefix and suffix 0..i."""
+    """Return (length, first + length) bool: position i sees the prefix and suffix 0..i."""
     return torch.ones(length, first + length, dtype=torch.bool, device=device).tril(first)
 
 
 def overwrite(
     stream: Tensor, first: int, deep: DeepPrompts | Injection | None, layer: int
 ) -> Tensor:
-    """Write the layer's deep prompts over positions 1..t of the tokens that begin at `first`."""
+    """Overwrite positions 1..t of tokens that begin at `first` with the layer's deep prompts."""
     matrix = None if deep is None else deep.for_layer(layer)
     if matrix is None:
         return stream
@@ -254,7 +249,7 @@ def overwrite(
 
 
 def _project(block: Any, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of one block, each (B, heads, L, head width)."""
+    """Return queries, keys and values of one block, each (B, heads, L, head width)."""
     attention = block.attn
     packed = F.linear(block.ln_1(stream), attention.in_proj_weight, attention.in_proj_bias)
     batch, length, width = stream.shape

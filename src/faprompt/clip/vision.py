@@ -1,4 +1,4 @@
-"""The image tower: class token from the original path, patch tokens from the V-V path.
+"""Encode images: class token from CLIP's own path, patch tokens from the V-V path.
 
     pixels (B, 3, H, W)
       -> patches + position table, interpolated to H/p x W/p      (B, 1+N, width)
@@ -7,16 +7,15 @@
       -> class token        o_depth[0] proj      (no ln_post, as the authors do)
       -> patch tokens       ln_post(p) proj      of any chosen layers
 
-The V-V branch reads the original path and never feeds back into it, so its class row is
-never needed, and the last block of the original path is computed for one token only.
+The V-V path reads the original path and never writes to it. So its class row is not needed,
+and the last block of the original path is computed for one token only.
 
 Source: AnomalyCLIP_lib/AnomalyCLIP.py of zqhang/AnomalyCLIP ("DPAM"), kept by
-mala-lab/FAPrompt. The code is ours and stands on open_clip's modules.
+mala-lab/FAPrompt. The code is ours and uses open_clip's modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,19 +27,45 @@ from faprompt.clip.attention import attend
 from faprompt.clip.spec import VisionSpec
 
 PositionFilter = Literal["bilinear", "bicubic", "plain-bicubic"]
-WINDOWS_AT_ONCE = 512  # sequences of a few tokens each, all pictures of a batch together
+WINDOWS_AT_ONCE = 512  # sequences of a few tokens each, over all images of a batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """What one image pass computes; `to_mapping` of it belongs to the key of every token cache.
+
+    Layers are blocks counted from 1; None means the last. With `plain_layers`, tokens of the
+    plain path come beside those of `layers`: the former under their number, the latter under
+    depth + number.
+    """
+
+    layers: tuple[int, ...] | None = None  # blocks whose patch tokens are wanted
+    plain_layers: tuple[int, ...] = ()  # blocks whose tokens of the plain path come beside them
+    next_attention: bool = False  # add to those what the next block's attention adds to them
+    value_path: bool = True  # patch tokens of AnomalyCLIP's V-V path; False gives plain CLIP
+    value_blocks: int | None = None  # last blocks with a V-V path; None for the paper's share
+    class_ln_post: bool = False  # apply `ln_post` to the class token, as CLIP does
+    raw_tokens: bool = False  # patch tokens without `ln_post` and projection
+    raw_ln_post: bool = False  # apply `ln_post` to `raw_tokens`; without them it has no effect
+    windows: tuple[int, ...] = ()  # sides, in patches, of windows that are encoded one by one
+    position_filter: PositionFilter = "bilinear"  # resizes the position table to another grid
+
+    def token_keys(self, depth: int) -> tuple[int, ...]:
+        """Return the keys of `ImageFeatures.patch_tokens` from a tower of `depth` blocks."""
+        layers = {depth} if self.layers is None else set(self.layers)
+        shift = depth if self.plain_layers else 0
+        return tuple(sorted({*self.plain_layers, *(shift + layer for layer in layers)}))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """What the image tower says of a batch. Nothing is normalised yet.
+    """Features of a batch of images, float32, not normalised.
 
-    class_token: (B, D). patch_tokens: chosen layer (from 1; those of the V-V path come beyond
-    the depth where both paths were asked for) -> (B, N, D), row-major over `grid` =
-    (rows, columns); (B, N, width) where they were asked for as they are. windows:
-    side in patches -> class tokens (B, W, D) of every window of that side, row-major.
-    views: (B, V, D), class tokens of V altered copies of each picture, or None. pixels: the
-    batch itself, for methods that look at it again; training keeps tokens only. All float32.
+    class_token: (B, D). patch_tokens: layer (from 1; depth + layer for the V-V path if both
+    paths were asked for) -> (B, N, D), row-major over `grid` = (rows, columns), or
+    (B, N, width) for raw tokens. windows: side in patches -> class tokens (B, W, D) of every
+    window of that side, row-major. views: (B, V, D), class tokens of V altered copies of each
+    image, or None. pixels: the batch itself, for methods that read it again, or None.
     """
 
     class_token: Tensor
@@ -51,12 +76,15 @@ class ImageFeatures:
     pixels: Tensor | None = None
 
 
-class ConvStem(nn.Module):
-    """Ours: a small convolutional network in place of one patch convolution.
+DEFAULT_OPTIONS = ImageOptions()
 
-    Maps (B, 3, H, W) to (B, width, H/p, W/p) like the `conv1` it replaces. Each stage is a
-    strided 3x3 convolution; all but the first, which is large and cheap, are followed by a
-    residual one. Group norms make it indifferent to a picture's contrast.
+
+class ConvStem(nn.Module):
+    """Replace the patch convolution by a small convolutional network. Ours.
+
+    It maps (B, 3, H, W) to (B, width, H/p, W/p) like the `conv1` it replaces. Each stage is a
+    strided 3x3 convolution; all but the first are followed by a residual one. Group norms
+    make the result independent of the image's contrast.
     """
 
     def __init__(self, spec: VisionSpec) -> None:
@@ -73,7 +101,7 @@ class ConvStem(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, width, H/p, W/p)."""
+        """Map (B, 3, H, W) to (B, width, H/p, W/p)."""
         return self.stages(pixels)
 
 
@@ -88,7 +116,7 @@ class _ResidualConv(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """open_clip's vision transformer with the second, value-value path beside the first."""
+    """Run open_clip's vision transformer with a second, value-value path."""
 
     def __init__(self, visual: Any, spec: VisionSpec) -> None:
         super().__init__()
@@ -97,7 +125,7 @@ class VisionTower(nn.Module):
         self.compute_dtype = torch.float32
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Hold the blocks' matrices in `dtype`; sums and norms stay in float32."""
+        """Convert the blocks' matrices to `dtype`; sums and norms stay in float32."""
         self.compute_dtype = dtype
         for block in self.visual.transformer.resblocks:
             block.attn.to(dtype)
@@ -106,48 +134,31 @@ class VisionTower(nn.Module):
     def forward(
         self,
         pixels: Tensor,
-        *,
-        layers: Sequence[int] | None = None,
-        value_path: bool = True,
-        class_ln_post: bool = False,
-        raw_tokens: bool = False,
-        raw_ln_post: bool = False,
-        value_blocks: int | None = None,
-        windows: Sequence[int] = (),
-        position_filter: PositionFilter = "bilinear",
-        plain_layers: Sequence[int] = (),
-        next_attention: bool = False,
+        options: ImageOptions = DEFAULT_OPTIONS,
     ) -> ImageFeatures:
         """Encode a batch once.
 
         Args:
             pixels: (B, 3, H, W) float, normalised; H and W multiples of the patch size.
-            layers: blocks (from 1) whose patch tokens are wanted; None means the last.
-            value_path: True for AnomalyCLIP and FAPrompt; False gives plain CLIP.
-            class_ln_post: apply `ln_post` to the class token, as CLIP does.
-            raw_tokens: patch tokens as the blocks leave them, without `ln_post` and projection.
-            raw_ln_post: apply `ln_post` to `raw_tokens`; without them it has no effect.
-            value_blocks: how many of the last blocks have the V-V path; None for the paper's
-                share. 0 is the plain path.
-            windows: sides, in patches, of the windows that are encoded one by one as well.
-            position_filter: how the position table is brought to another grid.
-            plain_layers: blocks whose tokens of the plain path are wanted beside those of
-                `layers`. They come under their number, those of `layers` under depth + number.
-            next_attention: add to these what the next block's attention adds to them.
+            options: which tokens, from which layers and path.
 
         Raises:
             ValueError: pixels of another shape, a layer outside 1..depth, more V-V blocks
                 than there are, or a window larger than the grid.
         """
-        depth = self.spec.layers
-        wanted, beside = {depth} if layers is None else set(layers), set(plain_layers)
+        depth, class_ln_post = self.spec.layers, options.class_ln_post
+        wanted = {depth} if options.layers is None else set(options.layers)
+        beside = set(options.plain_layers)
         if not (wanted | beside) or min(wanted | beside) < 1 or max(wanted | beside) > depth:
-            asked = [*(layers or ()), *plain_layers]
+            asked = [*(options.layers or ()), *options.plain_layers]
             raise ValueError(f"layers should lie in 1..{depth}, got {asked}.")
         shift = depth if beside else 0  # of the keys of `layers`
-        start = self._value_start(value_path, value_blocks)
-        stream, grid = self.embed(pixels, position_filter)
-        crops = {side: self._encode_windows(stream, grid, side, class_ln_post) for side in windows}
+        start = self._value_start(options)
+        stream, grid = self.embed(pixels, options.position_filter)
+        windows = {
+            side: self._encode_windows(stream, grid, side, class_ln_post)
+            for side in options.windows
+        }
         value: Tensor | None = None
         collected: dict[int, Tensor] = {}
         for number, block in enumerate(self.visual.transformer.resblocks, start=1):
@@ -156,23 +167,27 @@ class VisionTower(nn.Module):
                 block, stream, value, with_value=number > start, class_only=class_only,
                 dtype=self.compute_dtype,
             )  # fmt: skip
-            if next_attention and number - 1 in beside:
+            if options.next_attention and number - 1 in beside:
                 collected[number - 1] = attended[:, 1:]
-            if number in beside and (number == depth or not next_attention):
+            if number in beside and (number == depth or not options.next_attention):
                 collected[number] = stream[:, 1:]
             if number in wanted:
                 collected[shift + number] = stream[:, 1:] if value is None else value
         class_token = self._project_class(stream[:, 0], class_ln_post)
         tokens = {
-            key: self._unprojected(patches, raw_ln_post) if raw_tokens else self.project(patches)
+            key: (
+                self._unprojected(patches, options.raw_ln_post)
+                if options.raw_tokens
+                else self.project(patches)
+            )
             for key, patches in sorted(collected.items())
         }
-        return ImageFeatures(class_token, tokens, grid, crops)
+        return ImageFeatures(class_token, tokens, grid, windows)
 
     def embed(
         self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
     ) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, H, W) -> tokens (B, 1+N, width) after `ln_pre`, and the grid (H/p, W/p)."""
+        """Return tokens (B, 1+N, width) after `ln_pre`, and the grid (H/p, W/p)."""
         visual, patch = self.visual, self.spec.patch_size
         if pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
@@ -192,34 +207,34 @@ class VisionTower(nn.Module):
         return visual.ln_pre(tokens + table), grid
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Tokens as a block leaves them (..., width) -> (..., D), through `ln_post`."""
+        """Project a block's tokens (..., width) to (..., D), through `ln_post`."""
         return self.visual.ln_post(tokens.float()) @ self.visual.proj.float()
 
     def _unprojected(self, tokens: Tensor, ln_post: bool) -> Tensor:
         return self.visual.ln_post(tokens.float()) if ln_post else tokens.float()
 
-    def _value_start(self, value_path: bool, value_blocks: int | None) -> int:
-        """Number of leading blocks without the V-V path."""
-        depth = self.spec.layers
-        if not value_path:
+    def _value_start(self, options: ImageOptions) -> int:
+        """Return the number of leading blocks without the V-V path."""
+        depth, blocks = self.spec.layers, options.value_blocks
+        if not options.value_path:
             return depth
-        if value_blocks is None:
+        if blocks is None:
             return self.spec.value_path_start
-        if not 0 <= value_blocks <= depth:
-            raise ValueError(f"value_blocks should lie in 0..{depth}, got {value_blocks}.")
-        return depth - value_blocks
+        if not 0 <= blocks <= depth:
+            raise ValueError(f"value_blocks should lie in 0..{depth}, got {blocks}.")
+        return depth - blocks
 
     def _encode_windows(
         self, stream: Tensor, grid: tuple[int, int], side: int, class_ln_post: bool
     ) -> Tensor:
-        """Class tokens (B, W, D) of all windows, each alone with the class token in the tower.
+        """Return class tokens (B, W, D) of all windows, each encoded alone.
 
-        Its patches keep the positions they have in the picture; no other token is there.
+        The patches of a window keep the positions they have in the image.
         """
         blocks = self.visual.transformer.resblocks
         places = window_places(grid, side).to(stream.device)
         found = []
-        together = WINDOWS_AT_ONCE  # of each picture, where an export leaves their number open
+        together = WINDOWS_AT_ONCE  # per image, if an export leaves their number open
         if not torch.compiler.is_compiling():
             together = max(1, WINDOWS_AT_ONCE // stream.shape[0])
         for part in places.split(together):
@@ -239,7 +254,7 @@ class VisionTower(nn.Module):
 
 
 def window_places(grid: tuple[int, int], side: int) -> Tensor:
-    """The patches of every window of side x side patches, one step apart, row-major.
+    """List the patches of every window of side x side patches, one step apart, row-major.
 
     Args:
         grid: (rows, columns) of patches.
@@ -249,7 +264,7 @@ def window_places(grid: tuple[int, int], side: int) -> Tensor:
         (W, side * side) int64, W = (rows - side + 1) (columns - side + 1).
 
     Raises:
-        ValueError: a window that is empty or does not fit.
+        ValueError: a window is empty or does not fit.
 
     Example:
         >>> window_places((2, 3), 2)
@@ -260,7 +275,7 @@ def window_places(grid: tuple[int, int], side: int) -> Tensor:
     if not 1 <= side <= min(rows, columns):
         raise ValueError(
             f"A window of {side}x{side} patches does not fit a {rows}x{columns} grid; "
-            "use smaller windows or a larger picture."
+            "use smaller windows or a larger image."
         )
     numbers = torch.arange(rows * columns).view(rows, columns)
     return numbers.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side)
@@ -269,16 +284,16 @@ def window_places(grid: tuple[int, int], side: int) -> Tensor:
 def position_table(
     table: Tensor, grid: tuple[int, int], position_filter: PositionFilter = "bilinear"
 ) -> Tensor:
-    """The learned position table at another grid; the class row is kept.
+    """Resize the learned position table to another grid; the class row is kept.
 
     Args:
         table: (1 + g*g, width), trained on a square grid.
         grid: (rows, columns) wanted.
-        position_filter: "bilinear" without antialias, as AnomalyCLIP does; "bicubic" with
-            it, as open_clip does; "plain-bicubic" without it, as BLIP does.
+        position_filter: "bilinear" without antialias, as in AnomalyCLIP; "bicubic" with it, as
+            in open_clip; "plain-bicubic" without it, as in BLIP.
 
     Returns:
-        (1 + rows*columns, width), align_corners False; the stored table is never overwritten.
+        (1 + rows*columns, width), align_corners False; the stored table is not changed.
     """
     side = round((table.shape[0] - 1) ** 0.5)
     if grid == (side, side):
@@ -300,9 +315,9 @@ def _step(
     class_only: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One block of both paths. `stream` (B, 1+N, W); `value` (B, N, W) or None before it starts.
+    """Run one block of both paths on `stream` (B, 1+N, W) and `value` (B, N, W) or None.
 
-    Returns the stream between attention and MLP, then stream and value after the block.
+    Return the stream between attention and MLP, then stream and value after the block.
     """
     attention = block.attn
     normed = block.ln_1(stream).to(dtype)
@@ -310,7 +325,7 @@ def _step(
     queries = F.linear(normed[:, :1] if class_only else normed, *_part(attention, 0, 1))
     k, v = (_split_heads(t, attention.num_heads) for t in keys_values.chunk(2, dim=-1))
     if with_value:
-        seen = attend(v, v, v)[:, :, 1:]  # leaving the row out beforehand is slower: 1369 is odd
+        seen = attend(v, v, v)[:, :, 1:]  # dropping the row beforehand is slower: 1369 is odd
         residual = attention.out_proj(_join_heads(seen))
         value = (stream[:, 1:] if value is None else value) + residual
     seen = attend(_split_heads(queries, attention.num_heads), k, v)
@@ -321,7 +336,7 @@ def _step(
 
 
 def _part(attention: Any, first: int, last: int) -> tuple[Tensor, Tensor]:
-    """Rows first..last (of q, k, v) of the packed input projection: weight and bias."""
+    """Return weight and bias of rows first..last (of q, k, v) of the packed input projection."""
     width = attention.embed_dim
     rows = slice(first * width, last * width)
     return attention.in_proj_weight[rows], attention.in_proj_bias[rows]

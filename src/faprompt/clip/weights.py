@@ -1,17 +1,18 @@
-"""Backbones from names and files. Nothing is guessed, and nothing in a file is run.
+"""Load backbones by name, from files and from folders, and save them.
 
     "tiny"                        bundled with the package
-    "test-tiny"                   drawn weights of a small CLIP, for tests
+    "test-tiny"                   a small CLIP with random weights, for tests
     "wide_resnet50_2"             torchvision's, for PatchCore and RD4AD; no text tower
-    "ViT-L-14-336[:TAG]"          open_clip's name and tag; without a tag, OpenAI's
+    "ViT-L-14-336[:TAG]"          open_clip's name and tag; the default tag is OpenAI's
     "BLIP-ViT-B-16"               Salesforce/blip-itm-base-coco, see `blip`
     FILE                          OpenAI's .pt, a state dict, open_clip's .safetensors or .bin,
                                   torchvision's or timm's WideResNet-50-2
-    FOLDER                        ours, open_clip's or transformers', told by its config file
-    any of them + ":quickgelu"    or ":gelu": overrides what the source says, or says it
+    FOLDER                        ours, open_clip's or transformers', identified by its config
+    any of them + ":quickgelu"    or ":gelu": states or overrides the activation
 
 Weights do not show which activation they were trained with, and the wrong one bends every
-result without an error. OpenAI's files, tags and configs tell; a bare state dict does not.
+result without an error. OpenAI's files, tags and configs name it; a bare state dict does not.
+Nothing is guessed, and nothing in a file is run.
 """
 
 from __future__ import annotations
@@ -27,25 +28,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faprompt.clip.archive import read_tensors
 from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
 from faprompt.clip.blip import BlipTextTower
-from faprompt.clip.blip_folder import fetch_blip, find_blip, load_blip
-from faprompt.clip.catalog import (
+from faprompt.clip.downloads import named_weights
+from faprompt.clip.known_backbones import (
     BUNDLED,
     SPEC_FILE,
     WEIGHTS_FILE,
     bundled_backbone_folder,
-    download,
-    fetch_backbone,
     is_blip_name,
-    list_backbones,
     pretrained_spec,
     split_name,
     unknown_backbone,
-    with_pixel_statistics,
 )
-from faprompt.clip.huggingface import from_transformers, preprocessor_record
 from faprompt.clip.spec import (
     BackboneSpec,
     TextSpec,
@@ -53,28 +48,26 @@ from faprompt.clip.spec import (
     infer_spec,
     spec_from_open_clip_config,
 )
+from faprompt.clip.tensor_files import read_tensors
 from faprompt.clip.tokens import Tokenizer
+from faprompt.clip.transformers_folders import (
+    find_blip,
+    from_transformers,
+    load_blip,
+    pixel_statistics,
+    transformers_module,
+)
 from faprompt.clip.wide_resnet import (
     TEST_WIDE_RESNET,
     WIDE_RESNET,
     WIDE_RESNET_SPEC,
     build_wide_resnet,
-    download_wide_resnet,
     draw_test_weights,
     is_wide_resnet,
 )
 from faprompt.config import read_json
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
-
-__all__ = [
-    "backbone_files",
-    "fetch_backbone",
-    "list_backbones",
-    "load_backbone",
-    "may_be",
-    "save_backbone",
-]
 
 Weights = tuple[BackboneSpec, dict[str, Tensor]]
 
@@ -87,10 +80,10 @@ TEST_TINY = BackboneSpec(
 NAMES = (*BUNDLED, "test-tiny", TEST_WIDE_RESNET, WIDE_RESNET)  # besides open_clip's
 _ACTIVATIONS = {"quickgelu": True, "gelu": False}
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's files
-_CONVERSION_FAULTS = (  # what a description of odd types makes of the code that reads it
+_CONVERSION_FAULTS = (  # what a description of wrong types makes the code raise that reads it
     OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
 )  # fmt: skip
-_FORMS = {  # description -> names its weights may have, best first
+_FORMS = {  # description -> names of its weights, best first
     SPEC_FILE: (WEIGHTS_FILE,),
     "open_clip_config.json": (
         "open_clip_model.safetensors",
@@ -106,9 +99,8 @@ def load_backbone(
     *,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
-    quick_gelu: bool | None = None,
 ) -> Backbone:
-    """A frozen backbone from a name, a file or a folder; see the head of this module.
+    """Load a frozen backbone from a name, a file or a folder; see the head of this module.
 
     A known name wins over a file of that name; write ./NAME for the file.
 
@@ -116,36 +108,34 @@ def load_backbone(
         source: where the weights come from.
         precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
         device: where the weights go, such as "cpu" or "cuda:1".
-        quick_gelu: the activation, if the source does not tell, or against what it tells.
 
     Returns:
-        The backbone; its `name` is what loads it again (for a file of
-        WideResNet-50-2, the name of the network).
+        The backbone. `load_backbone(backbone.name)` loads it again, except that a file of
+        WideResNet-50-2 gets the name of the network.
 
     Raises:
-        ModelError: nothing there, not downloadable, not a plain ViT CLIP, of unknown
-            activation, or with missing, unknown or misshapen tensors (all are named).
+        ModelError: there is nothing there, it cannot be downloaded, it is no plain ViT CLIP,
+            its activation is unknown, or tensors are missing, unknown or misshapen.
         ConfigError: an open_clip architecture that is not two plain transformers.
-        ValueError: another precision, or a suffix that contradicts `quick_gelu`.
+        ValueError: an unknown precision.
     """
     if precision not in DTYPES:
         raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
-    place, chosen = _split_activation(source, quick_gelu)
-    suffix = "" if chosen is None else f":{'quickgelu' if chosen else 'gelu'}"
-    backbone = _build(place, chosen, f"{place}{suffix}")
+    place, quick_gelu = _split_activation(source)
+    backbone = _build(place, quick_gelu, str(source))
     return backbone.set_precision(precision).to(device)
 
 
 def save_backbone(
     backbone: Backbone, folder: str | Path, *, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a folder that `load_backbone` reads: backbone.json and model.safetensors.
+    """Write backbone.json and model.safetensors, which `load_backbone` reads.
 
-    Each file is whole or not there. float16 halves the size and rounds the weights, so the
-    loaded backbone has another fingerprint: train prompts on what was loaded.
+    Each file is written whole or not at all. float16 halves the size and rounds the weights, so
+    the loaded backbone has another fingerprint: train prompts on the loaded one.
 
     Raises:
-        ValueError: another dtype, weights that were rounded to a lower precision, or a BLIP.
+        ValueError: another dtype, weights that were rounded to a lower precision, or no CLIP.
     """
     from safetensors.torch import save as to_bytes
 
@@ -173,21 +163,17 @@ def save_backbone(
 
 
 def may_be(backbone: Backbone, name: str) -> bool:
-    """Whether a backbone is the one of that name, or weights of one's own that may be.
+    """Return whether a backbone is, or may be, open_clip's of that name, or WideResNet's.
 
-    Files and folders do not tell whose weights they hold: those of the architecture and the
-    activation are taken at their word.
-
-    Args:
-        backbone: any.
-        name: open_clip's, as for `load_backbone`, or "wide_resnet50_2".
+    Files and folders do not show whose weights they hold: they may be the named ones if
+    architecture and activation are the same.
     """
     if name == WIDE_RESNET or not backbone.has_text:
         return name == WIDE_RESNET and not backbone.has_text
-    place, gelu = _split_activation(backbone.name, None)
+    place, gelu = _split_activation(backbone.name)
     if place in NAMES:
         return backbone.name == name
-    wanted, activation = _split_activation(name, None)
+    wanted, activation = _split_activation(name)
     known, asked = split_name(str(place)), split_name(str(wanted))
     if known or not asked:
         return (known, gelu) == (asked, activation)
@@ -196,11 +182,11 @@ def may_be(backbone: Backbone, name: str) -> bool:
 
 
 def backbone_files(source: str | Path) -> tuple[Path, ...]:
-    """List the files on this machine that decide what `load_backbone` gives; none is read.
+    """List the local files that decide what `load_backbone` returns, without reading them.
 
-    Empty for names whose weights are drawn or downloaded, and where nothing lies.
+    The list is empty for names whose weights are random or downloaded, and if nothing is there.
     """
-    place, _ = _split_activation(source, None)
+    place, _ = _split_activation(source)
     if isinstance(place, str) and place in BUNDLED:
         place = bundled_backbone_folder(place)
     elif isinstance(place, str) and (place in NAMES or is_blip_name(place) or split_name(place)):
@@ -213,40 +199,39 @@ def backbone_files(source: str | Path) -> tuple[Path, ...]:
 
 
 def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:
+    if place == "test-tiny":
+        return build_backbone(_chosen(TEST_TINY, quick_gelu), _draw(TEST_TINY), name=name)
+    if place == TEST_WIDE_RESNET:
+        return _build_wide_resnet(draw_test_weights(), quick_gelu, TEST_WIDE_RESNET)
     if is_blip_name(place):
-        return load_blip(fetch_blip(str(place)), name=name, quick_gelu=quick_gelu)
-    known = isinstance(place, str) and (place in NAMES or split_name(place))
-    blip = None if known else find_blip(Path(place))
+        transformers_module(place)  # refuses before a gigabyte is fetched
+    named = named_weights(place) if isinstance(place, str) else None
+    if named is None and not os.path.exists(place):  # unlike Path.exists, never an error
+        raise unknown_backbone(str(place))
+    path = named or Path(place)
+    blip = find_blip(path)
     if blip is not None:
         return load_blip(blip, name=name, quick_gelu=quick_gelu)
-    spec, state = _read(place, quick_gelu)
+    tag = split_name(place) if isinstance(place, str) else None
+    if tag:
+        spec, state = pretrained_spec(*tag, quick_gelu=quick_gelu), read_tensors(path)
+    else:
+        spec, state = _read_path(path, quick_gelu)
     if spec is WIDE_RESNET_SPEC:
-        if quick_gelu is not None:
-            raise ModelError(f"{place} has no GELU to choose; leave the :gelu or :quickgelu out.")
-        return build_wide_resnet(state, name=place)
+        return _build_wide_resnet(state, quick_gelu, place)
     return build_backbone(spec, _tidy(state), name=name)
 
 
-def _read(place: str | Path, quick_gelu: bool | None) -> Weights:
-    if place == "test-tiny":
-        return _chosen(TEST_TINY, quick_gelu), _draw(TEST_TINY)
-    if place == TEST_WIDE_RESNET:
-        return WIDE_RESNET_SPEC, draw_test_weights()
-    if place == WIDE_RESNET:
-        return WIDE_RESNET_SPEC, read_tensors(download_wide_resnet())
-    if isinstance(place, str) and place in BUNDLED:
-        return _read_path(bundled_backbone_folder(place), quick_gelu)
-    found = split_name(place) if isinstance(place, str) else None
-    if found:
-        spec = pretrained_spec(*found, quick_gelu=quick_gelu)
-        return spec, read_tensors(download(*found))
-    if os.path.exists(place):  # unlike Path.exists, never an error
-        return _read_path(Path(place), quick_gelu)
-    raise unknown_backbone(str(place))
+def _build_wide_resnet(
+    state: dict[str, Tensor], quick_gelu: bool | None, place: str | Path
+) -> Backbone:
+    if quick_gelu is not None:
+        raise ModelError(f"{place} has no GELU to choose; leave the :gelu or :quickgelu out.")
+    return build_wide_resnet(state, name=place)
 
 
 def _read_path(path: Path, quick_gelu: bool | None) -> Weights:
-    """A folder by its description, a file by the description beside it or by itself."""
+    """Read a folder by its description, a file by the description beside it or by itself."""
     folder, wanted = (path, None) if os.path.isdir(path) else (path.parent, path.name)
     for description, names in _FORMS.items():
         config = folder / description
@@ -259,36 +244,34 @@ def _read_path(path: Path, quick_gelu: bool | None) -> Weights:
     return _read_bare(path, quick_gelu)
 
 
-def _read_described(config_path: Path, weights: Path, quick_gelu: bool | None) -> Weights:
+def _read_described(path: Path, weights: Path, quick_gelu: bool | None) -> Weights:
     try:
-        folder = config_path.parent
-        config, state = read_json(config_path), read_tensors(weights)
-        if config_path.name == SPEC_FILE:
+        config, state = read_json(path), read_tensors(weights)
+        if path.name == SPEC_FILE:
             return _own_spec(config, quick_gelu), state
-        if config_path.name == "config.json":
+        if path.name == "config.json":
             spec, state = from_transformers(config, state, quick_gelu=quick_gelu)
-            return with_pixel_statistics(spec, preprocessor_record(folder)), state
-        spec = spec_from_open_clip_config(
-            config["model_cfg"], name=str(config_path), quick_gelu=quick_gelu
-        )
-        return with_pixel_statistics(spec, config.get("preprocess_cfg", {})), state
+            return spec.with_pixel_statistics(*pixel_statistics(path.parent)), state
+        model, pixels = config["model_cfg"], config.get("preprocess_cfg", {})
+        spec = spec_from_open_clip_config(model, name=str(path), quick_gelu=quick_gelu)
+        return spec.with_pixel_statistics(pixels.get("mean"), pixels.get("std")), state
     except KeyError as error:
-        raise ModelError(f"{config_path} lacks {error}.") from error
+        raise ModelError(f"{path} lacks {error}.") from error
     except (ConfigError, ModelError, *_CONVERSION_FAULTS) as error:
-        raise ModelError(f"{config_path} with {weights.name}: {error}") from error
+        raise ModelError(f"{path} with {weights.name}: {error}") from error
 
 
 def _own_spec(config: Mapping[str, Any], quick_gelu: bool | None) -> BackboneSpec:
     spec = BackboneSpec.from_dict(config)
     kept = spec.vocabulary
-    Tokenizer(kept)  # refuses a crooked vocabulary
+    Tokenizer(kept)  # refuses a vocabulary that does not rise
     if kept is not None and len(kept) != spec.text.vocab_size:
         raise ModelError(f"{len(kept)} tokens are kept, but vocab_size is {spec.text.vocab_size}.")
     return _chosen(spec, quick_gelu)
 
 
 def _read_bare(path: Path, quick_gelu: bool | None) -> Weights:
-    """A weights file with nothing beside it that describes it."""
+    """Read a weights file that no config beside it describes."""
     state = read_tensors(path)
     if is_wide_resnet(state):
         return WIDE_RESNET_SPEC, state
@@ -296,23 +279,17 @@ def _read_bare(path: Path, quick_gelu: bool | None) -> Weights:
         raise ModelError(
             f"{path} does not tell whether its weights want QuickGELU, and the wrong answer "
             "would bend every result. OpenAI, MetaCLIP and DFN weights want it, most of LAION "
-            f"and DataComp do not. Say it: {path}:quickgelu or {path}:gelu, or set "
-            "quick_gelu to true or false."
+            f"and DataComp do not. Name it: {path}:quickgelu or {path}:gelu."
         )
     return infer_spec(state, quick_gelu=True if quick_gelu is None else quick_gelu), state
 
 
-def _split_activation(
-    source: str | Path, quick_gelu: bool | None
-) -> tuple[str | Path, bool | None]:
-    if not isinstance(source, str):
-        return Path(source), quick_gelu
-    place, _, suffix = source.rpartition(":")
-    if not place or suffix not in _ACTIVATIONS:
-        return source, quick_gelu
-    if quick_gelu not in (None, _ACTIVATIONS[suffix]):
-        raise ValueError(f"{source!r} contradicts quick_gelu={quick_gelu}.")
-    return place, _ACTIVATIONS[suffix]
+def _split_activation(source: str | Path) -> tuple[str | Path, bool | None]:
+    """Split "SOURCE:gelu" into the source and whether it wants QuickGELU, None if not named."""
+    place, _, suffix = str(source).rpartition(":")
+    if isinstance(source, str) and place and suffix in _ACTIVATIONS:
+        return place, _ACTIVATIONS[suffix]
+    return source, None
 
 
 def _chosen(spec: BackboneSpec, quick_gelu: bool | None) -> BackboneSpec:
@@ -320,7 +297,7 @@ def _chosen(spec: BackboneSpec, quick_gelu: bool | None) -> BackboneSpec:
 
 
 def _tidy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without what is no weight: OpenAI's three sizes, and attention masks."""
+    """Drop what is no weight: OpenAI's three sizes, and attention masks."""
     extra = (*_OPENAI_EXTRAS, "attn_mask")
     tidy = {key: tensor for key, tensor in state.items() if key.split(".")[-1] not in extra}
     scale = tidy.get("logit_scale")
@@ -330,7 +307,7 @@ def _tidy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _draw(spec: BackboneSpec) -> dict[str, Tensor]:
-    """Weights for a spec, the same on every machine; no global generator is touched."""
+    """Draw weights that are the same on every machine; no global generator is used."""
     with torch.device("meta"):
         shapes = {key: tuple(t.shape) for key, t in build_clip(spec).state_dict().items()}
     stream = np.random.RandomState(0)

@@ -1,11 +1,11 @@
-"""WideResNet-50-2 as a frozen backbone: what its first three stages make of a picture.
+"""Use the first three stages of WideResNet-50-2 as a frozen backbone.
 
     pixels (B, 3, H, W)
       -> stage 1 (B, 256, H/4, W/4), stage 2 (B, 512, H/8, W/8), stage 3 (B, 1024, H/16, W/16)
-      -> one token for every cell of 32 pixels: all that the three stages say there
+      -> one token per cell of 32 pixels, with the values of all three stages
 
-Rooms that know patch tokens treat it as any other backbone; `unpack_stages` gives the feature
-maps back, to the bit. It has no text tower: PatchCore and RD4AD need none.
+Code that reads patch tokens treats it as any other backbone. `unpack_stages` returns the
+feature maps, bit by bit. It has no text tower: PatchCore and RD4AD need none.
 
 Source: WideResNet (Zagoruyko and Komodakis, BMVC 2016), as torchvision builds it; weights
 IMAGENET1K_V1, which timm calls wide_resnet50_2.tv_in1k.
@@ -23,24 +23,22 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import Backbone, load_strictly
-from faprompt.clip.network import offline, reach
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
-from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.errors import ModelError
 
 WIDE_RESNET, TEST_WIDE_RESNET = "wide_resnet50_2", "test-wide-resnet"
 STAGES = {1: (256, 4), 2: (512, 8), 3: (1024, 16)}  # stage -> channels, stride in pixels
-CELL = 32  # pixels: the coarsest stage halved once, as RD4AD's bottleneck does
+CELL = 32  # side in pixels: half the coarsest stage's resolution, as in RD4AD's bottleneck
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-_SHAPE = ((3, 4, 6), 128)  # blocks a stage, width of the first
-WIDE_RESNET_PARAMETERS = 24_862_528  # of what is used, counted by a test
-_TEST_SHAPE = ((1, 1, 1), 8)  # drawn, for tests
+_SHAPE = ((3, 4, 6), 128)  # blocks per stage, width of the first
+WIDE_RESNET_PARAMETERS = 24_862_528  # of the three stages, counted by a test
+_TEST_SHAPE = ((1, 1, 1), 8)  # random weights, for tests
 _WIDTHS = {stage: channels * (CELL // stride) ** 2 for stage, (channels, stride) in STAGES.items()}
-_UNUSED = ("layer4.", "fc.")  # what a classifier has on top
-_COUNTER = "num_batches_tracked"  # of the norms' training; some files lack it, none needs it
+_UNUSED = ("layer4.", "fc.")  # last stage and classifier
+_COUNTER = "num_batches_tracked"  # of the norms; some files lack it, and it is not used
 
 WIDE_RESNET_SPEC = BackboneSpec(
     embed_dim=sum(_WIDTHS.values()),
@@ -55,39 +53,34 @@ WIDE_RESNET_SPEC = BackboneSpec(
 
 
 class WideResNet(Backbone):
-    """The network without its last stage and classifier. Built frozen, and always in eval mode.
+    """The network without its last stage and classifier, frozen and always in eval mode.
 
-    `precision` concerns all of it; the tokens are float32.
+    `precision` is that of all weights; the tokens are float32.
     """
 
     def __init__(self, network: nn.Module, *, name: str) -> None:
         vision: Any = _Stages(network)
+        no_text: Any = nn.Module()
         super().__init__(
-            WIDE_RESNET_SPEC, vision, _NoText(), Tokenizer(), logit_scale=torch.zeros(()), name=name
+            WIDE_RESNET_SPEC, vision, no_text, Tokenizer(), logit_scale=torch.zeros(()), name=name
         )
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.vision.parameters()).device
-
     def train(self, mode: bool = True) -> WideResNet:
-        """Nothing: its norms keep the statistics they came with."""
+        """Stay in eval mode, so that the norms keep their statistics."""
         super().train(False)
         return self
 
-    def encode_image(self, pixels: Tensor, **options: Any) -> ImageFeatures:
-        """One image pass; options of a transformer's pass mean nothing here.
-
-        Args:
-            pixels: (B, 3, H, W) float, normalised; H and W multiples of 32.
+    def encode_image(
+        self, pixels: Tensor, options: ImageOptions = DEFAULT_OPTIONS
+    ) -> ImageFeatures:
+        """Encode (B, 3, H, W) normalised pixels; options of a transformer are ignored.
 
         Returns:
-            patch_tokens: {1: (B, H/32 * W/32, 28672)}, see `unpack_stages`; class_token:
-            their mean, which no method reads.
+            patch_tokens: {1: (B, H/32 * W/32, 28672)}, see `unpack_stages`; class_token: their
+            mean, which no method reads.
 
         Raises:
-            ValueError: pixels of another shape.
+            ValueError: the pixels have another shape, or H and W are no multiples of 32.
         """
         if pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
@@ -97,18 +90,9 @@ class WideResNet(Backbone):
         tokens = pack_stages(self.vision(pixels.to(self.device)))
         return ImageFeatures(tokens.mean(dim=1), {1: tokens}, (height // CELL, width // CELL))
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Refused: it has no words."""
-        raise TypeError(f"{self.name} has no text tower.")
-
-
-class _NoText(TextTower):
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-
 
 class _Stages(nn.Module):
-    """Pixels -> the maps of stages 1 to 3."""
+    """Compute the maps of stages 1 to 3."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -117,12 +101,12 @@ class _Stages(nn.Module):
         self.compute_dtype = torch.float32
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Hold all weights in `dtype`."""
+        """Convert all weights to `dtype`."""
         self.compute_dtype = dtype
         self.to(dtype)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> (B, 256, H/4, W/4), (B, 512, H/8, W/8), (B, 1024, H/16, W/16)."""
+        """Map (B, 3, H, W) to the three maps (B, channels, H/stride, W/stride) of `STAGES`."""
         planes = self.bn1(self.conv1(pixels.to(self.compute_dtype))).relu()
         planes = nn.functional.max_pool2d(planes, 3, stride=2, padding=1)
         maps = []
@@ -133,7 +117,7 @@ class _Stages(nn.Module):
 
 
 def pack_stages(maps: Sequence[Tensor]) -> Tensor:
-    """Maps of stages 1 to 3 -> tokens (B, cells, 28672), row-major."""
+    """Return the maps of stages 1 to 3 as tokens (B, cells, 28672), row-major."""
     cells = [
         pixel_unshuffle(planes, CELL // stride).flatten(2)
         for planes, (_, stride) in zip(maps, STAGES.values(), strict=True)
@@ -142,7 +126,7 @@ def pack_stages(maps: Sequence[Tensor]) -> Tensor:
 
 
 def unpack_stages(features: ImageFeatures) -> dict[int, Tensor]:
-    """Stage (1 to 3) -> its map (B, channels, H/stride, W/stride), of `WideResNet`'s tokens."""
+    """Return stage (1 to 3) -> its map (B, channels, H/stride, W/stride)."""
     tokens = features.patch_tokens[1].mT
     parts = zip(STAGES.items(), tokens.split(list(_WIDTHS.values()), dim=1), strict=True)
     return {
@@ -152,28 +136,32 @@ def unpack_stages(features: ImageFeatures) -> dict[int, Tensor]:
 
 
 def is_wide_resnet(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is of torchvision's or timm's residual networks."""
+    """Return whether a state dict is of torchvision's or timm's residual networks."""
     first = state.get("layer1.0.conv1.weight")
     return first is not None and first.ndim == 4
 
 
 def build_wide_resnet(state: Mapping[str, Tensor], *, name: str | Path) -> WideResNet:
-    """The backbone from a state dict under torchvision's names (timm has the same).
+    """Build the backbone from a state dict under torchvision's names (timm has the same).
 
-    It is called "wide_resnet50_2" whatever file it came from.
+    Its name is "wide_resnet50_2" whatever file it came from.
 
     Raises:
         ModelError: another residual network, or tensors missing, unknown or misshapen.
     """
     name = TEST_WIDE_RESNET if name == TEST_WIDE_RESNET else WIDE_RESNET
     shape = _TEST_SHAPE if name == TEST_WIDE_RESNET else _SHAPE
-    found = _read_shape(state)
+    blocks = tuple(
+        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")})
+        for stage in STAGES
+    )
+    found = (blocks, len(state["layer1.0.conv1.weight"]))
     if found != shape:
         raise ModelError(
             f"These weights are of a residual network of {found[0]} blocks a stage and a first "
             f"width of {found[1]}; {name} has {shape[0]} and {shape[1]}."
         )
-    with torch.device("meta"):  # nothing is drawn only to be overwritten
+    with torch.device("meta"):  # no random weights that are overwritten at once
         network = _build_network(shape)
     wanted = network.state_dict()
     kept = {k: v for k, v in state.items() if not k.startswith(_UNUSED) and _COUNTER not in k}
@@ -182,56 +170,13 @@ def build_wide_resnet(state: Mapping[str, Tensor], *, name: str | Path) -> WideR
     return WideResNet(network, name=name)
 
 
-def download_wide_resnet(*, cache_dir: str | Path | None = None) -> Path:
-    """torchvision's file, from torch's own cache or the network, checked by its hash.
-
-    `cache_dir` is another place for it.
-
-    Raises:
-        ModelError: it is not here and cannot be fetched.
-    """
-    path = wide_resnet_file() if cache_dir is None else Path(cache_dir, wide_resnet_file().name)
-    if not path.is_file():
-        url, digits = _address(), path.stem.rpartition("-")[2]
-        if offline():
-            raise ModelError(
-                f"The weights of {WIDE_RESNET} are not on this machine, and {offline()} forbids "
-                f"to download them. Wanted: {url} as {path}. Put the file there, or give it as "
-                "the backbone; or unset the variable."
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            reach(url)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise ModelError(
-                f"The weights of {WIDE_RESNET} are not on this machine and could not be "
-                f"downloaded ({error}). Where there is a network, fetch {url}; here, give that "
-                f"file as the backbone, or put it at {path}. timm's tv_in1k safetensors serves "
-                "as a backbone too."
-            ) from error
-    return path
-
-
-def wide_resnet_file() -> Path:
-    """Where torch keeps the weights, whether they are there or not."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_address()).name
-
-
-def _address() -> str:
-    open_clip_module()  # mends a torchvision that is of another build than torch
-    from torchvision.models import Wide_ResNet50_2_Weights
-
-    return str(Wide_ResNet50_2_Weights.IMAGENET1K_V1.url)
-
-
 def draw_test_weights() -> dict[str, Tensor]:
-    """A narrow network of the same channels, for tests; no global generator is touched."""
+    """Draw weights of a narrow network with the same channels, for tests."""
     return _draw_weights(_TEST_SHAPE)
 
 
 def draw_wide_resnet() -> WideResNet:
-    """The network with drawn weights: as dear as the trained one, and knows nothing."""
+    """Build the network with random weights, to measure its speed and memory."""
     return build_wide_resnet(_draw_weights(_SHAPE), name=WIDE_RESNET)
 
 
@@ -242,18 +187,9 @@ def _draw_weights(shape: tuple[tuple[int, ...], int]) -> dict[str, Tensor]:
 
 
 def _build_network(shape: tuple[tuple[int, ...], int]) -> nn.Module:
-    open_clip_module()  # see `_address`
+    open_clip_module()  # repairs a torchvision of another build than torch
     from torchvision.models.resnet import Bottleneck, ResNet
 
     network: Any = ResNet(Bottleneck, [*shape[0], 1], width_per_group=shape[1])
     del network.layer4, network.fc
     return network
-
-
-def _read_shape(state: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int]:
-    """Blocks of stages 1 to 3, and the width of the first."""
-    blocks = tuple(
-        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")})
-        for stage in STAGES
-    )
-    return blocks, len(state["layer1.0.conv1.weight"])

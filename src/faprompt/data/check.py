@@ -1,20 +1,26 @@
-"""What a folder looks like to us, file by file: the work behind `faprompt datasets check`."""
+"""Open every file of a labelled folder and report its faults, for `faprompt datasets check`."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import ClassCount, Dataset
-from faprompt.data.facts import DatasetFacts, dataset_facts
-from faprompt.data.files import examples, natural_key, relative_name
-from faprompt.data.inspection import FileFacts, inspect_picture
+from faprompt.data.dataset import ClassCount, Dataset
+from faprompt.data.dataset_catalog import (
+    DatasetFacts,
+    compare_counts,
+    dataset_facts,
+    published_counts,
+)
+from faprompt.data.known_readers import read_dataset
 from faprompt.data.masks import read_mask
-from faprompt.data.published_counts import MISPRINTS, compare_counts, published_counts
-from faprompt.data.registry import read_dataset
+from faprompt.data.picture_files import examples, relative_name
 from faprompt.data.remarks import (
     PictureFacts,
     blank_remarks,
@@ -23,29 +29,49 @@ from faprompt.data.remarks import (
     find_copies,
     inverted_remarks,
 )
-from faprompt.errors import FapromptError
+from faprompt.errors import FapromptError, ImageReadError
+from faprompt.files import natural_key
+from faprompt.imaging.formats import open_picture
+from faprompt.imaging.image_reading import MAX_PIXELS, read_image, read_picture_header
 from faprompt.records import Sample
 from faprompt.work import ProgressCallback, no_progress
+
+_FORMAT_OF_EXTENSION = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
+    ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
+}  # fmt: skip
+_ANSWERS = {True: "yes", False: "no", None: "the paper does not have it"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """Facts on one picture file."""
+
+    digest: str  # SHA-256 of the content; "" if the file cannot be opened
+    fault: str = ""  # why the picture cannot be read
+    size: tuple[int, int] | None = None  # (height, width) as displayed
+    other_format: str = ""  # the content's format if the extension says another
+    turned: bool = False  # whether EXIF turns or mirrors the picture
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetCheck:
-    """A dataset's bill of health."""
+    """The result of `check_dataset`."""
 
     dataset: str
     root: Path
     split: str
-    reason: str  # what it was recognised by
+    reason: str  # why the folder was read as this dataset
     classes: Mapping[str, ClassCount]
     published: Mapping[str, tuple[int, int]]  # class -> (normal, anomalous); {} if unpublished
-    matches_paper: bool | None  # None where the paper has no such dataset
-    problems: tuple[str, ...]  # to be mended; not all of them stand in the way
-    warnings: tuple[str, ...]  # to be known
-    usable: bool  # figures can be computed from it as it is
-    unmasked: tuple[str, ...] = ()  # pictures that miss their mask, all of them
-    orphan_masks: tuple[str, ...] = ()  # masks that miss their picture, all of them
+    matches_paper: bool | None  # None if the paper does not have the dataset
+    problems: tuple[str, ...]  # to be repaired; not all of them prevent an evaluation
+    warnings: tuple[str, ...]
+    usable: bool  # whether metrics can be computed as it is
+    unmasked: tuple[str, ...] = ()  # every picture whose mask is missing
+    orphan_masks: tuple[str, ...] = ()  # every mask whose picture is missing
     copies: tuple[tuple[str, ...], ...] = ()  # groups of files with equal content
-    facts: DatasetFacts | None = None  # source and licence; None for your own pictures
+    facts: DatasetFacts | None = None  # None for your own pictures
 
     @property
     def normal(self) -> int:
@@ -58,21 +84,14 @@ class DatasetCheck:
         return sum(count.anomalous for count in self.classes.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `--json`."""
+        """Return plain data for `--json`."""
         return {
             "dataset": self.dataset,
             "split": self.split,
             "recognised_by": self.reason,
             "normal": self.normal,
             "anomalous": self.anomalous,
-            "classes": {
-                name: {
-                    "normal": count.normal,
-                    "anomalous": count.anomalous,
-                    "with_mask": count.with_mask,
-                }
-                for name, count in self.classes.items()
-            },
+            "classes": {name: asdict(count) for name, count in self.classes.items()},
             "published": {
                 name: {"normal": normal, "anomalous": anomalous}
                 for name, (normal, anomalous) in self.published.items()
@@ -96,59 +115,61 @@ def check_dataset(
     subset: str = "paper",
     progress: ProgressCallback = no_progress,
 ) -> DatasetCheck:
-    """Read a folder as `read_dataset` does, then open every picture and every mask.
+    """Read a folder like `read_dataset`, then open every picture and every mask.
 
     Args:
         root: the dataset's folder, or a list of pictures, as for `read_dataset`.
-        dataset: a name of `list_datasets()`, or "auto".
+        dataset: one of `list_datasets()`, or "auto".
         split: "test" or "train".
         subset: "paper" or "all", as for `read_dataset`.
-        progress: called after each picture with "check", pictures done and pictures in all.
+        progress: called after each picture with "check", pictures done and all pictures.
 
     Returns:
-        Counts, the paper's beside ours, and what is wrong or odd: lost masks and pictures,
-        masks of another size, unreadable files, copies, empty masks, masks that look inverted.
+        The counts beside the paper's, and the faults: lost masks and pictures, masks of another
+        size, unreadable files, copies, empty masks, masks that look inverted.
 
     Raises:
-        ConfigError: `dataset` is no name we know.
+        ConfigError: there is no such dataset.
         DatasetError: the folder cannot be read as a dataset at all.
     """
     found = read_dataset(root, dataset, split=split, subset=subset)
-    ledger = _Ledger(found.root)
+    files = _OpenedFiles(found.root)
     for done, sample in enumerate(found.samples, start=1):
-        ledger.look_at(sample)
+        files.open(sample)
         progress("check", done, len(found))
+    counts = found.counts()
     orphans = found.orphan_lines()
-    undefined = _undefined(found)
-    blocking = found.problems + ledger.mask_problems()
+    blocking = found.problems + files.mask_problems()
     return DatasetCheck(
         dataset=found.name,
         root=found.root,
         split=split,
         reason=found.reason,
-        classes=found.counts(),
+        classes=counts,
         published=published_counts(found.name) if split == "test" else {},
-        matches_paper=compare_counts(found.name, found.counts(), split=split).matches,
-        problems=blocking + orphans + ledger.picture_problems(),
-        warnings=tuple(line for line in found.warnings if line not in orphans)
-        + undefined
-        + ledger.warnings(found.name),
-        usable=not blocking and _has_figures(found, ledger.unreadable),
+        matches_paper=compare_counts(found.name, counts, split=split).matches,
+        problems=(*blocking, *orphans, *files.picture_problems()),
+        warnings=(
+            *(line for line in found.warnings if line not in orphans),
+            *_undefined_metrics(found),
+            *files.warnings(found.name),
+        ),
+        usable=not blocking and _has_metrics(found, files.unreadable()),
         unmasked=tuple(relative_name(path, found.root) for path in found.unmasked),
         orphan_masks=tuple(relative_name(path, found.root) for path in found.orphan_masks),
-        copies=ledger.copies(),
+        copies=tuple(tuple(map(files.name, group)) for group in find_copies(files.pictures)),
         facts=dataset_facts(found.name),
     )
 
 
 def describe(check: DatasetCheck) -> str:
-    """The check as plain lines for a terminal."""
+    """Return the check as lines of plain text for a terminal."""
     lines = [
         f"{check.dataset}: {check.normal} normal and {check.anomalous} anomalous pictures "
         f"({check.split} split)",
         f"recognised by {check.reason}",
         "",
-        *_table(check),
+        *_class_table(check),
         "",
         f"equals the paper's counts: {_ANSWERS[check.matches_paper]}",
         f"can be evaluated: {_ANSWERS[check.usable]}",
@@ -160,127 +181,153 @@ def describe(check: DatasetCheck) -> str:
     return "\n".join(lines)
 
 
-_ANSWERS = {True: "yes", False: "no", None: "the paper does not have it"}
+def inspect_picture(path: Path) -> FileFacts:
+    """Decode a picture file and report its faults; a bad file raises nothing.
+
+    The whole picture is decoded, as a run decodes it, because only this proves that it can be
+    read. A JPEG is decoded at an eighth of its size, which reads every byte as well.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return FileFacts("", fault=f"{error.strerror or error}")
+    digest = hashlib.sha256(content).hexdigest()
+    if not content:
+        return FileFacts(digest, fault="the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about sizes and tags that do no harm
+            return _decode(content, digest, path.suffix.casefold())
+    except ImageReadError as error:
+        reason = str(error).removeprefix(f"{len(content)} bytes: ").rstrip(".")
+        return FileFacts(digest, fault=reason)
 
 
-def _table(check: DatasetCheck) -> list[str]:
-    rows: list[tuple[str, ...]] = [("class", "normal", "anomalous", "masks", "paper")]
-    names = dict.fromkeys((*check.classes, *_published_classes(check)))
-    for name in names:
-        count = check.classes.get(name, ClassCount(0, 0, 0))
-        numbers = map(str, (count.normal, count.anomalous, count.with_mask))
-        rows.append((name, *numbers, _published_cell(check, name)))
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + _aligned(row, wide) for row in rows]
+def _decode(content: bytes, digest: str, extension: str) -> FileFacts:
+    header = read_picture_header(content)
+    if header.kind == "JPEG":
+        _decode_small(content)
+    else:
+        read_image(content)
+    expected = _FORMAT_OF_EXTENSION.get(extension, header.kind)
+    return FileFacts(
+        digest,
+        size=header.image_size,
+        other_format=header.kind if header.kind != expected else "",
+        turned=header.orientation != 1,
+    )
 
 
-def _aligned(row: tuple[str, ...], wide: list[int]) -> str:
-    first, *middle, last = row
-    cells = [first.ljust(wide[0])]
-    cells += [cell.rjust(width) for cell, width in zip(middle, wide[1:-1], strict=True)]
-    return "  ".join([*cells, last]).rstrip()
-
-
-def _published_classes(check: DatasetCheck) -> tuple[str, ...]:
-    """Classes to list even when they are not here; a pooled set has no class names to miss."""
-    return tuple(check.published) if len(check.published) > 1 else ()
-
-
-def _published_cell(check: DatasetCheck, name: str) -> str:
-    pooled = len(check.published) == 1 and len(check.classes) == 1
-    counts = next(iter(check.published.values())) if pooled else check.published.get(name)
-    remark = MISPRINTS.get((check.dataset, name))
-    cell = f"{counts[0]} + {counts[1]}" if counts else ""
-    return f"{cell} ({remark})" if remark and cell else cell
+def _decode_small(content: bytes) -> None:
+    picture = open_picture(io.BytesIO(content), max_pixels=MAX_PIXELS)
+    picture.draft("L", (max(1, picture.width // 8), max(1, picture.height // 8)))
+    try:
+        picture.load()
+    except Exception as error:  # libjpeg fails in many ways on broken files
+        raise ImageReadError(f"the picture is truncated or corrupt ({error})") from error
 
 
 @dataclass(slots=True)
-class _Ledger:
-    """What the files themselves turned out to be."""
+class _OpenedFiles:
+    """Collects the facts on all files of a dataset."""
 
     root: Path
-    facts: dict[Path, FileFacts] = field(default_factory=dict)
-    samples: list[PictureFacts] = field(default_factory=list)
+    files: dict[Path, FileFacts] = field(default_factory=dict)
+    pictures: list[PictureFacts] = field(default_factory=list)
     bad_masks: list[str] = field(default_factory=list)
     turned_with_mask: list[Path] = field(default_factory=list)
 
-    def look_at(self, sample: Sample) -> None:
-        """Open the picture once, however many regions of it are samples, and its masks."""
+    def open(self, sample: Sample) -> None:
+        """Open the masks of a sample, and its picture unless another region of it was opened."""
         path = sample.image_path
-        if path not in self.facts:
-            self.facts[path] = inspect_picture(path)
-        facts, marked = self.facts[path], None
+        if path not in self.files:
+            self.files[path] = inspect_picture(path)
+        facts, marked = self.files[path], None
         if (sample.mask_paths or sample.drawn_mask) and not facts.fault:
-            marked = self._look_at_masks(sample)
-        self.samples.append(PictureFacts(sample, facts.digest, marked, facts.fault or ""))
+            marked = self._marked_share(sample, facts)
+        self.pictures.append(PictureFacts(sample, facts.digest, marked, facts.fault))
 
-    def _look_at_masks(self, sample: Sample) -> float | None:
-        """Return the share of marked pixels; None where the mask cannot be used."""
-        if self.facts[sample.image_path].turned:
+    def _marked_share(self, sample: Sample, facts: FileFacts) -> float | None:
+        if facts.turned:
             self.turned_with_mask.append(sample.image_path)
         try:
-            truth = read_mask(sample, image_size=self.facts[sample.image_path].size)
+            return float(read_mask(sample, image_size=facts.size).mean())
         except FapromptError as error:
             self.bad_masks.append(str(error).rstrip("."))
             return None
-        return float(truth.mean())
 
-    @property
     def unreadable(self) -> set[Path]:
-        return {path for path, facts in self.facts.items() if facts.fault}
+        return {path for path, facts in self.files.items() if facts.fault}
 
     def mask_problems(self) -> tuple[str, ...]:
-        """Masks that would stop the pixel figures."""
-        return tuple(dict.fromkeys(self.bad_masks))  # slices of one picture say the same
+        """Return the faults that prevent pixel metrics, each one once."""
+        return tuple(dict.fromkeys(self.bad_masks))
 
-    def picture_problems(self) -> tuple[str, ...]:
-        """Pictures to be mended that a run would leave out or count twice over."""
-        ordered = sorted(self.unreadable, key=lambda path: natural_key(self._name(path)))
-        lines = [f"{self._name(path)} cannot be read: {self.facts[path].fault}" for path in ordered]
-        return (*lines, *contradiction_remarks(self.root, self.samples))
+    def picture_problems(self) -> Iterator[str]:
+        """Yield the faults of pictures that a run would skip or count twice."""
+        for path in sorted(self.unreadable(), key=lambda path: natural_key(self.name(path))):
+            yield f"{self.name(path)} cannot be read: {self.files[path].fault}"
+        yield from contradiction_remarks(self.root, self.pictures)
 
-    def warnings(self, dataset: str) -> tuple[str, ...]:
-        """What does no harm, or none that is certain."""
-        lines = copy_remarks(self.root, self.samples)
-        other = [path for path, facts in self.facts.items() if facts.other_format]
+    def warnings(self, dataset: str) -> Iterator[str]:
+        """Yield what is harmless, or perhaps harmless."""
+        yield from copy_remarks(self.root, self.pictures)
+        other = [path for path, facts in self.files.items() if facts.other_format]
         if other:
-            told = examples(f"{self._name(p)} ({self.facts[p].other_format})" for p in other)
-            lines.append(f"{len(other)} hold another format than their name says: {told}")
-        if blank := blank_remarks(self.root, self.samples):
-            lines += blank
+            named = examples(f"{self.name(p)} ({self.files[p].other_format})" for p in other)
+            yield f"{len(other)} hold another format than their name says: {named}"
+        for remark in blank_remarks(self.root, self.pictures):
+            yield remark
             if dataset == "visa":
-                lines.append("VisA's masks hold small class ids and look black; these hold only 0")
-        lines += inverted_remarks(self.samples)
+                yield "VisA's masks hold small class ids and look black; these hold only 0"
+        yield from inverted_remarks(self.pictures)
         if self.turned_with_mask:
-            told = self._names(self.turned_with_mask)
-            lines.append(f"turned by EXIF, so the mask has to be drawn as shown: {told}")
-        return tuple(lines)
+            named = examples(map(self.name, self.turned_with_mask))
+            yield f"turned by EXIF, so the mask has to be drawn as shown: {named}"
 
-    def copies(self) -> tuple[tuple[str, ...], ...]:
-        """All groups of pictures with equal content."""
-        return tuple(tuple(map(self._name, group)) for group in find_copies(self.samples))
-
-    def _name(self, path: Path) -> str:
+    def name(self, path: Path) -> str:
         return relative_name(path, self.root)
 
-    def _names(self, paths: Iterable[Path]) -> str:
-        return examples(self._name(path) for path in paths)
+
+def _class_table(check: DatasetCheck) -> list[str]:
+    """Return the lines of a table: a row per class, the paper's counts in the last column."""
+    published = check.published if len(check.published) > 1 else {}  # a pooled name is any name
+    rows = [["class", "normal", "anomalous", "masks", "paper"]]
+    for name in dict.fromkeys((*check.classes, *published)):
+        count = check.classes.get(name, ClassCount(0, 0, 0))
+        numbers = map(str, (count.normal, count.anomalous, count.with_mask))
+        rows.append([name, *numbers, _published_cell(check, name)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *counts, paper in rows:
+        cells = [count.rjust(width) for count, width in zip(counts, widths[1:-1], strict=True)]
+        lines.append("  " + "  ".join([name.ljust(widths[0]), *cells, paper]).rstrip())
+    return lines
 
 
-def _undefined(dataset: Dataset) -> tuple[str, ...]:
-    """Figures that no class can give, or that some cannot."""
+def _published_cell(check: DatasetCheck, name: str) -> str:
+    is_pooled = len(check.published) == len(check.classes) == 1
+    pair = next(iter(check.published.values())) if is_pooled else check.published.get(name)
+    if pair is None:
+        return ""
+    misprint = check.facts.misprints.get(name) if check.facts else None
+    return f"{pair[0]} + {pair[1]}" + (f" ({misprint})" if misprint else "")
+
+
+def _undefined_metrics(dataset: Dataset) -> Iterator[str]:
+    """Yield a line for metrics that are undefined for some class or for all."""
+    if dataset.split != "test":
+        return
     counts = dataset.counts()
     one_sided = [name for name, count in counts.items() if not (count.normal and count.anomalous)]
-    lines = []
-    if one_sided and dataset.split == "test":
-        lines.append(f"image figures are undefined, one label only, for {examples(one_sided)}")
-    if dataset.split == "test" and not any(count.with_mask for count in counts.values()):
-        lines.append("pixel figures are undefined: there are no masks")
-    return tuple(lines)
+    if one_sided:
+        yield f"image figures are undefined, one label only, for {examples(one_sided)}"
+    if not any(count.with_mask for count in counts.values()):
+        yield "pixel figures are undefined: there are no masks"
 
 
-def _has_figures(dataset: Dataset, unreadable: set[Path]) -> bool:
-    """True when some class still has both labels, or a mask; a train split needs only pictures."""
+def _has_metrics(dataset: Dataset, unreadable: set[Path]) -> bool:
+    """Return whether a class has both labels or a mask; a train split needs only pictures."""
     readable = [sample for sample in dataset if sample.image_path not in unreadable]
     if dataset.split != "test":
         return bool(readable)

@@ -1,8 +1,8 @@
 """COCO annotations: a picture with an annotation is anomalous, one without is normal.
 
-One instances file and a folder of pictures. Outlines and run lengths become the mask when it is
-read; `pycocotools` is not needed. Boxes alone give image labels, unless asked otherwise, since
-a filled box marks normal pixels too.
+One instances file and a folder of pictures. Outlines and run lengths are drawn when the mask is
+read; `pycocotools` is not needed. A box without an outline gives an image label only, since a
+filled box would mark normal pixels too.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import Dataset, only_split
-from faprompt.data.files import examples, list_files, list_folders, list_images, read_json
+from faprompt.data.dataset import Dataset
+from faprompt.data.layout_reader import check_split
 from faprompt.data.listing import ListedPicture, Listing
 from faprompt.data.masks import picture_size
-from faprompt.data.paths import PathFinder, best_root
-from faprompt.data.shapes import check_runs, decode_runs, outline_corners
+from faprompt.data.outlines import check_runs, decode_runs, outline_corners
+from faprompt.data.picture_files import (
+    PathFinder,
+    best_root,
+    examples,
+    list_files,
+    list_folders,
+    list_images,
+    only_file,
+    read_json_list,
+)
 from faprompt.errors import DatasetError, ImageReadError
 from faprompt.records import DrawnMask
 
@@ -29,68 +38,67 @@ _Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CocoReader:
-    """Reads the file itself, or the one such file of a folder and of its `annotations/`."""
+    """Reads a file, or the only such file of a folder and of its `annotations/`."""
 
     name: str = "coco"
     title: str = "COCO annotations; pictures without one are normal"
     layout: str = "one instances .json at the root or in annotations/, pictures beside or images/"
     class_name: str | None = None  # None: the file's stem
-    normal_categories: frozenset[str] = NORMAL_CATEGORIES  # these are no defects
-    box_masks: bool = False  # fill a box that comes without an outline
+    normal_categories: frozenset[str] = NORMAL_CATEGORIES  # categories that are no defects
+    box_masks: bool = False  # fill a box that has no outline
 
     def recognise(self, root: Path) -> str | None:
-        """`images`, `annotations` and `categories`, each a list."""
-        files = _coco_files(root)
-        return examples(file.name for file in files) if files else None
+        """Return the names of the files with lists of images, annotations and categories."""
+        return examples(file.name for file in _coco_files(root)) or None
 
     def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """Every picture that is listed and there; a file is one split."""
-        only_split(self.name, split)
-        file = _the_file(root)
-        book = _Book(file, self)
-        place = best_root(picture_folders(file), [_file_name(file, r) for r in book.images])
+        """Return every listed picture that exists; a file is one split.
+
+        Raises:
+            DatasetError: there is no such file or several, or the file contradicts itself.
+        """
+        check_split(self.name, split)
+        wanted = f"COCO annotations ({', '.join(_LISTS)} in one .json file)"
+        file = only_file(_coco_files(root), root, kind="annotation files", wanted=wanted)
+        annotations = _Annotations(file, self)
+        names = [_file_name(file, record) for record in annotations.images]
+        place = best_root(_picture_folders(file), names)
         base = root if root.is_dir() else root.parent
         folder = base if place.is_relative_to(base) else place
         listing = Listing(self.name, file.name, folder, PathFinder(place), own_classes=False)
-        for record in book.images:
-            image = listing.find_image(_file_name(file, record))
+        for name, record in zip(names, annotations.images, strict=True):
+            image = listing.find_image(name)
             if image is not None:
-                listing.pictures.append(book.picture(image, record))
-        listing.notes.problems += book.problems()
-        listing.notes.warnings += book.warnings(listing.pictures)
+                listing.pictures.append(annotations.picture(image, record))
+        annotations.report(listing)
         return listing.dataset(split)
 
 
 @dataclass(slots=True)
-class _Book:
-    """The content of one file, put in order."""
+class _Annotations:
+    """The content of one file, with the annotations of each picture."""
 
     file: Path
     reader: CocoReader
     images: list[_Record] = field(default_factory=list)
     counted: dict[Any, list[_Record]] = field(default_factory=dict)  # image id -> annotations
-    names: dict[Any, str] = field(default_factory=dict)  # category id -> name
-    faults: list[str] = field(default_factory=list)
-    boxed: int = 0
-    strays: int = 0
+    categories: dict[Any, str] = field(default_factory=dict)  # id -> name
+    faults: list[str] = field(default_factory=list)  # annotations that cannot be drawn
+    boxed: int = 0  # pictures with a box without an outline
+    strays: int = 0  # annotations without a picture
 
     def __post_init__(self) -> None:
-        content = read_json(self.file)
-        if not _is_coco(content):
-            raise DatasetError(f"{self.file} should hold the lists {', '.join(_LISTS)}.")
+        content = read_json_list(self.file)
         self.images = _records(self.file, content, "images")
         for category in _records(self.file, content, "categories"):
-            self.names[_id(self.file, category, "category")] = str(category.get("name", ""))
-        self._gather(_records(self.file, content, "annotations"))
-
-    def _gather(self, annotations: list[_Record]) -> None:
+            self.categories[self._id(category, "category")] = str(category.get("name", ""))
         for image in self.images:
-            key = _id(self.file, image, "image")
+            key = self._id(image, "image")
             if key in self.counted:
                 raise DatasetError(f"{self.file} lists the image id {key!r} twice.")
             self.counted[key] = []
         normal = {name.casefold() for name in self.reader.normal_categories}
-        for annotation in annotations:
+        for annotation in _records(self.file, content, "annotations"):
             if self._category(annotation).strip().casefold() in normal:
                 continue
             found = self.counted.get(_key(annotation, "image_id"))
@@ -99,33 +107,55 @@ class _Book:
             else:
                 found.append(annotation)
 
-    def _category(self, annotation: _Record) -> str:
-        key = _key(annotation, "category_id")
-        if key not in self.names:
-            raise DatasetError(
-                f"{self.file}, {_call(annotation)}: there is no category {key!r}; "
-                f"the categories are {examples(map(repr, self.names)) or 'none'}."
-            )
-        return self.names[key]
-
     def picture(self, image: Path, record: _Record) -> ListedPicture:
-        """One picture with the union of its counted annotations."""
+        """Return one picture with the union of its annotations."""
         annotations = self.counted[record["id"]]
-        drawn = self._drawn(image, record, annotations)
-        kinds = sorted({self._category(annotation) for annotation in annotations})
+        drawn = self._draw(image, record, annotations)
         mask = self.file if annotations and drawn is not None else None
         return ListedPicture(
             image=image,
             label=int(bool(annotations)),
             class_name=self.reader.class_name or self.file.stem,
-            defect_type="+".join(kinds) or "good",
+            defect_type="+".join(sorted(set(map(self._category, annotations)))) or "good",
             mask=mask,
             mask_named=mask is not None,
             drawn=drawn,
         )
 
-    def _drawn(self, image: Path, record: _Record, annotations: list[_Record]) -> DrawnMask | None:
-        """None when a part is missing: half a mask would call the other half normal."""
+    def report(self, listing: Listing) -> None:
+        """Note what cannot be drawn and what is left out."""
+        problems, warnings = listing.notes.problems, listing.notes.warnings
+        if self.faults:
+            problems.append(f"{len(self.faults)} cannot be drawn: {examples(self.faults)}")
+        if self.boxed:
+            has_masks = any(picture.mask for picture in listing.pictures)
+            told = "left out of pixel figures" if has_masks else "image labels only"
+            warnings.append(f"{self.boxed} pictures have boxes without outlines: {told}")
+        if self.strays:
+            warnings.append(f"{self.strays} annotations belong to pictures that are not listed")
+        listed = {picture.image for picture in listing.pictures}
+        folders = {path.parent for path in listed}
+        beside = {path for folder in folders for path in list_images(folder)} - listed
+        if beside:
+            warnings.append(f"{len(beside)} pictures beside them are not listed, left out")
+
+    def _id(self, record: _Record, what: str) -> int | str:
+        key = _key(record, "id")
+        if key is None:
+            raise DatasetError(f"{self.file}: every {what} should have an id, a number or text.")
+        return key
+
+    def _category(self, annotation: _Record) -> str:
+        key = _key(annotation, "category_id")
+        if key not in self.categories:
+            raise DatasetError(
+                f"{self.file}, {_label(annotation)}: there is no category {key!r}; "
+                f"the categories are {examples(map(repr, self.categories)) or 'none'}."
+            )
+        return self.categories[key]
+
+    def _draw(self, image: Path, record: _Record, annotations: list[_Record]) -> DrawnMask | None:
+        """Return None if a part is missing: half a mask would call the other half normal."""
         size = _size(image, record)
         if size is None:
             return None
@@ -135,7 +165,7 @@ class _Book:
             try:
                 shape = _shape(annotation, size, box_masks=self.reader.box_masks)
             except (ValueError, TypeError, OverflowError) as error:
-                self.faults.append(f"{_call(annotation)} ({error})")
+                self.faults.append(f"{_label(annotation)} ({error})")
                 return None
             if shape is None:
                 self.boxed += 1
@@ -144,30 +174,9 @@ class _Book:
             runs += shape.runs
         return DrawnMask(size, tuple(polygons), tuple(runs))
 
-    def problems(self) -> list[str]:
-        """Annotations that cannot be drawn."""
-        told = examples(self.faults)
-        return [f"{len(self.faults)} cannot be drawn: {told}"] if self.faults else []
-
-    def warnings(self, pictures: Sequence[ListedPicture]) -> list[str]:
-        """What is left out, and why."""
-        lines = []
-        if self.boxed:
-            whole = any(picture.mask for picture in pictures)
-            meant = "left out of pixel figures" if whole else "image labels only"
-            lines.append(f"{self.boxed} pictures have boxes without outlines: {meant}")
-        if self.strays:
-            lines.append(f"{self.strays} annotations belong to pictures that are not listed")
-        listed = {picture.image for picture in pictures}
-        folders = {path.parent for path in listed}
-        beside = {path for folder in folders for path in list_images(folder)}
-        if beside - listed:
-            lines.append(f"{len(beside - listed)} pictures beside them are not listed, left out")
-        return lines
-
 
 def _shape(annotation: _Record, size: tuple[int, int], *, box_masks: bool) -> DrawnMask | None:
-    """An annotation's segmentation; None when it has none. Everything is checked here."""
+    """Return an annotation's segmentation, checked; None if it has none."""
     given = annotation.get("segmentation")
     if isinstance(given, dict) and given:
         return DrawnMask(size, runs=(_runs(given, size),))
@@ -198,13 +207,13 @@ def _runs(given: _Record, size: tuple[int, int]) -> tuple[int, ...]:
 
 
 def _size(image: Path, record: _Record) -> tuple[int, int] | None:
-    """(height, width) as annotated; where the record is silent, the picture's own."""
+    """Return (height, width) as annotated, or else of the picture itself."""
     height, width = record.get("height"), record.get("width")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
     try:
         return picture_size(image)
-    except ImageReadError:  # told when the picture itself is read
+    except ImageReadError:  # reported when the picture itself is read
         return None
 
 
@@ -213,37 +222,19 @@ def _coco_files(root: Path) -> list[Path]:
         files = [root] if root.suffix.casefold() == ".json" else []
     else:
         files = [*list_files(root, ".json"), *list_files(root / "annotations", ".json")]
-    return [file for file in files if _holds_coco(file)]
+    return list(filter(_is_coco, files))
 
 
-def _holds_coco(file: Path) -> bool:
+def _is_coco(file: Path) -> bool:
     try:
-        return _is_coco(read_json(file))
+        content = read_json_list(file)
     except DatasetError:
         return False
-
-
-def _is_coco(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)
 
 
-def _the_file(root: Path) -> Path:
-    files = _coco_files(root)
-    if not files:
-        raise DatasetError(
-            f"{root} holds no COCO annotations ({', '.join(_LISTS)} in one .json file); "
-            "give its folder or the file itself."
-        )
-    if len(files) > 1:
-        names = examples(file.name for file in files)
-        raise DatasetError(
-            f"{root} holds several annotation files ({names}); give the path of one of them."
-        )
-    return files[0]
-
-
-def picture_folders(file: Path) -> list[Path]:
-    """Where pictures are looked for: beside the file, above it, in `images/` and below that."""
+def _picture_folders(file: Path) -> list[Path]:
+    """Return the folders to search: beside the file, above it, `images/` and those below."""
     within = file.parent.name.casefold() == "annotations"
     bases = [file.parent.parent, file.parent] if within else [file.parent]
     places = [place for base in bases for place in (base, base / "images")]
@@ -251,18 +242,11 @@ def picture_folders(file: Path) -> list[Path]:
 
 
 def _records(file: Path, content: _Record, key: str) -> list[_Record]:
-    records = content[key]
+    records: list[_Record] = content[key]
     for at, record in enumerate(records):
         if not isinstance(record, dict):
             raise DatasetError(f"{file}, {key}, record {at}: should be an object, got {record!r}.")
     return records
-
-
-def _id(file: Path, record: _Record, what: str) -> Any:
-    key = _key(record, "id")
-    if key is None:
-        raise DatasetError(f"{file}: every {what} should have an id, a number or text.")
-    return key
 
 
 def _key(record: _Record, name: str) -> int | str | None:
@@ -277,5 +261,5 @@ def _file_name(file: Path, record: _Record) -> str:
     return name
 
 
-def _call(annotation: _Record) -> str:
+def _label(annotation: _Record) -> str:
     return f"annotation {annotation.get('id', '?')}"

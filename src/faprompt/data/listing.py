@@ -1,7 +1,6 @@
-"""What every list of pictures has in common: files found, labels gathered, oddities told.
+"""Records of a list of pictures as samples, whatever format the list has.
 
-`meta.json`, tables and COCO annotations differ in how a record is written; from there on they
-are read alike.
+`meta.json`, tables and COCO annotations differ only in how a record is written.
 """
 
 from __future__ import annotations
@@ -12,35 +11,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faprompt.data.base import Dataset, Notes, build_dataset, rename_dataset
-from faprompt.data.files import examples, relative_name
+from faprompt.data.dataset import Dataset, Notes, build_dataset, rename_dataset
+from faprompt.data.dataset_catalog import dataset_of_classes
 from faprompt.data.masks import is_blank_mask
-from faprompt.data.paths import PathFinder
-from faprompt.data.published_counts import dataset_of_classes
+from faprompt.data.picture_files import PathFinder, examples, relative_name
 from faprompt.errors import DatasetError
 from faprompt.records import DrawnMask, Sample
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPicture:
-    """One record with its files found."""
+    """One record of a list, with its files found."""
 
     image: Path
     label: int
     class_name: str
     defect_type: str = ""
     mask: Path | None = None
-    mask_named: bool = False  # the record names a mask, found or not
-    drawn: DrawnMask | None = None  # what `mask` holds of this picture, when it is no picture
+    mask_named: bool = False  # whether the record names a mask, found or not
+    drawn: DrawnMask | None = None  # what `mask` holds of this picture if it is no picture file
     region: tuple[int, int, int, int] | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Listing:
-    """Records on their way to samples, with what there is to say about them."""
+    """Collects the records of a list and turns them into a dataset."""
 
-    name: str  # the reader's
+    name: str  # of the reader
     file_name: str
     root: Path
     finder: PathFinder
@@ -48,10 +46,10 @@ class Listing:
     pictures: list[ListedPicture] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     without_path: int = 0
-    own_classes: bool = True  # the records name their classes, so these may tell the dataset
+    own_classes: bool = True  # the records name their classes, which may identify the dataset
 
     def find_image(self, text: str) -> Path | None:
-        """The picture of a record; None when it has none or it is not there, which is counted."""
+        """Return the picture of a record; an absent or missing one is None and is counted."""
         if not text:
             self.without_path += 1
             return None
@@ -61,12 +59,12 @@ class Listing:
         return image
 
     def find_mask(self, text: str, image: Path) -> Path | None:
-        """The mask of a record; a shortened path may hit the picture, which is no mask."""
+        """Return the mask of a record; None if the shortened path leads to the picture itself."""
         mask = self.finder.find(text) if text else None
         return None if mask == image else mask
 
     def dataset(self, split: str) -> Dataset:
-        """All records as samples; named after what they say they are.
+        """Return all records as a dataset, named by `dataset_name` or by the classes.
 
         A class whose masks are all missing or blank has image labels only.
 
@@ -75,17 +73,17 @@ class Listing:
         """
         masked = self._classes_with_masks()
         samples = [self._sample(row, row.class_name in masked, split) for row in self.pictures]
-        self._tell()
+        self._note_lost_files()
+        self._note_repeats()
         found = build_dataset(
             self.name, self.root, samples, self.notes, split=split, reason=self.file_name
         )
         return rename_dataset(found, self._dataset_name(samples))
 
     def _dataset_name(self, samples: list[Sample]) -> str:
-        """What the records call their dataset, or whose classes they name."""
-        told = {sample.extra.get("dataset_name", "") for sample in samples}
-        if len(told) == 1 and "" not in told:
-            return told.pop()
+        names = {sample.extra.get("dataset_name", "") for sample in samples}
+        if len(names) == 1 and "" not in names:
+            return names.pop()
         classes = frozenset(sample.class_name for sample in samples if self.own_classes)
         return dataset_of_classes(classes) or self.name
 
@@ -108,62 +106,63 @@ class Listing:
         )
 
     def _classes_with_masks(self) -> set[str]:
+        anomalous = [row for row in self.pictures if row.label]
         found: set[str] = set()
-        for row in self.pictures:  # opens one mask per class, more only where masks are blank
-            if row.label and row.class_name not in found and _has_truth(row):
+        for row in anomalous:  # opens one mask per class, more only if masks are blank
+            if row.class_name not in found and _has_mask(row):
                 found.add(row.class_name)
-        named = {row.class_name for row in self.pictures if row.label and row.mask_named}
+        named = {row.class_name for row in anomalous if row.mask_named}
         if named - found:
             self.notes.warnings.append(
                 f"all masks of {examples(sorted(named - found))} are missing or blank: "
                 "image labels only"
             )
-        silent = {row.class_name for row in self.pictures if row.label} - named
-        if silent and found:
-            names = examples(sorted(silent))
+        unnamed = {row.class_name for row in anomalous} - named
+        if unnamed and found:
+            names = examples(sorted(unnamed))
             self.notes.warnings.append(f"no masks for {names}: image labels only")
         return found
 
-    def _tell(self) -> None:
-        """Put the counts in words."""
-        say, blame = self.notes.warnings.append, self.notes.problems.append
+    def _note_lost_files(self) -> None:
+        warn = self.notes.warnings.append
         if self.missing:
-            blame(
+            self.notes.problems.append(
                 f"{len(self.missing)} pictures named in {self.file_name} are not below the folder: "
                 f"{examples(self.missing)}"
             )
         if self.without_path:
-            say(f"{self.without_path} records without a picture's path are skipped")
+            warn(f"{self.without_path} records without a picture's path are skipped")
         if self.finder.rescued:
-            say(f"{self.finder.rescued} paths of another machine were found under the folder")
-        self._tell_repeats()
+            warn(f"{self.finder.rescued} paths of another machine were found under the folder")
 
-    def _tell_repeats(self) -> None:
+    def _note_repeats(self) -> None:
         labels: dict[tuple[Path, object], list[int]] = {}
         for row in self.pictures:
             labels.setdefault((row.image, row.region), []).append(row.label)
-        twice = [place for place, found in labels.items() if len(found) > 1]
-        torn = [place for place in twice if len(set(labels[place])) > 1]
-        if twice:
-            self.notes.warnings.append(f"listed more than once: {self._names(twice)}")
-        if torn:
-            self.notes.problems.append(f"listed as normal and as anomalous: {self._names(torn)}")
+        repeated = [place for place, own in labels.items() if len(own) > 1]
+        contradicting = [place for place in repeated if len(set(labels[place])) > 1]
+        if repeated:
+            self.notes.warnings.append(f"listed more than once: {self._names(repeated)}")
+        if contradicting:
+            self.notes.problems.append(
+                f"listed as normal and as anomalous: {self._names(contradicting)}"
+            )
 
     def _names(self, places: list[tuple[Path, object]]) -> str:
         return examples(dict.fromkeys(relative_name(path, self.root) for path, _ in places))
 
 
 def as_extra(others: Mapping[str, Any]) -> dict[str, str]:
-    """Further keys of a record as text; what is no text becomes JSON."""
+    """Return further keys of a record as text, values of other types as JSON."""
     return {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in others.items()
     }
 
 
-def _has_truth(row: ListedPicture) -> bool:
+def _has_mask(row: ListedPicture) -> bool:
     if row.drawn is not None or row.mask is None:
         return row.mask is not None
     try:
         return not is_blank_mask(row.mask)
-    except DatasetError:  # damaged, but it is somebody's mask; reading it will tell
+    except DatasetError:  # a damaged file is a mask all the same; its later use raises the error
         return True

@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from faprompt.data.shapes import draw_mask
+from faprompt.data.outlines import draw_mask
 from faprompt.errors import DatasetError, ImageReadError
-from faprompt.imaging.levels import samples_to_rgb
-from faprompt.imaging.read import read_luminance, read_picture_header, read_samples
-from faprompt.imaging.samples import Samples
+from faprompt.imaging.image_reading import read_luminance, read_picture_header, read_samples
+from faprompt.imaging.rgb_levels import samples_to_rgb
+from faprompt.imaging.stored_samples import Samples
 from faprompt.records import DrawnMask, Sample
 
 MaskPolicy = Literal["any-channel", "reference", "strict"]
@@ -27,32 +27,31 @@ def read_mask(
 ) -> np.ndarray:
     """Read the anomalous pixels of one sample.
 
-    Several mask files are united; outlines are drawn. A normal picture of a pixel-labelled
-    dataset gives zeros. A sample with a region gives that part of the picture.
+    Several mask files are united; outlines are drawn. A normal sample gives zeros. A sample with
+    a region gives that part of the picture.
 
     Args:
         sample: one with `has_pixel_label`.
         image_size: (height, width) of the whole picture as shown, EXIF orientation applied;
-            read from its header when not given.
+            read from its header if not given.
         policy: which mask pixels are anomalous.
-            "any-channel" (ours, the default): any colour channel is above 0 and alpha, where
-            the file has it, is above 0. A stroke in one weak colour counts, and a transparent
-            ground does not.
+            "any-channel" (ours, the default): any colour channel and alpha, if the file has it,
+            are above 0.
             "reference" (`convert('L') > 0` in the datasets of AnomalyCLIP's and FAPrompt's
             public code): the luminance, rounded to 8 bits, is above 0; alpha is ignored. A
             pure red of 1 rounds to 0.
             "strict" (ours): the brightest channel where alpha is above 0 is above 127, or
             above 0 in a file whose maximum is 127 or less (masks that hold class ids). Meant
             for JPEG masks, whose contours are noisy.
-            Palettes are looked up, white-is-zero files are inverted, EXIF orientation is
-            applied, and values wider than 8 bits are never rounded to 0, under every policy.
+            Under every policy palettes are looked up, white-is-zero files are inverted, EXIF
+            orientation is applied, and values wider than 8 bits are never rounded to 0.
 
     Returns:
         (height, width) bool; True is anomalous.
 
     Raises:
-        DatasetError: the sample has no pixel label, a mask cannot be read, or its size is
-            not the picture's. Masks are never resized.
+        DatasetError: the sample has no pixel label, or a mask cannot be read or has another
+            size than its picture. Masks are never resized.
         ImageReadError: the picture's size was needed and cannot be read.
     """
     if policy not in get_args(MaskPolicy):
@@ -66,9 +65,12 @@ def read_mask(
     size = image_size or picture_size(sample.image_path)
     truth = np.zeros(size, dtype=bool)
     if sample.drawn_mask is not None:
-        truth |= _drawn(sample, sample.drawn_mask, size)
+        truth |= _draw_in_size(sample, sample.drawn_mask, size)
     elif sample.label:
-        truth |= _union(sample, size, policy)
+        for path in _mask_files(sample):
+            marked = _marked(path, policy)
+            _check_size(path, marked.shape, sample.image_path, size)
+            truth |= marked
     return cut_region(truth, sample)
 
 
@@ -106,13 +108,13 @@ def read_resized_mask(sample: Sample, image_size: tuple[int, int]) -> np.ndarray
 
 
 def resize_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """A mask at another size, such as a model's: bilinear with antialias, above one half is True.
+    """Resize a mask: bilinear with antialias, above one half is True.
 
     A defect much thinner than one pixel of the new size vanishes.
 
     Args:
         mask: (H, W) bool.
-        image_size: (height, width) wanted.
+        image_size: (height, width) of the result, in pixels.
 
     Returns:
         (height, width) bool.
@@ -131,10 +133,11 @@ def resize_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def cut_region(image: np.ndarray, sample: Sample) -> np.ndarray:
-    """The part of a picture, or of its mask, that a sample means: all, where it has no region.
+    """Return the region of a sample, from its picture or mask; without a region, all of it.
 
     Args:
         image: (H, W, ...), the whole picture.
+        sample: gives the region.
 
     Raises:
         DatasetError: the region leaves the picture.
@@ -171,7 +174,7 @@ def reason(path: Path, error: ImageReadError) -> str:
 
 
 def is_blank_mask(path: Path) -> bool:
-    """Return True when no pixel of the mask file is marked, by the policy "any-channel".
+    """Return whether no pixel of a mask file is marked, by the policy "any-channel".
 
     Raises:
         DatasetError: the file cannot be read.
@@ -179,7 +182,7 @@ def is_blank_mask(path: Path) -> bool:
     return not _marked(path, "any-channel").any()
 
 
-def _drawn(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np.ndarray:
+def _draw_in_size(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np.ndarray:
     if drawn.image_size != size:
         given, wanted = ("{}x{}".format(*pair) for pair in (drawn.image_size, size))
         source = f" in {sample.mask_paths[0]}" if sample.mask_paths else ""
@@ -190,16 +193,6 @@ def _drawn(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np.ndarra
     return draw_mask(drawn)
 
 
-def _union(sample: Sample, size: tuple[int, int], policy: MaskPolicy) -> np.ndarray:
-    truth = np.zeros(size, dtype=bool)
-    for path in _mask_files(sample):
-        marked = _marked(path, policy)
-        if marked.shape != size:
-            raise DatasetError(_size_clash(path, marked.shape, sample.image_path, size))
-        truth |= marked
-    return truth
-
-
 def _mask_files(sample: Sample) -> tuple[Path, ...]:
     if not sample.mask_paths:
         raise DatasetError(
@@ -208,26 +201,30 @@ def _mask_files(sample: Sample) -> tuple[Path, ...]:
     return sample.mask_paths
 
 
-def _size_clash(
+def _check_size(
     mask: Path, mask_size: tuple[int, ...], image: Path, image_size: tuple[int, int]
-) -> str:
-    told = (
-        f"mask {mask} is {mask_size[0]}x{mask_size[1]} (height x width), "
-        f"its picture {image} is {image_size[0]}x{image_size[1]}"
-    )
+) -> None:
+    if mask_size == image_size:
+        return
+    advice = "masks are not resized, so mend one of the two files"
     if mask_size == image_size[::-1]:
-        return f"{told}; height and width are exchanged, so look at the picture's EXIF orientation."
-    return f"{told}; masks are not resized, so mend one of the two files."
+        advice = "height and width are exchanged, so look at the picture's EXIF orientation"
+    raise DatasetError(
+        f"mask {mask} is {mask_size[0]}x{mask_size[1]} (height x width), "
+        f"its picture {image} is {image_size[0]}x{image_size[1]}; {advice}."
+    )
 
 
 def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
-    """(height, width) bool of one mask file."""
+    """Return the marked pixels of one mask file, (height, width) bool."""
     try:
         shown = _shown(read_samples(path))
     except ImageReadError as error:
         raise DatasetError(f"mask {path} cannot be read: {reason(path, error)}") from error
     if policy == "reference":
-        return _luminance(shown) > 0
+        levels = _scaled_to_8_bit(shown.values)
+        grey = levels if levels.ndim == 2 else Image.fromarray(levels).convert("L")
+        return np.asarray(grey) > 0
     bands = np.moveaxis(shown.values, -1, 0) if shown.values.ndim == 3 else [shown.values]
     brightest = reduce(np.maximum, bands)  # four times as fast as max(axis=2)
     if shown.alpha is not None:
@@ -239,7 +236,7 @@ def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
 
 
 def _shown(samples: Samples) -> Samples:
-    """The values as shown: grey or RGB, 0 is black; negative ones and NaN are refused."""
+    """Return grey or RGB values where 0 is black; refuse negative values and NaN."""
     values = samples.values
     if values.ndim == 3 and values.shape[2] == 4:  # CMYK
         values = samples_to_rgb(Samples(values, bits=samples.bits))[0]
@@ -254,32 +251,21 @@ def _shown(samples: Samples) -> Samples:
 
 
 def _full(values: np.ndarray, bits: int | None) -> float | np.integer:
-    """The value that is shown white in a white-is-zero file, in the type of `values`."""
+    """Return the highest value of a white-is-zero file, in the type of `values`."""
     if values.dtype.kind == "f":
         return max(1.0, float(values.max(initial=0)))
     widest = np.iinfo(values.dtype).max
     return values.dtype.type(min(2 ** (bits or 64) - 1, int(widest)))
 
 
-def _luminance(shown: Samples) -> np.ndarray:
-    """(height, width) uint8 as `convert('L')` gives it; wide values are scaled first."""
-    levels = _scaled_to_8_bit(shown.values)
-    if levels.ndim == 2:
-        return levels
-    return np.asarray(Image.fromarray(levels).convert("L"))
-
-
 def _scaled_to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Stretch 16-bit or float values to 0..255, rounding up so that nothing above 0 gets lost.
-
-    Values up to 255 count as 8-bit values in a wide file (class ids, for one); floats up
-    to 1 and anything up to 65535 by those ranges; more than that by their own maximum.
-    """
+    """Scale 16-bit or float values to 0..255 and round up, so that no value above 0 becomes 0."""
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
     top = float(values.max(initial=0))
     fraction = top <= 1 and bool(np.any(values % 1))
+    # values up to 255 in a wide file are 8-bit values, such as class ids
     full = 1.0 if fraction else 255.0 if top <= 255 else max(top, 65535.0)
     return np.minimum(np.ceil(values.astype(np.float64) * (255 / full)), 255).astype(np.uint8)

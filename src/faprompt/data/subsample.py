@@ -1,54 +1,34 @@
-"""Which normal samples stay in the test split of SDD, AITEX, ELPV and LAG: a quarter, by one draw.
+"""The normal samples in the paper's test split of SDD, AITEX, ELPV and LAG: a quarter, drawn once.
 
 These four have no official test split. The research group's converters (InCTRL, AHL, earlier
 DRA) split the normal samples with scikit-learn's `train_test_split(test_size=0.25,
 random_state=42)` and keep every anomalous sample. The quarter depends on the order of the
-samples: ELPV's is its CSV's, so our members are theirs; SDD's, AITEX's and LAG's was a raw
-directory listing, so our counts are theirs and our members are not.
+samples. For ELPV this is the order of its CSV, so our samples are theirs. For SDD, AITEX and LAG
+it was an unsorted directory listing, so only the number of our samples is theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
-from faprompt.data.base import Dataset, Notes, Reader
+from faprompt.data.dataset import Notes
 from faprompt.errors import ConfigError
 from faprompt.records import Sample
 
-Subset = Literal["paper", "all"]
-
+SUBSETS = ("paper", "all")
 _SEED = 42
 
 
-@runtime_checkable
-class SubsetReader(Reader, Protocol):
-    """A reader of a dataset whose test split is drawn from all its normal samples."""
-
-    @property
-    def subsets(self) -> tuple[str, ...]:
-        """What `subset` may be: `SUBSETS`."""
-        ...
-
-    def read(self, root: Path, *, split: str = "test", subset: str = "paper") -> Dataset:
-        """As `Reader.read`; `subset` "all" keeps every normal sample, "paper" a quarter."""
-        ...
-
-
-SUBSETS: tuple[str, ...] = get_args(Subset)
-
-
 def paper_normals(count: int) -> list[int]:
-    """Places of the normal samples that stay in the test split, by the published converters.
+    """Return the indices of the normal samples that the paper's test split keeps.
 
     Args:
         count: number of normal samples, in the order the split is drawn from.
 
     Returns:
-        ceil(count / 4) places from 0, ascending.
+        ceil(count / 4) indices from 0, ascending.
 
     Raises:
         ValueError: `count` is below 0.
@@ -68,22 +48,22 @@ def paper_normals(count: int) -> list[int]:
 
 
 def take_subset(samples: Sequence[Sample], subset: str, notes: Notes) -> list[Sample]:
-    """All anomalous samples with the normal ones that the subset keeps, in the order given.
+    """Return all anomalous samples and the normal ones of the subset, in the given order.
 
     Args:
-        samples: all of them, in the order the quarter is drawn from.
-        subset: "paper" keeps `paper_normals`, "all" keeps everything.
-        notes: told how many normal samples were left out.
+        samples: all samples, in the order the quarter is drawn from.
+        subset: "paper" keeps `paper_normals`, "all" keeps every sample.
+        notes: gets a warning with the number of normal samples that were kept.
 
     Raises:
-        ConfigError: `subset` is neither.
+        ConfigError: `subset` has another value.
     """
     if subset not in SUBSETS:
         raise ConfigError(f"subset should be 'paper' or 'all', got {subset!r}.")
     normal = [sample for sample in samples if sample.label == 0]
     if subset == "all" or not normal:
         return list(samples)
-    kept = {id(normal[place]) for place in paper_normals(len(normal))}
+    kept = {id(normal[index]) for index in paper_normals(len(normal))}
     notes.warnings.append(
         f"{len(kept)} of {len(normal)} normal samples are kept, as in the paper; "
         "subset 'all' keeps every one"

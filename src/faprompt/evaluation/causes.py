@@ -1,9 +1,9 @@
-"""Why a picture may have been judged wrong: a likely cause, by rule.
+"""Find a likely cause, by rule, of a picture that a detector judged wrong.
 
-FAPrompt's appendix (C.6, Fig. 16) groups its failures in words: labels that are wrong or not
-complete, instrument artefacts, and defects that are too small, too subtle or overshadowed by
-other suspicious areas. The measures and limits that stand for these words here are ours. A rule
-that holds makes a cause likely; it proves nothing, and "unexplained" says that none holds.
+FAPrompt's appendix (C.6, Fig. 16) describes its failures in words: instrument artefacts, and
+defects that are too small, too subtle or overshadowed by other suspicious areas. The measures
+and limits for these words are ours. A rule that holds makes a cause likely and proves nothing;
+"unexplained" says that no rule holds.
 """
 
 from __future__ import annotations
@@ -15,30 +15,24 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import ndimage
 
-from faprompt.evaluation.drawing import shrink_mask
+from faprompt.evaluation.contact_sheet import shrink_mask
 from faprompt.imaging import shrink
 
-CauseName = Literal[
-    "tiny", "subtle", "artefact", "label doubtful", "overshadowed", "unexplained"
-]  # the first that holds is the cause
-CAUSES: tuple[CauseName, ...] = get_args(CauseName)
+CauseName = Literal["tiny", "subtle", "artefact", "overshadowed", "unexplained"]
+CAUSES: tuple[CauseName, ...] = get_args(CauseName)  # the first that holds is the cause
 
 PATCH = 1 / 37  # of the shorter side: the paper's backbone sees 37 x 37 patches of a picture
-TINY = 0.002  # of the picture's area, less than three of those patches: too small to be seen
-SUBTLE = 0.5  # of the surroundings' spread: Cohen's "medium" difference, plain at a second look
-STRIKING = 1.5  # spreads: what some nine of ten pixels of the surroundings do not reach
-HALF = 0.5  # of the way from a map's median to its peak: a part that has less is hardly seen
+TINY = 0.002  # of the picture's area, less than three of those patches
+SUBTLE = 0.5  # standard deviations of the surroundings: Cohen's "medium" difference
+HALF = 0.5  # of the way from a map's median to its peak; a part below it is hardly seen
 TOP = 0.9  # of that way: where the response begins; maps are too smooth to begin lower
-ISOLATED = 0.5  # of all that is so high lies in the one area that holds the peak ...
-SMALL = 0.05  # ... and that is no more of the picture's area than this: a spot, not a surface
-DARK, BRIGHT = 10, 245  # grey values of 0..255, at the ends of what a camera can tell apart
-EXTREME = 0.25  # of the response that is darker or brighter; of the picture less is, or else
-#                 dark and bright are its background, as round a scan
+DARK, BRIGHT = 10, 245  # grey values of 0..255 at the ends of what a camera can tell apart
+EXTREME = 0.25  # share of dark or bright pixels: in an artefact more, in the whole picture less
 
-_SIDE = 518  # pixels; larger pictures are measured at the size that the paper's model sees
-_GAP = 2  # pixels round an area that belong to neither it nor its surroundings
-_RING = 0.05  # of the shorter side: how far surroundings reach
-_LEAST = 8  # pixels that are enough to be surroundings
+_SIDE = 518  # px; larger pictures are measured at the size that the paper's model sees
+_GAP = 2  # px around an area that belong to neither it nor its surroundings
+_RING = 0.05  # of the shorter side: width of the surroundings
+_LEAST = 8  # fewest px of surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +54,7 @@ def likely_cause(
     score: float,
     threshold: float | None = None,
 ) -> LikelyCause:
-    """The first of these rules that holds for a picture that a detector got wrong.
+    """Return the first of these rules that holds for a picture judged wrong.
 
     | cause | holds when |
     |---|---|
@@ -68,26 +62,27 @@ def likely_cause(
     | subtle | the defect's contrast is below `SUBTLE`, see `contrast` |
     | artefact | the peak is off the defect, and the response comes within a `PATCH` of the \
 border, or at least `EXTREME` of it is nearly black or white in a picture that mostly is not |
-    | label doubtful | the response is off the defect, isolated, small and striking, and on a \
-normal picture the score reaches the threshold |
     | overshadowed | the peak is off the defect, or on one of its parts while another part \
 does not even reach `HALF` |
 
-    On a normal picture only artefact and label doubtful can hold. "Off the defect" means farther
-    from the mask than a `PATCH`. The response is the connected area that holds the map's peak and
-    is at least `TOP` as high, counted from the map's median.
+    Only artefact can hold on a normal picture. "Off the defect" means farther from the mask than
+    a `PATCH`. The response is the connected area that holds the map's peak and is at least `TOP`
+    as high, counted from the map's median.
 
     Args:
-        image: (H, W, 3) uint8. score_map: (H, W) float.
+        image: (H, W, 3) uint8.
+        score_map: (H, W) float.
         mask: (H, W) bool, or None where nobody drew one; then no rule about a defect holds.
-        label: 0 normal, 1 anomalous. score: of the picture. threshold: of its verdict, if any.
+        label: 0 normal, 1 anomalous.
+        score: of the picture.
+        threshold: of its verdict, if any.
 
     Returns:
-        The cause with `numbers`: margin (score less threshold); of the defect defect_share
+        The cause. Its `numbers` are margin (score less threshold); of the defect, defect_share
         (largest part, of the picture's area), defect_contrast, parts, reached (its highest
-        response, 1 is the peak) and weakest_part (the same of the part that has least); of the
-        response response_share (of the picture's area), isolation, response_contrast,
-        border_distance (in shorter sides), extreme_share and extreme_everywhere (of the picture).
+        response; 1 is the peak) and weakest_part (the lowest of its parts' peaks); of the
+        response, response_share (of the picture's area), border_distance (in shorter sides),
+        extreme_share, and extreme_everywhere (of the whole picture).
 
     Raises:
         ValueError: shapes differ, or the label is neither 0 nor 1.
@@ -100,30 +95,25 @@ does not even reach `HALF` |
         largest = np.bincount(parts[truth]).max()
         numbers |= {"defect_share": float(largest / truth.size), "parts": float(count)}
     small, small_map, _ = shrink(image, score_map, (), max_side=_SIDE)
-    small_truth = None if truth is None else shrink_mask(truth, small_map.shape)
-    if small_truth is not None:
-        numbers |= _defect_numbers(small, small_map, small_truth)
-    apart, measured = _response_numbers(small, small_map, small_truth)
-    numbers |= measured
+    if truth is not None:
+        numbers |= _defect_numbers(small, small_map, shrink_mask(truth, small_map.shape))
+    numbers |= _response_numbers(small, small_map)
     if label and truth is None:
-        return LikelyCause("unexplained", "no mask tells where the defect is", (), numbers)
-    found = _holding(numbers, apart=apart, label=label)
-    cause, why = next(iter(found.items()), ("unexplained", "no rule holds"))
-    return LikelyCause(cause, why, tuple(found)[1:], numbers)
+        return LikelyCause("unexplained", "no mask shows where the defect is", (), numbers)
+    holding = _holding_rules(numbers)
+    cause, why = next(iter(holding.items()), ("unexplained", "no rule holds"))
+    return LikelyCause(cause, why, tuple(holding)[1:], numbers)
 
 
-def contrast(
-    image: np.ndarray, area: np.ndarray, *, leave_out: np.ndarray | None = None
-) -> float | None:
-    """How far an area stands out from the ring around it, in the ring's standard deviations.
+def contrast(image: np.ndarray, area: np.ndarray) -> float | None:
+    """Return how far an area stands out from the ring around it, in the ring's deviations.
 
-    The larger of two differences: of the mean colour (root mean square over the channels), and
-    of the mean strength of edges. Spreads below one grey value count as one.
+    The larger of two differences counts: of the mean colour (root mean square over the
+    channels), and of the mean strength of edges. Deviations below one grey value count as one.
 
     Args:
         image: (H, W, 3) uint8.
         area: (H, W) bool.
-        leave_out: (H, W) bool, what belongs to no surroundings, such as other defects.
 
     Returns:
         0 or more; None where hardly any ring is left.
@@ -138,14 +128,15 @@ def contrast(
         >>> contrast(image, area)
         7.0
     """
+    if not area.any():
+        return None
     reach = _GAP + max(4, round(_RING * min(area.shape)))
-    window = _window(area, reach + 1)
+    sides = ndimage.find_objects(area.astype(np.int8))[0]
+    window = tuple(slice(max(0, s.start - reach - 1), s.stop + reach + 1) for s in sides)
     inside = area[window]
-    far = ndimage.distance_transform_edt(~inside)
-    ring = (far > _GAP) & (far <= reach)
-    if leave_out is not None:
-        ring &= ~leave_out[window]
-    if not inside.any() or ring.sum() < _LEAST:
+    distance = ndimage.distance_transform_edt(~inside)
+    ring = (distance > _GAP) & (distance <= reach)
+    if ring.sum() < _LEAST:
         return None
     colours = image[window].astype(np.float64)
     edges = ndimage.gaussian_gradient_magnitude(colours.mean(-1), 1.0)
@@ -154,125 +145,74 @@ def contrast(
 
 
 def count_parts(mask: np.ndarray, *, least_share: float = 0.0) -> int:
-    """Connected areas of a mask, corners touching, of at least this share of the picture."""
+    """Count the connected areas of a mask, corners touching, of at least this share of it."""
     parts, count = _parts(mask)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     return int(np.count_nonzero(sizes >= least_share * mask.size))
 
 
-def _holding(numbers: Mapping[str, float], *, apart: bool, label: int) -> dict[CauseName, str]:
-    """Every rule that holds, in order, with the measure that says so."""
-    n = numbers
-    found: dict[CauseName, str] = {}
+def _holding_rules(n: Mapping[str, float]) -> dict[CauseName, str]:
+    """Return every rule that holds, in order, with the measure that decided."""
+    rules: dict[CauseName, str] = {}
     if n.get("defect_share", 1) < TINY:
-        found["tiny"] = f"{100 * n['defect_share']:.2f} % of the picture"
+        rules["tiny"] = f"{100 * n['defect_share']:.2f} % of the picture"
     if n.get("defect_contrast", SUBTLE) < SUBTLE:
-        found["subtle"] = f"contrast {n['defect_contrast']:.2f}"
-    if n.get("reached", 0) < 1 and (told := _artefact(n)):
-        found["artefact"] = told
-    confident = bool(label) or n.get("margin", -1) >= 0
-    if apart and confident and _striking_spot(n):
-        found["label doubtful"] = (
-            f"unmarked spot of contrast {n['response_contrast']:.1f}, if it is no part of the thing"
-        )
+        rules["subtle"] = f"contrast {n['defect_contrast']:.2f}"
+    if n.get("reached", 0) < 1 and n.get("border_distance", 1) < PATCH:
+        rules["artefact"] = "response at the border"
+    elif n.get("reached", 0) < 1 and n.get("extreme_share", 0) >= EXTREME > n["extreme_everywhere"]:
+        rules["artefact"] = "response on a very bright or dark spot"
     if n.get("reached", 1) < 1:
-        found["overshadowed"] = f"reaches {_percent(n['reached'])} of the peak elsewhere"
+        rules["overshadowed"] = f"reaches {_percent(n['reached'])} of the peak elsewhere"
     elif n.get("parts", 1) > 1 and n.get("weakest_part", 1) < HALF:
         weakest = _percent(n["weakest_part"])
-        found["overshadowed"] = f"weakest of {n['parts']:.0f} parts reaches {weakest} of the peak"
-    return found
+        rules["overshadowed"] = f"weakest of {n['parts']:.0f} parts reaches {weakest} of the peak"
+    return rules
 
 
 def _percent(share: float) -> str:
     return f"{100 * max(0.0, share):.0f} %"
 
 
-def _artefact(n: Mapping[str, float]) -> str:
-    if n.get("border_distance", 1) < PATCH:
-        return "response at the border"
-    if n.get("extreme_share", 0) >= EXTREME > n["extreme_everywhere"]:
-        return "response on a very bright or dark spot"
-    return ""
-
-
-def _striking_spot(n: Mapping[str, float]) -> bool:
-    return (
-        n.get("isolation", 0) >= ISOLATED
-        and n["response_share"] <= SMALL
-        and n.get("response_contrast", 0) >= STRIKING
-    )
-
-
 def _defect_numbers(
     image: np.ndarray, score_map: np.ndarray, truth: np.ndarray
 ) -> dict[str, float]:
-    numbers = {}
     stands_out = contrast(image, truth)
-    if stands_out is not None:
-        numbers["defect_contrast"] = stands_out
+    numbers = {} if stands_out is None else {"defect_contrast": stands_out}
     base, peak = float(np.median(score_map)), float(score_map.max())
     if peak > base:
         parts, count = _parts(truth)
         highest = ndimage.maximum(score_map, parts, range(1, count + 1))
-        numbers["reached"] = (float(score_map[_near(truth)].max()) - base) / (peak - base)
+        near = ndimage.distance_transform_edt(~truth) <= PATCH * min(truth.shape)
+        numbers["reached"] = (float(score_map[near].max()) - base) / (peak - base)
         numbers["weakest_part"] = (float(np.min(highest)) - base) / (peak - base)
     return numbers
 
 
-def _response_numbers(
-    image: np.ndarray, score_map: np.ndarray, truth: np.ndarray | None
-) -> tuple[bool, dict[str, float]]:
-    """Whether the response is off the defect, and what it looks like; nothing of a flat map."""
+def _response_numbers(image: np.ndarray, score_map: np.ndarray) -> dict[str, float]:
+    """Measure the area of the map's peak; a flat map has none."""
     base, peak = float(np.median(score_map)), float(score_map.max())
     if not peak > base:
-        return False, {}
-    high = score_map >= base + TOP * (peak - base)
+        return {}
     y, x = np.unravel_index(np.argmax(score_map), score_map.shape)
-    areas, _ = _parts(high)
+    areas, _ = _parts(score_map >= base + TOP * (peak - base))
     response = areas == areas[y, x]
+    rows, columns = ndimage.find_objects(response.astype(np.int8))[0]
+    height, width = response.shape
+    border = min(rows.start, columns.start, height - rows.stop, width - columns.stop)
     grey = image.mean(-1)
     extreme = (grey <= DARK) | (grey >= BRIGHT)
-    numbers = {
+    return {
         "response_share": float(response.mean()),
-        "isolation": float(response.sum() / high.sum()),
-        "border_distance": _border_distance(response),
+        "border_distance": float(border / min(height, width)),
         "extreme_share": float(extreme[response].mean()),
         "extreme_everywhere": float(extreme.mean()),
     }
-    stands_out = contrast(image, response, leave_out=truth)
-    if stands_out is not None:
-        numbers["response_contrast"] = stands_out
-    return truth is None or not (response & _near(truth)).any(), numbers
-
-
-def _border_distance(area: np.ndarray) -> float:
-    """Of its nearest pixel to the border, in shorter sides of the picture."""
-    rows, columns = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
-    height, width = area.shape
-    nearest = min(rows[0], columns[0], height - 1 - rows[-1], width - 1 - columns[-1])
-    return float(nearest / min(height, width))
-
-
-def _near(truth: np.ndarray) -> np.ndarray:
-    """The mask and what is within a patch of it."""
-    reach = PATCH * min(truth.shape)
-    return ndimage.distance_transform_edt(~truth) <= reach
 
 
 def _parts(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Connected areas, corners touching: (H, W) int, 0 is none; and how many."""
+    """Return connected areas, corners touching, as (H, W) int from 1 on, and their count."""
     return ndimage.label(mask, np.ones((3, 3), int))
-
-
-def _window(area: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """Rows and columns of an area, with a margin."""
-    rows, columns = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    return (
-        slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
-        slice(max(0, columns[0] - margin), columns[-1] + margin + 1),
-    )
 
 
 def _difference(values: np.ndarray, inside: np.ndarray, ring: np.ndarray) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from faprompt.explanation.explain import Explanation, explain_picture
-from faprompt.explanation.run import Explained, explain_files
-from faprompt.explanation.words import NearWord, Vocabulary
+from faprompt.explanation.explanation_run import Explained, explain_files
+from faprompt.explanation.picture_explanation import Explanation, explain_picture
+from faprompt.explanation.vocabulary import NearWord, Vocabulary
 
 __all__ = [
     "Explained",

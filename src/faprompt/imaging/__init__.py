@@ -1,8 +1,15 @@
-"""File, array and tensor: reading pictures, preparing them for a model, showing maps."""
-
-from __future__ import annotations
+"""Read pictures, prepare them for a model, show score maps."""
 
 from faprompt.imaging.formats import IMAGE_EXTENSIONS
+from faprompt.imaging.image_reading import (
+    MAX_PIXELS,
+    ImageSource,
+    ReadImage,
+    count_pixels,
+    read_image,
+    read_picture_header,
+    read_resized,
+)
 from faprompt.imaging.overlay import (
     colour_bar,
     colour_table,
@@ -13,44 +20,12 @@ from faprompt.imaging.overlay import (
     shrink,
     thumbnail,
 )
-from faprompt.imaging.read import (
-    MAX_PIXELS,
-    ImageSource,
-    PictureHeader,
-    ReadImage,
-    count_pixels,
-    read_image,
-    read_luminance,
-    read_picture_header,
-    read_resized,
-    read_samples,
-)
-from faprompt.imaging.samples import Samples
-from faprompt.imaging.transform import CLIP_MEAN, CLIP_STD, Transform, resize_map
+from faprompt.imaging.stored_samples import Samples
+from faprompt.imaging.transform import Transform, resize_map
 
 __all__ = [
-    "CLIP_MEAN",
-    "CLIP_STD",
-    "IMAGE_EXTENSIONS",
-    "MAX_PIXELS",
-    "ImageSource",
-    "PictureHeader",
-    "ReadImage",
-    "Samples",
-    "Transform",
-    "colour_bar",
-    "colour_table",
-    "count_pixels",
-    "encode_jpeg",
-    "encode_map_png",
-    "encode_png",
-    "overlay",
-    "read_image",
-    "read_luminance",
-    "read_picture_header",
-    "read_resized",
-    "read_samples",
-    "resize_map",
-    "shrink",
+    "IMAGE_EXTENSIONS", "MAX_PIXELS", "ImageSource", "ReadImage", "Samples", "Transform",
+    "colour_bar", "colour_table", "count_pixels", "encode_jpeg", "encode_map_png", "encode_png",
+    "overlay", "read_image", "read_picture_header", "read_resized", "resize_map", "shrink",
     "thumbnail",
-]
+]  # fmt: skip

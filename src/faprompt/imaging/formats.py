@@ -1,12 +1,8 @@
-"""Which picture files we open, told from their first bytes and never from their name.
-
-Pillow's own `Image.open` is left aside on purpose: it warns above 89 million pixels and
-refuses above 179 million, by a limit that is global to the process. Here every caller
-brings a limit, and it is compared with the header before any pixel is decoded.
-"""
+"""The picture files that are opened, identified by their first bytes and never by their name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import IO
 
 from PIL import (
@@ -35,7 +31,6 @@ _SIGNATURES: tuple[tuple[str, bytes], ...] = (
     ("TIFF", b"MM\x00+"),
     ("BMP", b"BM"),
 )
-
 _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "a GIF; save it as PNG"),
     (b"%PDF", "a PDF document"),
@@ -56,6 +51,17 @@ class _Tiff(TiffImagePlugin.TiffImageFile):
         if self._im is None:
             self.im = Image.core.new(self.mode, self._tile_size)
         ImageFile.ImageFile.load_prepare(self)
+
+
+# In place of Image.open(formats=...): its pixel limit is global to the process. It warns above
+# 89 million pixels and refuses above 179 million; here every caller brings a limit.
+_OPENERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "TIFF": _Tiff,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+}
 
 
 def identify(head: bytes) -> str | None:
@@ -91,18 +97,15 @@ def describe(head: bytes) -> str:
 
 
 def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
-    """Open a picture lazily: the header is read and checked, no pixel is decoded.
+    """Open a picture of one of the five kinds: its header is checked, no pixel is decoded.
 
     Args:
-        stream: a seekable binary stream, standing at its beginning.
-        max_pixels: width times height may not exceed this.
-
-    Returns:
-        A Pillow picture of one of the five kinds, frame 0.
+        stream: a seekable binary stream at its beginning.
+        max_pixels: limit of width times height.
 
     Raises:
         ImageReadError: empty, of no allowed kind, or above the limit.
-        Exception: whatever Pillow makes of a broken header.
+        Exception: any error that Pillow raises on a broken header.
     """
     head = stream.read(HEAD_BYTES)
     stream.seek(0)
@@ -117,9 +120,10 @@ def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
         check_pixels(*_webp_size(head), max_pixels=max_pixels)
     if head.startswith(b"MM\x00+"):
         raise SyntaxError("big-endian BigTIFF")
-    picture = _build(kind, stream)
-    width, height = picture.size
-    check_pixels(width, height, max_pixels=max_pixels)
+    # No file name is passed: with one, Pillow would map the file into memory, and a file
+    # cut short while it is read would end the whole process.
+    picture = _OPENERS[kind](stream)
+    check_pixels(*picture.size, max_pixels=max_pixels)
     return picture
 
 
@@ -132,35 +136,18 @@ def check_pixels(width: int, height: int, *, max_pixels: int) -> None:
         )
 
 
-def _build(kind: str, stream: IO[bytes]) -> ImageFile.ImageFile:
-    # No file name is passed: with one, Pillow would map the file into memory, and a file
-    # cut short while it is read would end the whole process.
-    if kind == "PNG":
-        return PngImagePlugin.PngImageFile(stream)
-    if kind == "JPEG":
-        return JpegImagePlugin.jpeg_factory(stream)
-    if kind == "TIFF":
-        return _Tiff(stream)
-    if kind == "BMP":
-        return BmpImagePlugin.BmpImageFile(stream)
-    return WebPImagePlugin.WebPImageFile(stream)
-
-
 def _webp_size(head: bytes) -> tuple[int, int]:
     """(width, height) of a WebP canvas from its first 30 bytes; (0, 0) where unknown."""
     chunk, body = head[12:16], head[20:30]
     if len(body) < 10:
         return 0, 0
     if chunk == b"VP8X":
-        width, height = body[4:7], body[7:10]
-        return int.from_bytes(width, "little") + 1, int.from_bytes(height, "little") + 1
+        width, height = int.from_bytes(body[4:7], "little"), int.from_bytes(body[7:10], "little")
+        return width + 1, height + 1
     if chunk == b"VP8L":
         bits = int.from_bytes(body[1:5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if chunk == b"VP8 ":
-        width, height = body[6:8], body[8:10]
-        return (
-            int.from_bytes(width, "little") & 0x3FFF,
-            int.from_bytes(height, "little") & 0x3FFF,
-        )
+        bits = int.from_bytes(body[6:10], "little")
+        return bits & 0x3FFF, bits >> 16 & 0x3FFF
     return 0, 0

@@ -1,4 +1,4 @@
-"""Score maps made visible: colours on a fixed scale, boxes, and encoded pictures.
+"""Show score maps: colours on a fixed scale, boxes, and encoded pictures.
 
 The colour of a score never depends on the other scores of its picture: 0.2 looks the same
 in a good part and in a broken one. The ramp rises evenly in lightness (CIE L* 10 to 92),
@@ -15,28 +15,27 @@ from PIL import Image
 
 from faprompt.records import Region
 
-# Equal steps of score, equal steps of lightness; drawn up in CIE LCh by us.
+# Equal steps of score, equal steps of lightness; chosen in CIE LCh by this project.
 RAMP = (
-    (0x00, 0x18, 0x4C),
-    (0x3E, 0x1B, 0x73),
-    (0x84, 0x02, 0x7E),
-    (0xBD, 0x00, 0x73),
-    (0xE6, 0x2B, 0x57),
-    (0xFF, 0x5E, 0x44),
-    (0xFF, 0x8F, 0x35),
-    (0xFF, 0xBE, 0x39),
-    (0xFF, 0xE9, 0x64),
-)
+    (0x00, 0x18, 0x4C), (0x3E, 0x1B, 0x73), (0x84, 0x02, 0x7E),
+    (0xBD, 0x00, 0x73), (0xE6, 0x2B, 0x57), (0xFF, 0x5E, 0x44),
+    (0xFF, 0x8F, 0x35), (0xFF, 0xBE, 0x39), (0xFF, 0xE9, 0x64),
+)  # fmt: skip
 _BOX_COLOURS = ((255, 255, 255), (0, 0, 0))  # a white line with a black one around it
 _BLOCK_PIXELS = 2**20
 
 
 def colour_table() -> np.ndarray:
-    """(256, 3) uint8: row i is the colour of the score i / 255."""
+    """Return (256, 3) uint8: row i is the colour of the score i / 255."""
     stops, scores = np.linspace(0, 1, len(RAMP)), np.linspace(0, 1, 256)
     ramp = np.asarray(RAMP, np.float64)
     channels = [np.interp(scores, stops, ramp[:, channel]) for channel in range(3)]
     return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def ramp_css() -> str:
+    """Return the colours as the stops of a CSS gradient."""
+    return ", ".join(f"rgb({r} {g} {b})" for r, g, b in RAMP)
 
 
 def overlay(
@@ -83,7 +82,7 @@ def overlay(
 
 
 def colour_bar(height: int, *, width: int = 16) -> np.ndarray:
-    """The scale as a picture: (height, width, 3) uint8, score 1 on top and 0 at the bottom."""
+    """Return the scale as a picture (height, width, 3) uint8: score 1 on top, 0 at the bottom."""
     if height < 2 or width < 1:
         raise ValueError(f"a colour bar needs height >= 2 and width >= 1, got {height}x{width}.")
     levels = np.rint(np.linspace(255, 0, height)).astype(np.uint8)
@@ -93,17 +92,18 @@ def colour_bar(height: int, *, width: int = 16) -> np.ndarray:
 def shrink(
     image: np.ndarray, score_map: np.ndarray, regions: Sequence[Region], *, max_side: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[Region, ...]]:
-    """Picture, map and boxes made smaller together, so that they stay aligned.
+    """Shrink a picture, its map and its boxes together, so that they stay aligned.
 
     Args:
-        image: (H, W, 3) uint8. score_map: (H, W) float32. regions: in pixels of the image.
-        max_side: bound on the longer side, in pixels; smaller pictures are left alone.
+        image: (H, W, 3) uint8.
+        score_map: (H, W) float32.
+        regions: in pixels of the image.
+        max_side: limit of the longer side, in pixels; smaller pictures are left alone.
     """
     height, width = image.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1:
+    size = _fitting_size(image, max_side)
+    if size is None:
         return image, score_map, tuple(regions)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     across, down = size[0] / width, size[1] / height
     values = Image.fromarray(np.asarray(score_map, np.float32))
     small_map = values.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -112,30 +112,35 @@ def shrink(
 
 
 def thumbnail(image: np.ndarray, *, max_side: int) -> np.ndarray:
-    """(h, w, 3) uint8 with the longer side at most `max_side` pixels, never enlarged."""
+    """Return (h, w, 3) uint8 with the longer side at most `max_side` pixels, never enlarged."""
     if max_side < 1:
         raise ValueError(f"max_side should be at least 1, got {max_side}.")
-    height, width = image.shape[:2]
-    scale = max_side / max(height, width)
-    if scale >= 1:
+    size = _fitting_size(image, max_side)
+    if size is None:
         return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = Image.fromarray(image)
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
+def _fitting_size(image: np.ndarray, max_side: int) -> tuple[int, int] | None:
+    """(width, height) within the limit, None where the picture already fits."""
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    return None if scale >= 1 else (max(1, round(width * scale)), max(1, round(height * scale)))
+
+
 def encode_jpeg(image: np.ndarray, *, quality: int = 90) -> bytes:
-    """JPEG file of an (H, W, 3) or (H, W) uint8 array, colours not subsampled."""
+    """Encode an (H, W, 3) or (H, W) uint8 array as JPEG, colours not subsampled."""
     return _encode(image, "JPEG", quality=quality, subsampling=0)
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """PNG file of an (H, W, 3) or (H, W) uint8 array, or an (H, W) uint16 array."""
+    """Encode an (H, W, 3) or (H, W) uint8 array, or an (H, W) uint16 array, as PNG."""
     return _encode(image, "PNG", compress_level=1)  # level 6: half the speed, a tenth less
 
 
 def encode_map_png(score_map: np.ndarray) -> bytes:
-    """16-bit grey PNG of a score map in [0, 1]: a value is the score times 65535."""
+    """Encode a score map in [0, 1] as 16-bit grey PNG: a value is the score times 65535."""
     values = np.rint(np.clip(score_map, 0, 1) * np.float32(65535)).astype(np.uint16)
     return encode_png(values)
 
@@ -147,7 +152,7 @@ def _encode(image: np.ndarray, kind: str, **options: int) -> bytes:
 
 
 def _blend(image: np.ndarray, score_map: np.ndarray, alpha: float) -> np.ndarray:
-    """A block of the overlay, mixed by Pillow, which is three times as fast as array lookups."""
+    """Mix a block of the overlay by Pillow, which is three times as fast as array lookups."""
     level = (np.clip(score_map, 0, 1) * 255 + 0.5).astype(np.uint8)
     colours = Image.fromarray(level)
     opacity = colours.point([round(alpha * score) for score in range(256)])
@@ -164,7 +169,7 @@ def _scale_region(region: Region, across: float, down: float) -> Region:
 
 
 def _draw_box(image: np.ndarray, bbox: tuple[int, int, int, int]) -> None:
-    """A frame around the box, outside it where the picture has room, drawn in place."""
+    """Draw a frame around the box in place, outside it where the picture has room."""
     x0, y0, x1, y1 = bbox
     line = max(1, round(max(image.shape[:2]) / 500))
     for distance, colour in ((2 * line, _BOX_COLOURS[1]), (line, _BOX_COLOURS[0])):

@@ -1,9 +1,9 @@
-"""TIFF by its own header: what Pillow decodes rightly, what it does not, and the rest.
+"""TIFF kinds that Pillow decodes wrongly or not at all.
 
-Pillow opens some TIFF kinds and returns wrong pixels without a word: planes of 16 bits,
+Pillow opens some TIFF kinds and returns wrong pixels without a warning: planes of 16 bits,
 white-is-zero values wider than 8 bits, signed bytes, and compressed big-endian values that
-are signed, float or 32 bits wide. The header decides here. Such a file is corrected, read
-with tifffile (extra `tiff`), or refused; it is never shown wrong.
+are signed, float or 32 bits wide. The header tells. Such a file is corrected, read with
+tifffile (extra `tiff`), or refused; it is never shown wrong.
 
 Tag numbers and values: TIFF 6.0 specification (Adobe, 1992).
 """
@@ -21,7 +21,7 @@ from PIL import Image, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.formats import check_pixels
-from faprompt.imaging.samples import Samples
+from faprompt.imaging.stored_samples import Samples
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6  # photometric
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4}
@@ -51,7 +51,7 @@ class TiffHeader:
 
     @classmethod
     def from_tags(cls, tags: Mapping[int, Any], *, big_endian: bool) -> TiffHeader:
-        """Build from Pillow's tags; a missing tag takes the value TIFF gives it."""
+        """Build from Pillow's tags; a missing tag takes TIFF's default."""
         samples = int(tags.get(277, 1))
         bits = tuple(tags.get(258, (1,)))
         turn = tags.get(274, 1)
@@ -80,7 +80,7 @@ class TiffHeader:
         return size[::-1] if self.orientation in (5, 6, 7, 8) else size
 
     def pillow_fault(self) -> str | None:
-        """Say what Pillow would decode wrongly in this file, None where nothing is known."""
+        """Name what Pillow decodes wrongly in this file; None if nothing is known."""
         deep = max(self.bits) > 8
         if self.planar and (deep or self.photometric == BLACK_IS_ZERO or 1 in self.extra):
             return f"{len(self.bits)} planes of {max(self.bits)} bits"
@@ -93,11 +93,7 @@ class TiffHeader:
 
 
 def read_header(stream: IO[bytes]) -> TiffHeader:
-    """Return the header of a TIFF's first picture; the stream may stand anywhere.
-
-    Raises:
-        Exception: whatever a broken header makes Pillow raise.
-    """
+    """Return the header of a TIFF's first picture; raises what Pillow raises on a broken one."""
     stream.seek(0)
     head = stream.read(8)
     order, magic = head[:2], b"II*\x00"
@@ -119,10 +115,7 @@ def mend(picture: Image.Image, header: TiffHeader) -> Samples | None:
     """Return the values of a decoded one-channel TIFF as its header means them.
 
     Pillow drops the sign of bytes, adds one to unsigned 32-bit values, and applies
-    white-is-zero to 8 bits alone.
-
-    Returns:
-        The values, or None where Pillow's picture is right as it is.
+    white-is-zero to 8 bits alone. None where Pillow's picture is right.
     """
     bits, signed = header.bits[0], header.sample_format == _SIGNED
     if len(header.bits) > 1 or (bits <= 8 and not signed):
@@ -140,12 +133,7 @@ def mend(picture: Image.Image, header: TiffHeader) -> Samples | None:
 def read_with_tifffile(
     stream: IO[bytes], *, max_pixels: int, reason: str
 ) -> tuple[Samples, tuple[str, ...]]:
-    """Decode the first picture of a TIFF that Pillow does not read.
-
-    Args:
-        stream: seekable.
-        max_pixels: width times height may not exceed this.
-        reason: why Pillow does not read it, for the message.
+    """Decode the first picture of a TIFF that Pillow does not read, for the given reason.
 
     Returns:
         The upright values, and notes for the user.
@@ -186,7 +174,7 @@ def read_with_tifffile(
 
 
 def decode_failed_for_good(header: TiffHeader) -> bool:
-    """True where no other library would decode what Pillow failed to decode."""
+    """Return whether no other library would decode what Pillow failed to decode."""
     return header.compression in _PILLOWS and header.pillow_fault() is None
 
 
@@ -230,7 +218,7 @@ def _arrange(
 
 
 def _alpha_index(extra: tuple[int, ...], colours: int, further: int) -> int | None:
-    """The channel that holds alpha, None without one."""
+    """Return the channel that holds alpha, None without one."""
     kinds = extra[:further]
     if not extra and colours == 3 and further == 1:  # a missing tag, taken as Pillow takes it
         kinds = (_UNASSOCIATED,)

@@ -1,4 +1,4 @@
-"""Between a picture's own pixels and the model's: resize and normalise, and the way back."""
+"""Resize and normalise pictures for a model, and resize its score maps to the picture."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """How a model wants its pictures; it belongs to the model and is saved with it.
+    """Preparation of a model's input; it belongs to the model and is saved with it.
 
     The picture is resized straight to `image_size` (the aspect ratio is not kept, the
-    filter antialiases), divided by 255 and normalised. With the defaults this is what
-    torchvision's Resize, CenterCrop, ToTensor and Normalize give on a Pillow picture.
+    filter antialiases), divided by 255 and normalised. The defaults equal torchvision's
+    Resize, CenterCrop, ToTensor and Normalize on a Pillow picture.
 
     Source:
         AnomalyCLIP (Zhou et al., ICLR 2024), public code, image_transform; the mean and
@@ -43,18 +43,22 @@ class Transform:
     def __post_init__(self) -> None:
         for name in ("image_size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        faults = _faults(self)
+        faults = []
+        size = self.image_size
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            faults.append(f"image_size should be two whole numbers above 0, got {size}")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            faults.append("mean and std should have three values, red, green and blue")
+        elif not all(value > 0 for value in self.std):
+            faults.append(f"std should be above 0, got {self.std}")
+        if self.interpolation not in FILTERS:
+            choices = ", ".join(FILTERS)
+            faults.append(f"interpolation should be one of {choices}, got {self.interpolation!r}")
         if faults:
             raise ConfigError("transform: " + "; ".join(faults) + ".")
 
     def to_pixels(self, image: np.ndarray) -> Tensor:
-        """One picture as model input.
-
-        Args:
-            image: (H, W, 3) uint8 RGB, any size.
-
-        Returns:
-            (3, height, width) float32 on the CPU, normalised.
+        """Prepare a picture (H, W, 3) uint8 RGB: (3, height, width) float32, normalised.
 
         Raises:
             ValueError: the array is not (H, W, 3) uint8.
@@ -75,7 +79,7 @@ class Transform:
         return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; `from_dict` reads them back."""
+        """Return plain values for JSON; `from_dict` reads them back."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -83,11 +87,7 @@ class Transform:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Transform:
-        """Build from `to_dict`'s values.
-
-        Raises:
-            ConfigError: an unknown key, no `image_size`, or a value out of range.
-        """
+        """Build from the values of `to_dict`; a fault is a `ConfigError`."""
         return from_mapping(cls, values, what="transform")
 
 
@@ -107,7 +107,7 @@ def shorter_edge_size(image_size: tuple[int, int], side: int) -> tuple[int, int]
 
 
 def resize_map(score_map: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Stretch a score map to a picture's size, bilinearly, pixel centres kept in place.
+    """Resize a score map to a picture's size, bilinearly, pixel centres kept in place.
 
     Args:
         score_map: (h, w) float, values in [0, 1].
@@ -136,18 +136,3 @@ def resize_map(score_map: np.ndarray, image_size: tuple[int, int]) -> np.ndarray
         torch.from_numpy(values)[None, None], size=image_size, mode="bilinear", align_corners=False
     )
     return resized[0, 0].clamp_(0, 1).numpy()
-
-
-def _faults(transform: Transform) -> list[str]:
-    faults = []
-    size = transform.image_size
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        faults.append(f"image_size should be two whole numbers above 0, got {size}")
-    if len(transform.mean) != 3 or len(transform.std) != 3:
-        faults.append("mean and std should have three values, red, green and blue")
-    elif not all(value > 0 for value in transform.std):
-        faults.append(f"std should be above 0, got {transform.std}")
-    if transform.interpolation not in FILTERS:
-        choices = ", ".join(FILTERS)
-        faults.append(f"interpolation should be one of {choices}, got {transform.interpolation!r}")
-    return faults

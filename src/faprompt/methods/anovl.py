@@ -9,8 +9,8 @@ of them. W and b are drawn anew for every picture and take a few steps of AdamW 
 
     mean H(p(y_i)) + 1/2 mean(-log p~_i(abnormal) - log p_i(normal)),   p~ of x_i + noise
 
-so nothing is left behind. `carry_moments` keeps AdamW's moments from one picture of a class
-to the next, as the authors' code does. Results then depend on the order of the pictures.
+so no picture affects another. `carry_moments` keeps AdamW's moments from one picture of a class
+to the next, as the authors' code does; results then depend on the order of the pictures.
 
 `squares` is the authors' script for VisA: the shorter edge is resized to `image_size`, the
 squares at both ends are encoded, the score is the mean over the squares, and their maps are
@@ -18,8 +18,8 @@ joined. The loss of the adapter is then a mean over the pixels of the joined map
 
 Paper: Deng et al., AnoVL: Adapting Vision-Language Models for Unified Zero-shot Anomaly
 Localization, 2023. Facts from hq-deng/AnoVL at 3a70bfd (vl_test.py, vis_test.py, model.py).
-That code reads the tokens by a place in a list that only its 12 blocks have. Here they are
-the last block's, by name.
+That code picks the tokens by a position in a list that fits 12 blocks only; here they are the
+last block's.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures, PositionFilter
-from faprompt.imaging.tiles import Box, end_squares
-from faprompt.imaging.views import altered_views
-from faprompt.methods.base import MethodOutput, above_zero
+from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
+from faprompt.config import Count, Natural, Positive
+from faprompt.data.dataset_catalog import display_name
+from faprompt.imaging.altered_views import altered_views
+from faprompt.imaging.square_tiles import Box, end_squares
+from faprompt.methods.base import Filter, MethodOutput, Names
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
-from faprompt.prompts.words import display_name
 from faprompt.scoring import grid_map, in_pixels, pair_logits, unit
 
 NOISE_STD = 0.05 * 1.1  # of the tokens that should look abnormal (vl_test.py)
@@ -54,32 +55,26 @@ Adapter = Literal["prompts", "linear"]
 class AnoVLConfig(SentenceConfig):
     """All constants of AnoVL, from its public code."""
 
-    image_size: int = 240
+    image_size: Count = 240
     raw_class_names: bool = True
     average: templates.Average = "mean-norm"
-    temperature: float = 1.0
-    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+    temperature: Positive = 1.0
+    interpolation: Filter = "bilinear"
     position_filter: PositionFilter = "bilinear"  # open_clip/model.py: bicubic with antialias
-    value_blocks: int = 12  # last blocks with the V-V path; all, where there are fewer
-    views: bool = True  # False scores the picture alone
+    value_blocks: Natural = 12  # last blocks with the V-V path, at most all
+    views: bool = True  # average the score over 22 views
     squares: bool = False  # two squares in place of the squashed picture (vis_test.py)
-    textures: tuple[str, ...] = templates.ANOVL_TEXTURES  # classes told as textures
-    adapt_steps: int = 0  # of AdamW per picture; 5 in the authors' script
+    textures: tuple[str, ...] = templates.ANOVL_TEXTURES  # classes with sentences about textures
+    adapt_steps: Natural = 0  # of AdamW per picture; 5 in the authors' script
     adapter: Adapter = "prompts"  # "linear" is x -> W x + b, of the script for VisA
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     carry_moments: bool = False  # per class name, as the dataset has it
     seed: int = 111  # of W, b and the noise, the same for every picture
 
     def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = SentenceConfig.faults(self)
-        for name in ("value_blocks", "adapt_steps"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} should not be negative, got {getattr(self, name)}")
-        found += above_zero(self, "learning_rate")
         if self.carry_moments and not self.adapt_steps:
-            found.append("carry_moments wants adapt_steps above 0")
-        return found
+            return ["carry_moments wants adapt_steps above 0"]
+        return []
 
 
 _PAPER: dict[str, object] = {"position_filter": "bicubic"}
@@ -103,49 +98,31 @@ class AnoVL(SentenceMethod):
     backbones = dict.fromkeys(
         ("paper", "adapted", "visa", "visa-adapted"), "ViT-B-16-plus-240:laion400m_e32"
     )
-    states = templates.ANOVL_STATES
     config: AnoVLConfig
 
     def __init__(self, config: AnoVLConfig, backbone: Backbone) -> None:
-        super().__init__(config, backbone)
+        textures = set(map(display_name, config.textures))
+
+        def sentences(class_name: str) -> Sequence[str]:
+            texture = display_name(class_name) in textures
+            return templates.anovl_templates("texture" if texture else "object")
+
+        super().__init__(config, backbone, states=templates.ANOVL_STATES, lines=sentences)
+        self.interpolation = config.interpolation
+        self.keeps_aspect = config.squares
+        self.image_options = ImageOptions(
+            class_ln_post=True,
+            value_blocks=min(config.value_blocks, backbone.spec.vision.layers),
+            position_filter=config.position_filter,
+        )
         self._patch_size = backbone.spec.vision.patch_size
-        self._value_blocks = min(config.value_blocks, backbone.spec.vision.layers)
         self._moments: dict[str, dict[str, Any]] = {}  # class -> AdamW's, if they are carried
 
-    @property
-    def value_path(self) -> bool:
-        """Over `value_blocks` blocks."""
-        return True
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """The number of V-V blocks, and how the position table is resized."""
-        return {
-            "value_blocks": self._value_blocks,
-            "position_filter": self.config.position_filter,
-        }
-
-    @property
-    def interpolation(self) -> Literal["bicubic", "bilinear"]:
-        """As configured."""
-        return self.config.interpolation
-
-    @property
-    def keeps_aspect(self) -> bool:
-        """As configured by `squares`."""
-        return self.config.squares
-
-    def templates(self, class_name: str) -> Sequence[str]:
-        """Those of textures or of objects."""
-        texture = display_name(class_name) in map(display_name, self.config.textures)
-        return templates.anovl_templates("texture" if texture else "object")
-
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Encode a batch; see `Method.encode_image`.
+        """Encode a batch; `views` holds the class tokens whose scores are averaged.
 
-        `views` of the result holds the class tokens whose scores are averaged. With `squares`
-        these are of all squares, `patch_tokens` follow one another square by square, and the
-        rows of `grid` are those of all squares.
+        With `squares`, `views`, `patch_tokens` and the rows of `grid` are those of all squares,
+        one square after the other.
         """
         if not self.config.squares:
             return self._encode_views(backbone, pixels)
@@ -165,29 +142,18 @@ class AnoVL(SentenceMethod):
         )
 
     def _encode_views(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Encode a batch, with the class tokens of 22 views where they are wanted."""
         features = super().encode_image(backbone, pixels)
         if not self.config.views:
             return features
         tokens = [features.class_token]
+        plain = replace(self.image_options, layers=(1,), value_path=False)
         for view in altered_views(pixels.to(backbone.device)):
-            plain = backbone.encode_image(
-                view, layers=[1], value_path=False, class_ln_post=True,
-                position_filter=self.config.position_filter,
-            )  # fmt: skip
-            tokens.append(plain.class_token)
+            tokens.append(backbone.encode_image(view, plain).class_token)
         return replace(features, views=torch.stack(tokens, dim=1))
 
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: Tensor | None = None,
-        with_prompt_scores: bool = False,
-        class_names: Sequence[str] | None = None,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> MethodOutput:
-        """See `Method.forward`."""
         pair = self.text_pairs(text, class_names)
         image = features.class_token[:, None] if features.views is None else features.views
         score = self.chance(image, pair).mean(dim=1)
@@ -202,9 +168,7 @@ class AnoVL(SentenceMethod):
             ]
             tokens = torch.stack(adapted)
         return MethodOutput(
-            score=score,
-            patch_map=canvas.to_pixels(self.chance(tokens, pair), smooth=True),
-            prompt_scores=score[:, None] if with_prompt_scores else None,
+            score=score, patch_map=canvas.to_pixels(self.chance(tokens, pair), smooth=True)
         )
 
     def _canvas(self, features: ImageFeatures) -> Canvas:
@@ -224,15 +188,10 @@ class AnoVL(SentenceMethod):
         *,
         moments_of: str = "",
     ) -> Tensor:
-        """Return one picture's tokens after an adapter that was trained on them alone.
+        """Return one picture's tokens (N, D) after an adapter that was trained on them alone.
 
-        Args:
-            tokens: (N, D).
-            text: the backbone's text tower.
-            class_name: what the picture shows, in the words of the sentences.
-            canvas: where the tokens lie.
-            moments_of: the class whose moments are carried, where they are. Classes of one
-                `class_name`, such as macaroni1 and macaroni2, keep their own.
+        `class_name` is in the words of the sentences; `moments_of` is the class as the dataset
+        has it, so that macaroni1 and macaroni2, of one name, keep their own moments.
         """
         features = self.state_features(text, class_name)
         pair = self.class_pair(text, class_name)
@@ -265,10 +224,10 @@ class AnoVL(SentenceMethod):
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """Where the patches of a picture lie.
+    """Layout of a picture's patches.
 
-    grid: (rows, columns) of patches, all squares one below the other. boxes: the squares, none
-    where the whole picture is one. size: (height, width) in pixels of what the squares cover.
+    grid: (rows, columns) of patches, all squares one below the other. boxes: the squares, empty
+    if the whole picture is one. size: (height, width) in pixels of what the squares cover.
     """
 
     grid: tuple[int, int]
@@ -277,13 +236,9 @@ class Canvas:
     size: tuple[int, int] = (0, 0)
 
     def to_pixels(self, patches: Tensor, *, smooth: bool = False) -> Tensor:
-        """Spread values of patches (B, N) over pixels: (B, height, width).
+        """Spread values of patches (B, N) over pixels (B, height, width); squares are averaged.
 
-        Squares are joined; where they overlap, their mean counts.
-
-        Args:
-            patches: row-major over `grid`.
-            smooth: first take the mean of each patch and its neighbours, edges repeated.
+        `smooth` first takes the mean of each patch and its neighbours, edges repeated.
         """
         grids = grid_map(patches, self.grid).chunk(max(1, len(self.boxes)), dim=1)
         smoothed = map(_mean_of_nine, grids) if smooth else grids
@@ -299,7 +254,7 @@ class Canvas:
 
 
 def count_adapter_parameters(embed_dim: int, adapter: Adapter = "prompts") -> int:
-    """What test-time adaptation trains: 592,284 for D = 640, 710,556 for D = 768.
+    """Return how many parameters adaptation trains: 592,284 for D = 640, 710,556 for D = 768.
 
     Example:
         >>> count_adapter_parameters(640), count_adapter_parameters(768)
@@ -309,29 +264,25 @@ def count_adapter_parameters(embed_dim: int, adapter: Adapter = "prompts") -> in
 
 
 def draw_adapter(embed_dim: int, adapter: Adapter, draw: torch.Generator) -> list[Tensor]:
-    """W (924 or D, D) and b of it, as torch draws a linear layer's."""
+    """Draw W (924 or D, D) and its b as torch does for a linear layer."""
     rows, bound = PROMPTS if adapter == "prompts" else embed_dim, embed_dim**-0.5
     shapes: tuple[tuple[int, ...], ...] = ((rows, embed_dim), (rows,))
     return [torch.empty(shape).uniform_(-bound, bound, generator=draw) for shape in shapes]
 
 
 def move(tokens: Tensor, weights: Sequence[Tensor], words: Tensor | None) -> Tensor:
-    """y of the tokens (N, D): half themselves, half what W and b make of their directions."""
+    """Return y (N, D): half the tokens, half what W and b compute from their directions."""
     made = F.linear(unit(tokens), *weights)
     return (tokens + (made if words is None else made.tanh() @ words)) / 2
 
 
 def draw_noise(shape: Sequence[int], draw: torch.Generator) -> Tensor:
-    """Draw what makes tokens look abnormal for one step."""
+    """Draw the noise that makes tokens look abnormal for one step."""
     return NOISE_STD * torch.randn(tuple(shape), generator=draw)
 
 
 def adaptation_loss(clean_logits: Tensor, noised_logits: Tensor) -> Tensor:
-    """Return the loss of one step: clean tokens should be surely normal, noised ones abnormal.
-
-    Args:
-        clean_logits, noised_logits: (M, 2), normal first.
-    """
+    """Return the loss of one step on logits (M, 2): clean ones normal, noised ones abnormal."""
     logs, noised_logs = clean_logits.log_softmax(dim=-1), noised_logits.log_softmax(dim=-1)
     entropy = -(logs.exp() * logs).sum(dim=-1).mean()
     return entropy - NOISE_WEIGHT * (noised_logs[:, 1] + logs[:, 0]).mean()

@@ -10,14 +10,13 @@ alike and stays within 0..1.
 
 Paper: Chen et al., APRIL-GAN: A Zero-/Few-Shot Anomaly Classification and Segmentation
 Method for CVPR 2023 VAND Workshop Challenge. Facts from ByChelsea/VAND-APRIL-GAN.
-Their OpenAI weights run with the exact GELU, in both towers: the preset `paper` is meant for
-the backbone `ViT-L-14-336:gelu`, `common` for the plain name.
+Their OpenAI weights run with the exact GELU in both towers, so the preset `paper` belongs to
+the backbone `ViT-L-14-336:gelu`, and `common` to the plain name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +26,7 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, PositionFilter
-from faprompt.methods.base import MethodOutput, ParameterCount, within_depth
+from faprompt.methods.base import MethodOutput, Names, ParameterCount, Table, within_depth
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
 from faprompt.scoring import pixel_probability
@@ -50,7 +49,7 @@ class AprilGANOutput(MethodOutput):
 
 
 def count_parameters(*, width: int = 1024, embed_dim: int = 768, layers: int = 4) -> int:
-    """Parameters of APRIL-GAN: 3,148,800 on ViT-L/14@336."""
+    """Return the number of parameters: 3,148,800 on ViT-L/14@336."""
     return layers * (width + 1) * embed_dim
 
 
@@ -60,52 +59,33 @@ class AprilGAN(SentenceMethod):
     name = "april-gan"
     config_class = AprilGANConfig
     parameters_at_full_size = ParameterCount(count_parameters(), count_parameters())
-    presets = {
-        "paper": {},
-        "common": {"position_filter": "bilinear", "raw_class_names": False},
-    }
+    presets = {"paper": {}, "common": {"position_filter": "bilinear", "raw_class_names": False}}
     backbones = {"paper": "ViT-L-14-336:gelu"}
     # train.sh: 15 epochs on VisA, 3 on MVTec AD; otherwise as FAPrompt
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(presets, {"epochs": 15})
-    states = templates.APRIL_STATES
+    recipes: ClassVar[Table] = dict.fromkeys(presets, {"epochs": 15})
     config: AprilGANConfig
 
     def __init__(self, config: AprilGANConfig, backbone: Backbone) -> None:
-        super().__init__(config, backbone)
+        super().__init__(
+            config, backbone, states=templates.APRIL_STATES,
+            lines=lambda _: templates.APRIL_TEMPLATES,
+        )  # fmt: skip
         spec = backbone.spec
         within_depth(config.map_layers, spec.vision.layers)
         self._layers = tuple(sorted(set(config.map_layers or spec.vision.quarter_layers)))
+        self.image_options = replace(
+            self.image_options, layers=self._layers, raw_tokens=True,
+            position_filter=config.position_filter,
+        )  # fmt: skip
         self._patch_size = spec.vision.patch_size
         self.linears = nn.ModuleList(
             nn.Linear(spec.vision.width, spec.embed_dim) for _ in self._layers
         )
 
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Blocks whose patch tokens are brought to the words."""
-        return self._layers
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Patch tokens as the blocks leave them."""
-        return {"raw_tokens": True, "position_filter": self.config.position_filter}
-
-    def templates(self, class_name: str) -> Sequence[str]:
-        """The same for every class."""
-        return templates.APRIL_TEMPLATES
-
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: Tensor | None = None,
-        with_prompt_scores: bool = False,
-        class_names: Sequence[str] | None = None,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> AprilGANOutput:
-        """See `Method.forward`."""
         pair = self.text_pairs(text, class_names)
-        score = self.chance(features.class_token[:, None], pair)[:, 0]
         maps = [
             pixel_probability(
                 linear(features.patch_tokens[layer]), pair, features.grid,
@@ -115,14 +95,13 @@ class AprilGAN(SentenceMethod):
         ]  # fmt: skip
         layer_maps = torch.stack(maps)
         return AprilGANOutput(
-            score=score,
+            score=self.chance(features.class_token[:, None], pair)[:, 0],
             patch_map=layer_maps.mean(dim=0),
-            prompt_scores=score[:, None] if with_prompt_scores else None,
             layer_maps=layer_maps,
         )
 
     def loss(self, output: AprilGANOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Focal and Dice of every layer, summed.
+        """Return focal and Dice of every layer, summed.
 
         Raises:
             ValueError: the mask is not of the map's size.

@@ -1,59 +1,59 @@
-"""What a method is: image tokens in, scores and patch maps out, by one forward.
+"""Base of all methods: image tokens in, scores and patch maps out, by one forward pass.
 
-Training, evaluation, export and serving all call `Method.forward`. A method that learns
-adds `loss`; its parameters are exactly the ones that move. The backbone is not part of
-the method and never saved with it.
+Training, evaluation, export and serving all call `Method.forward`. A method that learns adds
+`loss`; its parameters are exactly the ones that move. The backbone is not part of the method
+and is never saved with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures
-from faprompt.imaging.read import PictureHandling
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
+from faprompt.config import Count, check_fields
+from faprompt.imaging.image_reading import PictureHandling
 
 Kind = Literal["training-free", "learned", "full-shot"]
+Filter = Literal["bicubic", "bilinear"]
+Table = Mapping[str, Mapping[str, Any]]  # preset -> option -> value
+Names = Sequence[str] | None  # what each picture shows, one for each or one for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodConfig:
-    """Options every method has: what it sees and how its map is finished."""
+    """Options of every method: what it sees and how its map is finished."""
 
-    image_size: int = 518  # side in pixels the picture is resized to (AnomalyCLIP utils.py)
+    image_size: Count = 518  # side in pixels the picture is resized to (AnomalyCLIP utils.py)
     sigma_px: float = 4.0  # Gaussian on the map, in pixels of `image_size`; 0 for none
     # of labelled sets, in training and evaluation: `read_image`, or `read_resized` as public code
     picture_handling: PictureHandling = "upright"
 
     def __post_init__(self) -> None:
         faults = self.faults()
-        if faults:
-            raise ValueError("; ".join(faults))
-
-    def faults(self) -> list[str]:
-        """What is out of range, in words; children add theirs."""
-        found = []
-        if self.image_size < 1:
-            found.append(f"image_size should be at least 1, got {self.image_size}")
         if not 0 <= self.sigma_px <= max(1, self.image_size):  # above it every map is flat
-            found.append(
+            faults.append(
                 f"sigma_px should be 0 to image_size={self.image_size}, got {self.sigma_px}"
             )
-        return found
+        check_fields(self, faults)
+
+    def faults(self) -> list[str]:
+        """Return which fields contradict each other, in words; children override it."""
+        return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOutput:
-    """A method's word on a batch.
+    """Scores and maps of a batch.
 
-    score: (B,) in 0..1. patch_map: (B, rows, columns) in 0..1, before smoothing; of the
-    grid, or of the pixels where a method does not upsample as others do.
-    prompt_scores: (B, K), one per abnormality prompt, on request.
+    score: (B,) in 0..1. patch_map: (B, rows, columns) in 0..1 before smoothing, one value per
+    patch, or per pixel where a method upsamples in its own way. prompt_scores: (B, K), one per
+    abnormality prompt, on request.
     """
 
     score: Tensor
@@ -63,7 +63,7 @@ class MethodOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTerm:
-    """A summand of the score: weight times value (B,); weight 0 where it takes no part."""
+    """A summand of the score, weight times value (B,). Weight 0: it takes no part."""
 
     name: str
     weight: float
@@ -72,7 +72,7 @@ class ScoreTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodParts:
-    """What one forward was made of, as far as the method tells; empty where it does not.
+    """What a forward pass was made of; a method leaves empty what it does not have.
 
     terms: summands of the score. stages: name -> (B, rows, columns) in 0..1, the maps whose
     mean is `patch_map`, in order. prompt_maps: (B, K, rows, columns) in 0..1, `patch_map` with
@@ -100,7 +100,7 @@ class ParameterCount:
 
 
 def class_token_terms(output: MethodOutput) -> tuple[ScoreTerm, ...]:
-    """The summands where the class token alone makes the score."""
+    """Return the summands of a score that the class token makes alone."""
     peak = output.patch_map.amax(dim=(1, 2))
     return (
         ScoreTerm(name="class token", weight=1.0, value=output.score),
@@ -109,7 +109,7 @@ def class_token_terms(output: MethodOutput) -> tuple[ScoreTerm, ...]:
 
 
 def within_depth(layers: Sequence[int], depth: int) -> None:
-    """Refuse an option `map_layers` that names blocks a tower does not have.
+    """Refuse `map_layers` with blocks a tower does not have.
 
     Raises:
         ValueError: one lies outside 1..depth.
@@ -118,104 +118,36 @@ def within_depth(layers: Sequence[int], depth: int) -> None:
         raise ValueError(f"map_layers should lie in 1..{depth}, got {layers}")
 
 
-def at_least_one(config: MethodConfig, *names: str) -> list[str]:
-    """A fault for each of these fields that is below 1."""
-    return [
-        f"{name} should be at least 1, got {getattr(config, name)}"
-        for name in names
-        if getattr(config, name) < 1
-    ]
-
-
-def above_zero(config: MethodConfig, *names: str) -> list[str]:
-    """A fault for each of these fields that is not above 0, or not finite."""
-    return [
-        f"{name} should be above 0 and finite, got {getattr(config, name)}"
-        for name in names
-        if not 0 < getattr(config, name) < float("inf")
-    ]
-
-
-def zero_or_above(config: MethodConfig, *names: str) -> list[str]:
-    """A fault for each of these weights that is negative or not finite."""
-    return [
-        f"{name} should be 0 or above, got {getattr(config, name)}"
-        for name in names
-        if not 0 <= getattr(config, name) < float("inf")
-    ]
-
-
 class Method(nn.Module):
-    """Base of all methods. Children set `name`, `config_class` and write `forward`."""
+    """Base of all methods. Children set `name` and `config_class`, and write `score`."""
 
     name: ClassVar[str]
     config_class: ClassVar[type[MethodConfig]]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
-    backbones: ClassVar[Mapping[str, str]] = {}  # preset -> its own, where not ViT-L-14-336
-    # preset -> options of training by name, where its authors do not train as FAPrompt's do
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[Table] = {"paper": {}}
+    backbones: ClassVar[Mapping[str, str]] = {}  # preset -> its backbone, if not ViT-L-14-336
+    recipes: ClassVar[Table] = {}  # preset -> training options that differ from FAPrompt's
     rate_factors: ClassVar[Mapping[str, float]] = {}  # start of a parameter's name -> its share
     staged: ClassVar[bool] = False  # what learns when depends on how many epochs there are
-    full_shot: ClassVar[bool] = False  # a model for each class, of its normal pictures; no words
-
+    full_shot: ClassVar[bool] = False  # one model per class, from its normal pictures; no words
     parameters_at_full_size: ClassVar[ParameterCount] = ParameterCount()  # on ViT-L/14@336
 
     config: MethodConfig
+    image_options: ImageOptions = DEFAULT_OPTIONS  # which tokens of the image tower it needs
+    interpolation: Filter = "bicubic"  # resizes pictures to `image_size`
+    keeps_aspect: bool = False  # only the shorter edge of a picture is resized to `image_size`
+    tiled: bool = False  # a picture that is not square is scored as overlapping squares
+    uses_class_names: bool = False  # `forward` takes `class_names`: what each picture shows
 
     @classmethod
     def kind(cls) -> Kind:
-        """Return how the method learns, derived from what the class writes.
-
-        "full-shot" where `full_shot` is set, "learned" where the class or a parent writes `loss`,
-        else "training-free".
-        """
+        """Return how the method learns: "learned" if the class or a parent writes `loss`."""
         if cls.full_shot:
             return "full-shot"
         return "training-free" if cls.loss is Method.loss else "learned"
 
     @property
-    def layers(self) -> Sequence[int] | None:
-        """Blocks whose patch tokens are wanted, from 1; None means the last."""
-        return None
-
-    @property
-    def value_path(self) -> bool:
-        """Whether patch tokens come from the V-V path."""
-        return True
-
-    @property
-    def class_ln_post(self) -> bool:
-        """Whether the class token passes `ln_post`, as in CLIP itself."""
-        return False
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Further options of the image pass, such as `windows`; see `VisionTower.forward`."""
-        return {}
-
-    @property
-    def interpolation(self) -> Literal["bicubic", "bilinear"]:
-        """The filter that brings pictures to `image_size`."""
-        return "bicubic"
-
-    @property
-    def keeps_aspect(self) -> bool:
-        """Whether only a picture's shorter edge is brought to `image_size`."""
-        return False
-
-    @property
-    def tiled(self) -> bool:
-        """Whether a picture that is not square is seen as overlapping squares."""
-        return False
-
-    @property
-    def uses_class_names(self) -> bool:
-        """Whether `forward` also takes `class_names`, what each picture shows, where known."""
-        return False
-
-    @property
     def sigma_px(self) -> float:
-        """What `patch_map` is still to be smoothed by, in pixels of `image_size`."""
+        """Sigma by which `patch_map` still has to be smoothed, in pixels of `image_size`."""
         return self.config.sigma_px
 
     @property
@@ -225,26 +157,16 @@ class Method(nn.Module):
 
     @classmethod
     def option_sources(cls, config: Any) -> tuple[str, ...]:
-        """Those of `sources` that options alone name; known before any weights are loaded.
-
-        Args:
-            config: of `config_class`.
-        """
+        """Return those of `sources` that a config alone names, before weights are loaded."""
         return ()
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """The image pass with this method's options; (B, 3, H, W) normalised pixels."""
-        return backbone.encode_image(
-            pixels,
-            layers=self.layers,
-            value_path=self.value_path,
-            class_ln_post=self.class_ln_post,
-            **self.image_options,
-        )
+        """Encode (B, 3, H, W) normalised pixels with `image_options`."""
+        return backbone.encode_image(pixels, self.image_options)
 
     def static_text(self, text: TextTower) -> Any:
-        """The text side that depends on no image; computed once for inference."""
-        raise NotImplementedError
+        """Compute the text side that depends on no image, once for inference; None if none."""
+        return None
 
     def forward(
         self,
@@ -253,19 +175,36 @@ class Method(nn.Module):
         *,
         static: Any = None,
         with_prompt_scores: bool = False,
-    ) -> MethodOutput:
-        """Scores and maps of a batch.
+        class_names: Names = None,
+    ) -> Any:
+        """Compute `MethodOutput` of a batch.
 
         Args:
-            features: from the backbone's image pass.
+            features: from `encode_image`.
             text: the backbone's text tower.
-            static: what `static_text` gave; None computes it here, with gradients.
+            static: result of `static_text`; None computes it here, with gradients.
             with_prompt_scores: also score the image by each abnormality prompt alone.
+            class_names: what each picture shows, one name for each or one for all; only for
+                methods with `uses_class_names`.
         """
+        output = self.score(features, text, static, class_names)
+        if not with_prompt_scores:
+            return output
+        return replace(output, prompt_scores=self.score_prompts(features, output))
+
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
+    ) -> MethodOutput:
+        """Compute the output of `forward`, without prompt scores."""
         raise NotImplementedError
 
+    def score_prompts(self, features: ImageFeatures, output: Any) -> Tensor:
+        """Return (B, K): the image score with each abnormality prompt alone."""
+        score: Tensor = output.score
+        return score[:, None]
+
     def loss(self, output: Any, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Named terms, already weighted; they add up to what is minimised.
+        """Return the weighted terms by name; their sum is minimised.
 
         Args:
             output: of `forward` on the same batch.
@@ -278,16 +217,16 @@ class Method(nn.Module):
         raise TypeError(f"{self.name!r} has nothing to train.")
 
     def begin_training(self, class_names: Sequence[str]) -> None:
-        """Training says once, before the first step, what its pictures show.
+        """Prepare for training; called once before the first step.
 
         Args:
-            class_names: as the dataset has them, each once, sorted; "" where nobody says.
+            class_names: of the dataset, each once, sorted; "" for pictures without one.
         """
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Training asks before the first step of an epoch, and where it goes on within one.
+        """Prepare for an epoch; called before its first step, also when one is resumed.
 
-        A method that learns in stages says here, by `requires_grad`, which parameters move.
+        A method that learns in stages sets `requires_grad` of its parameters here.
 
         Args:
             epoch: counted from 0.
@@ -295,7 +234,7 @@ class Method(nn.Module):
         """
 
     def explain(self, features: ImageFeatures, output: Any) -> MethodParts:
-        """What the output of `forward` on these features was made of; nothing is scored anew."""
+        """Return the parts of an output of `forward` on these features."""
         return MethodParts()
 
     @property

@@ -1,7 +1,7 @@
-"""What methods share whose prompts say what a picture shows.
+"""The class of each picture: its name in words, and its number among those learned.
 
-A picture's class comes with it where a dataset says so, in training and evaluation alike;
-elsewhere, and with `use_class_names=false`, it is `class_word`.
+A picture's class comes with it if a dataset names it, in training and evaluation alike.
+Otherwise, and with `use_class_names=false`, it is `class_word`.
 """
 
 from __future__ import annotations
@@ -10,50 +10,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from faprompt.data.dataset_catalog import display_names
 from faprompt.errors import ConfigError
-from faprompt.methods.base import Method
-from faprompt.prompts.words import name_pictures
+from faprompt.methods.base import Method, Names
 
 _SHOWN = 12  # class names in an error
 
 
 class ClassNameMethod(Method):
-    """Asks for class names. Its config has `class_word` and `use_class_names`."""
+    """A method with class names; its config has `class_word` and `use_class_names`."""
 
     config: Any  # of two families, which share these two options and no base
     shared_names: ClassVar[Mapping[str, str]] = {}  # of a dataset's folders of one product
+    raw_class_names: bool = False  # as a dataset has them, "metal_nut" or "01", not in words
 
-    @property
-    def uses_class_names(self) -> bool:
-        """As configured."""
-        return bool(self.config.use_class_names)
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.uses_class_names = config.use_class_names
 
-    @property
-    def raw_class_names(self) -> bool:
-        """Whether names go into the sentences as a dataset has them, "metal_nut" or "01"."""
-        return False
-
-    def name_classes(
-        self, class_names: Sequence[str] | None, count: int, *, shared: bool = True
-    ) -> list[str]:
-        """Say in words what each of `count` pictures shows; a single name counts for all of them.
+    def name_classes(self, class_names: Names, count: int, *, shared: bool = True) -> list[str]:
+        """Return in words what each of `count` pictures shows; one name counts for all of them.
 
         `shared` applies `shared_names`.
         """
         asked = class_names if self.config.use_class_names else None
         word, raw = self.config.class_word, self.raw_class_names
-        names = name_pictures(asked, count, otherwise=word, raw=raw)
+        names = display_names(asked, count, otherwise=word, raw=raw)
         if shared:
             names = [self.shared_names.get(name, name) for name in names]
         return names * count if len(names) == 1 < count else names
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Around the encoding of sentences with a class name.
-
-        Raises:
-            ConfigError: a word this backbone has no token for.
-        """
+        """Around the encoding of sentences: a word without a token is a ConfigError."""
         try:
             yield
         except ValueError as error:
@@ -64,27 +54,18 @@ class ClassNameMethod(Method):
 
 
 def number_classes(
-    known: Sequence[str],
-    class_names: Sequence[str] | None,
-    *,
-    each: str,
-    nothing: str,
-    advice: str,
+    known: Sequence[str], class_names: Names, *, each: str, nothing: str, advice: str
 ) -> list[int]:
-    """Number the class each picture shows; the only one, where untold.
+    """Return the place of each name in `known`; a single known class needs no name.
 
     Args:
-        known: classes; at least one.
-        class_names: one a picture, or one that all of them show, or None.
-        each: what there is, such as "patchcore has a model for each".
-        nothing: what is lacking of others, such as "patchcore has learned nothing".
+        known, class_names: classes, at least one; and those of the pictures.
+        each: start of the error without names: "patchcore has a model for each".
+        nothing: start of the error for unknown names: "patchcore has learned nothing".
         advice: what to do about it.
 
-    Returns:
-        One number a name; a single one is of all pictures.
-
     Raises:
-        ConfigError: a class is not known, or is not told where there are several.
+        ConfigError: a class is unknown, or not named although there are several.
     """
     shown = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
     if class_names is None and len(known) > 1:

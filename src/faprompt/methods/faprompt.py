@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,15 +29,15 @@ from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Count, Positive, Range
 from faprompt.methods.base import (
     Method,
     MethodConfig,
     MethodOutput,
     MethodParts,
+    Names,
     ParameterCount,
     ScoreTerm,
-    above_zero,
-    at_least_one,
 )
 from faprompt.prompts.compound import CompoundPrompts, EncodedPrompts
 from faprompt.prompts.prior import (
@@ -68,17 +68,18 @@ class FAPromptConfig(MethodConfig):
     """
 
     sigma_px: float = 10.0  # [B.1], [C]
-    prompts: int = 10  # K [B.1]
-    normal_tokens: int = 5  # E [B.1]
-    abnormal_tokens: int = 2  # E' [B.1]
-    patches: int = 10  # M [B.1]
+    prompts: Count = 10  # K [B.1]
+    normal_tokens: Count = 5  # E [B.1]
+    abnormal_tokens: Count = 2  # E' [B.1]
+    patches: Count = 10  # M [B.1]
     refine: bool = True  # DAP's prior and second pass; False is CAP alone, tables 15 and 16
-    deep_depth: int = 9  # layers 2..9 are written, "the first 9 layers" [B.1]
-    deep_length: int = 4  # t [B.1]
+    deep_depth: Count = 9  # layers 2..9 are written, "the first 9 layers" [B.1]
+    deep_length: Count = 4  # t [B.1]
     class_word: str = "object"  # [C]
     abnormal_word: str = "damaged"  # [C]
-    temperature: float = CLIP_AD_TEMPERATURE  # [C]
-    coarse_share: float = 2 / 3  # of the two map maxima in the image score [C]
+    temperature: Positive = CLIP_AD_TEMPERATURE  # [C]
+    # of the two map maxima in the image score [C]
+    coarse_share: Annotated[float, Range(low=0, high=1)] = 2 / 3
     selection: Selection = "topk"  # Algorithm 1, step 9; "first" in train.py and test.py
     rank_by: RankBy = "similarity"  # Algorithm 1, step 9; "probability" in train.py and test.py
     image_cross_entropy: bool = False  # train.py adds it to the focal term
@@ -92,22 +93,13 @@ class FAPromptConfig(MethodConfig):
     long_deep_prompts: Literal["refuse", "overwrite"] = "refuse"
 
     def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        found += at_least_one(
-            self, "prompts", "normal_tokens", "abnormal_tokens", "patches", "deep_depth",
-            "deep_length",
-        )  # fmt: skip
-        found += above_zero(self, "temperature")
-        if not 0 <= self.coarse_share <= 1:
-            found.append(f"coarse_share should be 0 to 1, got {self.coarse_share}")
-        if self.deep_length > self.normal_tokens and self.long_deep_prompts == "refuse":
-            found.append(
-                f"deep prompts of length {self.deep_length} would overwrite more than the "
-                f"{self.normal_tokens} context tokens; shorten them, or set "
-                "long_deep_prompts=overwrite to do as the released code does"
-            )
-        return found
+        if self.deep_length <= self.normal_tokens or self.long_deep_prompts == "overwrite":
+            return []
+        return [
+            f"deep prompts of length {self.deep_length} would overwrite more than the "
+            f"{self.normal_tokens} context tokens; shorten them, or set "
+            "long_deep_prompts=overwrite to do as the released code does"
+        ]
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -129,15 +121,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # The public code as first uploaded (16 July 2025): one abnormal token a prompt, and the cross
 # entropy was logged without a share in the gradient. All else as in `official`.
-PRESETS["first-upload"] = PRESETS["official"] | {
-    "abnormal_tokens": 1,
-    "image_cross_entropy": False,
-}
+PRESETS["first-upload"] = PRESETS["official"] | {"abnormal_tokens": 1, "image_cross_entropy": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FAPromptOutput(MethodOutput):
-    """Everything one pass computed; the loss and `explain` read it.
+    """All values of one forward pass, for the loss and `explain`.
 
     image_logits (B, 2) before softmax; coarse, refined (B, rows, columns); prior (B, width);
     selected (B, M) patch indices; normal_text (D,); abnormal_text (K, D) of the first pass;
@@ -159,7 +148,7 @@ class FAPromptOutput(MethodOutput):
 def count_parameters(
     config: FAPromptConfig, *, embed_dim: int = 768, text_width: int = 768
 ) -> ParameterCount:
-    """Parameters of FAPrompt, both ways: 4,100,064 and 9,612,256 at the paper's size.
+    """Count the parameters both ways: 4,100,064 and 9,612,256 at the paper's size.
 
     The difference is (d-1) layers Linear(width, 896) inherited from MaPLe through
     AnomalyCLIP: registered, saved and counted by FAPrompt.py, called by no forward pass.
@@ -210,20 +199,14 @@ class FAPrompt(Method):
         )
 
     def static_text(self, text: TextTower) -> EncodedPrompts:
-        """First-pass features; independent of any image."""
+        """Return the features of the first pass; they depend on no image."""
         return self.prompts.encode(text)
 
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: EncodedPrompts | None = None,
-        with_prompt_scores: bool = False,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> FAPromptOutput:
-        """See `Method.forward`."""
         config = self.config
-        first = self.static_text(text) if static is None else static
+        first: EncodedPrompts = self.static_text(text) if static is None else static
         patches = unit(features.patch_tokens[max(features.patch_tokens)])  # (B, N, D)
         normal, prototype = unit(first.normal_text), unit(first.abnormal_text.mean(dim=0))
         logits = pair_logits(
@@ -245,11 +228,6 @@ class FAPrompt(Method):
         return FAPromptOutput(
             score=self._image_score(image_logits.softmax(dim=-1)[:, 1], coarse, refined),
             patch_map=grid_map((coarse + refined) / 2, features.grid),
-            prompt_scores=(
-                self._prompt_scores(features, patches, first, refined_text)
-                if with_prompt_scores
-                else None
-            ),
             image_logits=image_logits,
             coarse=grid_map(coarse, features.grid),
             refined=grid_map(refined, features.grid),
@@ -284,7 +262,7 @@ class FAPrompt(Method):
         return terms
 
     def explain(self, features: ImageFeatures, output: FAPromptOutput) -> MethodParts:
-        """The chance of the class token and both maxima; both maps; psi's patches and vector."""
+        """Return the class token's chance, both maxima and maps, psi's patches and vector."""
         chance = output.image_logits.softmax(dim=-1)[:, 1]
         peaks = [grid.amax(dim=(1, 2)) for grid in (output.coarse, output.refined)]
         share = self.config.coarse_share
@@ -294,10 +272,7 @@ class FAPrompt(Method):
                 ("maximum of the map before the prior", share, peaks[0]),
                 ("maximum of the map after it", 1 - share, peaks[1]),
             ]
-        patches = unit(features.patch_tokens[max(features.patch_tokens)])
-        alone = self._maps_by_prompt(
-            patches, output.normal_text, output.abnormal_text, output.refined_text
-        )
+        alone = self._maps_by_prompt(features, output)
         refined = self.config.refine
         return MethodParts(
             terms=tuple(ScoreTerm(name=n, weight=w / 2, value=v) for n, w, v in rows),
@@ -312,7 +287,7 @@ class FAPrompt(Method):
     def _draw_prior(
         self, patches: Tensor, similarity: Tensor, coarse: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The patches selected (B, M), and the prior psi makes of them (B, width)."""
+        """Return the selected patches (B, M) and the prior psi computes from them (B, width)."""
         config = self.config
         if self.prior is None:
             nothing = torch.empty(patches.shape[0], 0, dtype=torch.int64, device=patches.device)
@@ -327,27 +302,26 @@ class FAPrompt(Method):
         return selected, self.prior(gather_patches(patches, selected))
 
     def _image_score(self, probability: Tensor, coarse: Tensor, refined: Tensor) -> Tensor:
-        """(..., ) chances and (..., N) maps -> score; the maxima weigh 2:1 (test.py)."""
+        """Combine (...,) chances and (..., N) maps; the maxima weigh 2:1 (test.py)."""
         share = self.config.coarse_share
         peak = share * coarse.amax(dim=-1) + (1 - share) * refined.amax(dim=-1)
         return (probability + peak) / 2
 
-    def _prompt_scores(
-        self, features: ImageFeatures, patches: Tensor, first: EncodedPrompts, refined: Tensor
-    ) -> Tensor:
-        """Ours: the image score with one abnormality prompt in place of the prototype, (B, K)."""
+    def score_prompts(self, features: ImageFeatures, output: FAPromptOutput) -> Tensor:
+        """Score the image with one abnormality prompt in place of the prototype (ours)."""
         image = probability_by_prompt(
-            features.class_token[:, None], first.normal_text, refined,
+            features.class_token[:, None], output.normal_text, output.refined_text,
             temperature=self.config.temperature,
         )[..., 0]  # fmt: skip
-        maps = self._maps_by_prompt(patches, first.normal_text, first.abnormal_text, refined)
-        return self._image_score(image, *maps)
+        return self._image_score(image, *self._maps_by_prompt(features, output))
 
     def _maps_by_prompt(
-        self, patches: Tensor, normal: Tensor, abnormal: Tensor, refined: Tensor
+        self, features: ImageFeatures, output: FAPromptOutput
     ) -> tuple[Tensor, Tensor]:
         """(B, K, N) of both passes: each abnormality prompt in place of the prototype."""
+        patches = unit(features.patch_tokens[max(features.patch_tokens)])
         chances = partial(
-            probability_by_prompt, patches, normal, temperature=self.config.temperature
-        )
-        return chances(abnormal), chances(refined)
+            probability_by_prompt, patches, output.normal_text,
+            temperature=self.config.temperature,
+        )  # fmt: skip
+        return chances(output.abnormal_text), chances(output.refined_text)

@@ -10,19 +10,20 @@
     score     (cos(adapter(g), F_a) / sqrt 2 + max of the map) / 2, cut to 0..1; theirs is not cut
 
 The authors ground it: a Grounding DINO finds boxes, only sentences with the best box's position
-are averaged, and the map is dimmed outside all boxes. Their fine-tuned weights cannot be had
-here, so `grounding` is "none", all positions and nothing dimmed; published figures are with it,
-expect less. "self" (ours) takes the position of the map's own peak and looks once more. "dino"
-does as they do, with the checkpoint `grounding_model`; see `grounding`. Training uses neither.
+are averaged, and the map is dimmed outside all boxes. Their fine-tuned weights are not included,
+so the default is `grounding="none"`: all positions, nothing dimmed. Published scores are with
+grounding; expect less. "self" (ours) takes the position of the map's own peak and looks once
+more. "dino" does as they do with the checkpoint `grounding_model`, see `grounding`. Training uses
+neither.
 
-It learns in two stages: the prompts see the raw class token and learn with the heads, on the
-maps; then, for `adapter_epochs`, the image adapter alone, on the label, with prompts that see
-what it makes. The authors' mosaics of four pictures (MVTec AD, one item in five) are left out:
-tokens are encoded once.
+It learns in two stages: first the prompts, which see the raw class token, and the heads, on the
+maps; then, for `adapter_epochs`, the image adapter alone, on the label, while the prompts see
+its output. The authors' mosaics of four pictures (MVTec AD, one item in five) are left out
+because tokens are encoded once.
 
 Paper: Gu et al., FiLo: Zero-Shot Anomaly Detection by Fine-Grained Description and
-High-Quality Localization, ACM MM 2024. Public code: CASIA-IVA-Lab/FiLo at 36ff29c, to whose
-numbers `tests/methods/test_golden_filo.py` holds this file.
+High-Quality Localization, ACM MM 2024. Public code: CASIA-IVA-Lab/FiLo at 36ff29c, whose
+numbers `tests/methods/test_golden_filo.py` compares.
 """
 
 from __future__ import annotations
@@ -40,22 +41,16 @@ from torch import Tensor, nn
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
-from faprompt.clip.vision import ImageFeatures, PositionFilter
+from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
+from faprompt.config import Count, Positive
+from faprompt.data.dataset_catalog import defect_phrases
 from faprompt.errors import ConfigError
-from faprompt.methods.base import (
-    MethodConfig,
-    MethodOutput,
-    ParameterCount,
-    above_zero,
-    at_least_one,
-)
+from faprompt.methods.base import MethodConfig, MethodOutput, Names, ParameterCount, Table
 from faprompt.methods.class_names import ClassNameMethod
-from faprompt.methods.filo_heads import Adapter, ManyShapes
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
 from faprompt.prompts.descriptions import Descriptions
-from faprompt.prompts.meta import ImageContext
-from faprompt.prompts.words import start_vector
+from faprompt.prompts.prompt_parts import ImageContext, start_vector
 from faprompt.scoring import CLIP_AD_TEMPERATURE, pixel_probability, unit
 
 # "aliased": their layers add in place to tensors that others still hold. So block 6 and the
@@ -64,8 +59,9 @@ from faprompt.scoring import CLIP_AD_TEMPERATURE, pixel_probability, unit
 Taps = Literal["aliased", "clean"]
 
 BLUR_SIDE, BLUR_SIGMA_PX = 3, 4.0  # test.py
-PAIR_LENGTH = 1 / math.sqrt(2)  # of both texts: their code divides by the length of the pair
-TOGETHER = {  # VisA's, and with the name macaroni2's phrases (models/FiLo.py)
+KERNELS = ((1, 1), (3, 3), (5, 5), (7, 7), (1, 5), (5, 1))  # models/FiLo.py
+PAIR_LENGTH = 1 / math.sqrt(2)  # of each text: their code divides by the length of the pair
+TOGETHER = {  # VisA's classes of one name; "macaroni" has macaroni2's phrases (models/FiLo.py)
     **dict.fromkeys(("macaroni1", "macaroni2"), "macaroni"),
     **dict.fromkeys(("pcb1", "pcb2", "pcb3", "pcb4"), "pcb"),
 }
@@ -81,42 +77,38 @@ RECIPE = {"optimizer": "adamw", "weight_decay": 0.01, "batch_size": 1, "epochs":
 class FiLoConfig(MethodConfig):
     """All constants of FiLo, from its public code."""
 
-    sigma_px: float = 0.0  # besides the 3x3 blur, which belongs to the score too
+    sigma_px: float = 0.0  # in addition to the 3x3 blur, which the score includes
     taps: Taps = "aliased"
-    row_dice: bool = True  # the rows of a mask each have a Dice: their batches are of one
-    adapter_epochs: int = 5  # the last of all, in which only the adapter learns
-    context_tokens: int = 12
-    class_word: str = "object"  # where nobody says what is shown
+    row_dice: bool = True  # one Dice per row of a mask, as their batches have one picture
+    adapter_epochs: Count = 5  # last epochs, in which only the adapter learns
+    context_tokens: Count = 12
+    class_word: str = "object"  # for pictures whose class is unknown
     use_class_names: bool = True
-    phrases: tuple[str, ...] = ()  # for every class, in place of `descriptions.json`
+    phrases: tuple[str, ...] = ()  # for every class; default: those of `datasets.toml`
     unknown_words: Literal["skip", "refuse"] = "skip"  # sentences a cut vocabulary lacks
     grounding: Literal["none", "self", "dino"] = "none"  # "none": not as published
     grounding_model: str = ""  # of "dino": a transformers folder or a hub name
-    grounding_side: int = SIDE_PX  # shorter side in pixels that "dino" sees
-    box_slips: bool = True  # boxes of "dino" as test.py takes them; see `grounding`
-    temperature: float = 0.01  # of the maps
-    adapter_temperature: float = CLIP_AD_TEMPERATURE
+    grounding_side: Count = SIDE_PX  # shorter side in pixels that "dino" sees
+    box_slips: bool = True  # keep two slips of test.py in the boxes; see `grounding`
+    temperature: Positive = 0.01  # of the maps
+    adapter_temperature: Positive = CLIP_AD_TEMPERATURE
     position_filter: PositionFilter = "plain-bicubic"
 
     def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self)
-        found += at_least_one(self, "adapter_epochs", "context_tokens", "grounding_side")
-        found += above_zero(self, "temperature", "adapter_temperature")
-        if self.grounding == "dino" and not self.grounding_model:
-            found.append(
-                "grounding=dino wants grounding_model, a GroundingDino's transformers folder or "
-                "hub name, got none; set it, or grounding=self"
-            )
-        return found
+        if self.grounding != "dino" or self.grounding_model:
+            return []
+        return [
+            "grounding=dino wants grounding_model, a GroundingDino's transformers folder or "
+            "hub name, got none; set it, or grounding=self"
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FiLoOutput(MethodOutput):
     """layer_maps (L, B, height, width), one per head; image_logits (B, 2) of the adapted class
-    token before softmax, which teach no text; text_pair (B, 2, D), unit length; positions, of
-    each image, 0 to 8 or None where all nine are averaged; boxes, of each image (K, 4) as in
-    `likely_boxes`, empty without "dino". `patch_map` is dimmed outside them, the score is not.
+    token before softmax, without gradients to the text; text_pair (B, 2, D), unit length;
+    positions: 0 to 8 for each image, None if all nine are averaged; boxes: (K, 4) for each image
+    as in `likely_boxes`, empty without "dino". Only `patch_map` is dimmed outside them.
     """
 
     layer_maps: Tensor
@@ -127,7 +119,7 @@ class FiLoOutput(MethodOutput):
 
 
 class FiLo(ClassNameMethod):
-    """Descriptions, adaptive prompts and seven maps; see the file's head."""
+    """Descriptions, adaptive prompts and seven maps."""
 
     name = "filo"
     shared_names = TOGETHER
@@ -135,7 +127,7 @@ class FiLo(ClassNameMethod):
     parameters_at_full_size = ParameterCount(225_693_792, 225_693_792)
     presets = PRESETS
     backbones = dict.fromkeys(("paper", "clean"), "ViT-L-14-336:gelu")
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(PRESETS, RECIPE)
+    recipes: ClassVar[Table] = dict.fromkeys(PRESETS, RECIPE)
     staged = True
     rate_factors: ClassVar[Mapping[str, float]] = {  # of 1e-3: the adapter has 1e-5
         "linears.": 0.1, "shapes.": 0.1, "adapter.": 0.01,
@@ -145,26 +137,35 @@ class FiLo(ClassNameMethod):
     heads_move: bool = False  # in training: the stage of all but the adapter; see `begin_epoch`
 
     def __init__(self, config: FiLoConfig, backbone: Backbone) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         spec, vision = backbone.spec, backbone.spec.vision
         self.words = Descriptions(
-            backbone.tokenizer, phrases=config.phrases, refuse=config.unknown_words == "refuse"
+            backbone.tokenizer,
+            lambda name: config.phrases or defect_phrases(name),
+            refuse=config.unknown_words == "refuse",
         )
-        self._patch_size, self._depth = vision.patch_size, vision.layers
+        self._patch_size, depth = vision.patch_size, vision.layers
         self._dino: GroundingDino | None = None  # no part of the module
         if config.grounding == "dino":
             self._dino = GroundingDino(
                 config.grounding_model, side_px=config.grounding_side, mean=spec.mean,
                 std=spec.std, slips=config.box_slips,
             )  # fmt: skip
-        quarters, last = vision.quarter_layers, self._depth + self._depth
-        aliased = config.taps == "aliased"
-        beyond = tuple(self._depth + layer for layer in quarters[1:])
+        quarters, aliased = vision.quarter_layers, config.taps == "aliased"
+        beyond = tuple(depth + layer for layer in quarters[1:])
         # what each head reads, by the keys of `encode_image`
-        self._linear_taps = (last, *quarters[1:]) if aliased else quarters
-        self._shape_taps = (last,) * len(beyond) if aliased else beyond
-        self._value_start = quarters[0]
+        self._linear_taps = (2 * depth, *quarters[1:]) if aliased else quarters
+        self._shape_taps = (2 * depth,) * len(beyond) if aliased else beyond
+        taps = sorted({*self._linear_taps, *self._shape_taps})
+        self.image_options = ImageOptions(
+            layers=tuple(tap - depth for tap in taps if tap > depth),
+            plain_layers=tuple(tap for tap in taps if tap <= depth),
+            next_attention=aliased,
+            value_blocks=depth - quarters[0],  # the V-V path begins after the first quarter
+            class_ln_post=True,
+            raw_tokens=True,
+            position_filter=config.position_filter,
+        )
         self.normal_prompts, self.abnormal_prompts = (
             ImageContext(config.context_tokens, spec.embed_dim, spec.text.width) for _ in range(2)
         )
@@ -179,47 +180,20 @@ class FiLo(ClassNameMethod):
         self.register_buffer("start_word", start, persistent=False)
 
     @property
-    def layers(self) -> tuple[int, ...]:
-        """Blocks of the plain path; beyond the depth, those of the V-V path, depth added."""
-        return tuple(sorted({*self._linear_taps, *self._shape_taps}))
-
-    @property
-    def class_ln_post(self) -> bool:
-        """As in CLIP."""
-        return True
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Raw tokens of both paths; the V-V path begins after the first quarter."""
-        return {
-            "raw_tokens": True,
-            "position_filter": self.config.position_filter,
-            "value_blocks": self._depth - self._value_start,
-            "plain_layers": [layer for layer in self.layers if layer <= self._depth],
-            "next_attention": self.config.taps == "aliased",
-        }
-
-    @property
     def sources(self) -> tuple[str, ...]:
-        """Of the grounding's weights."""
+        """SHA-256 of the grounding's weights."""
         return () if self._dino is None else (self._dino.fingerprint,)
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Both paths in one pass; keys as in `layers`. Pixels too, for a grounding."""
-        value = [layer - self._depth for layer in self.layers if layer > self._depth]
-        features = backbone.encode_image(
-            pixels, layers=value, class_ln_post=True, **self.image_options
-        )
+        """Encode pixels, and keep them for a grounding."""
+        features = super().encode_image(backbone, pixels)
         return replace(features, pixels=pixels if self.config.grounding != "none" else None)
 
-    def static_text(self, text: TextTower) -> None:
-        """Nothing: every prompt depends on its image."""
-
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """See `Method.begin_epoch`.
+        """Move the adapter in the last `adapter_epochs`, all else before them.
 
         Raises:
-            ConfigError: `adapter_epochs` leave none for the rest.
+            ConfigError: no epochs are left for the rest.
         """
         first = epochs - self.config.adapter_epochs
         if first < 1:
@@ -232,20 +206,13 @@ class FiLo(ClassNameMethod):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith("adapter.") != self.heads_move)
 
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: None = None,
-        with_prompt_scores: bool = False,
-        class_names: Sequence[str] | None = None,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> FiLoOutput:
-        """See `Method.forward`. Features without pixels, as in training, are not grounded."""
+        """See `Method.score`. Features without pixels, as in training, are not grounded."""
         config, adapted = self.config, self.adapter(features.class_token)
         names = self.name_classes(class_names, adapted.shape[0])
-        seen = self._seen(features.class_token, adapted)
-        look = partial(self._look, features, self._project(features), text, seen)
+        look = partial(self._look, features, self._project(features), text, adapted)
         boxes = self._find_boxes(features, class_names)
         positions = [box_position(each) for each in boxes] or [None] * len(names)
         pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
@@ -259,7 +226,6 @@ class FiLo(ClassNameMethod):
         return FiLoOutput(
             score=score,
             patch_map=patch_map,
-            prompt_scores=score[:, None] if with_prompt_scores else None,
             layer_maps=layer_maps,
             image_logits=cosines / config.adapter_temperature,
             text_pair=pair,
@@ -268,7 +234,7 @@ class FiLo(ClassNameMethod):
         )
 
     def loss(self, output: FiLoOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """The local loss of every map, summed, or the adapter's cross entropy, by the stage."""
+        """Return the summed local losses, or the adapter's cross entropy, by the stage."""
         resting = output.score.new_zeros(())
         if not self.heads_move:
             return {"local": resting, "image": F.cross_entropy(output.image_logits, label)}
@@ -277,28 +243,17 @@ class FiLo(ClassNameMethod):
             maps, mask = maps.flatten(1, 2)[:, :, None], mask.flatten(0, 1)[:, None]
         return {"local": losses.over_layers(losses.local_loss, maps, mask), "image": resting}
 
-    def _find_boxes(
-        self, features: ImageFeatures, class_names: Sequence[str] | None
-    ) -> list[Tensor]:
-        """Find the boxes of each image, (K, 4), best first; none without Grounding DINO or pixels.
-
-        macaroni1 asks for its own phrases (test.py, line 564), though its sentences have
-        macaroni2's.
-        """
+    def _find_boxes(self, features: ImageFeatures, class_names: Names) -> list[Tensor]:
+        """Boxes of each image, (K, 4), best first; none without Grounding DINO or pixels."""
         if self._dino is None or features.pixels is None:
             return []
+        # macaroni1 asks for its own phrases (test.py, line 564), not for macaroni2's
         names = self.name_classes(class_names, len(features.pixels), shared=False)
         seen = zip(features.pixels.to(features.class_token.device), names, strict=True)
         return [self._dino.find(pixels, self.words.phrases(name)) for pixels, name in seen]
 
-    def _seen(self, class_token: Tensor, adapted: Tensor) -> Tensor:
-        """What the meta-nets see: what the adapter makes, but not while they learn."""
-        if not self.training:
-            return adapted
-        return class_token if self.heads_move else adapted.detach()
-
     def _project(self, features: ImageFeatures) -> list[Tensor]:
-        """What each head makes of its tokens, (B, N, D)."""
+        """Each head's projection of its tokens, (B, N, D)."""
         tokens = features.patch_tokens
         plain = zip(self._linear_taps, self.linears, strict=True)
         value = zip(self._shape_taps, self.shapes, strict=True)
@@ -312,11 +267,13 @@ class FiLo(ClassNameMethod):
         features: ImageFeatures,
         heads: Sequence[Tensor],
         text: TextTower,
-        class_token: Tensor,
-        told: Sequence[tuple[str, int | None]],
+        adapted: Tensor,
+        shown: Sequence[tuple[str, int | None]],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The text pair of these words, every head's map with it, and their blurred mean."""
-        pair = self._text_pair(text, class_token, told)
+        """Return the text pair of (name, position), every head's map, and their blurred mean."""
+        if self.training:  # the prompts learn on the raw class token, the adapter without them
+            adapted = features.class_token if self.heads_move else adapted.detach()
+        pair = self._text_pair(text, adapted, shown)
         maps = [
             pixel_probability(
                 tokens, pair, features.grid, patch_size=self._patch_size,
@@ -328,22 +285,48 @@ class FiLo(ClassNameMethod):
         return pair, layer_maps, _blur(layer_maps.mean(dim=0))
 
     def _text_pair(
-        self,
-        text: TextTower,
-        class_token: Tensor,
-        told: Sequence[tuple[str, int | None]],
+        self, text: TextTower, class_token: Tensor, shown: Sequence[tuple[str, int | None]]
     ) -> Tensor:
         """(B, 2, D), unit length: the mean of an image's own sentences on either side."""
         learners = (self.normal_prompts, self.abnormal_prompts)
         contexts = torch.stack([learner(class_token) for learner in learners], dim=1)
         pairs = []
-        for both, about in zip(contexts, told, strict=True):
+        for both, about in zip(contexts, shown, strict=True):
             sides = []
             for context, tree in zip(both, self.words.trees(*about), strict=True):
                 prefix = text.encode_prefix(torch.cat([self.start_word, context]))
                 sides.append(templates.mean_direction(text.encode_tree(prefix, tree)))
             pairs.append(torch.stack(sides))
         return torch.stack(pairs)
+
+
+class ManyShapes(nn.Module):
+    """MMCI: the sum of six parallel convolutions, zeros around the grid."""
+
+    def __init__(self, width: int, embed_dim: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Conv2d(width, embed_dim, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+            for kernel in KERNELS
+        )
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Map (B, N, width) to (B, N, D)."""
+        planes = tokens.mT.unflatten(-1, grid)
+        return torch.stack([branch(planes) for branch in self.branches]).sum(dim=0).flatten(2).mT
+
+
+class Adapter(nn.Module):
+    """x + silu(W_b relu(W_a x)), half as wide inside, without biases."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, dim // 2, bias=False)
+        self.up = nn.Linear(dim // 2, dim, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, D) to (B, D)."""
+        return features + F.silu(self.up(self.down(features).relu()))
 
 
 def _blur(maps: Tensor) -> Tensor:

@@ -8,20 +8,19 @@
     map        times 0.7 outside all kept boxes; a box holds the pixels int(left) to
                int(right) - 1 of int(top) to int(bottom) - 1
 
-Two slips of the authors' test.py are options here (`box_slips` of FiLo). It compares chances
-cut to two decimals, and of equal ones the last query is the best (lines 263 and 604). And a
-box that starts left of or above the picture is a slice from a negative number, which counts
-from the other end and is usually empty, so the box has no effect on the map.
+Two slips of the authors' test.py are kept by `box_slips` of FiLo. It compares chances cut to two
+decimals, and of equal ones the last query is the best (lines 263 and 604). And a box that starts
+left of or above the picture is a slice from a negative number, which counts from the other end
+and is usually empty, so the box has no effect on the map.
 
-Some things differ from test.py. It matches phrases as they are written there against a phrase
-in lower case, so "Uneven coating" (pill), "Wax pooling unevenly around the wick" (candle),
-"Unusual consistency" (macaroni1), "Signs of infestation" (macaroni2) and "Uneven solder joints"
-(all pcb) never match, and "uneven shape " (macaroni1), with a blank at its end, only before
-another word; here they match. It also leaves pixels outside all boxes as they are where the map
-is exactly 1. The model sees the picture as the method
-does, resized to a square, where theirs keeps its proportions; boxes are relative to the
-picture in both. And any GroundingDino checkpoint of `transformers` serves; the authors tuned
-theirs on the other of MVTec AD and VisA.
+Differences from test.py:
+- It matches phrases as written against a phrase in lower case, so phrases with a capital letter
+  (pill, candle, macaroni1, macaroni2, all pcb) never match, nor does "uneven shape " (macaroni1)
+  except before another word; here they match.
+- It leaves pixels outside all boxes undimmed where the map is exactly 1.
+- Its model sees the picture in its proportions, ours the method's square; boxes are relative.
+- The authors tuned their model on the other of MVTec AD and VisA; any GroundingDino checkpoint
+  of `transformers` will do here.
 
 Papers: Gu et al., FiLo, ACM MM 2024; Liu et al., Grounding DINO, ECCV 2024. Public code:
 test.py of CASIA-IVA-Lab/FiLo at 36ff29c. `peak_cell` is ours.
@@ -51,7 +50,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as the m
 
 
 def box_text(words: Sequence[str]) -> str:
-    """Return what the model is asked to find; it ends in a full stop, as in test.py.
+    """Return the text the model searches for; it ends in a full stop, as in test.py.
 
     Example:
         >>> box_text(["damage", "Burn mark"])
@@ -61,15 +60,12 @@ def box_text(words: Sequence[str]) -> str:
 
 
 def likely_boxes(chances: Tensor, boxes: Tensor, *, slips: bool = False) -> Tensor:
-    """Choose the queries that may be boxes, best first; the single best if none is good enough.
+    """Choose the queries (K,) that may be boxes, best first; the best if none is good enough.
 
     Args:
         chances: (Q,) in 0..1, the largest of each query's tokens.
         boxes: (Q, 4): centre x, centre y, width, height, relative to the picture.
         slips: order them by chances cut to two decimals, the last of equal ones first.
-
-    Returns:
-        (K,) int64, K at least 1.
     """
     order = chances.argsort(descending=True, stable=True)
     best = order[:1]
@@ -82,15 +78,14 @@ def likely_boxes(chances: Tensor, boxes: Tensor, *, slips: bool = False) -> Tens
 
 
 def says_one_of(phrase: str, words: Sequence[str]) -> bool:
-    """Whether a box's phrase contains one of the words or word groups that were asked for."""
+    """Return whether a box's phrase contains one of the words or phrases searched for."""
     return any(word.lower() in phrase for word in words)
 
 
 def box_position(boxes: Tensor) -> int | None:
-    """The cell of the first box, 0 to 8 row by row; None between two cells.
+    """Return the cell of the first of (K, 4) boxes, 0 to 8 row by row; None between two cells.
 
-    Args:
-        boxes: (K, 4) as in `likely_boxes`, best first; K = 0 means the picture's centre.
+    Without a box it is the cell of the picture's centre.
 
     Example:
         >>> box_position(torch.tensor([[0.9, 0.1, 0.05, 0.05]])), box_position(torch.empty(0, 4))
@@ -110,9 +105,9 @@ def _cell(place_px: float) -> int | None:
 
 
 def peak_cell(score_map: Tensor) -> int:
-    """The cell of the highest pixel of a map (height, width), 0 to 8 row by row.
+    """Return the cell of the highest pixel of a map (height, width), 0 to 8 row by row.
 
-    At 518 pixels the cells are those of `box_position`; pixels fall into no gap.
+    At 518 pixels the cells are those of `box_position`, but without gaps.
     """
     height, width = score_map.shape
     row, column = divmod(int(score_map.argmax()), width)
@@ -120,12 +115,10 @@ def peak_cell(score_map: Tensor) -> int:
 
 
 def dim_outside(maps: Tensor, boxes: Sequence[Tensor], *, slips: bool = False) -> Tensor:
-    """Multiply all that no box holds by 0.7.
+    """Multiply pixels of maps (B, height, width) outside all boxes by 0.7.
 
-    Args:
-        maps: (B, height, width).
-        boxes: of each picture (K, 4) as in `likely_boxes`; K = 0 dims the whole map.
-        slips: a box that starts left of or above the picture counts from the other end.
+    `boxes` are (K, 4) for each picture as in `likely_boxes`; K = 0 dims the whole map. With
+    `slips`, a box that starts left of or above the picture counts from the other end.
     """
     inside = torch.stack([_inside(each.to(maps), maps.shape[-2:], slips) for each in boxes])
     return torch.where(inside, maps, OUTSIDE_FACTOR * maps)
@@ -149,16 +142,16 @@ def _corners(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
 
 
 class GroundingDino:
-    """A frozen GroundingDino of `transformers`. No module: nothing of it is saved or trained.
+    """A frozen GroundingDino of `transformers`; no module, so nothing of it is saved or trained.
 
     Args:
         source: a folder as `save_pretrained` writes it, or a hub name; safetensors only.
-        side_px: the shorter side of what the model sees.
-        mean, std: of the pixels it is given, by channel; see `find`.
-        slips: the best box is that of test.py; see `likely_boxes`.
+        side_px: the shorter side of the picture the model sees.
+        mean, std: normalisation of the pixels it is given, by channel.
+        slips: see `likely_boxes`.
 
     Raises:
-        ConfigError: `transformers` is not there, or the source is no such checkpoint.
+        ConfigError: `transformers` is not installed, or the source is no such checkpoint.
     """
 
     def __init__(
@@ -183,14 +176,9 @@ class GroundingDino:
 
     @torch.no_grad()
     def find(self, pixels: Tensor, phrases: Sequence[str]) -> Tensor:
-        """The boxes of what may be wrong in one picture.
+        """Find boxes (K, 4) as in `likely_boxes`, best first, in pixels (3, height, width).
 
-        Args:
-            pixels: (3, height, width), normalised by `mean` and `std`.
-            phrases: what may be wrong with its class, besides the general words.
-
-        Returns:
-            (K, 4) float32 as in `likely_boxes`, best first; K may be 0.
+        `phrases` are possible defects of its class, besides the general words. K may be 0.
         """
         words = (*GENERAL_WORDS, *phrases)
         model = self.model.to(pixels.device)
@@ -200,15 +188,15 @@ class GroundingDino:
         ).to(pixels.device)  # fmt: skip
         output = model(pixel_values=self.prepare(pixels)[None], **inputs)
         chances, boxes = output.logits[0].float().sigmoid(), output.pred_boxes[0].float()
-        spoken = [
+        matching = [
             place
             for place in likely_boxes(chances.amax(dim=-1), boxes, slips=self.slips).tolist()
             if says_one_of(self._phrase(chances[place], inputs["input_ids"][0]), words)
         ]
-        return boxes[spoken]
+        return boxes[matching]
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """(3, height, width) -> the shorter side at `side_px`, with ImageNet's statistics."""
+        """Resize the shorter side to `side_px` and normalise as ImageNet."""
         mean, std, own_mean, own_std = (
             pixels.new_tensor(each)[:, None, None] for each in (MEAN, STD, self.mean, self.std)
         )
@@ -221,18 +209,14 @@ class GroundingDino:
         return (resized - mean) / std
 
     def _phrase(self, chances: Tensor, ids: Tensor) -> str:
-        """The words of a query: the tokens above the threshold, without the first one."""
+        """Decode a query's tokens above the threshold, without the first one."""
         places = (chances[: len(ids)] > LEAST_CHANCE).nonzero()[:, 0].tolist()
         return self.tokenizer.decode([int(ids[place]) for place in places if place])
 
 
 def _load(source: str) -> tuple[Any, Any]:
     try:
-        from transformers import (
-            AutoTokenizer,
-            GroundingDinoConfig,
-            GroundingDinoForObjectDetection,
-        )
+        from transformers import AutoTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection
     except ImportError as error:
         raise ConfigError(
             f"grounding=dino runs a Grounding DINO through transformers, which is not here "

@@ -1,4 +1,4 @@
-"""PatchCore: how far is every patch from the nearest patch of normal pictures?
+"""PatchCore: the distance of every patch from the nearest patch of normal pictures.
 
     e(i, j) = 3x3 means of the feature maps of two depths, side by side, at place (i, j)
     M = a coreset of all e of the normal pictures          greedy k-center
@@ -8,7 +8,7 @@
 
 Embedding, coreset, neighbours and w are anomalib's. Maps are upsampled bilinearly and smoothed
 as scipy does, like the official code's and all of ours; anomalib takes the nearest. The last
-line is ours: it keeps every order and brings distances into 0..1.
+line is ours: it keeps the order and brings distances into 0..1.
 
 Paper: Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022. Facts from
 amazon-science/patchcore-inspection.
@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -29,9 +29,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, unpack_stages
-from faprompt.methods.base import MethodOutput, at_least_one, within_depth, zero_or_above
+from faprompt.config import Count, Natural, Range
+from faprompt.methods.base import MethodOutput, within_depth
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
 from faprompt.scoring import grid_map, render_map
 
@@ -41,27 +42,21 @@ STRIDE = STAGES[2][1]  # pixels between patches on the paper's backbone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchCoreConfig(FullShotConfig):
-    """Which patches are looked at, how many are kept, and how they are compared.
+    """Options of PatchCore."""
 
-    `memory` is written by training: the number of patches kept of each class.
-    """
-
-    image_size: int = 256
-    centre_crop: int = 224  # side in pixels of what is seen of `image_size`; 0 for all
-    map_layers: tuple[int, ...] = ()  # stages, or blocks from 1; () is 2 and 3, or see `layers`
-    value_path: bool = True  # of a transformer: the V-V tokens that all methods here read
-    unit_tokens: bool = False  # the tokens of each layer to unit length, so that none outweighs
-    coreset: float = 0.1  # share of the patches that is kept
-    memory_limit: int = 0  # patches a class keeps at most; 0 for any number
-    neighbours: int = 9  # that weigh the score; 1 for the largest distance itself
-    memory: tuple[int, ...] = ()
+    image_size: Count = 256
+    centre_crop: int = 224  # side in pixels of the middle that is seen; 0 for all
+    # stages, or blocks from 1; () is stages 2 and 3, or the blocks that end 2/4 and 3/4
+    map_layers: tuple[int, ...] = ()
+    value_path: bool = True  # use a transformer's V-V tokens, as the other methods do
+    unit_tokens: bool = False  # normalise the tokens of each layer, so that none outweighs
+    coreset: Annotated[float, Range(above=0, high=1)] = 0.1  # share of the patches that is kept
+    memory_limit: Natural = 0  # most patches kept per class; 0 for no limit
+    neighbours: Count = 9  # that weigh the score; 1 for the largest distance itself
+    memory: tuple[int, ...] = ()  # written by training: patches kept of each class
 
     def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = [*FullShotConfig.faults(self), *at_least_one(self, "neighbours")]
-        found += zero_or_above(self, "memory_limit")
-        if not 0 < self.coreset <= 1:
-            found.append(f"coreset should be above 0 and at most 1, got {self.coreset}")
+        found = FullShotConfig.faults(self)
         margin = self.image_size - self.centre_crop
         if self.centre_crop < 0 or (self.centre_crop and (margin < 0 or margin % (2 * STRIDE))):
             found.append(
@@ -77,7 +72,7 @@ class PatchCoreConfig(FullShotConfig):
 
 
 class PatchCore(FullShotMethod):
-    """A memory of normal patches for every class; no parameter moves."""
+    """One memory of normal patches per class; no parameter moves."""
 
     name = "patchcore"
     remembers = True
@@ -107,64 +102,47 @@ class PatchCore(FullShotMethod):
         within_depth(config.map_layers, depth)
         middle = {2, 3} if self._stages else {math.ceil(depth / 2), math.ceil(3 * depth / 4)}
         self._layers = tuple(sorted(set(config.map_layers) or middle))
+        if self._stages:
+            self.interpolation = "bilinear"  # as in the official code
+        else:
+            self.image_options = ImageOptions(
+                layers=self._layers, value_path=config.value_path, raw_tokens=True
+            )
         self._patch_size = vision.patch_size
         self._widths = [STAGES[k][0] if self._stages else vision.width for k in self._layers]
         self.models = nn.ModuleList(_Memory(kept, sum(self._widths)) for kept in config.memory)
 
     @property
-    def layers(self) -> tuple[int, ...] | None:
-        """As configured; of a transformer else those that end half and three quarters of it."""
-        return None if self._stages else self._layers
-
-    @property
-    def value_path(self) -> bool:
-        """As configured; a convolutional network has no such path."""
-        return self.config.value_path and not self._stages
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Tokens as the blocks leave them."""
-        return {} if self._stages else {"raw_tokens": True}
-
-    @property
-    def interpolation(self) -> Literal["bicubic", "bilinear"]:
-        """Bilinear for the paper's backbone, as the official code has it."""
-        return "bilinear" if self._stages else "bicubic"
-
-    @property
     def sigma_px(self) -> float:
-        """0: maps are smoothed here, while they are distances."""
+        """0: maps are smoothed while they are still distances."""
         return 0.0
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """See `Method.encode_image`; of the middle of the picture, where a crop is configured."""
+        """Encode pixels, or their middle if `centre_crop` is set."""
         margin = self._margin
         rows, columns = (slice(margin, side - margin) for side in pixels.shape[-2:])
         return super().encode_image(backbone, pixels[..., rows, columns])
 
     @property
     def _margin(self) -> int:
-        """Pixels on each side that are not seen."""
+        """Pixels on each side that are cropped."""
         config = self.config
         return (config.image_size - config.centre_crop) // 2 if config.centre_crop else 0
 
     def embed(self, features: ImageFeatures) -> Tensor:
-        """(B, channels, rows, columns): what the memory is made of and compared with."""
-        maps = self._maps(features)
-        if self.config.unit_tokens:
-            maps = {layer: F.normalize(planes, dim=1) for layer, planes in maps.items()}
-        pooled = {layer: F.avg_pool2d(planes, 3, 1, 1) for layer, planes in maps.items()}
+        """Return (B, channels, rows, columns), which the memory holds and compares."""
+        if self._stages:
+            maps = unpack_stages(features)
+        else:
+            tokens = features.patch_tokens
+            maps = {layer: grid_map(tokens[layer].mT, features.grid) for layer in self._layers}
+        pooled = {}
+        for layer in self._layers:
+            planes = F.normalize(maps[layer], dim=1) if self.config.unit_tokens else maps[layer]
+            pooled[layer] = F.avg_pool2d(planes, 3, 1, 1)
         return self._scorer(torch.empty(0)).generate_embedding(pooled)
 
-    def _maps(self, features: ImageFeatures) -> dict[int, Tensor]:
-        if self._stages:
-            stages = unpack_stages(features)
-            return {layer: stages[layer] for layer in self._layers}
-        tokens = features.patch_tokens
-        return {layer: grid_map(tokens[layer].mT, features.grid) for layer in self._layers}
-
     def score_class(self, model: nn.Module, features: ImageFeatures) -> MethodOutput:
-        """See `FullShotMethod.score_class`."""
         assert isinstance(model, _Memory)
         embedding = self.embed(features)
         rows, columns = embedding.shape[-2:]
@@ -182,7 +160,7 @@ class PatchCore(FullShotMethod):
     def _render(self, grid: Tensor, cells: tuple[int, int]) -> Tensor:
         """Distances (B, rows, columns) -> smoothed ones (B, height, width) of the whole input.
 
-        What the crop leaves out takes the distance of the nearest patch that is seen.
+        Cropped patches take the distance of the nearest patch that is seen.
         """
         margin = self._margin
         pad = (margin // STRIDE,) * 4
@@ -194,7 +172,7 @@ class PatchCore(FullShotMethod):
 
     @torch.no_grad()
     def remember(self, class_name: str, batches: Iterable[ImageFeatures], *, seed: int) -> str:
-        """See `FullShotMethod.remember`; the seed is of the coreset's start and projection."""
+        """See `FullShotMethod.remember`; the seed draws the coreset's start and projection."""
         scorer = self._scorer(torch.empty(0))
         seen = torch.cat([scorer.reshape_embedding(self.embed(batch)) for batch in batches])
         kept = seen[choose_coreset(seen, self.memory_size(len(seen)), seed=seed)]
@@ -206,12 +184,12 @@ class PatchCore(FullShotMethod):
         return f"{class_name}: {len(kept):,} of {len(seen):,} patches kept."
 
     def memory_size(self, patches: int) -> int:
-        """How many of a class's patches are kept."""
+        """Return how many of a class's patches are kept."""
         share = max(1, int(self.config.coreset * patches))
         return min(share, self.config.memory_limit or share)
 
     def _scorer(self, memory: Tensor) -> Any:
-        """anomalib's model without its network, in place of which there is the backbone."""
+        """Build anomalib's model without its network; the backbone takes its place."""
         kind = anomalib_module("models.image.patchcore.torch_model").PatchcoreModel
         scorer = kind.__new__(kind)
         nn.Module.__init__(scorer)
@@ -221,7 +199,7 @@ class PatchCore(FullShotMethod):
 
 
 class _Memory(nn.Module):
-    """patches: (R, channels), those kept. spread: of all that were seen, see `_spread`."""
+    """patches: (R, channels), those kept. spread: of all patches seen, see `_spread`."""
 
     patches: Tensor
     spread: Tensor
@@ -233,22 +211,22 @@ class _Memory(nn.Module):
 
 
 def choose_coreset(patches: Tensor, count: int, *, seed: int) -> Tensor:
-    """Numbers of `count` of the patches (N, channels), far from each other, by anomalib.
+    """Choose `count` of the patches (N, channels), far from each other, by anomalib.
 
-    The first is drawn; each other is the farthest from all before it, in a random projection.
+    The first is drawn; each next one is the farthest from all before it, in a random projection.
     """
     if count == len(patches):
         return torch.arange(count)
     module = anomalib_module("models.components.sampling.k_center_greedy")
     sampler = module.KCenterGreedy(patches, sampling_ratio=1.0)
     sampler.coreset_size = count  # exactly, where a share would be rounded
-    with _seeded(seed), redirect_stderr(io.StringIO()):  # its progress bar knows no terminal
+    with _seeded(seed), redirect_stderr(io.StringIO()):  # hides its progress bar
         return torch.tensor(sampler.select_coreset_idxs())
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torch's and numpy's global states from a seed, and back afterwards."""
+    """Seed the global states of torch and numpy, and restore them afterwards."""
     before = np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -267,5 +245,5 @@ def _spread(patches: Tensor) -> Tensor:
 
 
 def _share(distance: Tensor, spread: Tensor) -> Tensor:
-    """d / (d + r): 0 at no distance, a half at the spread of normal patches, 1 nowhere."""
+    """Return d / (d + r): 0 at distance 0, a half at the spread of normal patches, never 1."""
     return distance / (distance + spread)

@@ -1,4 +1,4 @@
-"""RD4AD: a student rebuilds what a frozen teacher sees, and fails where it saw no such thing.
+"""RD4AD: a student rebuilds a frozen teacher's feature maps, and fails on what it never saw.
 
     E_k  teacher's map of stage k = 1..3          D_1, D_2, D_3 = decoder(bottleneck(E_1, E_2, E_3))
     L = sum_k mean_b [1 - cos(vec E_k, vec D_k)]          whole flattened maps of a picture
@@ -14,9 +14,8 @@ Paper: Deng and Li, Anomaly Detection via Reverse Distillation from One-Class Em
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,8 @@ from torch.nn.functional import cosine_similarity
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.clip.wide_resnet import CELL, STAGES, WIDE_RESNET, unpack_stages
-from faprompt.methods.base import MethodOutput, ParameterCount
+from faprompt.config import Count
+from faprompt.methods.base import MethodOutput, ParameterCount, Table
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
 from faprompt.scoring import render_map, upsample
 
@@ -35,9 +35,9 @@ BASE_WIDTH = 128  # of the bottleneck's blocks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RD4ADConfig(FullShotConfig):
-    """How large pictures are seen."""
+    """Options of RD4AD."""
 
-    image_size: int = 256
+    image_size: Count = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +49,14 @@ class RD4ADOutput(MethodOutput):
 
 
 class RD4AD(FullShotMethod):
-    """A student for every class, of one frozen teacher."""
+    """One student per class, of one frozen teacher."""
 
     name = "rd4ad"
     config_class = RD4ADConfig
     parameters_at_full_size = ParameterCount(PARAMETERS, PARAMETERS)  # of a class
+    interpolation = "bilinear"  # as in the official code
     backbones = {"paper": WIDE_RESNET}
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {  # main.py
+    recipes: ClassVar[Table] = {  # main.py
         "paper": {"epochs": 200, "batch_size": 16, "learning_rate": 0.005, "betas": (0.5, 0.999)}
     }
     config: RD4ADConfig
@@ -70,18 +71,7 @@ class RD4AD(FullShotMethod):
         self.config = config
         self.models = nn.ModuleList(Student() for _ in config.classes)
 
-    @property
-    def value_path(self) -> bool:
-        """A convolutional network has no such path."""
-        return False
-
-    @property
-    def interpolation(self) -> Literal["bicubic", "bilinear"]:
-        """As the official code."""
-        return "bilinear"
-
     def score_class(self, model: nn.Module, features: ImageFeatures) -> RD4ADOutput:
-        """See `FullShotMethod.score_class`."""
         teacher = tuple(unpack_stages(features).values())
         student = model(teacher)
         size = (features.grid[0] * CELL, features.grid[1] * CELL)
@@ -92,14 +82,11 @@ class RD4AD(FullShotMethod):
         patch_map = (torch.stack(maps).sum(dim=0) / len(STAGES)).clamp(0, 1)  # neither is negative
         smooth = render_map(patch_map, model_size=size, sigma_px=self.config.sigma_px)
         return RD4ADOutput(
-            score=smooth.amax(dim=(1, 2)),
-            patch_map=patch_map,
-            teacher=teacher,
-            student=student,
+            score=smooth.amax(dim=(1, 2)), patch_map=patch_map, teacher=teacher, student=student
         )
 
     def loss(self, output: RD4ADOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """One term; labels and masks are not looked at, all pictures are taken for normal."""
+        """Return one term; labels and masks are ignored, as all pictures are taken for normal."""
         module = anomalib_module("models.image.reverse_distillation.loss")
         loss = module.ReverseDistillationLoss()
         return {"distillation": loss(list(output.teacher), list(output.student))}
@@ -119,5 +106,5 @@ class Student(nn.Module):
         assert found == PARAMETERS, f"anomalib's parts have {found} parameters, not {PARAMETERS}"
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Maps of stages 1 to 3 -> the same, rebuilt."""
+        """Rebuild the maps of stages 1 to 3."""
         return tuple(self.decoder(self.bottleneck(list(maps))))

@@ -1,4 +1,7 @@
-"""Methods by the names that scripts rely on."""
+"""Methods by the names that scripts rely on, and their presets.
+
+Every function raises `ConfigError` for an unknown method or preset and lists the known ones.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,16 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.weights import may_be
 from faprompt.config import from_mapping, to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.anomalyclip import AnomalyCLIP
-from faprompt.methods.anomalyclip_ensemble import AnomalyCLIPEnsemble
+from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPEnsemble
 from faprompt.methods.anovl import AnoVL
 from faprompt.methods.april_gan import AprilGAN
-from faprompt.methods.base import Method, MethodConfig
-from faprompt.methods.cocoop import CoCoOp
-from faprompt.methods.coop import CoOp
+from faprompt.methods.base import Method, MethodConfig, Table
+from faprompt.methods.coop import CoCoOp, CoOp
 from faprompt.methods.faprompt import FAPrompt
 from faprompt.methods.filo import FiLo
 from faprompt.methods.patchcore import PatchCore
-from faprompt.methods.plain_clip import CLIPAC, PlainCLIP
 from faprompt.methods.rd4ad import RD4AD
+from faprompt.methods.sentences import CLIPAC, PlainCLIP
 from faprompt.methods.tcp import TCPV1, TCPV2
 from faprompt.methods.winclip import WinCLIP
 
@@ -43,20 +44,18 @@ METHODS: dict[str, type[Method]] = {
     "patchcore": PatchCore,
     "rd4ad": RD4AD,
 }
-PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that are bound to no other; they run on any
+PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that name no other; they run on any
 PAPER, COMMON = "paper", "common"
+FITTED_OPTIONS = ("image_size", "sigma_px", "use_class_names")  # what `fit_to_backbone` sets
 
 
 def list_methods() -> list[str]:
-    """Names of all methods."""
+    """Return the names of all methods."""
     return list(METHODS)
 
 
 def describe_methods() -> list[dict[str, Any]]:
-    """A row a method: name, kind, presets, live and reported parameters at the paper's size.
-
-    "backbones" tells of each preset the backbone it is of.
-    """
+    """Return a row per method: name, kind, presets, their backbones, parameters at full size."""
     return [
         {
             "name": name,
@@ -74,24 +73,17 @@ def describe_methods() -> list[dict[str, Any]]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class behind a name.
-
-    Raises:
-        ConfigError: no such method; the known ones are listed.
-    """
+    """Return the class of a method."""
     if name not in METHODS:
         raise ConfigError(f"No method {name!r}; known: {', '.join(METHODS)}.")
     return METHODS[name]
 
 
-def presets_of(name: str) -> Mapping[str, Mapping[str, Any]]:
-    """A method's presets, with the options in which each differs from the defaults.
+def presets_of(name: str) -> Table:
+    """Return a method's presets, each with the options that differ from the defaults.
 
-    `common` is ViT-L/14@336 at 518 pixels, like for like. A method whose `paper` is that
-    already has it by this name too; one that stands on its own network has none.
-
-    Raises:
-        ConfigError: no such method; the known ones are listed.
+    `common` is ViT-L/14@336 at 518 pixels, the same for all methods. A method whose `paper` is
+    just that has it under both names; a method that needs its own network has none.
 
     Example:
         >>> list(presets_of("anomalyclip")), list(presets_of("rd4ad"))
@@ -104,47 +96,30 @@ def presets_of(name: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def preset_options(name: str, preset: str) -> Mapping[str, Any]:
-    """What a preset sets otherwise than the method's defaults.
-
-    Raises:
-        ConfigError: no such method or preset; the known ones are listed.
-    """
+    """Return the options in which a preset differs from the method's defaults."""
     presets = presets_of(name)
     if preset not in presets:
         only = method_class(name).backbones.get(PAPER, "")
-        why = f": it stands on {only} alone" if preset == COMMON else ""
+        why = f": it runs on {only} only" if preset == COMMON else ""
         raise ConfigError(f"{name} has no preset {preset!r}{why}; known: {', '.join(presets)}.")
     return presets[preset]
 
 
 def preset_config(name: str, preset: str) -> MethodConfig:
-    """A method's config as a preset has it.
-
-    Raises:
-        ConfigError: no such method or preset; the known ones are listed.
-    """
+    """Build the config of a preset."""
     options = preset_options(name, preset)
     return from_mapping(method_class(name).config_class, options, what=f"{name} options")
 
 
 def preset_recipe(name: str, preset: str) -> Mapping[str, Any]:
-    """Options of training that a method's preset wants otherwise than FAPrompt; see `Method`.
-
-    Raises:
-        ConfigError: no such method or preset; the known ones are listed.
-    """
+    """Return the training options in which a preset differs from FAPrompt's."""
     preset_options(name, preset)
     cls = method_class(name)
     return cls.recipes.get(preset if preset in cls.presets else PAPER, {})
 
 
 def preset_backbone(name: str, preset: str) -> str:
-    """The backbone a preset is of, or "" for the one of all papers here, `PAPERS_BACKBONE`.
-
-    On another than it names, a preset is a hybrid; see `preset_note`.
-
-    Raises:
-        ConfigError: no such method or preset; the known ones are listed.
+    """Return the backbone a preset was published for, or "" for `PAPERS_BACKBONE`.
 
     Example:
         >>> preset_backbone("april-gan", "paper"), preset_backbone("april-gan", "common")
@@ -155,10 +130,7 @@ def preset_backbone(name: str, preset: str) -> str:
 
 
 def own_backbone(name: str, preset: str) -> str:
-    """The backbone that a full-shot method's preset cannot do without, or "" where it takes any.
-
-    Raises:
-        ConfigError: no such method or preset; the known ones are listed.
+    """Return the only backbone a full-shot method's preset runs on, or "" if any will do.
 
     Example:
         >>> own_backbone("patchcore", "paper"), own_backbone("patchcore", "common")
@@ -167,26 +139,58 @@ def own_backbone(name: str, preset: str) -> str:
     return preset_backbone(name, preset) if method_class(name).full_shot else ""
 
 
-def preset_note(name: str, preset: str, backbone: Backbone, fitted: Mapping[str, Any]) -> str:
-    """What has to be said where a preset does not run as it is, else "".
+def fit_to_backbone(
+    method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
+) -> dict[str, Any]:
+    """Complete options whose preset suits one backbone only, for the backbone at hand.
+
+    The paper's 518 pixels are a 37x37 grid of 14-pixel patches, smoothed with sigma 10 (or 4)
+    of those pixels. Other patch sizes get the nearest multiple; `tiny` gets the size it was
+    trained at; sigma is scaled alike. A backbone with a part of CLIP's vocabulary has no words
+    for most classes, so every picture shows `class_word` there. Options of the caller are kept.
+    """
+    chosen = dict(options or {})
+    vision = backbone.spec.vision
+    default = preset_config(method, preset)
+    if "image_size" not in chosen:
+        side = vision.image_size if vision.stem_strides else default.image_size
+        chosen["image_size"] = max(1, round(side / vision.patch_size)) * vision.patch_size
+    if "sigma_px" not in chosen and str(chosen["image_size"]).isdecimal():
+        chosen["sigma_px"] = default.sigma_px * int(chosen["image_size"]) / default.image_size
+    if backbone.spec.vocabulary is not None and hasattr(default, "use_class_names"):
+        chosen.setdefault("use_class_names", False)
+    return chosen
+
+
+def preset_note(
+    method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
+) -> str:
+    """Say that a preset runs on another backbone or image size than it was published for.
 
     Args:
-        name: one of `list_methods()`.
-        preset: one of its presets.
+        method: one of `list_methods()`.
         backbone: what it runs on.
-        fitted: options that were set to suit the backbone; see `model_folder.fit_to_backbone`.
+        options: what the caller sets; an image size that was asked for needs no note.
+        preset: one of the method's.
 
-    Raises:
-        ConfigError: no such method or preset; the known ones are listed.
+    Returns:
+        Sentences without the last full stop, or "" if the preset runs as published.
     """
-    own, wanted = preset_backbone(name, preset), preset_config(name, preset).image_size
-    side = fitted.get("image_size", wanted)
-    told = []
-    if own and not may_be(backbone, own):
-        told.append(f"is of {own}, so on {backbone.name} it is a hybrid")
+    asked, wanted = options or {}, preset_config(method, preset).image_size
+    side = wanted
+    if "image_size" not in asked:
+        side = fit_to_backbone(method, backbone, asked, preset=preset)["image_size"]
+    own = preset_backbone(method, preset)
+    published = f" for {own}" if own and not may_be(backbone, own) else ""
+    run = f"`{backbone.name}`"
     if side != wanted:
-        told.append(f"is of {wanted} pixels, and sees {side} on {backbone.name}")
-    return f"preset {preset} {'; it '.join(told)}" if told else ""
+        published, run = f"{published} at {wanted} px", f"{run} at {side} px"
+    if not published:
+        return ""
+    return (
+        f"Preset `{preset}` was published{published}. You run it on {run}: "
+        "results are not comparable with published ones"
+    )
 
 
 def build_method(
@@ -197,18 +201,17 @@ def build_method(
     preset: str = "paper",
     seed: int = 111,
 ) -> Method:
-    """A method with freshly drawn parameters.
+    """Build a method with freshly drawn parameters.
 
     Args:
         name: one of `list_methods()`.
-        backbone: it is read for sizes, tokens and the embeddings of fixed words.
-        options: any field of the method's config; they go before the preset.
-        preset: "paper", or "official" where a method's public code differs.
+        backbone: read for its sizes, tokens and the embeddings of fixed words.
+        options: any fields of the method's config; they override the preset.
+        preset: "paper", or "official" if a method's public code differs.
         seed: of the initial values; the global random state is left as it was.
 
     Raises:
-        ConfigError: unknown method, preset or option, or values that do not fit, be it
-            in themselves or to this backbone.
+        ConfigError: an unknown option, or values out of range or that do not fit this backbone.
     """
     cls = method_class(name)
     values = {**to_mapping(preset_config(name, preset)), **(options or {})}

@@ -1,4 +1,4 @@
-"""TCP: what frozen CLIP says of a class, written into the learned prompt half way up.
+"""TCP: frozen CLIP's feature of a class, written into the learned prompt half way up.
 
     F_c       frozen text feature of a hand-made sentence, one each for normal and abnormal
     Z_c       = W2 quickgelu(W1 F_c), four vectors, hidden width D/4
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,26 +31,23 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import Injection, TextTower
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.base import MethodConfig, ParameterCount, zero_or_above
-from faprompt.methods.class_prompts import ClassPromptConfig, ClassPromptMethod, distinct
+from faprompt.config import Count, Range, Weight
+from faprompt.methods.base import MethodConfig, Names, ParameterCount, Table
+from faprompt.methods.coop import COSINE_RECIPE, ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.methods.text_pair import TextPair
 from faprompt.prompts import templates
-from faprompt.prompts.meta import MetaNet, quick_gelu
-from faprompt.prompts.states import StateTexts
-from faprompt.prompts.words import Speaker, encode_prompts, learned_vectors
+from faprompt.prompts.prompt_parts import (
+    MetaNet,
+    SentenceEncoder,
+    encode_prompts,
+    learned_vectors,
+    quick_gelu,
+)
+from faprompt.prompts.templates import StateTexts
 
 REDUCTION = 4  # hidden width of the meta-net is D/4 (trainers/tcp.py)
 # trainers/tcp.py and the README, with the batches of the other methods here
-RECIPE: Mapping[str, Any] = {
-    "learning_rate": 0.002,
-    "betas": (0.9, 0.999),
-    "eps": 1e-3,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup_epochs": 1,
-    "warmup_rate": 1e-5,
-    "epochs": 50,
-}
+RECIPE: Mapping[str, Any] = {**COSINE_RECIPE, "betas": (0.9, 0.999), "eps": 1e-3}
 KNOWLEDGE_FORMS = {
     "plain": (("This is a photo of {}.",), (("{}",), ("damaged {}",))),
     "winclip": (templates.WINCLIP_TEMPLATES, templates.WINCLIP_STATES),
@@ -59,27 +56,21 @@ KNOWLEDGE_FORMS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCPConfig(ClassPromptConfig):
-    """TCP for anomalies, with the plain sentences (TCP_V1)."""
+    """Options of TCP for anomalies, with the plain sentences (TCP_V1)."""
 
-    context_tokens: int = 4
+    context_tokens: Count = 4
     normal_word: str = ""
     abnormal_word: str = "damaged"
     knowledge: Literal["plain", "winclip"] = "plain"
-    knowledge_weight: float = 8.0  # hard-coded in trainers/tcp.py
+    knowledge_weight: Weight = 8.0  # hard-coded in trainers/tcp.py
     knowledge_classes: tuple[str, ...] = ()  # in its loss with the batch's; () all of the set
-    injection_layer: int = 9  # from 1; the last one of a shallower tower
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = ClassPromptConfig.faults(self)
-        if self.injection_layer < 2:
-            found.append(f"injection_layer should be at least 2, got {self.injection_layer}")
-        return found + zero_or_above(self, "knowledge_weight")
+    # from 1; the last one of a shallower tower
+    injection_layer: Annotated[int, Range(low=2)] = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCPV2Config(TCPConfig):
-    """`tcp-v2`: the whole set of WinCLIP's sentences."""
+    """Options of `tcp-v2`: the whole set of WinCLIP's sentences."""
 
     knowledge: Literal["plain", "winclip"] = "winclip"
 
@@ -90,13 +81,10 @@ class TCPV1(ClassPromptMethod):
     name = "tcp-v1"
     config_class: ClassVar[type[MethodConfig]] = TCPConfig
     parameters_at_full_size = ParameterCount(743_616, 743_616)
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {},
-        "image-only": {"local_weight": 0.0},
-    }
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(presets, RECIPE)
+    presets: ClassVar[Table] = {"paper": {}, "image-only": {"local_weight": 0.0}}
+    recipes: ClassVar[Table] = dict.fromkeys(presets, RECIPE)
     config: TCPConfig
-    training_classes: tuple[str, ...] = ()  # those of the set, while it learns
+    training_classes: tuple[str, ...] = ()  # of the training set
 
     def __init__(self, config: TCPConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
@@ -113,19 +101,15 @@ class TCPV1(ClassPromptMethod):
         self._known = StateTexts(states, lambda _: lines)
 
     def begin_training(self, class_names: Sequence[str]) -> None:
-        """See `Method.begin_training`; they are in the knowledge term of every step."""
+        """Keep the classes for the knowledge term of every step."""
         self.training_classes = tuple(class_names)
 
     def static_text(self, text: TextTower) -> Tensor:
-        """(2, D): the pair of `class_word`, un-normalised."""
+        """Encode (2, D): the pair of `class_word`, not normalised."""
         return self.encode_pairs(text, [self.config.class_word])[0][0]
 
     def text_pair(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        static: Tensor | None,
-        class_names: Sequence[str] | None,
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> TextPair:
         """Return each image's pair and, in training, the knowledge term over all classes."""
         if class_names is None and static is not None:
@@ -143,18 +127,10 @@ class TCPV1(ClassPromptMethod):
         distance = 1 - cosines.mean()
         return TextPair(pairs[shown], terms={"knowledge": self.config.knowledge_weight * distance})
 
-    def _knowledge_names(
-        self, asked: Sequence[str], class_names: Sequence[str] | None
-    ) -> list[str]:
-        """One name for each class of the knowledge term; shared names occur several times.
+    def _knowledge_names(self, asked: Sequence[str], class_names: Names) -> list[str]:
+        """Names of `knowledge_classes`, or of all classes in training, and of others in the batch.
 
-        Args:
-            asked: what each picture of the batch shows, in words.
-            class_names: the same as a dataset has it, or None.
-
-        Returns:
-            The names of `knowledge_classes`, or of all classes of the training set, and of
-            the classes of the batch that are not among them.
+        `asked` is what each picture shows, in words. A name that classes share is repeated.
         """
         whole = self.training_classes if self.training else ()
         names = self.name_classes(self.config.knowledge_classes or whole, 0)
@@ -162,9 +138,9 @@ class TCPV1(ClassPromptMethod):
         return [*names, *(name for name in said.values() if name not in names)]
 
     def encode_pairs(self, text: TextTower, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """T (C, 2, D), un-normalised, and what frozen CLIP says, F (C, 2, D), unit length."""
+        """Encode T (C, 2, D), not normalised, and frozen CLIP's F (C, 2, D), unit length."""
         words, end = (table.flatten(0, 1) for table in self.encode_words(text, names))
-        speaker = Speaker(text, self._tokenizer)
+        speaker = SentenceEncoder(text, self._tokenizer)
         known = torch.stack([self._known.pair(speaker, name) for name in names])
         vectors = self.meta_net(known).flatten(0, 1).unflatten(-1, self.context.shape)
         injected = Injection(vectors, self.injection_layer)

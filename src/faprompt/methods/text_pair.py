@@ -1,17 +1,17 @@
-"""What methods share that compare every token with one normal and one abnormal text.
+"""Methods that compare every token with one normal and one abnormal text.
 
     score   softmax(class token . [t_n, t_a] / temperature)          of the abnormal one
     map     softmax(patch token . [t_n, t_a] / map temperature)      mean over chosen layers
     loss    cross entropy of the image + weight * (focal + 2 Dice) of the map + text terms
 
-A child says where the pair comes from, in `text_pair`: AnomalyCLIP, CoOp, CoCoOp, TCP.
+AnomalyCLIP, CoOp, CoCoOp and TCP differ in `text_pair`, where the pair comes from.
 
 Source: train.py and test.py of zqhang/AnomalyCLIP; CoOp's trainers are its case without maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,14 +22,14 @@ from torch import Tensor
 from faprompt import losses
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Positive, Weight
 from faprompt.methods.base import (
     Method,
     MethodConfig,
     MethodOutput,
     MethodParts,
-    above_zero,
+    Names,
     class_token_terms,
-    zero_or_above,
 )
 from faprompt.scoring import (
     CLIP_AD_TEMPERATURE,
@@ -45,21 +45,16 @@ from faprompt.scoring import (
 class PairConfig(MethodConfig):
     """Options of every method with a learned text pair."""
 
-    temperature: float = CLIP_AD_TEMPERATURE  # of the image's cosines
-    local_weight: float = 4.0  # of the map's loss; 0 for none
-
-    def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = MethodConfig.faults(self) + above_zero(self, "temperature")
-        return found + zero_or_above(self, "local_weight")
+    temperature: Positive = CLIP_AD_TEMPERATURE  # of the image's cosines
+    local_weight: Weight = 4.0  # of the map's loss; 0 for none
 
 
 @dataclass(frozen=True, slots=True)
 class TextPair:
     """The text side of a batch; nothing is normalised.
 
-    pair: (2, D), or (B, 2, D) when each image has its own; normal first. abnormal: (K, D),
-    where several abnormality prompts stand behind the pair. terms: weighted losses of the
+    pair: (2, D), or (B, 2, D) if each image has its own; normal first. abnormal: (K, D), the
+    abnormality prompts behind the pair, if there are several. terms: weighted losses of the
     text alone, by name.
     """
 
@@ -70,8 +65,8 @@ class TextPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairOutput(MethodOutput):
-    """image_logits (B, 2) before softmax; layer_maps (L, B, rows, columns), one per layer;
-    text the pair they came from.
+    """image_logits (B, 2) before softmax; layer_maps (L, B, rows, columns), one per layer; text
+    is the pair they were computed with.
     """
 
     image_logits: Tensor
@@ -80,68 +75,56 @@ class PairOutput(MethodOutput):
 
     @property
     def text_pair(self) -> Tensor:
-        """(2, D) or (B, 2, D), normal first, un-normalised."""
+        """(2, D) or (B, 2, D), normal first, not normalised."""
         return self.text.pair
 
 
 class PairMethod(Method):
-    """One forward and one loss for all of them."""
+    """Score, map and loss of a text pair."""
 
     config: PairConfig
 
     @property
     def map_temperature(self) -> float:
-        """Divides the patches' cosines."""
+        """The temperature that divides the cosines of patches."""
         return self.config.temperature
 
     def text_pair(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        static: Any,
-        class_names: Sequence[str] | None,
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> TextPair:
-        """The directions to compare with.
-
-        Args:
-            features: of the batch, for methods whose text depends on the image.
-            text: the backbone's text tower.
-            static: what `static_text` gave, or None to compute it here.
-            class_names: what each picture shows; None where nobody said, or the method
-                does not ask.
-        """
+        """Compute the text directions of a batch; arguments as in `Method.forward`."""
         raise NotImplementedError
 
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: Any = None,
-        with_prompt_scores: bool = False,
-        class_names: Sequence[str] | None = None,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> PairOutput:
-        """See `Method.forward`."""
-        spoken = self.text_pair(features, text, static, class_names)
+        found = self.text_pair(features, text, static, class_names)
         image = features.class_token[:, None]
-        logits = pair_logits(image, spoken.pair, temperature=self.config.temperature)[:, 0]
+        logits = pair_logits(image, found.pair, temperature=self.config.temperature)[:, 0]
         maps = [
-            abnormal_probability(tokens, spoken.pair, temperature=self.map_temperature)
+            abnormal_probability(tokens, found.pair, temperature=self.map_temperature)
             for tokens in features.patch_tokens.values()
         ]
         layer_maps = torch.stack([grid_map(patches, features.grid) for patches in maps])
-        score = logits.softmax(dim=-1)[:, 1]
         return PairOutput(
-            score=score,
+            score=logits.softmax(dim=-1)[:, 1],
             patch_map=layer_maps.mean(dim=0),
-            prompt_scores=self._by_prompt(image, spoken, score) if with_prompt_scores else None,
             image_logits=logits,
             layer_maps=layer_maps,
-            text=spoken,
+            text=found,
         )
 
+    def score_prompts(self, features: ImageFeatures, output: PairOutput) -> Tensor:
+        text = output.text
+        if text.abnormal is None:
+            return output.score[:, None]
+        return probability_by_prompt(
+            features.class_token[:, None], text.pair[0], text.abnormal,
+            temperature=self.config.temperature,
+        )[..., 0]  # fmt: skip
+
     def loss(self, output: PairOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Cross entropy of the image, the local loss summed over layers, and the text's own."""
+        """Return the image's cross entropy, the local loss summed over layers, the text terms."""
         terms = {"image": F.cross_entropy(output.image_logits, label)}
         if self.config.local_weight:
             size = (mask.shape[-2], mask.shape[-1])
@@ -151,30 +134,23 @@ class PairMethod(Method):
         return {**terms, **output.text.terms}
 
     def explain(self, features: ImageFeatures, output: PairOutput) -> MethodParts:
-        """The class token alone makes the score; the maps of several layers are averaged."""
-        text, grids = output.text, output.layer_maps
+        """Return the class token's score, the maps of several layers and those by prompt."""
+        grids = output.layer_maps
         layers = features.patch_tokens if len(grids) > 1 else {}
         return MethodParts(
             terms=class_token_terms(output),
             stages={f"of block {layer}": grids[place] for place, layer in enumerate(layers)},
-            prompt_maps=None if text.abnormal is None else self._maps_by_prompt(features, text),
+            prompt_maps=self._maps_by_prompt(features, output.text),
         )
 
     def _maps_by_prompt(self, features: ImageFeatures, text: TextPair) -> Tensor | None:
-        """(B, K, rows, columns): the map with each abnormality prompt alone, where there are."""
+        """(B, K, rows, columns): the map with each of several abnormality prompts alone."""
         if text.abnormal is None:
             return None
-        normal, abnormal = text.pair[0], text.abnormal
         maps = [
-            probability_by_prompt(tokens, normal, abnormal, temperature=self.map_temperature)
+            probability_by_prompt(
+                tokens, text.pair[0], text.abnormal, temperature=self.map_temperature
+            )
             for tokens in features.patch_tokens.values()
         ]
         return grid_map(torch.stack(maps).mean(dim=0), features.grid)
-
-    def _by_prompt(self, image: Tensor, text: TextPair, score: Tensor) -> Tensor:
-        """(B, K): the image score with each abnormality prompt alone."""
-        if text.abnormal is None:
-            return score[:, None]
-        return probability_by_prompt(
-            image, text.pair[0], text.abnormal, temperature=self.config.temperature
-        )[..., 0]

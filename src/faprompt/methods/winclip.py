@@ -5,9 +5,9 @@
     M_k(i, j) = n / sum of 1/s_w over the n windows of side k that hold patch (i, j)
     M = 3 / (1/M_2 + 1/M_3 + 1/s0)                        the map
 
-p is the chance of "abnormal" under 154 normal and 88 abnormal sentences. With normal
-pictures to refer to (WinCLIP+), half the cosine distance to the nearest token of theirs is
-added, for patches and for windows; where they come by class, of those of the picture's class.
+p is the chance of "abnormal" under 154 normal and 88 abnormal sentences. WinCLIP+ has normal
+pictures for reference and adds half the cosine distance to their nearest token, for patches and
+for windows; references by class are compared with pictures of their class only.
 
 Paper: Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation,
 CVPR 2023. There is no official code; facts from mala-lab/WinCLIP (sentences, temperature,
@@ -16,20 +16,18 @@ tiles) and zqhang/Accurate-WinCLIP-pytorch (maps; preset "code").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
+from faprompt.config import Count, Natural
 from faprompt.imaging.transform import Transform
-from faprompt.methods.base import MethodOutput
-from faprompt.methods.references import find_references, fingerprints, remember
+from faprompt.methods.base import MethodOutput, Names
+from faprompt.methods.few_shot import ReferenceMemory, find_references, fingerprints, picture_parts
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates
 from faprompt.records import Sample
@@ -40,24 +38,21 @@ TEMPLATES = {"paper": templates.WINCLIP_TEMPLATES, "code": templates.WINCLIP_TEM
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WinCLIPConfig(SentenceConfig):
-    """Windows, sentences and, for WinCLIP+, normal pictures."""
+    """Options of WinCLIP and, with `references`, of WinCLIP+."""
 
-    image_size: int = 240
+    image_size: Count = 240
     windows: tuple[int, ...] = (2, 3)  # sides in patches
     prompt_set: Literal["paper", "code"] = "paper"  # 22 templates, or the code's 21
     tiles: bool = True  # pictures that are not square as overlapping squares
     references: tuple[str, ...] = ()  # files of normal pictures, or folders; it is WinCLIP+
-    shots: int = 0  # normal pictures drawn of each class of the folders; 0 for all
+    shots: Natural = 0  # normal pictures drawn of each class of the folders; 0 for all
     seed: int = 111  # of that draw
     reference_ln_post: bool = False  # compare patch tokens after `ln_post`, as anomalib does
 
     def faults(self) -> list[str]:
-        """See `MethodConfig.faults`."""
-        found = SentenceConfig.faults(self)
+        found = []
         if not self.windows or min(self.windows) < 1 or len(set(self.windows)) < len(self.windows):
             found.append(f"windows should be different sides of at least 1, got {self.windows}")
-        if self.shots < 0:
-            found.append(f"shots should not be negative, got {self.shots}")
         if self.shots and not self.references:
             found.append(f"shots={self.shots} wants references, a folder with normal pictures")
         return found
@@ -83,7 +78,6 @@ class WinCLIP(SentenceMethod):
         "paper": "ViT-B-16-plus-240:laion400m_e31",
         "code": "ViT-B-16-plus-240:laion400m_e31",
     }
-    states = templates.WINCLIP_STATES
     config: WinCLIPConfig
 
     def __init__(self, config: WinCLIPConfig, backbone: Backbone) -> None:
@@ -93,61 +87,45 @@ class WinCLIP(SentenceMethod):
                 f"windows={config.windows} do not fit the {side}x{side} patches of "
                 f"image_size={config.image_size}; use smaller ones or a larger image size"
             )
-        super().__init__(config, backbone)
+        super().__init__(
+            config, backbone, states=templates.WINCLIP_STATES,
+            lines=lambda _: TEMPLATES[config.prompt_set],
+        )  # fmt: skip
+        self.tiled = config.tiles
+        self.image_options = replace(
+            self.image_options, windows=config.windows, raw_tokens=True,
+            raw_ln_post=config.reference_ln_post,
+        )  # fmt: skip
         found = _references_of(config)
         self._sources = fingerprints(found)
         spec, size = backbone.spec, (config.image_size, config.image_size)
         transform = Transform(image_size=size, mean=spec.mean, std=spec.std)
-
-        @torch.no_grad()
-        def encode(image: np.ndarray) -> ImageFeatures:
-            return self.encode_image(backbone, transform.to_pixels(image)[None])
-
-        self.memory = remember(found, encode, tiled=self.tiled)
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Windows, and patch tokens before their projection."""
-        return {
-            "windows": self.config.windows,
-            "raw_tokens": True,
-            "raw_ln_post": self.config.reference_ln_post,
-        }
-
-    @property
-    def tiled(self) -> bool:
-        """As configured."""
-        return self.config.tiles
-
-    @property
-    def uses_class_names(self) -> bool:
-        """As configured; references by class are chosen by them as well."""
-        return super().uses_class_names or self.memory.by_class
+        with torch.no_grad():
+            self.memory = ReferenceMemory(
+                {
+                    name: [
+                        self.encode_image(backbone, transform.to_pixels(part)[None])
+                        for sample in held
+                        for part in picture_parts(sample, tiled=self.tiled)
+                    ]
+                    for name, held in found.items()
+                }
+            )
+        self.uses_class_names |= self.memory.by_class
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Of the normal pictures, as they were when they were read."""
+        """SHA-256 of the normal pictures, as they were when they were read."""
         return self._sources
 
     @classmethod
     def option_sources(cls, config: WinCLIPConfig) -> tuple[str, ...]:
-        """Of the normal pictures, as they are now."""
+        """Return SHA-256 of the normal pictures, as they are now."""
         return fingerprints(_references_of(config))
 
-    def templates(self, class_name: str) -> Sequence[str]:
-        """The same for every class."""
-        return TEMPLATES[self.config.prompt_set]
-
-    def forward(
-        self,
-        features: ImageFeatures,
-        text: TextTower,
-        *,
-        static: Tensor | None = None,
-        with_prompt_scores: bool = False,
-        class_names: Sequence[str] | None = None,
+    def score(
+        self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> MethodOutput:
-        """See `Method.forward`."""
         pair = self.text_pairs(text, class_names)
         score = self.chance(features.class_token[:, None], pair)[:, 0]
         scales = [
@@ -160,11 +138,7 @@ class WinCLIP(SentenceMethod):
             distance = self.memory.distance_map(features, class_names, method=self.name)
             score = (score + distance.amax(dim=(1, 2))) / 2
             patch_map = (patch_map + distance) / 2
-        return MethodOutput(
-            score=score,
-            patch_map=patch_map,
-            prompt_scores=score[:, None] if with_prompt_scores else None,
-        )
+        return MethodOutput(score=score, patch_map=patch_map)
 
 
 def _references_of(config: WinCLIPConfig) -> dict[str, tuple[Sample, ...]]:

@@ -1,16 +1,16 @@
-"""How well scores rank and maps localise: numpy and scipy only, no range assumed.
+"""Metrics of ranking and localisation for scores of any range; numpy and scipy only.
 
-A pure function stands under each metric; `AnomalyMetrics` holds the running counts.
+Each metric is a pure function; `AnomalyMetrics` keeps running counts for all of them.
 """
 
 from faprompt.metrics.bootstrap import mean_replicates, paired_interval, percentile_intervals
-from faprompt.metrics.curves import Curve, pr_curve, pro_curve, roc_curve
-from faprompt.metrics.official import pro_200
+from faprompt.metrics.metric_curves import Curve
+from faprompt.metrics.metric_result import METRIC_NAMES, ON_REQUEST, MetricResult
+from faprompt.metrics.official_pro import pro_200
 from faprompt.metrics.ranking import auroc, average_precision, f1_max, f1_max_threshold
-from faprompt.metrics.regions import aupro
-from faprompt.metrics.result import METRIC_NAMES, ON_REQUEST, MetricResult
+from faprompt.metrics.region_overlap import aupro
 from faprompt.metrics.streaming import AnomalyMetrics
-from faprompt.metrics.undefined import UndefinedMetricError
+from faprompt.metrics.tally import UndefinedMetricError
 
 __all__ = [
     "METRIC_NAMES",
@@ -27,8 +27,5 @@ __all__ = [
     "mean_replicates",
     "paired_interval",
     "percentile_intervals",
-    "pr_curve",
     "pro_200",
-    "pro_curve",
-    "roc_curve",
 ]

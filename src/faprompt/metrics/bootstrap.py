@@ -1,25 +1,23 @@
-"""How sure a figure is: 95 % intervals over images, by the online Poisson bootstrap.
+"""95 % intervals of the metrics over images, by the online Poisson bootstrap.
 
-Each replicate takes every image 0, 1, 2, ... times, drawn from Poisson(1): what drawing
-with replacement comes to, but without knowing how many images will come. The draw is a
-hash of seed, image key and number of the replicate, so it depends neither on portions nor
-on order nor on an interruption, and images with one key are drawn together.
+Each replicate takes every image 0, 1, 2, ... times, drawn from Poisson(1). That is the limit
+of drawing with replacement, and needs no total number of images. The draw is a hash of seed,
+image key and number of the replicate. So it does not depend on portions, order or an
+interruption, and images with one key are drawn together.
 
 Per replicate the pixels are counted in cells: the upper bits of float32, read as whole
-numbers that rise with the float. Only cells in use take room. All cells start as single
-floats and are joined two by two, everywhere alike, whenever too many are in use; the final
-width therefore follows from the scores alone. All sums are of whole numbers, below 2**53
-unless one cell holds 8,192 whole regions, and so exact in any order.
+numbers that rise with the float. All cells start as single floats and are joined two by two,
+everywhere alike, whenever too many are in use; the final width follows from the scores
+alone. All sums are of whole numbers, below 2**53 unless one cell holds 8,192 whole regions,
+and so exact in any order.
 
 Replicates in which a metric is undefined are left out of its interval. That is a share of
 about exp(-k) where k images are anomalous: 37 % for one, 5 % for three, 0.7 % for five.
 
-An interval is reported only if it can be one. From a few images the replicates may all lie
-above or below the value they were drawn for, because AP, F1-max and AUPRO depend on the mix of
-images, or they may repeat one number. Such percentiles do not say how far the value may be off.
-They are not stretched to the value either, since that would invent a width. So an interval that
-excludes its value, or that has no width although the value is neither 0 nor 1, is left out.
-An interval of no width at 0 or 1 means that no image was ranked wrong (or none right).
+From a few images the replicates may all lie above or below the value they were drawn for,
+because AP, F1-max and AUPRO depend on the mix of images, or they may repeat one number. So an
+interval that excludes its value, or that has no width although the value is neither 0 nor 1,
+is not reported. No width at 0 or 1 means that no image was ranked wrong (or none right).
 
 Source: Oza and Russell, "Online Bagging and Boosting", AISTATS 2001; Chamandy et al.,
 "Estimating Uncertainty for Massive Data Streams", Google 2012; plain percentile interval.
@@ -34,22 +32,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faprompt.metrics.histogram import ordered_keys
-from faprompt.metrics.pixels import LabelledPixels
-from faprompt.metrics.tally import Tally
-from faprompt.metrics.undefined import UndefinedMetricError
+from faprompt.metrics.labelled_pixels import LabelledPixels, State
+from faprompt.metrics.score_histogram import ordered_keys
+from faprompt.metrics.tally import Tally, UndefinedMetricError
 
-Road = Callable[[Tally], float]
+Metric = Callable[[Tally], float]
 Key = str | int
 
-FEWEST_REPLICATES = 40  # of fewer the outer 2.5 % are not even one
+FEWEST_REPLICATES = 40  # the outer 2.5 % of fewer are less than one replicate
 _ENDS = (2.5, 97.5)  # percent
 _ROUNDING = 1e-9  # fractions closer than this are equal: sums of other orders differ by less
-_UNIT = 2.0**40  # region weights are counted in whole parts of so many
+_UNIT = 2.0**40  # region weights are counted in whole parts of 1 / 2**40
 _AT_ONCE = 32  # images, and replicates
 _ROWS = 1024  # cells in one product of matrices: its result stays in the processor's cache
 
-# P(X <= k) of Poisson(1) in parts of 2**32; k above 11 never happens in so many.
+# P(X <= k) of Poisson(1) in parts of 2**32; k above 11 is below one part.
 _POISSON = np.array(
     [int(2**32 * sum(math.exp(-1) / math.factorial(j) for j in range(k + 1))) for k in range(12)],
     dtype=np.uint64,
@@ -57,7 +54,7 @@ _POISSON = np.array(
 
 
 def check_replicates(replicates: int) -> int:
-    """Number of replicates: 0 turns intervals off."""
+    """Check the number of replicates; 0 turns intervals off."""
     if replicates and replicates < FEWEST_REPLICATES:
         raise ValueError(
             f"replicates should be 0 (no intervals) or at least {FEWEST_REPLICATES}, "
@@ -67,7 +64,7 @@ def check_replicates(replicates: int) -> int:
 
 
 def image_ids(keys: Iterable[Key], *, seed: int, kind: str = "key") -> np.ndarray:
-    """(N,) uint64, a hash of seed and key for each image."""
+    """Return (N,) uint64, a hash of seed and key for each image."""
     digests = (
         hashlib.blake2b(f"{seed}\0{kind}\0{key}".encode(errors="surrogateescape"), digest_size=8)
         for key in keys
@@ -76,7 +73,7 @@ def image_ids(keys: Iterable[Key], *, seed: int, kind: str = "key") -> np.ndarra
 
 
 def poisson_weights(ids: np.ndarray, replicates: range) -> np.ndarray:
-    """(N, len(replicates)) float64 whole numbers: how often a replicate takes an image.
+    """Draw how often each replicate takes each image: (N, len(replicates)) whole float64.
 
     Example:
         >>> weights = poisson_weights(image_ids(range(1000), seed=0), range(200))
@@ -94,7 +91,7 @@ def poisson_weights(ids: np.ndarray, replicates: range) -> np.ndarray:
 def image_tallies(
     scores: np.ndarray, labels: np.ndarray, ids: np.ndarray, replicates: int
 ) -> Iterator[Tally]:
-    """The image scores (N,) with labels (N,) bool as each replicate counts them."""
+    """Yield the counts of scores (N,) with labels (N,) bool in each replicate."""
     values, places = np.unique(scores, return_inverse=True)
     for part in _parts(replicates):
         for weights in poisson_weights(ids, part).T:
@@ -103,11 +100,13 @@ def image_tallies(
             yield _tally(values, total, hits, unit="images")
 
 
-def replicate_values(tallies: Iterable[Tally], roads: Mapping[str, Road]) -> dict[str, np.ndarray]:
-    """Metric name -> (replicates,) float64; NaN where a replicate leaves it undefined."""
-    rows = [[_value(road, tally) for road in roads.values()] for tally in tallies]
-    columns = np.array(rows, dtype=np.float64).reshape(-1, len(roads)).T
-    return dict(zip(roads, columns, strict=True))
+def replicate_values(
+    tallies: Iterable[Tally], metrics: Mapping[str, Metric]
+) -> dict[str, np.ndarray]:
+    """Return metric name -> (replicates,) float64; NaN where a replicate leaves it undefined."""
+    rows = [[_value(metric, tally) for metric in metrics.values()] for tally in tallies]
+    columns = np.array(rows, dtype=np.float64).reshape(-1, len(metrics)).T
+    return dict(zip(metrics, columns, strict=True))
 
 
 def percentile_intervals(
@@ -145,7 +144,7 @@ def percentile_intervals(
 
 
 def _is_sound(ends: tuple[float, float], value: float) -> bool:
-    """Whether an interval contains its value and has a width, or its value is 0 or 1."""
+    """Return whether an interval contains its value and has a width, or its value is 0 or 1."""
     low, high = ends
     wide = high - low > _ROUNDING or min(abs(value), abs(1 - value)) < _ROUNDING
     return wide and _contains(ends, value)
@@ -160,12 +159,11 @@ def paired_interval(
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of `first` less `second`, drawn from the same images.
 
-    A replicate that leaves either undefined is left out. What the two have in common, such as
-    images hard for both, does not widen the interval.
+    A replicate that leaves either undefined is left out. Images that are hard for both do not
+    widen the interval.
 
     Args:
-        first: (replicates,) float64.
-        second: (replicates,) float64.
+        first: (replicates,) float64, as `second`.
         difference: the difference of the two values on the images themselves.
 
     Returns:
@@ -184,7 +182,7 @@ def paired_interval(
 
 
 def mean_replicates(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """(replicates,) mean over groups, replicate by replicate; NaN when there is no group.
+    """Return the mean over groups, replicate by replicate; NaN when there is no group.
 
     Groups that share images share their draws. A replicate in which one group has no value
     takes that group's next one, so that small groups do not cost the others theirs.
@@ -215,8 +213,8 @@ class PixelReplicates:
     """Pixels counted per cell, once for each replicate.
 
     Args:
-        replicates: how many.
-        most_cells: 24 bytes each, for every replicate: 39 MB with 200 of them.
+        replicates: number of replicates.
+        most_cells: limit of the cells, 24 bytes each for every replicate (39 MB for 200).
     """
 
     def __init__(self, replicates: int, *, most_cells: int = 8192) -> None:
@@ -230,24 +228,24 @@ class PixelReplicates:
         self._waiting: list[_Counts] = []
 
     def add(self, images: Sequence[LabelledPixels], ids: np.ndarray) -> None:
-        """Count more images, (N,) ids with them."""
+        """Count more images with their ids (N,)."""
         for image, number in zip(images, ids, strict=True):
             self._waiting.append(self._count(image, number))
             if len(self._waiting) == _AT_ONCE:
-                self._pour()
+                self._add_waiting()
 
     def merge(self, other: PixelReplicates) -> None:
-        """Add all that `other` has counted; `other` keeps its counts."""
-        self._pour()
-        other._pour()
+        """Add the counts of `other`, which keeps them."""
+        self._add_waiting()
+        other._add_waiting()
         at = self._admit(other._cells, other._shift)
         for mine, theirs in zip(self._sums, other._sums, strict=True):
             np.add.at(mine, at, theirs[other._row])
         self._regions = self._regions + other._regions
 
     def tallies(self) -> Iterator[Tally]:
-        """The pixels as each replicate counts them; thresholds are numbers of cells."""
-        self._pour()
+        """Yield the counts of each replicate; thresholds are numbers of cells."""
+        self._add_waiting()
         for part in _parts(self.replicates):
             columns = [sums[self._row, part.start : part.stop].T.copy() for sums in self._sums]
             for number, total, hits, overlap in zip(part, *columns, strict=True):
@@ -258,8 +256,8 @@ class PixelReplicates:
                 )  # fmt: skip
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that was counted, as plain arrays."""
-        self._pour()
+        """Return all counts as plain arrays."""
+        self._add_waiting()
         return {
             "shift": np.array(self._shift),
             "cells": self._cells,
@@ -268,8 +266,8 @@ class PixelReplicates:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray]) -> PixelReplicates:
-        """The store that `state()` was taken from."""
+    def from_state(cls, state: State) -> PixelReplicates:
+        """Rebuild the store from `state()`."""
         store = cls(len(state["regions"]))
         store._shift, store._cells = int(state["shift"]), state["cells"].copy()
         store._row = np.arange(len(store._cells))
@@ -292,7 +290,7 @@ class PixelReplicates:
         overlap = np.bincount(at, np.rint(image.weights * _UNIT), minlength=len(cells))
         return _Counts(shift, cells, np.stack([total, hits, overlap]), image.regions, number)
 
-    def _pour(self) -> None:
+    def _add_waiting(self) -> None:
         """Weigh the waiting images and add them to all replicates."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -315,7 +313,7 @@ class PixelReplicates:
                 sums[part] += column[:, part].T @ weights
 
     def _admit(self, cells: np.ndarray, shift: int) -> np.ndarray:
-        """Make room for rising cells at a shift; the row of each of them."""
+        """Make room for rising cells at a shift; return the row of each of them."""
         self._coarsen(shift)
         cells = cells >> (self._shift - shift)
         union = np.union1d(self._cells, cells)
@@ -354,7 +352,7 @@ class PixelReplicates:
 
 
 def _count_values(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct int32 values, rising and as int64, and how often each occurs."""
+    """Distinct int32 values, rising and as int64, and the count of each."""
     low = int(values.min())
     span = int(values.max()) - low + 1
     if span > 8 * len(values):
@@ -369,22 +367,22 @@ def _tally(
     values: np.ndarray, total: np.ndarray, hits: np.ndarray, *, unit: str,
     overlap: np.ndarray | None = None, regions: float = 0.0,
 ) -> Tally:  # fmt: skip
-    """Rising values with their weights as a tally of those that were drawn at all."""
+    """Make a tally of the values that were drawn at all, from rising values."""
     drawn = np.flatnonzero(total > 0)[::-1]
     shares = None if overlap is None else overlap[drawn]
     normal = total[drawn] - hits[drawn]
     return Tally(values[drawn], normal, hits[drawn], shares, regions, unit=unit)
 
 
-def _value(road: Road, tally: Tally) -> float:
+def _value(metric: Metric, tally: Tally) -> float:
     try:
-        return road(tally)
+        return metric(tally)
     except UndefinedMetricError:
         return math.nan
 
 
 def _filled(drawn: np.ndarray) -> np.ndarray:
-    """Each NaN replaced by the next number, round the end if need be."""
+    """Replace each NaN by the next number, cyclically."""
     known = np.flatnonzero(~np.isnan(drawn))
     return drawn[known[np.searchsorted(known, np.arange(len(drawn))) % len(known)]]
 

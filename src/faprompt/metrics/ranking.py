@@ -1,7 +1,6 @@
 """AUROC, average precision and the best F1, equal to scikit-learn on ties as well.
 
-Two doors to one formula: `auroc(scores, labels)` checks plain arrays and counts them,
-`auroc_of(tally)` works on counts that someone else has made.
+`auroc(scores, labels)` checks and counts plain arrays; `auroc_of(tally)` takes counts.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from faprompt.metrics.inputs import check_scores
+from faprompt.metrics.checked_inputs import check_scores
 from faprompt.metrics.tally import Tally, tally_scores
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Chance that an anomalous item scores above a normal one; a tie counts one half.
+    """Return the chance that an anomalous item scores above a normal one; a tie counts half.
 
     Args:
         scores: (N,) finite, any range; higher is more anomalous.
@@ -35,7 +34,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the precision-recall steps: each gain in recall times its precision.
+    """Return the area under the precision-recall steps: each gain in recall times precision.
 
     No interpolation between the steps, as in scikit-learn's `average_precision_score`.
     Arguments, range and errors as in `auroc`.
@@ -48,7 +47,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def f1_max(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Highest F1 over all thresholds, called anomalous when score >= threshold.
+    """Return the highest F1 over all thresholds; score >= threshold is called anomalous.
 
     Equal to the maximum of F1 over scikit-learn's `precision_recall_curve`.
     Arguments, range and errors as in `auroc`.
@@ -61,7 +60,7 @@ def f1_max(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def auroc_of(tally: Tally) -> float:
-    """AUROC of counts: the trapezoid under true over false positives."""
+    """Return the AUROC of counts: the trapezoid under true over false positives."""
     tally.require_two_classes()
     hits = np.cumsum(tally.anomalous, dtype=np.float64)
     normal_total = tally.normal.sum(dtype=np.float64)
@@ -70,7 +69,7 @@ def auroc_of(tally: Tally) -> float:
 
 
 def average_precision_of(tally: Tally) -> float:
-    """Average precision of counts."""
+    """Return the average precision of counts."""
     tally.require_two_classes()
     hits = np.cumsum(tally.anomalous, dtype=np.float64)
     flagged = np.cumsum(tally.normal, dtype=np.float64) + hits
@@ -78,12 +77,12 @@ def average_precision_of(tally: Tally) -> float:
 
 
 def f1_max_of(tally: Tally) -> float:
-    """Best F1 of counts."""
+    """Return the best F1 of counts."""
     return float(np.max(_f1(tally)))
 
 
 def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
-    """The score from which on to call anomalous for the highest F1; of several, the highest.
+    """Return the threshold of the highest F1; of several, the highest.
 
     Arguments and errors as in `auroc`.
 

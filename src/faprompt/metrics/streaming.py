@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from faprompt.metrics.bootstrap import (
     Key,
+    Metric,
     PixelReplicates,
-    Road,
     check_replicates,
     image_ids,
     image_tallies,
     percentile_intervals,
     replicate_values,
 )
-from faprompt.metrics.curves import Curve, pr_curve_of, pro_curve_of, roc_curve_of
-from faprompt.metrics.histogram import BinnedPixels
-from faprompt.metrics.inputs import (
+from faprompt.metrics.checked_inputs import (
     Maps,
     check_fpr_limit,
     check_keys,
     check_pairs,
     check_scores,
-    complete_pairs,
 )
-from faprompt.metrics.official import pro_200_of
-from faprompt.metrics.pixels import ExactPixels, LabelledPixels
+from faprompt.metrics.labelled_pixels import (
+    ExactPixels,
+    LabelledPixels,
+    State,
+    with_prefix,
+    without_prefix,
+)
+from faprompt.metrics.metric_curves import Curve, pr_curve_of, pro_curve_of, roc_curve_of
+from faprompt.metrics.metric_result import MetricResult
+from faprompt.metrics.official_pro import pro_200_of
 from faprompt.metrics.ranking import auroc_of, average_precision_of, f1_max_of
-from faprompt.metrics.regions import aupro_of
-from faprompt.metrics.result import MetricResult
-from faprompt.metrics.state import named, under
-from faprompt.metrics.tally import Tally, tally_scores
-from faprompt.metrics.undefined import UndefinedMetricError
+from faprompt.metrics.region_overlap import aupro_of
+from faprompt.metrics.score_histogram import BinnedPixels
+from faprompt.metrics.tally import Tally, UndefinedMetricError, tally_scores
 
 Mode = Literal["binned", "exact"]
 T = TypeVar("T")
@@ -46,20 +49,8 @@ _AT_ONCE = 8  # images
 _NO_ID = np.zeros(0, dtype=np.uint64)
 
 
-class PixelStore(Protocol):
-    """What takes labelled pixels in and can count them by score."""
-
-    def add(self, images: Sequence[LabelledPixels]) -> None: ...
-
-    def merge(self, other: Any) -> None: ...
-
-    def tally(self) -> Tally: ...
-
-    def state(self) -> dict[str, np.ndarray]: ...
-
-
 class AnomalyMetrics:
-    """All metrics of one group of images (a class, a dataset), fed in any portions.
+    """All metrics of one group of images (a class, a dataset), added in any portions.
 
     Image metrics are exact in both modes, for there are few image scores. Pixel metrics
     use the images that have both a score map and a mask.
@@ -68,10 +59,10 @@ class AnomalyMetrics:
         mode: "binned" keeps a histogram: bounded memory, scores read as float32, within
             1e-4 of exact. "exact" keeps every pixel.
         fpr_limit: the false-positive rate where AUPRO ends, in (0, 1].
-        replicates: so many bootstrap replicates for the 95 % intervals over images; 0 for
-            none. See `metrics/bootstrap.py`; 200 take up to 39 MB.
+        replicates: bootstrap replicates for the 95 % intervals over images; 0 for none.
+            200 take up to 39 MB.
         seed: of the replicates.
-        pro_200: also "pro_200", the authors' own PRO; it has no interval.
+        pro_200: also compute "pro_200", the authors' own PRO; it has no interval.
 
     Raises:
         ValueError: unknown mode, too few replicates, or a limit out of range.
@@ -114,10 +105,10 @@ class AnomalyMetrics:
         return self._fpr_limit
 
     def reset(self) -> None:
-        """Forget everything seen."""
+        """Remove all images."""
         self._scores: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
-        self._pixels: PixelStore = BinnedPixels() if self._mode == "binned" else ExactPixels()
+        self._pixels: Any = BinnedPixels() if self._mode == "binned" else ExactPixels()
         self._ids: list[np.ndarray] = []
         self._drawn = PixelReplicates(self._replicates)
         self._unnamed = 0  # images that came without a key
@@ -133,7 +124,7 @@ class AnomalyMetrics:
         *,
         keys: Sequence[Key] | None = None,
     ) -> None:
-        """Take in B images. Nothing is taken in when any of them is refused.
+        """Add B images. None is added when any of them is refused.
 
         Args:
             scores: (B,) finite, any range; higher is more anomalous.
@@ -144,7 +135,7 @@ class AnomalyMetrics:
                 "no defect anywhere"; None says "nobody drew one".
             keys: a name or number of each image, such as its path. It decides in which
                 replicates the image is drawn; images with one key are drawn together.
-                None numbers the images as they come.
+                None numbers the images in order.
 
         Raises:
             ValueError: anything that does not fit; the message names the image.
@@ -152,23 +143,25 @@ class AnomalyMetrics:
         """
         values, truth = check_scores(scores, labels)
         dtype = np.float32 if self._mode == "binned" else None
-        pairs = check_pairs(score_maps, masks, count=len(values), dtype=dtype)
+        found = check_pairs(score_maps, masks, count=len(values), dtype=dtype)
+        pairs = list(found.values())
         self._values = None
         ids = self._draw(check_keys(keys, len(values)), len(values))
         self._scores.append(values)
         self._labels.append(truth)
         self._ids.append(ids)
-        ids = ids[complete_pairs(score_maps, masks)] if self._replicates else ids
+        ids = ids[list(found)] if self._replicates else ids
         for start in range(0, len(pairs), _AT_ONCE):  # a large update needs no large copies
             part = slice(start, start + _AT_ONCE)
             few = [LabelledPixels.of(*pair, dtype=dtype) for pair in pairs[part]]
             self._pixels.add(few)
-            self._widen(few)
+            for image in few if self._pro_200 else ():
+                self._span(image.scores.min(), image.scores.max())
             if self._replicates:
                 self._drawn.add(few, ids[part])
 
     def merge(self, other: AnomalyMetrics) -> None:
-        """Take in all that `other` has seen; `other` stays as it is.
+        """Add the images of `other`, which stays as it is.
 
         Raises:
             ValueError: the two differ in their options, or both have replicates and
@@ -176,8 +169,8 @@ class AnomalyMetrics:
         """
         mine, theirs = self._options(), other._options()
         if mine != theirs:
-            told = [", ".join(f"{k}={v!r}" for k, v in o.items()) for o in (theirs, mine)]
-            raise ValueError(f"cannot merge {told[0]} into {told[1]}.")
+            texts = [", ".join(f"{k}={v!r}" for k, v in o.items()) for o in (theirs, mine)]
+            raise ValueError(f"cannot merge {texts[0]} into {texts[1]}.")
         if self._replicates and self._unnamed and other._unnamed:
             raise ValueError("to merge replicates give `update` keys, different for each image.")
         self._values = None
@@ -191,26 +184,26 @@ class AnomalyMetrics:
             self._span(*other._range)
 
     def compute(self) -> MetricResult:
-        """All seven metrics over what was seen so far; may be called again and again.
+        """Compute all seven metrics over the images so far; may be called repeatedly.
 
         Returns:
             Values for the metrics that exist, a reason for each that does not, and the
             numbers of normal and anomalous images.
         """
         images, pixels = self._image_tally(), self._pixels.tally()
-        jobs = [(name, images, road) for name, road in _ranking_roads("image").items()]
-        jobs += [(name, pixels, road) for name, road in self._pixel_roads().items()]
+        jobs = [(name, images, metric) for name, metric in _ranking_metrics("image").items()]
+        jobs += [(name, pixels, metric) for name, metric in self._pixel_metrics().items()]
         if self._pro_200:
             low, high = self._range or (0.0, 0.0)
-            road = partial(pro_200_of, low=low, high=high, fpr_limit=self._fpr_limit)
-            jobs.append(("pro_200", pixels, road))
+            official = partial(pro_200_of, low=low, high=high, fpr_limit=self._fpr_limit)
+            jobs.append(("pro_200", pixels, official))
         values, undefined = _attempt(jobs)
         normal, anomalous = int(images.normal.sum()), int(images.anomalous.sum())
         intervals = percentile_intervals(self.replicate_values(), values)
         return MetricResult(values, undefined, normal, anomalous, intervals)
 
     def replicate_values(self) -> dict[str, np.ndarray]:
-        """Each of the seven metrics, once per replicate: what the intervals are made of.
+        """Compute each of the seven metrics once per replicate, for the intervals.
 
         Returns:
             Metric name -> (replicates,) float64, NaN where a replicate leaves the metric
@@ -221,22 +214,17 @@ class AnomalyMetrics:
         if not self._replicates:
             return {}
         if self._values is None:
-            self._values = self._replicate_values()
+            ids = np.concatenate([_NO_ID, *self._ids])
+            images = image_tallies(*self._images(), ids, self._replicates)
+            self._values = {
+                **replicate_values(images, _ranking_metrics("image")),
+                **replicate_values(self._drawn.tallies(), self._pixel_metrics()),
+            }
         return dict(self._values)
 
-    def _replicate_values(self) -> dict[str, np.ndarray]:
-        images = image_tallies(*self._images(), np.concatenate([_NO_ID, *self._ids]),
-                               self._replicates)  # fmt: skip
-        return {
-            **replicate_values(images, _ranking_roads("image")),
-            **replicate_values(self._drawn.tallies(), self._pixel_roads()),
-        }
-
     def state(self) -> dict[str, np.ndarray]:
-        """All that was seen, as plain arrays to be written to a file; see `from_state`."""
+        """Return all counts as plain arrays, to be written to a file; see `from_state`."""
         scores, labels = self._images()
-        pixels = named("pixels/", self._pixels.state())
-        drawn = named("drawn/", self._drawn.state()) if self._replicates else {}
         return {
             "options": np.frombuffer(json.dumps(self._options()).encode(), dtype=np.uint8),
             "scores": scores,
@@ -244,26 +232,26 @@ class AnomalyMetrics:
             "ids": np.concatenate([_NO_ID, *self._ids]),
             "unnamed": np.array(self._unnamed),
             "range": np.zeros(0) if self._range is None else np.array(self._range),
-            **pixels,
-            **drawn,
+            **with_prefix("pixels/", self._pixels.state()),
+            **(with_prefix("drawn/", self._drawn.state()) if self._replicates else {}),
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray]) -> AnomalyMetrics:
-        """The metrics that `state()` was taken from; they go on to the same bit."""
+    def from_state(cls, state: State) -> AnomalyMetrics:
+        """Rebuild the metrics from `state()`; they continue bit by bit."""
         metrics = cls(**json.loads(state["options"].tobytes()))
         metrics._scores, metrics._labels = [state["scores"]], [state["labels"]]
         metrics._ids, metrics._unnamed = [state["ids"]], int(state["unnamed"])
         store = ExactPixels if metrics.mode == "exact" else BinnedPixels
-        metrics._pixels = store.from_state(under("pixels/", state))
+        metrics._pixels = store.from_state(without_prefix("pixels/", state))
         if metrics._replicates:
-            metrics._drawn = PixelReplicates.from_state(under("drawn/", state))
+            metrics._drawn = PixelReplicates.from_state(without_prefix("drawn/", state))
         if len(state["range"]):
             metrics._range = (state["range"][0], state["range"][1])
         return metrics
 
     def curves(self, *, points: int = 1000) -> dict[str, Curve]:
-        """Curves for plotting, at most `points` points each; one that is undefined is absent.
+        """Return curves for plotting, at most `points` points each; undefined ones are absent.
 
         Returns:
             "image_roc", "image_pr", "pixel_roc", "pixel_pr" and "pro".
@@ -292,18 +280,14 @@ class AnomalyMetrics:
         first, self._unnamed = self._unnamed, self._unnamed + count
         return image_ids(range(first, self._unnamed), seed=self._seed, kind="number")
 
-    def _widen(self, images: Sequence[LabelledPixels]) -> None:
-        if self._pro_200:
-            for image in images:
-                self._span(image.scores.min(), image.scores.max())
-
     def _span(self, low: Any, high: Any) -> None:
         if self._range is not None:
             low, high = min(self._range[0], low), max(self._range[1], high)
         self._range = (low, high)
 
-    def _pixel_roads(self) -> dict[str, Road]:
-        return {**_ranking_roads("pixel"), "aupro": partial(aupro_of, fpr_limit=self._fpr_limit)}
+    def _pixel_metrics(self) -> dict[str, Metric]:
+        own = partial(aupro_of, fpr_limit=self._fpr_limit)
+        return {**_ranking_metrics("pixel"), "aupro": own}
 
     def _images(self) -> tuple[np.ndarray, np.ndarray]:
         scores = np.concatenate([np.zeros(0), *self._scores])
@@ -313,7 +297,7 @@ class AnomalyMetrics:
         return tally_scores(*self._images(), unit="images")
 
 
-def _ranking_roads(level: str) -> dict[str, Road]:
+def _ranking_metrics(level: str) -> dict[str, Metric]:
     return {
         f"{level}_auroc": auroc_of,
         f"{level}_ap": average_precision_of,
@@ -324,12 +308,12 @@ def _ranking_roads(level: str) -> dict[str, Road]:
 def _attempt(
     jobs: Sequence[tuple[str, Tally, Callable[[Tally], T]]],
 ) -> tuple[dict[str, T], dict[str, str]]:
-    """Run each job on its tally; what has no answer is listed with its reason."""
+    """Run each job on its tally; return the values, and a reason for each without one."""
     values: dict[str, T] = {}
     undefined: dict[str, str] = {}
-    for name, tally, road in jobs:
+    for name, tally, job in jobs:
         try:
-            values[name] = road(tally)
+            values[name] = job(tally)
         except UndefinedMetricError as reason:
             undefined[name] = str(reason)
     return values, undefined

@@ -1,8 +1,8 @@
-"""Scores counted per distinct value: the common ground of every metric here.
+"""Scores counted per distinct value: the input of every metric here.
 
-Exact or binned, images or pixels: each road ends in a `Tally`, and each metric is a short
-formula on its running sums. Going down the rows lowers the threshold: after row k every
-item with score >= thresholds[k] is called anomalous.
+Exact or binned, images or pixels: all end in a `Tally`, and each metric is a short formula
+on its running sums. Going down the rows lowers the threshold: after row k every item with
+score >= thresholds[k] is called anomalous.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faprompt.metrics.undefined import UndefinedMetricError
+from faprompt.errors import FapromptError
 
 _NOTHING = {
     "scores": "there are no scores",
@@ -20,15 +20,23 @@ _NOTHING = {
 }
 
 
+class UndefinedMetricError(FapromptError):
+    """The data are sound but the metric has no value on them; the message is the reason.
+
+    The pure functions raise it; `AnomalyMetrics` catches it and lists the reason under
+    `undefined`, so that a missing number is never 0 and never NaN.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many items share each score, highest score first; equal scores are one row."""
+    """Number of items at each score, highest score first; equal scores are one row."""
 
     thresholds: np.ndarray  # (K,) strictly falling
     normal: np.ndarray  # (K,) whole numbers, normal items at that score
     anomalous: np.ndarray  # (K,) whole numbers, anomalous items at that score
     overlap: np.ndarray | None = None  # (K,) float64, anomalous pixels weighted 1 / region size
-    regions: float = 0  # so many stand behind `overlap`; whole, as all counts
+    regions: float = 0  # number of regions behind `overlap`; whole, as all counts
     unit: str = "scores"  # what is counted, for messages: "scores", "images" or "pixels"
 
     def require_two_scores(self) -> None:
@@ -48,6 +56,16 @@ class Tally:
         if len(self.thresholds) and not self.normal.any():
             raise UndefinedMetricError(f"one class only: all {self.unit} are anomalous")
         self.require_two_scores()
+
+    def require_regions(self) -> np.ndarray:
+        """Refuse data on which no PRO exists; return `overlap`."""
+        if len(self.thresholds) and self.regions == 0:
+            raise UndefinedMetricError("no region: no mask has an anomalous pixel")
+        if len(self.thresholds) and not self.normal.any():
+            raise UndefinedMetricError("no normal pixel: the masks are anomalous all over")
+        self.require_two_scores()
+        assert self.overlap is not None
+        return self.overlap
 
 
 def tally_scores(scores: np.ndarray, labels: np.ndarray, *, unit: str = "scores") -> Tally:

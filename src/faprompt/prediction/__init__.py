@@ -1,26 +1,24 @@
-"""Bulk prediction: files in; `results.jsonl`, maps, overlays, tables and a report out."""
+"""Score many files: `results.jsonl`, maps, overlays, tables and a report."""
 
 from __future__ import annotations
 
-from faprompt.prediction.artifacts import artifact_folders
-from faprompt.prediction.inputs import expand_inputs
-from faprompt.prediction.report import write_report
-from faprompt.prediction.rows import ResultRow, read_rows
-from faprompt.prediction.run import PredictionSummary, predict_files
-from faprompt.prediction.scoring import ImageScorer
-from faprompt.prediction.table import write_table
-from faprompt.regions import find_regions, verdict
+from faprompt.prediction.bulk_run import PredictionSummary, PredictOptions, predict_files
+from faprompt.prediction.html_report import write_report
+from faprompt.prediction.input_paths import expand_inputs
+from faprompt.prediction.result_pictures import artifact_folders
+from faprompt.prediction.result_rows import ResultRow, read_rows
+from faprompt.prediction.result_table import write_table
+from faprompt.prediction.scoring_stage import ImageScorer
 
 __all__ = [
     "ImageScorer",
+    "PredictOptions",
     "PredictionSummary",
     "ResultRow",
     "artifact_folders",
     "expand_inputs",
-    "find_regions",
     "predict_files",
     "read_rows",
-    "verdict",
     "write_report",
     "write_table",
 ]

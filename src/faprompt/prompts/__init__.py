@@ -1,9 +1,8 @@
-"""Room: words into text directions.
+"""Text directions from words and learned vectors.
 
-templates    handcrafted sentences
-words        what classes are called; the frozen words around learned vectors
-compound     CAP: abnormality prompts on one normal prompt
-prior        DAP: the prior drawn from an image's own strangest patches
-descriptions what can be wrong with a class, in words
-meta         small networks from a feature to prompt vectors (CoCoOp, TCP)
+templates     handcrafted sentences, and their cached features
+prompt_parts  learned vectors, small networks, and the frozen words around them
+compound      CAP: abnormality prompts on one normal prompt
+prior         DAP: the prior computed from an image's most abnormal patches
+descriptions  phrases for what can be wrong with a class
 """

@@ -1,9 +1,9 @@
-"""CAP: compound abnormality prompts, K abnormal prompts that share the normal one's context.
+"""CAP: compound abnormality prompts, K abnormal prompts that share the normal prompt's context.
 
     normal      [SOT] V1..VE                 object . [EOT]
     abnormal i  [SOT] V1..VE A_i1..A_iE'  damaged object . [EOT]
 
-V is shared by all prompts, so `[SOT] V1..VE` is one prefix for everything, encoded once.
+V is shared by all prompts, so `[SOT] V1..VE` is one prefix, encoded once.
 Deep prompts D_2..D_d overwrite positions 1..t before layers 2..d, in every prompt.
 
 Source: FAPrompt (ICCV 2025), Eq. 1 and appendix B.1; FAPrompt.py of mala-lab/FAPrompt.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, TextTower
-from faprompt.prompts.words import (
+from faprompt.prompts.prompt_parts import (
     encode_prompts,
     learned_vectors,
     start_vector,
@@ -29,7 +29,7 @@ from faprompt.prompts.words import (
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompts:
-    """First-pass text features, which depend on no image, and the prefix they share.
+    """Text features of the first pass, which depend on no image, and their common prefix.
 
     normal_text (D,), abnormal_text (K, D); un-normalised.
     """
@@ -40,7 +40,7 @@ class EncodedPrompts:
 
 
 class CompoundPrompts(nn.Module):
-    """The learnable vectors V, A and D, and the frozen words around them."""
+    """Learn the vectors V, A and D; the words around them are frozen."""
 
     normal_words: Tensor
     abnormal_words: Tensor
@@ -76,16 +76,16 @@ class CompoundPrompts(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of a prompt token."""
+        """Width of a prompt token."""
         return self.normal_context.shape[-1]
 
     @property
     def deep(self) -> DeepPrompts:
-        """D_2..D_d as the text tower takes them."""
+        """D_2..D_d in the text tower's form."""
         return DeepPrompts(self.deep_prompts, self.round_to_half)
 
     def encode(self, text: TextTower) -> EncodedPrompts:
-        """First pass: F_n and F_a1..F_aK. Independent of any image."""
+        """Run the first pass: F_n and F_a1..F_aK, which depend on no image."""
         prefix = text.encode_prefix(torch.cat([self.start_word, self.normal_context]), self.deep)
         normal = text.encode(
             prefix, self.normal_words[None], self.normal_words.shape[0] - 1, self.deep
@@ -94,9 +94,10 @@ class CompoundPrompts(nn.Module):
         return EncodedPrompts(prefix, normal[0], abnormal)
 
     def encode_refined(self, text: TextTower, prefix: EncodedPrefix, prior: Tensor) -> Tensor:
-        """Second pass: abnormal prompts whose own tokens are shifted by each image's prior.
+        """Run the second pass: the prior of each image shifts the abnormal tokens.
 
         Args:
+            prefix: from `encode`.
             prior: (B, width), added to all K*E' abnormal tokens of its image.
 
         Returns:

@@ -1,4 +1,4 @@
-"""DAP: the data-dependent abnormality prior, drawn from an image's own strangest patches.
+"""DAP: the data-dependent abnormality prior, computed from an image's most abnormal patches.
 
 Source: FAPrompt (ICCV 2025), Eq. 3-4 and appendix B.1; FAPrompt.py of mala-lab/FAPrompt.
 """
@@ -10,14 +10,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from faprompt.prompts.meta import REDUCTION, MetaNet
+from faprompt.prompts.prompt_parts import REDUCTION, MetaNet
 
 Selection = Literal["topk", "first"]
 RankBy = Literal["similarity", "probability"]
 
 
 class AbnormalityPrior(MetaNet):
-    """psi: M patch tokens in order -> one vector in the space of prompt tokens."""
+    """Map M patch tokens, in order, to one vector in the space of prompt tokens: psi."""
 
     def __init__(self, embed_dim: int, patches: int, text_width: int) -> None:
         super().__init__(
@@ -25,7 +25,7 @@ class AbnormalityPrior(MetaNet):
         )
 
     def forward(self, selected: Tensor) -> Tensor:
-        """Unit-length patch tokens (B, M, D), best first -> prior (B, text width)."""
+        """Map unit-length patch tokens (B, M, D), best first, to the prior (B, text width)."""
         return super().forward(selected.flatten(1))
 
 
@@ -37,22 +37,21 @@ def select_patches(
     selection: Selection,
     rank_by: RankBy,
 ) -> Tensor:
-    """Which patches feed the prior, best first.
+    """Select the patches that the prior is computed from, best first.
 
     Args:
         similarity: (B, N) cosine with the abnormal prototype.
         probability: (B, N) chance of "abnormal".
         count: M.
-        selection: "topk" is the method as described; "first" takes patches 0..M-1 in
-            raster order, as the authors' released code does in fact.
-        rank_by: what "topk" ranks by; the paper says similarity, the code's index
-            computation uses the probability.
+        selection: "topk" is the method in the paper; "first" takes patches 0..M-1 in raster
+            order, as the authors' released code does.
+        rank_by: what "topk" ranks by: similarity in the paper, probability in the code.
 
     Returns:
         (B, M) int64. No gradient flows through the choice.
 
     Raises:
-        ValueError: fewer patches than `count`, or another word for a choice.
+        ValueError: fewer patches than `count`, or an unknown choice.
     """
     if selection not in get_args(Selection) or rank_by not in get_args(RankBy):
         raise ValueError(
@@ -72,5 +71,5 @@ def select_patches(
 
 
 def gather_patches(patches: Tensor, index: Tensor) -> Tensor:
-    """(B, N, D) at (B, M) -> (B, M, D)."""
+    """Gather patches (B, N, D) at an index (B, M) into (B, M, D)."""
     return patches.gather(1, index[..., None].expand(-1, -1, patches.shape[-1]))

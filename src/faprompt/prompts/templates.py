@@ -1,24 +1,26 @@
-"""Handcrafted prompts: sentence templates and state words, exactly as published.
+"""Handcrafted prompts: sentence templates and state phrases, exactly as published.
 
-`{}` in a template takes a state phrase; `{}` in a state phrase takes the class name.
+`{}` in a template stands for a state phrase, `{}` in a state phrase for the class name.
 Sources: WinCLIP's 22 templates and states (CVPR 2023, lists in mala-lab/WinCLIP main.py);
 APRIL-GAN's 35 (ByChelsea/VAND-APRIL-GAN prompt_ensemble.py) and AnoVL's 66 (hq-deng/AnoVL
-prompt_ensemble.py);
-the 80 ImageNet templates of OpenAI (open_clip/zero_shot_metadata.py); CLIP's pair as the
-AnomalyCLIP paper (ICLR 2024) uses it.
+prompt_ensemble.py); the 80 ImageNet templates of OpenAI (open_clip/zero_shot_metadata.py);
+CLIP's pair from the AnomalyCLIP paper (ICLR 2024).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faprompt.prompts.prompt_parts import SentenceEncoder
+
 CLIP_TEMPLATES = ("a photo of {}.",)
 CLIP_STATES = (("a normal {}",), ("an anomalous {}",))
-CLIP_AC_STATES = (("normal {}",), ("anomalous {}",))  # the templates bring "a", before vowels too
+CLIP_AC_STATES = (("normal {}",), ("anomalous {}",))  # the templates have "a", before vowels too
 
 WINCLIP_STATES = (
     (
@@ -64,27 +66,17 @@ WINCLIP_TEMPLATES = (
     "a photo of a {} for anomaly detection.",
     "a photo of the {} for anomaly detection.",
 )
-# what public re-implementations run: two lines lost, one doubled
+# in public re-implementations two lines are missing, and one occurs twice
 WINCLIP_TEMPLATES_OF_CODE = tuple(
     "a jpeg corrupted photo of the {}." if line == "a jpeg corrupted photo of a {}." else line
     for line in WINCLIP_TEMPLATES
     if line != "a cropped photo of a {}."
 )
 APRIL_TEMPLATES = (
-    *_photos(
-        (
-            "bad",
-            "low resolution",
-            "cropped",
-            "bright",
-            "dark",
-            "close-up",
-            "black and white",
-            "jpeg corrupted",
-            "blurry",
-            "good",
-        )
-    ),
+    *_photos((
+        "bad", "low resolution", "cropped", "bright", "dark", "close-up", "black and white",
+        "jpeg corrupted", "blurry", "good",
+    )),
     *_of(("a photo",), ("", "cool ", "large ", "small ")),
     "a photo of my {}.",
     "a photo of one {}.",
@@ -93,7 +85,7 @@ APRIL_TEMPLATES = (
     "this is a {} in the scene.",
     "this is the {} in the scene.",
     "this is one {} in the scene.",
-)
+)  # fmt: skip
 IMAGENET_TEMPLATES = (
     *_photos((
         "bad", "low resolution", "cropped", "bright", "dark", "close-up", "black and white",
@@ -123,7 +115,7 @@ IMAGENET_TEMPLATES = (
 
 
 def anovl_templates(domain: Literal["object", "texture"]) -> tuple[str, ...]:
-    """AnoVL's 22 patterns around each of a domain's three nouns: 66, without a full stop."""
+    """Return AnoVL's 66 templates of a domain: 22 patterns for each of its three nouns."""
     kinds = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")
     found = []
     for article, noun in ANOVL_NOUNS[domain]:
@@ -140,9 +132,9 @@ def anovl_templates(domain: Literal["object", "texture"]) -> tuple[str, ...]:
 def sentences(
     templates: Sequence[str], states: Sequence[str], class_name: str, *, raw: bool = False
 ) -> list[str]:
-    """Every template filled with every state of one class.
+    """Fill every template with every state of one class.
 
-    Underscores become blanks, unless the class should be left `raw`.
+    Underscores in the class name become blanks, unless `raw`.
 
     Example:
         >>> sentences(["a photo of a {}."], ["damaged {}"], "metal_nut")
@@ -155,12 +147,12 @@ def sentences(
 
 
 def mean_direction(features: Tensor, average: Average = "norm-mean-norm") -> Tensor:
-    """One direction for many sentences.
+    """Average the features of many sentences to one direction.
 
     Args:
         features: (m, D), of the text tower, not normalised.
-        average: "norm-mean-norm" is the mean of unit features, "mean-norm" that of the
-            features as they are; the result is unit again.
+        average: "norm-mean-norm" is the mean of unit features, "mean-norm" of the features
+            without normalisation.
 
     Returns:
         (D,), unit length.
@@ -168,3 +160,51 @@ def mean_direction(features: Tensor, average: Average = "norm-mean-norm") -> Ten
     if average == "norm-mean-norm":
         features = F.normalize(features, dim=-1)
     return F.normalize(features.mean(dim=0), dim=0)
+
+
+class StateTexts:
+    """Cache the text features of every template filled with every state of a class.
+
+    Nothing is cached during an export or a compilation: those tensors have no values.
+
+    Args:
+        states: phrases of the normal states, then of the abnormal ones.
+        templates: class name -> the sentences around them.
+        raw: class names keep their underscores.
+    """
+
+    def __init__(
+        self,
+        states: Sequence[Sequence[str]],
+        templates: Callable[[str], Sequence[str]],
+        *,
+        raw: bool = False,
+    ) -> None:
+        self._states, self._templates, self._raw = states, templates, raw
+        self._encoded: dict[tuple[str, str], list[Tensor]] = {}
+
+    def features(self, encoder: SentenceEncoder, class_name: str) -> list[Tensor]:
+        """Return features of the normal, then the abnormal sentences: (m, D), not normalised.
+
+        Raises:
+            ValueError: a word has no token in this backbone.
+        """
+        key = (class_name, str(encoder.text.positional_embedding.device))
+        if key in self._encoded:
+            return self._encoded[key]
+        lines = self._templates(class_name)
+        with torch.inference_mode(False), torch.no_grad():  # training may use the cached tensors
+            found = [
+                encoder.encode_texts(sentences(lines, phrases, class_name, raw=self._raw))
+                for phrases in self._states
+            ]
+        if not torch.compiler.is_compiling():
+            self._encoded[key] = found
+        return found
+
+    def pair(
+        self, encoder: SentenceEncoder, class_name: str, average: Average = "norm-mean-norm"
+    ) -> Tensor:
+        """Return the normal and the abnormal direction, (2, D), unit length."""
+        features = self.features(encoder, class_name)
+        return torch.stack([mean_direction(rows, average) for rows in features])

@@ -11,15 +11,15 @@ from typing import Any
 from faprompt.clip.weights import backbone_files
 from faprompt.config import from_mapping, to_mapping
 from faprompt.data import Dataset
-from faprompt.data.files import relative_name
+from faprompt.data.picture_files import relative_name
 from faprompt.files import file_digest
-from faprompt.methods.registry import method_class
-from faprompt.model_folder import FITTED_OPTIONS, read_config
-from faprompt.reproduce.benchmark_config import MethodEntry
+from faprompt.methods.registry import FITTED_OPTIONS, method_class
+from faprompt.model_folder import read_config
+from faprompt.reproduce.experiment_parts import MethodEntry
 
 
 def content_digest(dataset: Dataset) -> str:
-    """Return a SHA-256 over names, labels, groups, regions and file contents of all samples.
+    """Return the SHA-256 of names, labels, groups, regions and file contents of all samples.
 
     Every picture and mask is read. Sizes and modification times do not count, because a redrawn
     mask can have the size and the time of the old one. The place of the folder does not count.
@@ -75,9 +75,9 @@ def resolved_options(method: MethodEntry) -> dict[str, Any]:
 
 
 def sources_stamp(method: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """A digest of the files that a method's options name and read, such as normal pictures.
+    """Return a digest of the files that a method's options name, such as normal pictures.
 
-    Empty where there are none. Errors as in `Method.option_sources`.
+    It is empty where there are none; errors as in `Method.option_sources`.
     """
     cls = method_class(method)
     config = from_mapping(cls.config_class, options, what=f"{method} options")
@@ -86,13 +86,13 @@ def sources_stamp(method: str, options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_digest(folder: Path) -> str:
-    """SHA-256 over a model folder's config and weights."""
+    """Return the SHA-256 of a model folder's config and weights."""
     config = read_config(folder)
     weights = file_digest(folder / "model.safetensors")
     return digest({"config": config, "weights": weights})
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """SHA-256 over plain data, whatever the order of its keys."""
+    """Return the SHA-256 of plain data; the order of keys does not count."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,19 +1,25 @@
-"""Table 3 as files: what was measured here beside what the paper prints, and its figure."""
+"""Write Table 3 as files: what was measured beside what the paper prints, and the figure."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Any
 
-from faprompt.files import write_atomically
+from faprompt.files import csv_table, write_atomically
 from faprompt.methods.registry import method_class
-from faprompt.reproduce.complexity import chosen_methods, machine
-from faprompt.reproduce.cost_records import MethodCost, Timing, tell
+from faprompt.reproduce.cell_runner import RunContext
+from faprompt.reproduce.complexity import (
+    MethodCost,
+    Timing,
+    chosen_methods,
+    cost_precision,
+    describe_machine,
+)
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import CostOptions
+from faprompt.reproduce.figure_dots import Dot
 from faprompt.reproduce.published import PublishedCell, published_table
-from faprompt.reproduce.series import Dot
-from faprompt.reproduce.study_config import CostOptions, StudyConfig
+from faprompt.reproduce.study_claims import to_markdown
 from faprompt.reproduce.study_figure import write_figure
 
 PARAMETERS, TRAINING, INFERENCE = "parameters", "training_ms_per_batch", "inference_ms_per_image"
@@ -29,23 +35,25 @@ _HEAD = (
 
 
 def write_costs(
-    config: StudyConfig,
-    costs: Sequence[MethodCost],
-    out: Path,
-    *,
-    device: str,
-    precision: str,
-    drawn: bool,
+    config: Experiment, costs: Sequence[MethodCost], context: RunContext, *, drawn: bool
 ) -> str:
-    """study.md, table.csv, table.tex and the figure with its CSV; returns the Markdown."""
+    """Write study.md, table.csv, table.tex and the figure with its CSV; return the Markdown.
+
+    `context` and `drawn` are those of `measure_costs`.
+    """
+    assert config.complexity is not None
+    out, precision = context.out, cost_precision(config.complexity, context)
     out.mkdir(parents=True, exist_ok=True)
     write_figure(cost_dots(costs), out)
-    said = _said(config, costs, f"{machine(device)}, {precision}", drawn)
-    markdown = "\n\n".join([f"# {config.title}", *said, "![figure](figure.svg)", _markdown(costs)])
+    notes = _notes(config, costs, f"{describe_machine(context.device)}, {precision}", drawn)
+    rows = [_HEAD, *map(_row, costs)]
+    parts = [f"# {config.title}", *([f"The paper: {config.paper}"] if config.paper else [])]
+    parts += [to_markdown(rows, rule="---:"), "![figure](figure.svg)"]
+    parts.append("\n".join(f"- {note}" for note in notes))
     texts = {
-        "study.md": markdown + "\n",
+        "study.md": "\n\n".join(parts) + "\n",
         "table.csv": _csv(costs),
-        "table.tex": _latex(costs, said),
+        "table.tex": _latex(rows, notes),
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode("utf-8"))
@@ -53,7 +61,7 @@ def write_costs(
 
 
 def cost_dots(costs: Sequence[MethodCost]) -> tuple[Dot, ...]:
-    """Three panels, a line per method; ours and the paper's."""
+    """Return the values of the figure: three panels with our and the paper's value per method."""
     dots = []
     for place, cost in enumerate(costs):
         ours = {
@@ -75,16 +83,13 @@ def cost_dots(costs: Sequence[MethodCost]) -> tuple[Dot, ...]:
 
 
 def dry_run_lines(options: CostOptions) -> Iterator[str]:
-    """What would be measured, and how long it takes where the paper's times held."""
+    """Yield what would be measured, and how long the paper's machine would take."""
     calls, seconds = options.warmup + options.repeats, 0.0
     for name in chosen_methods(options):
-        cells = [_published(name, metric) for metric in (TRAINING, INFERENCE)]
-        if cells[1] is None:
-            yield f"  would measure  {name}  (no published time)"
-            continue
-        spent = calls * sum(2 * c.value if c.metric == TRAINING else c.value for c in cells if c)
-        seconds += spent / 1000
-        yield f"  would measure  {name}"
+        training, inference = (_published(name, metric) for metric in (TRAINING, INFERENCE))
+        yield f"  would measure  {name}{'' if inference else '  (no published time)'}"
+        if inference is not None:
+            seconds += calls * (inference.value + (2 * training.value if training else 0)) / 1000
     yield (
         f"{calls} calls each of inference, a training step and one on cached tokens; "
         f"those published alone took about {seconds:.0f} s on the paper's RTX 3090"
@@ -109,42 +114,31 @@ def _printed(method: str, metric: str) -> str:
     return f"{value} ± {cell.spread:g}" if cell.spread is not None else value
 
 
-def _rows(costs: Sequence[MethodCost]) -> Iterator[tuple[str, ...]]:
-    for cost in costs:
-        count = tuple("-" if n is None else f"{n:,}" for n in (cost.live, cost.reported))
-        name = cost.method
-        steps = tell(cost.step), tell(cost.cached_step), _printed(name, TRAINING)
-        yield (
-            name, *count, _printed(name, PARAMETERS), *steps, tell(cost.inference),
-            _printed(name, INFERENCE),
-        )  # fmt: skip
+def _row(cost: MethodCost) -> tuple[str, ...]:
+    name = cost.method
+    counts = ["-" if n is None else f"{n:,}" for n in (cost.live, cost.reported)]
+    steps = [str(timing or "-") for timing in (cost.step, cost.cached_step)]
+    return (
+        name, *counts, _printed(name, PARAMETERS), *steps, _printed(name, TRAINING),
+        str(cost.inference or "-"), _printed(name, INFERENCE),
+    )  # fmt: skip
 
 
-def _markdown(costs: Sequence[MethodCost]) -> str:
-    lines = [_HEAD, ("---", *["---:"] * (len(_HEAD) - 1)), *_rows(costs)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _latex(costs: Sequence[MethodCost], said: Sequence[str]) -> str:
-    rows = [" & ".join(line).replace("±", r"$\pm$") + r" \\" for line in (_HEAD, *_rows(costs))]
+def _latex(rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    head, *lines = [" & ".join(row).replace("±", r"$\pm$") + r" \\" for row in rows]
     return "\n".join(
-        ["% needs \\usepackage{booktabs}", *(f"% {line}" for line in said),
-         f"\\begin{{tabular}}{{l{'r' * (len(_HEAD) - 1)}}}", "\\toprule", rows[0], "\\midrule",
-         *rows[1:], "\\bottomrule", "\\end{tabular}", ""]
+        ["% needs \\usepackage{booktabs}", *(f"% {line}" for line in notes),
+         f"\\begin{{tabular}}{{l{'r' * (len(_HEAD) - 1)}}}", "\\toprule", head, "\\midrule",
+         *lines, "\\bottomrule", "\\end{tabular}", ""]
     )  # fmt: skip
 
 
 def _csv(costs: Sequence[MethodCost]) -> str:
-    """One line per method, milliseconds; numbers without marks."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    """Return one line for each method, with times in milliseconds."""
     timed = ("step", "cached_step", "inference")
-    writer.writerow(
-        ["method", "network", "image_size", "memory", "live", "reported"]
-        + [f"{name}_{part}" for name in timed for part in ("ms", "spread")]
-        + [f"published_{metric}" for metric in _PANELS]
-        + ["reason"]
-    )
+    head = ["method", "network", "image_size", "memory", "live", "reported"]
+    head += [f"{name}_{part}" for name in timed for part in ("ms", "spread")]
+    rows: list[list[Any]] = [[*head, *(f"published_{metric}" for metric in _PANELS), "reason"]]
     for cost in costs:
         pairs = [_pair(getattr(cost, name)) for name in timed]
         cells = [_published(cost.method, metric) for metric in _PANELS]
@@ -152,82 +146,41 @@ def _csv(costs: Sequence[MethodCost]) -> str:
         values += [cell.value if cell else None for cell in cells]
         plain = ["" if value is None else f"{value:.10g}" for value in values]
         about = [cost.method, cost.network, cost.image_size, cost.memory or ""]
-        writer.writerow([*about, *plain, cost.reason])
-    return out.getvalue()
+        rows.append([*about, *plain, cost.reason])
+    return csv_table(rows)
 
 
-def _said(config: StudyConfig, costs: Sequence[MethodCost], where: str, drawn: bool) -> list[str]:
+def _notes(config: Experiment, costs: Sequence[MethodCost], where: str, drawn: bool) -> list[str]:
+    """Return what has to be known to read the table."""
     options = config.complexity
     assert options is not None
-    weights = "drawn weights, which cost what trained ones do" if drawn else "its trained weights"
+    weights = "drawn" if drawn else "trained"
     sides = sorted({cost.image_size for cost in costs if cost.image_size and not cost.network})
-    pictures = " or ".join(f"{side}x{side}" for side in sides)
-    seen = f", pictures of {pictures}" if sides else ""
-    lines = [f"The paper: {config.paper}"] if config.paper else []
-    lines.append(
-        f"Measured on {where}: {options.backbone} with {weights}{seen}; training "
-        f"batches of {options.batch_size}, one picture at inference; the median and standard "
-        f"deviation of {options.repeats} calls after {options.warmup} that are not counted. A "
-        "training step has its image pass in it, as in the paper; `faprompt train` keeps tokens "
-        "and pays the step on cached tokens. The paper's times are of an RTX 3090."
-    )
-    lines += _apart(costs, options)
-    lines += _published_otherwise(costs, options)
-    lines += _orders(costs)
-    for cost in costs:
-        if cost.reason:
-            share = " in full" if cost.inference else ""
-            lines.append(f"{cost.method} was not measured{share}: {cost.reason}.")
-    return lines
-
-
-def _apart(costs: Sequence[MethodCost], options: CostOptions) -> Iterator[str]:
-    """Which rows stand on another network, learn in stages, or were given a memory."""
+    sizes = "".join(f", pictures of {side}x{side} px" for side in sides)
+    notes = [
+        f"Measured on {where}: {options.backbone} with {weights} weights{sizes}; training batches "
+        f"of {options.batch_size}, one picture at inference; median and standard deviation of "
+        f"{options.repeats} calls after {options.warmup} that do not count.",
+        "A training step includes the pass of the image tower, as in the paper. `faprompt train` "
+        "caches tokens and takes the time of the step on cached tokens.",
+        "The paper's times are of an RTX 3090. It does not say on which backbone and at which "
+        "picture size WinCLIP and AnoVL were timed (C.1).",
+    ]
     for cost in costs:
         if cost.network:
-            side = cost.image_size
-            yield (
-                f"{cost.method} is bound to {cost.network} and was measured on it, with pictures "
-                f"of {side}x{side}: its times are of another network and size than the others'."
+            notes.append(
+                f"{cost.method} was measured on its own network, {cost.network}, with pictures of "
+                f"{cost.image_size}x{cost.image_size} px."
             )
         if cost.step and method_class(cost.method).staged:
-            yield f"{cost.method} learns in stages; its step is one of the first stage."
+            notes.append(f"{cost.method} learns in stages; its step is one of the first stage.")
         if cost.memory:
-            yield (
-                f"{cost.method} compares each patch with a memory of {cost.memory:,}, as many as "
-                f"it keeps of {options.normal_pictures:,} normal pictures; what the memory holds "
-                "is drawn. Nothing moves in it, so it has no training step; choosing what is "
-                "kept is not timed."
+            notes.append(
+                f"{cost.method} compares each patch with a drawn memory of {cost.memory:,}, the "
+                f"size it keeps of {options.normal_pictures:,} normal pictures. It has no training "
+                "step; choosing the memory is not timed."
             )
-
-
-def _published_otherwise(costs: Sequence[MethodCost], options: CostOptions) -> Iterator[str]:
-    """What is not known of the published times of two methods, where ours stand beside them."""
-    names = {cost.method for cost in costs if cost.inference}
-    if not names & {"winclip", "anovl"}:
-        return
-    yield (
-        f"Our rows are of the preset `{options.preset}`, where a method has it, and on one "
-        "backbone, where nothing else is said. "
-        "The paper resizes the pictures of its baselines to 518x518 too, but keeps their own "
-        "preprocessing where they have one (B.1); on which backbone and at which size WinCLIP and "
-        "AnoVL were timed it does not say (C.1). What makes them dear here: WinCLIP encodes "
-        "every window of 2x2 and 3x3 patches, 2,521 of them at 518x518 in patches of 14, and AnoVL "
-        "22 views of a picture."
-    )
-
-
-def _orders(costs: Sequence[MethodCost]) -> Iterator[str]:
-    """Whether methods stand in the paper's order, told as ratios to FAPrompt."""
-    for metric, name in ((TRAINING, "step"), (INFERENCE, "inference")):
-        ours = {c.method: getattr(c, name).median for c in costs if getattr(c, name)}
-        theirs = {m: cell.value for m in ours if (cell := _published(m, metric)) and cell.value}
-        if "faprompt" not in theirs or len(theirs) < 2:
-            continue
-        told = [
-            f"{m} {ours[m] / ours['faprompt']:.2f} (paper {value / theirs['faprompt']:.2f})"
-            for m, value in theirs.items()
-            if m != "faprompt"
-        ]
-        label = "A training batch" if metric == TRAINING else "A picture"
-        yield f"{label}, as a share of FAPrompt's time: {', '.join(told)}."
+        if cost.reason:
+            share = " in full" if cost.inference else ""
+            notes.append(f"{cost.method} was not measured{share}: {cost.reason}.")
+    return notes

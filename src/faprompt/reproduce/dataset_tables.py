@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper: pictures of every dataset, ours beside the printed numbers.
+"""Count the pictures of every dataset beside the printed numbers: Tables 1 and 2 of the paper.
 
 Table 1 has the classes of MVTec AD and VisA with their training pictures, Table 2 the test split
 of the other 17 datasets. Source: FAPrompt (ICCV 2025), appendix A.1.
@@ -6,16 +6,18 @@ of the other 17 datasets. Source: FAPrompt (ICCV 2025), appendix A.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tabulate import tabulate
+
 from faprompt.data import Dataset, read_dataset
-from faprompt.data.published_counts import MISPRINTS, published_counts
+from faprompt.data.dataset_catalog import known_datasets, published_counts
 from faprompt.errors import DatasetError
 from faprompt.reproduce.protocol import PAPER_TITLES
-from faprompt.reproduce.published import list_tables, published_table
+from faprompt.reproduce.published import published_table, table_titles
 from faprompt.work import ProgressCallback, no_progress
 
 Quantity = Literal["classes", "train_normal", "test_normal", "test_anomalous"]
@@ -40,7 +42,7 @@ class CountRow:
     published: dict[Quantity, int]
     ours: dict[Quantity, int]
     reasons: tuple[str, ...] = ()  # why quantities are absent
-    remark: str = ""  # what is to be known of the printed number
+    remark: str = ""  # on the printed number
 
     @property
     def matches(self) -> bool | None:
@@ -70,7 +72,9 @@ def count_rows(
     """
     printed: dict[int, dict[tuple[str, str], dict[Quantity, int]]] = {1: {}, 2: {}}
     remarks: dict[tuple[str, str], str] = {
-        place: f"{told}, as the table here" for place, told in MISPRINTS.items()
+        (dataset, class_name): f"{misprint}, as the table here"
+        for dataset, facts in known_datasets().items()
+        for class_name, misprint in facts.misprints.items()
     }
     for cell in (*published_table(1), *published_table(2)):
         place = cell.dataset, cell.class_name or ""
@@ -138,26 +142,22 @@ def _ours(
 def describe_rows(rows: Iterable[CountRow]) -> str:
     """Return both tables as Markdown; a cell is our count, then the paper's, "-" for none."""
     rows = list(rows)
-    titles = {table.number: table.title for table in list_tables()}
     parts = []
     for number, columns in _COLUMNS.items():
         own = [row for row in rows if row.table == number]
         first = ("dataset", "class") if number == 1 else ("dataset",)
         head = (*first, *(f"{_HEADS[name]}: ours / paper" for name in columns), "as the paper")
-        lines = [f"## Table {number}: {titles[number]}", "", _line(head)]
-        lines.append("|" + "---|" * len(first) + "---:|" * len(columns) + "---|")
-        lines += [_line(_cells(row, columns)) for row in own]
-        parts.append("\n".join([*lines, "", *_below(own)]).rstrip())
-    return "\n\n".join(parts)
+        cells = [_cells(row, columns) for row in own]
+        align = ["left"] * len(first) + ["right"] * len(columns) + ["left"]
+        table = tabulate(cells, head, tablefmt="pipe", colalign=align, disable_numparse=True)
+        parts += [f"## Table {number}: {table_titles()[number]}", table, "\n".join(_below(own))]
+    return "\n\n".join(filter(None, parts))
 
 
-def _cells(row: CountRow, columns: tuple[Quantity, ...]) -> Iterator[str]:
-    yield PAPER_TITLES[row.dataset]
-    if row.class_name:
-        yield row.class_name
-    for name in columns:
-        yield f"{row.ours.get(name, '-')} / {row.published[name]}"
-    yield {True: "yes", False: "no", None: "-"}[row.matches]
+def _cells(row: CountRow, columns: tuple[Quantity, ...]) -> list[str]:
+    names = filter(None, (PAPER_TITLES[row.dataset], row.class_name))
+    counts = [f"{row.ours.get(name, '-')} / {row.published[name]}" for name in columns]
+    return [*names, *counts, {True: "yes", False: "no", None: "-"}[row.matches]]
 
 
 def _below(rows: list[CountRow]) -> list[str]:
@@ -171,7 +171,3 @@ def _below(rows: list[CountRow]) -> list[str]:
         if row.remark
     ]
     return [*absent, *remarks]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -1,34 +1,40 @@
-"""How long and how large a benchmark would be, before it runs.
+"""Estimate the time and disk of a benchmark before it runs.
 
-Assumed figures are the paper's for FAPrompt on one RTX 3090 (Table 3); `measure` puts those
-of this machine in their place.
+By default each method is assumed to cost what the paper measured for FAPrompt on one RTX 3090
+(Table 3); `measure` times this machine instead.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from faprompt.data.published_counts import published_counts
+from faprompt.clip.downloads import HUB_FILES, wide_resnet_file
+from faprompt.clip.known_backbones import BUNDLED, split_name
+from faprompt.clip.weights import load_backbone
+from faprompt.clip.wide_resnet import WIDE_RESNET
+from faprompt.data.dataset_catalog import published_counts
+from faprompt.detector import Detector
 from faprompt.errors import DatasetError, ModelError
-from faprompt.reproduce.benchmark_plan import Cell, Column, Plan, Source
+from faprompt.methods.registry import build_method, fit_to_backbone
+from faprompt.models import load_detector
 from faprompt.reproduce.cell_identity import resolved_options
+from faprompt.reproduce.cells import Cell, Column, Plan, Source
+from faprompt.reproduce.complexity import build_call, time_call
+from faprompt.reproduce.experiment_parts import CostOptions
+from faprompt.token_cache import token_shape
 from faprompt.work import logger
 
-if TYPE_CHECKING:
-    from faprompt.detector import Detector
-
-_BATCH, _REPEATS = 2, 3  # of a measurement
+_BATCH, _CALLS = 2, CostOptions(warmup=1, repeats=3)  # of a measured step, and how often
 _BYTES_PER_RESULT = 400  # of scores.csv and curves, per picture
 _MODEL_BYTES = 80e6  # weights and checkpoint of FAPrompt's 4.1 million parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one picture costs."""
+    """Cost of one picture."""
 
     score_seconds: float = 0.2147  # Table 3: inference
     step_seconds: float = 1.3541 / 8  # Table 3: training, batches of 8; per epoch
@@ -38,11 +44,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of all cells that could run, or only lack their data. Seconds and bytes."""
+    """Cost of all cells that could run, or only lack their data. Seconds and bytes."""
 
     cells: int
     evaluations: int  # cells with equal settings share one
-    trainings: int  # and so do the models they need
+    trainings: int
     pictures: int  # scored
     seconds: float
     cache_bytes: float  # of the training's features, in the user's cache
@@ -52,27 +58,30 @@ class Estimate:
 
 
 def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
-    """Time and disk of a plan.
+    """Estimate time and disk of a plan; cells of methods that this version lacks are left out.
 
-    `rates` is of `measure`; columns without one are assumed to cost what FAPrompt does.
-    Cells of methods that this version lacks are left out.
+    Args:
+        plan: from `build_plan`.
+        rates: from `measure`, by column; the default cost is FAPrompt's.
     """
     rates = rates or {}
-    counts = {source.key: count_pictures(source) for source in _sources(plan)}
     there = [cell for cell in plan.cells if not cell.column.missing]
     cells = list({(_detector_key(cell, plan), cell.source.key): cell for cell in there}.values())
     trainings = {_detector_key(cell, plan): cell for cell in cells if cell.trained_on is not None}
-    scored = sum(counts[cell.source.key] or 0 for cell in cells)
-    seconds = sum(
-        (counts[cell.source.key] or 0) * rates.get(cell.column.title, Rate()).score_seconds
-        for cell in cells
-    )
-    caches: dict[tuple[str, ...], float] = {}
+    trained = [cell.trained_on for cell in plan.cells if cell.trained_on is not None]
+    sources = {source.key: source for source in (*plan.sources, *trained)}
+    counts = {key: count_pictures(source) for key, source in sources.items()}
+    scored, seconds = 0, 0.0
+    for cell in cells:
+        pictures = counts[cell.source.key] or 0
+        scored += pictures
+        seconds += pictures * rates.get(cell.column.title, Rate()).score_seconds
+    caches: dict[tuple[str, str], float] = {}
     for cell in trainings.values():
-        rate, pictures = rates.get(cell.column.title, Rate()), _trained_pictures(cell, counts)
+        assert cell.trained_on is not None
+        rate, pictures = rates.get(cell.column.title, Rate()), counts[cell.trained_on.key] or 0
         epochs = plan.config.training_of(cell.column.method).epochs
         seconds += pictures * (rate.score_seconds + epochs * rate.step_seconds)
-        assert cell.trained_on is not None
         caches[cell.column.backbone, cell.trained_on.key] = pictures * rate.token_bytes
     return Estimate(
         cells=len(there),
@@ -82,13 +91,13 @@ def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
         seconds=seconds,
         cache_bytes=sum(caches.values()),
         out_bytes=scored * _BYTES_PER_RESULT + len(trainings) * _MODEL_BYTES,
-        uncounted=tuple(name for name, count in counts.items() if count is None),
+        uncounted=tuple(key for key, count in counts.items() if count is None),
         measured=any(rate.measured for rate in rates.values()),
     )
 
 
 def count_pictures(source: Source) -> int | None:
-    """Pictures of a set: those that are there, else the published number, else None."""
+    """Return the pictures of a set: those that are there, else the published number, else None."""
     if not source.missing:
         try:
             return len(source.read())
@@ -100,9 +109,9 @@ def count_pictures(source: Source) -> int | None:
 
 
 def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
-    """Time a few drawn pictures through every detector that can be built here.
+    """Time drawn pictures through every detector that can be built here, by column.
 
-    What a trained method learned does not change its speed, so it is measured untrained.
+    Training does not change a method's speed, so it is measured untrained.
     """
     rates: dict[str, Rate] = {}
     for column in plan.columns:
@@ -113,22 +122,30 @@ def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
             continue
         try:
             detector = _untrained(column, device, precision)
-            rates[column.title] = _rate(detector, learns=column.learns)
         except ModelError as error:
             logger.info(f"{column.title} cannot be measured: {error}")
+            continue
+        milliseconds = {
+            part: time_call(build_call(part, detector, _BATCH), _CALLS, column.title).median
+            for part in ("inference", *(("cached_step",) if column.method.learns else ()))
+        }
+        options, size = detector.method.image_options, detector.transform.image_size
+        rates[column.title] = Rate(
+            score_seconds=milliseconds["inference"] / 1000,
+            step_seconds=milliseconds.get("cached_step", 0.0) / 1000 / _BATCH,
+            token_bytes=token_shape(detector.backbone, options, size, 1).total_bytes,
+            measured=True,
+        )
     return rates
 
 
 def absent_weights(plan: Plan) -> list[str]:
-    """Backbones whose weights are not on this machine, in words; they are fetched when used."""
+    """Return a line for each backbone whose weights are not on this machine."""
     names = {column.backbone: None for column in plan.columns if not column.method.model}
     return [told for name in names if (told := _absent(name))]
 
 
 def _absent(backbone: str) -> str:
-    from faprompt.clip.catalog import BUNDLED, split_name
-    from faprompt.clip.wide_resnet import WIDE_RESNET, wide_resnet_file
-
     absent = f"{backbone} is not on this machine and would be downloaded"
     if backbone == WIDE_RESNET:
         return "" if wide_resnet_file().is_file() else absent
@@ -136,16 +153,14 @@ def _absent(backbone: str) -> str:
         return ""
     found = split_name(backbone)
     if found is None:
-        return f"{backbone} is no backbone we know, and no file or folder here"
+        return f"{backbone} is no known backbone, and no file or folder here"
     return "" if _cached(*found) else absent
 
 
 def _cached(model: str, tag: str) -> bool:
-    """Whether open_clip's own cache or the hub's has the weights."""
+    """Return whether the cache of open_clip or of the hub has the weights."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip import get_pretrained_cfg
-
-    from faprompt.clip.catalog import HUB_FILES
 
     record = get_pretrained_cfg(model, tag)
     file = Path.home() / ".cache" / "clip" / Path(record.get("url", "")).name
@@ -159,7 +174,7 @@ def _cached(model: str, tag: str) -> bool:
 
 
 def describe_estimate(found: Estimate) -> str:
-    """A few lines for a person."""
+    """Return the estimate as a few lines."""
     basis = (
         "measured on this machine"
         if found.measured
@@ -177,13 +192,8 @@ def describe_estimate(found: Estimate) -> str:
     return "\n".join(lines)
 
 
-def _sources(plan: Plan) -> list[Source]:
-    trained = [cell.trained_on for cell in plan.cells if cell.trained_on is not None]
-    return list({source.key: source for source in (*plan.sources, *trained)}.values())
-
-
 def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
-    """Return what tells a cell's detector from others before any file is read."""
+    """Return what identifies a cell's detector before any file is read."""
     method = cell.column.method
     if method.model:
         return method.name, method.model
@@ -194,17 +204,7 @@ def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
     return method.name, options, cell.column.backbone, cell.trained_on.key, training
 
 
-def _trained_pictures(cell: Cell, counts: Mapping[str, int | None]) -> int:
-    assert cell.trained_on is not None
-    return counts[cell.trained_on.key] or 0
-
-
 def _untrained(column: Column, device: str, precision: Any) -> Detector:
-    from faprompt.clip.weights import load_backbone
-    from faprompt.detector import Detector
-    from faprompt.methods.registry import build_method
-    from faprompt.model_folder import fit_to_backbone, load_detector
-
     method = column.method
     if method.model:
         return load_detector(method.model, device=device, precision=precision)
@@ -213,46 +213,6 @@ def _untrained(column: Column, device: str, precision: Any) -> Detector:
     built = build_method(method.name, backbone, chosen, preset=method.preset)
     backbone.to(device).set_precision(precision)
     return Detector(backbone, built.to(device), name=column.title)
-
-
-def _rate(detector: Detector, *, learns: bool) -> Rate:
-    import torch
-
-    height, width = detector.transform.image_size
-    pixels = torch.randn(_BATCH, 3, height, width, device=detector.backbone.device)
-
-    def score() -> None:
-        with torch.inference_mode():
-            detector(pixels)[0].tolist()  # waits for the device
-
-    with torch.no_grad():
-        features = detector.method.encode_image(detector.backbone, pixels)
-    label = torch.arange(_BATCH, device=pixels.device) % 2
-    mask = torch.zeros(_BATCH, height, width, dtype=torch.bool, device=pixels.device)
-    mask[1:, : height // 4] = True
-
-    def step() -> None:
-        output = detector.method(features, detector.backbone.text)
-        torch.stack(list(detector.method.loss(output, label, mask).values())).sum().backward()
-
-    tokens = sum(t.numel() for t in features.patch_tokens.values()) + features.class_token.numel()
-    return Rate(
-        score_seconds=_seconds(score) / _BATCH,
-        step_seconds=_seconds(step) / _BATCH if learns else 0.0,
-        token_bytes=4.0 * tokens / _BATCH,
-        measured=True,
-    )
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    """The quickest of a few, after one to warm up."""
-    work()
-    found = []
-    for _ in range(_REPEATS):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return min(found)
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Which pictures a gallery shows: drawn from a seed, never by what a method makes of them."""
+"""Choose the pictures of a gallery: drawn from a seed, never by how a method scores them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from faprompt.data.masks import MaskPolicy, read_mask
 from faprompt.errors import FapromptError
 from faprompt.evaluation.causes import count_parts
 from faprompt.records import Sample
-from faprompt.reproduce.study_config import GalleryOptions
+from faprompt.reproduce.experiment_parts import GalleryOptions
 
 Group = Literal["pictures", "several"]
-SPECK = 1e-4  # of a picture's area: smaller parts of a mask are a brush's slips, not defects
+SPECK = 1e-4  # of a picture's area: smaller parts of a mask are slips of a brush, not defects
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A picture to be shown."""
+    """A picture to show."""
 
     sample: Sample
     group: Group
@@ -31,14 +31,11 @@ class Chosen:
 def choose_pictures(
     dataset: Dataset, options: GalleryOptions, *, policy: MaskPolicy = "any-channel"
 ) -> tuple[Chosen, ...]:
-    """Class by class some anomalous pictures and some normal ones, then those of several defects.
+    """Choose anomalous and normal pictures of each class, then those with several defects.
 
-    Kinds of defect take turns, in an order that the seed draws, as it draws the pictures of
-    each kind. Where any of a class has a mask, only those that have one are drawn. A class
-    draws for itself, so what is chosen of it does not depend on the others.
-
-    Args:
-        policy: of reading masks, see `read_mask`.
+    Kinds of defect take turns. The seed draws their order and the pictures of each kind. Where
+    any picture of a class has a mask, only pictures with a mask are drawn. Each class draws for
+    itself, so its choice does not depend on the other classes. `policy` is that of `read_mask`.
     """
     chosen: list[Chosen] = []
     for name in dataset.class_names():
@@ -52,55 +49,54 @@ def choose_pictures(
 
 
 def _anomalous(samples: Sequence[Sample], count: int, draw: random.Random) -> list[Chosen]:
-    """One of each kind in turn, until there are enough."""
+    """Draw one picture of each kind of defect in turn, until there are enough."""
+    anomalous = [sample for sample in samples if sample.label]
     kinds: dict[str, list[Sample]] = {}
-    for sample in _masked([sample for sample in samples if sample.label]):
+    for sample in [s for s in anomalous if _has_mask(s)] or anomalous:
         kinds.setdefault(sample.defect_type, []).append(sample)
     turns = list(kinds)
     draw.shuffle(turns)
-    sizes = {kind: len(found) for kind, found in kinds.items()}
-    for found in kinds.values():
-        draw.shuffle(found)
+    for members in kinds.values():
+        draw.shuffle(members)
     rounds = [
-        Chosen(kinds[kind][turn], "pictures", f"{_told(kind)}, drawn from {sizes[kind]} pictures")
-        for turn in range(max(sizes.values(), default=0))
+        Chosen(
+            kinds[kind][turn], "pictures", f"{_words(kind)}, drawn from {len(kinds[kind])} pictures"
+        )
+        for turn in range(max(map(len, kinds.values()), default=0))
         for kind in turns
-        if turn < sizes[kind]
+        if turn < len(kinds[kind])
     ]
     return rounds[:count]
 
 
 def _several(dataset: Dataset, count: int, policy: MaskPolicy) -> list[Chosen]:
-    """Pictures whose masks fall into most parts: the first of each class, then the second."""
+    """Choose masks with most parts: the first of each class, then the second, and so on."""
     if not count:
         return []
     rows: list[tuple[int, int, int, Chosen]] = []
     for place, name in enumerate(dataset.class_names()):
-        own = (s for s in dataset.samples if s.class_name == name and s.label)
-        found = sorted(_with_parts(own, policy), key=lambda chosen: -(chosen.parts or 0))
-        rows += [(rank, -(c.parts or 0), place, c) for rank, c in enumerate(found[:count])]
+        own = (s for s in dataset.samples if s.class_name == name and s.label and _has_mask(s))
+        ranked = sorted(_with_parts(own, policy), key=lambda chosen: -(chosen.parts or 0))
+        rows += [(rank, -(c.parts or 0), place, c) for rank, c in enumerate(ranked[:count])]
     return [row[-1] for row in sorted(rows, key=lambda row: row[:-1])[:count]]
 
 
 def _with_parts(samples: Iterable[Sample], policy: MaskPolicy) -> list[Chosen]:
-    found = []
+    chosen = []
     for sample in samples:
-        if not (sample.has_pixel_label and sample.mask_paths):
-            continue
         try:
             parts = count_parts(read_mask(sample, policy=policy), least_share=SPECK)
         except FapromptError:  # neither mask nor picture to show
             continue
         if parts > 1:
-            why = f"{_told(sample.defect_type)}, its mask has {parts} parts"
-            found.append(Chosen(sample, "several", why, parts))
-    return found
+            why = f"{_words(sample.defect_type)}, its mask has {parts} parts"
+            chosen.append(Chosen(sample, "several", why, parts))
+    return chosen
 
 
-def _masked(samples: list[Sample]) -> list[Sample]:
-    masked = [sample for sample in samples if sample.has_pixel_label and sample.mask_paths]
-    return masked or samples
+def _has_mask(sample: Sample) -> bool:
+    return sample.has_pixel_label and bool(sample.mask_paths)
 
 
-def _told(kind: str) -> str:
+def _words(kind: str) -> str:
     return kind.replace("_", " ") or "anomalous"

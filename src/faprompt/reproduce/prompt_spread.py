@@ -1,124 +1,141 @@
-"""Fig. 1: the maps of each prompt as points in the plane, and how far they lie apart in numbers.
+"""Run the study of Fig. 1: the maps of each prompt as points in a plane, and their distance.
 
-The benchmark behind the study comes first, as in every study: its trainings are those of
-`seeds` where both share a work folder, and its metrics stand beside the spread. Then every
-model maps the same pictures of each dataset.
+The benchmark behind the study runs first, as in every study. Then every model scores the same
+pictures of each dataset prompt by prompt.
 
-OUT/maps/<cell>.json                    one model on one dataset; the same call goes on from these
+OUT/maps/<cell>.json                    one model on one dataset; the same call continues from these
 OUT/spread/<dataset>/prompt-maps.*      CSV, SVG, PNG: every map as a point
-OUT/spread/<dataset>/prompt-spread.*    CSV, SVG, PNG: the numbers
-OUT/study.md                            both, what they say of the paper's finding, and the metrics
+OUT/spread/<dataset>/prompt-spread.*    CSV, SVG, PNG: the distances
+OUT/study.md                            the claims, both figures, and the metrics
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from faprompt.detector import Detector
+import numpy as np
+
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.files import write_atomically
-from faprompt.reproduce.benchmark_plan import Cell, Plan, slug
-from faprompt.reproduce.benchmark_run import CellResult
-from faprompt.reproduce.cell_detectors import detector_source
-from faprompt.reproduce.shared_features import SharedFeatures
-from faprompt.reproduce.spread import (
-    MapPoint,
-    PromptSpread,
-    SpreadRow,
-    embed_model,
-    gather_prompt_maps,
-    measure_model,
-    over_models,
-    spaced_samples,
+from faprompt.reproduce.cell_runner import CellRunner, RunContext
+from faprompt.reproduce.cells import Cell, Plan, slug
+from faprompt.reproduce.experiment_parts import SpreadOptions
+from faprompt.reproduce.prompt_maps import SEED, MapPoint, ModelMaps, map_prompts
+from faprompt.reproduce.spread_figure import (
+    POINTS,
+    SPREAD,
+    distance_dots,
+    redraw_spread,
+    write_spread,
 )
-from faprompt.reproduce.spread_figure import POINTS, redraw_spread, write_spread
-from faprompt.reproduce.spread_words import spread_sections
-from faprompt.reproduce.study_config import SpreadOptions
+from faprompt.reproduce.study_claims import (
+    Difference,
+    claim_rows,
+    mean_interval,
+    to_markdown,
+    welch_interval,
+)
 from faprompt.reproduce.study_figure import CSV_NAME, redraw
-from faprompt.reproduce.study_plan import StudyPlan
-from faprompt.reproduce.study_run import STUDY_FILE, StudyResult, feature_limit, run_study
-from faprompt.work import ProgressCallback, logger, no_progress
+from faprompt.reproduce.study_run import STUDY_FILE, StudyResult, run_study, tested_tokens
+from faprompt.work import load_extra, logger
 
 SPREADS, MAPS, FEATURES = "spread", "maps", "map-features"
-_SEED = 0  # of the bootstrap and the t-SNE; not that of a training
+LEGEND = (
+    "The distance of two prompts' maps of a picture is the root mean square difference over the "
+    "patches, on the scale 0 to 1 of scores; it is averaged over all pairs of prompts and over the "
+    "pictures. Differences have 95 % intervals: over seeds (Welch) where both methods have "
+    "several, else over pictures (paired t). A t-SNE shows which maps are neighbours. Distances "
+    "in it mean little, and its panels cannot be compared with one another."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SpreadResult:
-    """What a study of the prompts' maps found."""
+    """The result of a study of the prompts' maps."""
 
     study: StudyResult
-    spreads: dict[str, PromptSpread]  # by folder below OUT/spread
+    spreads: Mapping[str, tuple[ModelMaps, ...]]  # folder below OUT/spread -> its models
     lacking: tuple[str, ...]  # models that were not mapped, and why
     markdown: str
 
     @property
     def complete(self) -> bool:
-        """Whether every run ended, read all its pictures and was mapped."""
+        """Return whether every run ended, read all its pictures and was mapped."""
         return self.study.complete and not self.lacking
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Every number as plain data."""
+        """Return every distance as plain data."""
         return [
-            {"dataset": found.dataset, **asdict(row)}
-            for found in self.spreads.values()
-            for row in found.rows
+            {"dataset": folder, **dot.row()}
+            for folder, models in self.spreads.items()
+            for dot in distance_dots(models)
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelMaps:
-    """The numbers and, where they are to be drawn, the points of one model on one dataset."""
-
-    rows: tuple[SpreadRow, ...]
-    points: tuple[MapPoint, ...]
-
-
-def run_spread(
-    study: StudyPlan,
-    out: Path,
-    *,
-    work: Path | None = None,
-    data_root: Path | None = None,
-    device: str = "cpu",
-    precision: str = "",
-    progress: ProgressCallback = no_progress,
-) -> SpreadResult:
-    """Run the benchmark, then map what is not mapped yet; arguments as in `run_study`.
+def run_spread(plan: Plan, context: RunContext) -> SpreadResult:
+    """Run the methods, then map what is not mapped yet.
 
     Raises:
         ConfigError: the study has no table `[spread]`.
-        KeyboardInterrupt: passed on; the same call goes on from there.
+        MissingExtraError: matplotlib or scikit-learn is not installed.
+        KeyboardInterrupt: passed on; the same call continues.
     """
-    options = study.config.spread
+    config, options, out = plan.config, plan.config.spread, context.out
     if options is None:
-        raise ConfigError(f"{study.config.name} has no table [spread].")
-    work = work or out
-    common: dict[str, Any] = {
-        "device": device, "precision": precision, "progress": progress,
-    }  # fmt: skip
-    result = run_study(study, out, work=work, data_root=data_root, **common)
-    shared = SharedFeatures(work / FEATURES, limit_bytes=feature_limit(study.plan))
-    pick = detector_source(study.plan, work, prepare=shared.attach, **common)
-    spreads, lacking = _map_all(result.results, study.plan, options, pick, out)
-    shared.clear()
-    for folder, found in spreads.items():
-        write_spread(found, out / SPREADS / folder)
-    markdown = _page(study, result, spreads, lacking)
+        raise ConfigError(f"{config.name} has no table [spread].")
+    for module in ("matplotlib", "sklearn"):
+        load_extra("figures", module)
+    result = run_study(plan, context)
+    tokens = tested_tokens(plan, context, FEATURES)
+    runner = CellRunner(plan, context, tokens=tokens)
+    embedded = {*config.seeds[: options.embedded], None}
+    spreads: dict[str, list[ModelMaps]] = {}
+    lacking = []
+    for each in result.results:
+        cell = each.cell
+        try:
+            if each.status != "done":
+                raise ConfigError(each.reason)
+            identity = {
+                "cell": (each.record or {})["fingerprint"], "per_label": options.per_label,
+                "seed": SEED, "drawn": cell.seed in embedded,
+            }  # fmt: skip
+            maps = _read(out / MAPS / f"{cell.name}.json", identity)
+            if maps is None:
+                title = cell.column.method.title
+                maps = map_prompts(
+                    runner.detector(cell), cell.source.read(), per_label=options.per_label,
+                    method=title, model=title if cell.seed is None else f"seed {cell.seed}",
+                    embedded=identity["drawn"],
+                )  # fmt: skip
+                _write(out / MAPS / f"{cell.name}.json", identity, maps)
+            folder = spread_folder(cell, several=len(config.backbones) > 1)
+            spreads.setdefault(folder, []).append(maps)
+            logger.info(f"mapped {cell.name}")
+        except FapromptError as error:
+            lacking.append(f"{cell.name} was not mapped: {str(error).rstrip('.')}.")
+            logger.info(lacking[-1])
+    tokens.clear()
+    titles = [column.method.title for column in plan.columns]
+    for folder, models in spreads.items():
+        models.sort(key=lambda maps: titles.index(maps.method))
+        write_spread(models, out / SPREADS / folder)
+    markdown = _page(plan, result, spreads, lacking)
     write_atomically(out / STUDY_FILE, markdown.encode("utf-8", errors="replace"))
-    return SpreadResult(result, spreads, lacking, markdown)
+    done = {folder: tuple(models) for folder, models in spreads.items()}
+    return SpreadResult(result, done, tuple(lacking), markdown)
 
 
 def redraw_study(folder: Path) -> tuple[Path, ...]:
     """Draw all figures of a study anew from the CSV files beside them.
 
     Raises:
-        ConfigError: there is no such file, or one is none of ours.
+        ConfigError: there is no such file, or one is not of a study.
     """
     spreads = sorted(path.parent for path in (folder / SPREADS).glob(f"*/{POINTS}.csv"))
     paths = redraw(folder) if not spreads or (folder / CSV_NAME).is_file() else ()
@@ -126,7 +143,7 @@ def redraw_study(folder: Path) -> tuple[Path, ...]:
 
 
 def describe_mapping(plan: Plan, options: SpreadOptions) -> str:
-    """What comes after the benchmark of a dry run, which its estimate leaves out."""
+    """Return a line for a dry run on what follows the benchmark and its estimate."""
     models = len({(cell.column.title, cell.seed) for cell in plan.cells})
     return (
         f"then up to {2 * options.per_label} pictures of each dataset are mapped prompt by prompt "
@@ -134,106 +151,76 @@ def describe_mapping(plan: Plan, options: SpreadOptions) -> str:
     )
 
 
-def _map_all(
-    results: Iterable[CellResult],
-    plan: Plan,
-    options: SpreadOptions,
-    pick: Callable[[Cell], Detector],
-    out: Path,
-) -> tuple[dict[str, PromptSpread], tuple[str, ...]]:
-    """Folder -> spread of each dataset and backbone, and what could not be mapped."""
-    drawn = set(plan.config.seeds[: options.embedded]) | {None}
-    found: dict[str, list[ModelMaps]] = {}
-    names, lacking = {}, []
-    for result in results:
-        cell = result.cell
-        folder = _folder(cell, several=len(plan.config.backbones) > 1)
-        names[folder] = cell.source.entry.title
-        try:
-            if result.status != "done":
-                raise ConfigError(result.reason)
-            made = _maps_of(result, options, pick, out, drawn=cell.seed in drawn)
-            found.setdefault(folder, []).append(made)
-        except FapromptError as error:
-            lacking.append(f"{cell.name} was not mapped: {str(error).rstrip('.')}.")
-        logger.info(lacking[-1] if lacking and cell.name in lacking[-1] else f"mapped {cell.name}")
-    titles = [column.method.title for column in plan.columns]
-    spreads = {folder: _together(names[folder], made, titles) for folder, made in found.items()}
-    return spreads, tuple(lacking)
-
-
-def _folder(cell: Cell, *, several: bool) -> str:
+def spread_folder(cell: Cell, *, several: bool) -> str:
+    """Return the folder of a cell's dataset below `spread`, with its backbone where several are."""
     dataset = slug(cell.source.entry.key)
     return f"{dataset}__{slug(cell.column.backbone or 'model')}" if several else dataset
 
 
-def _maps_of(
-    result: CellResult,
-    options: SpreadOptions,
-    pick: Callable[[Cell], Detector],
-    out: Path,
-    *,
-    drawn: bool,
-) -> ModelMaps:
-    """One model on one dataset, measured or as an earlier run left it."""
-    cell = result.cell
-    place = out / MAPS / f"{cell.name}.json"
-    identity = {
-        "cell": (result.record or {})["fingerprint"], "per_label": options.per_label,
-        "replicates": options.replicates, "seed": _SEED, "drawn": drawn,
-    }  # fmt: skip
-    kept = _read(place, identity)
-    if kept is not None:
-        return kept
-    dataset = cell.source.read()
-    maps = gather_prompt_maps(
-        pick(cell), spaced_samples(dataset.samples, per_label=options.per_label)
-    )
-    name = cell.column.method.title
-    model = name if cell.seed is None else f"seed {cell.seed}"
-    rows = measure_model(
-        maps, name, model, root=dataset.root, replicates=options.replicates, seed=_SEED
-    )
-    points = embed_model(maps, name, model, root=dataset.root, seed=_SEED) if drawn else []
-    made = ModelMaps(tuple(rows), tuple(points))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"identity": identity, **asdict(made)}) + "\n"
-    write_atomically(place, text.encode("utf-8", errors="surrogateescape"))
-    return made
+def distance_difference(
+    models: Sequence[ModelMaps], wide: str, narrow: str, where: str
+) -> Difference | None:
+    """Return the mean distance of one method less that of another; None where one has none.
+
+    The models are of one dataset, `where`, and all on the same pictures.
+    """
+    both = [
+        np.array([maps.distances for maps in models if maps.method == method and maps.distances])
+        for method in (wide, narrow)
+    ]
+    if not (len(both[0]) and len(both[1])):
+        return None
+    value = float(both[0].mean() - both[1].mean())
+    name = f"distance on {where}: {wide} less {narrow}"
+    by_seed = welch_interval(*(each.mean(axis=1).tolist() for each in both))
+    if by_seed is not None:
+        return Difference(name, value, by_seed, "seeds")
+    pictures = both[0].mean(axis=0) - both[1].mean(axis=0)
+    interval = mean_interval(pictures.tolist())
+    return Difference(name, value, interval, "pictures")
 
 
-def _read(place: Path, identity: dict[str, Any]) -> ModelMaps | None:
+def _write(path: Path, identity: Mapping[str, Any], maps: ModelMaps) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"identity": identity, **asdict(maps)}) + "\n"
+    write_atomically(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> ModelMaps | None:
     try:
-        told = json.loads(place.read_text(encoding="utf-8", errors="surrogateescape"))
-        if told["identity"] != identity:
+        record = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        if record.pop("identity") != identity:
             return None
-        rows = tuple(SpreadRow(**row) for row in told["rows"])
-        return ModelMaps(rows, tuple(MapPoint(**point) for point in told["points"]))
-    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
+        points = tuple(MapPoint(**point) for point in record.pop("points"))
+        labels, distances = tuple(record["labels"]), tuple(record["distances"])
+        return ModelMaps(record["method"], record["model"], labels, distances, points)
+    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off, or of another version
         return None
 
 
-def _together(dataset: str, made: Sequence[ModelMaps], titles: Sequence[str]) -> PromptSpread:
-    """All models of a dataset, method by method and with means; points seed by seed."""
-    rows = [row for each in made for row in each.rows]
-    rows = sorted([*rows, *over_models(rows)], key=lambda row: titles.index(row.method))
-    points = [point for each in made for point in each.points]
-    models = list(dict.fromkeys(point.model for point in points))
-    points.sort(key=lambda p: (models.index(p.model), titles.index(p.method)))
-    return PromptSpread(dataset, tuple(rows), tuple(points))
-
-
 def _page(
-    study: StudyPlan,
+    plan: Plan,
     result: StudyResult,
-    spreads: dict[str, PromptSpread],
+    spreads: Mapping[str, Sequence[ModelMaps]],
     lacking: Sequence[str],
 ) -> str:
-    """The study's page, with the spread between the paper's finding and what models detect."""
-    parts = result.markdown.rstrip("\n").split("\n\n")
-    head = 2 if study.config.paper else 1
-    options = study.config.spread
+    """Put the claim, the figures and what is missing before the page of the benchmark."""
+    options = plan.config.spread
     assert options is not None
-    pair = study.titles[options.wide], study.titles[options.narrow]
-    said = [*spread_sections(spreads, pair), *lacking, "## What the same models detect"]
-    return "\n\n".join([*parts[:head], *said, *parts[head:]]) + "\n"
+    wide, narrow = plan.titles[options.wide], plan.titles[options.narrow]
+    compared = (distance_difference(m, wide, narrow, where) for where, m in spreads.items())
+    differences = [each for each in compared if each is not None]
+    text = f"the prompts' maps of {wide} lie farther apart than those of {narrow}"
+    rows = list(claim_rows(text, differences, scale=1, form=".3g"))
+    parts = [to_markdown([("claim", "holds", "difference (95 % interval)"), *rows]), LEGEND]
+    for folder, models in spreads.items():
+        labels = models[0].labels
+        pictures = f"{labels.count(0)} normal and {labels.count(1)} anomalous pictures"
+        parts += [f"## The prompts' maps on {folder}", f"Measured on {pictures}."]
+        parts.append(f"![t-SNE of the maps on {folder}]({SPREADS}/{folder}/{POINTS}.svg)")
+        if any(maps.distances for maps in models):
+            parts.append(f"![distances on {folder}]({SPREADS}/{folder}/{SPREAD}.svg)")
+    page = result.markdown.rstrip("\n").split("\n\n")
+    head = 2 if plan.config.paper else 1
+    parts += [*lacking, "## What the same models detect"]
+    return "\n\n".join([*page[:head], *parts, *page[head:]]) + "\n"

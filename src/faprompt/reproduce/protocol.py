@@ -1,4 +1,4 @@
-"""The paper's protocol: which sets there are, what each is measured by, what trains what.
+"""The paper's protocol: its datasets and groups, their metrics, and what is trained on what.
 
 Source: FAPrompt (ICCV 2025), appendix A.1 and Table 2.
 """
@@ -7,38 +7,42 @@ from __future__ import annotations
 
 from functools import cache
 
+from faprompt.data import list_datasets
+from faprompt.data.dataset_catalog import dataset_facts, datasets_of_group, known_datasets
 from faprompt.errors import ConfigError
-from faprompt.reproduce.published import GROUPS, PublishedCell, published_table, published_value
+from faprompt.reproduce.published import PublishedCell, published_table, published_value
 
 RESULT_TABLES = range(4, 17)
 PRO = "pro_200"  # the paper's PRO; its published cells are filed under `aupro`
-GROUP_NAMES = tuple(dict.fromkeys(group for group, _ in GROUPS))
+GROUP_NAMES = ("industrial", "medical")
 METRIC_TITLES = {
     "image_auroc": "image AUROC", "image_ap": "image AP", "image_f1_max": "image F1-max",
     "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP", "pixel_f1_max": "pixel F1-max",
     "aupro": "AUPRO", PRO: "PRO",
 }  # fmt: skip
 PAPER_TITLES = {
-    "mvtec": "MVTec AD", "visa": "VisA", "btad": "BTAD", "mpdd": "MPDD", "sdd": "SDD",
-    "aitex": "AITEX", "dagm": "DAGM", "dtd_synthetic": "DTD-Synthetic", "elpv": "ELPV",
-    "brainmri": "BrainMRI", "headct": "HeadCT", "lag": "LAG", "br35h": "Br35H",
-    "cvc_colondb": "CVC-ColonDB", "cvc_clinicdb": "CVC-ClinicDB", "kvasir": "Kvasir",
-    "endo": "Endo", "isic": "ISIC", "tn3k": "TN3K",
-}  # fmt: skip
+    name: facts.paper_title for name, facts in known_datasets().items() if facts.paper_title
+}
 
 
 @cache
 def published_methods() -> tuple[str, ...]:
-    """Every method with results in the paper, and those it names without a table.
+    """Return the methods with results in the paper, and those it names without a table.
 
-    One that this version does not have may stand in a config: its cells are missing.
+    A benchmark may name one that this version does not have: its cells are then missing.
     """
     named = [cell.method for number in RESULT_TABLES for cell in published_table(number)]
     return tuple(dict.fromkeys((*named, "anomalyclip-ensemble", "filo", "blip")))
 
 
+@cache
+def dataset_ids() -> tuple[str, ...]:
+    """Return the paper's ids, then those of other datasets that this version reads by name."""
+    return tuple(dict.fromkeys((*PAPER_TITLES, *list_datasets())))
+
+
 def training_set(tested: str) -> str:
-    """The id of the set whose test split trains what is tested on `tested`.
+    """Return the id of the dataset whose test split trains a method that is tested on `tested`.
 
     Example:
         >>> training_set("mvtec"), training_set("kvasir"), training_set("my parts")
@@ -48,17 +52,18 @@ def training_set(tested: str) -> str:
 
 
 def group_of(dataset: str) -> str:
-    """The group whose mean counts a set; "" for MVTec AD and sets the paper has not.
+    """Return the group whose mean counts a dataset; "" for MVTec AD and unknown datasets.
 
     Example:
         >>> group_of("elpv"), group_of("mvtec")
         ('industrial', '')
     """
-    return next((group for (group, _), names in GROUPS.items() if dataset in names), "")
+    facts = dataset_facts(dataset)
+    return facts.group if facts else ""
 
 
 def group_members(group: str, metric: str) -> tuple[str, ...]:
-    """Ids of the sets that the paper's group mean of a metric counts.
+    """Return the ids of the datasets that the paper's group mean of a metric counts.
 
     Example:
         >>> group_members("medical", "image_auroc")
@@ -66,11 +71,11 @@ def group_members(group: str, metric: str) -> tuple[str, ...]:
         >>> len(group_members("industrial", "image_ap")), len(group_members("industrial", "aupro"))
         (8, 7)
     """
-    return GROUPS.get((group, _level(metric)), ())
+    return datasets_of_group(group, "image" if metric.startswith("image_") else "pixel")
 
 
 def paper_has(dataset: str, metric: str) -> bool:
-    """Whether a metric is measured on a set: labels and masks decide; on its own sets, the paper.
+    """Return whether the labels of a dataset allow a metric; True for datasets in no group.
 
     Example:
         >>> paper_has("elpv", "aupro"), paper_has("kvasir", "image_ap"), paper_has("mine", "aupro")
@@ -89,9 +94,9 @@ def find_published(
     class_name: str | None = None,
     setting: str = "",
 ) -> PublishedCell | None:
-    """The first of these tables that prints the number; None where none does.
+    """Return the number as the first of these tables prints it, or None if none does.
 
-    Names the paper does not know are simply not in it.
+    A name that the paper does not know gives None as well.
     """
     for table in tables:
         try:
@@ -104,7 +109,3 @@ def find_published(
         if cell is not None:
             return cell
     return None
-
-
-def _level(metric: str) -> str:
-    return "image" if metric.startswith("image_") else "pixel"

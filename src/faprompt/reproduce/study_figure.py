@@ -1,7 +1,10 @@
-"""The figures of studies: `figure.csv` first, and `figure.svg` and `.png` drawn from it alone.
+"""Draw the figures of studies: `figure.csv` first, then SVG and PNG from the CSV alone.
 
-One style for all: the colours of Okabe and Ito, which colour-blind people can tell apart,
-a marker of its own for every colour, ours filled and solid, the paper's rings and dashed.
+The colours are those of Okabe and Ito, which colour-blind people can tell apart. Each colour has
+a marker of its own. Our values are filled markers and solid lines, the paper's are rings and
+dashed lines.
+
+Source: Okabe and Ito, "Color Universal Design", 2008; the order is ours.
 """
 
 from __future__ import annotations
@@ -10,62 +13,67 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 from faprompt.errors import ConfigError
-from faprompt.files import write_atomically
-from faprompt.reproduce.figure_style import COLOURS, MARKERS, STYLE, picture_bytes
-from faprompt.reproduce.series import Dot, Source
-from faprompt.reproduce.study_config import Form
+from faprompt.files import csv_table, write_atomically
+from faprompt.reproduce.experiment import Form
+from faprompt.reproduce.figure_dots import COLUMNS, Dot, Source
+from faprompt.work import load_extra
 
-CSV_NAME = "figure.csv"
-_COLUMNS = tuple(field.name for field in fields(Dot) if field.name != "replicates")
+FIGURE = "figure"
+CSV_NAME = f"{FIGURE}.csv"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # of the colour in the same place
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 9.0, "axes.linewidth": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
+    "grid.linewidth": 0.5, "lines.linewidth": 1.3, "lines.markersize": 4.5,
+    "legend.frameon": False, "svg.hashsalt": "faprompt", "svg.fonttype": "none",
+}  # fmt: skip
 _PANEL = (2.5, 2.1)  # inches
 _ROW = 0.3  # inches of a setting's line among dots
-_LEAST_SPAN = 2.0  # percent points that an axis shows
+_LEAST_SPAN = 2.0  # percent points that an axis shows at least
 _SPLIT = 0.6  # of that line, over which its colours are spread
-_SMALL: dict[str, Any] = {"markersize": 2.5, "alpha": 0.45, "linestyle": "none"}  # one seed
+_SEED: dict[str, Any] = {"markersize": 2.5, "alpha": 0.45, "linestyle": "none"}
+_PUBLISHED: dict[str, Any] = {"markerfacecolor": "none", "markersize": 6.5, "linestyle": "--"}
 
 
-def write_figure(dots: Sequence[Dot], out: Path) -> tuple[Path, ...]:
-    """`figure.csv`, and the two pictures drawn from it; without dots, only the CSV."""
+def write_figure(dots: Sequence[Dot], out: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
+    """Write the CSV and the two pictures drawn from it; without dots, only the CSV."""
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / CSV_NAME, to_csv(dots).encode("utf-8"))
-    return (out / CSV_NAME, *(redraw(out) if dots else ()))
+    path = out / f"{name}.csv"
+    write_atomically(path, to_csv(dots).encode("utf-8"))
+    return (path, *(redraw(out, name=name) if dots else ()))
 
 
-def redraw(folder: Path) -> tuple[Path, Path]:
-    """Draw `figure.svg` and `figure.png` anew from the `figure.csv` beside them.
+def redraw(folder: Path, *, name: str = FIGURE) -> tuple[Path, ...]:
+    """Draw the SVG and the PNG anew from the CSV beside them.
 
     Raises:
-        ConfigError: there is no such file, or it is none of ours.
+        ConfigError: there is no such file, it has no values, or it is not of a study.
     """
-    dots = read_figure(folder / CSV_NAME)
+    dots = read_figure(folder / f"{name}.csv")
     if not dots:
-        raise ConfigError(f"{folder / CSV_NAME} has no values to draw.")
-    paths = folder / "figure.svg", folder / "figure.png"
+        raise ConfigError(f"{folder / name}.csv has no values to draw.")
+    paths = folder / f"{name}.svg", folder / f"{name}.png"
     for path in paths:
         write_atomically(path, draw(dots, path.suffix[1:]))
     return paths
 
 
 def to_csv(dots: Iterable[Dot]) -> str:
-    """One line per dot; numbers with all their digits, so that nothing is lost."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    rows = ([getattr(dot, name) for name in _COLUMNS] for dot in dots)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return out.getvalue()
+    """Return one line for each dot; numbers keep all their digits."""
+    return csv_table([COLUMNS, *(dot.row().values() for dot in dots)])
 
 
 def read_figure(path: Path) -> tuple[Dot, ...]:
-    """The dots of a `figure.csv`.
+    """Read the dots of a CSV that `write_figure` wrote.
 
     Raises:
-        ConfigError: there is no such file, or it is none of ours.
+        ConfigError: the file cannot be read, or is not of a study.
     """
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
@@ -74,33 +82,51 @@ def read_figure(path: Path) -> tuple[Dot, ...]:
     try:
         return tuple(_dot(row) for row in rows)
     except (KeyError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is no {CSV_NAME} of a study: {error!r}.") from error
+        raise ConfigError(f"{path} is no {path.name} of a study: {error!r}.") from error
 
 
 def draw(dots: Sequence[Dot], form: str) -> bytes:
-    """The picture as "svg" or "png"."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
+    """Return the figure as "svg" or "png"."""
+    with styled_figure() as new_figure:
         rows = list(dict.fromkeys(dot.axis for dot in dots))
         metrics = list(dict.fromkeys(dot.metric for dot in dots))
-        figure = Figure(figsize=_size(dots, rows, metrics), layout="constrained")
+        figure = new_figure(*_size(dots, rows, metrics))
         panels = figure.subplots(len(rows), len(metrics), squeeze=False)
         colours = list(dict.fromkeys(dot.series for dot in dots))
+        lines = dots[0].form == "lines"
         for axis, line in zip(rows, panels, strict=True):
             labels = list(dict.fromkeys(dot.title for dot in dots if dot.axis == axis))
             for metric, axes in zip(metrics, line, strict=True):
                 chosen = [dot for dot in dots if (dot.axis, dot.metric) == (axis, metric)]
-                if dots[0].form == "lines":
+                if lines:
                     _draw_lines(axes, chosen, colours)
                 else:
                     _draw_dots(axes, chosen, colours, labels)
                 axes.set_title(metric)
-            for axes in line[1:] if dots[0].form != "lines" else ():
+            for axes in () if lines else line[1:]:
                 axes.tick_params(labelleft=False)
         _legend(figure, dots, colours)
         return picture_bytes(figure, form)
+
+
+@contextmanager
+def styled_figure() -> Any:
+    """Set the style of all figures, and give a function from (width, height) in inches to one.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = load_extra("figures", "matplotlib.figure").Figure
+    with load_extra("figures", "matplotlib").rc_context(_STYLE):
+        yield lambda width, height: figure(figsize=(width, height), layout="constrained")
+
+
+def picture_bytes(figure: Any, form: str) -> bytes:
+    """Return a matplotlib figure as "svg" or "png"; the same figure gives the same bytes."""
+    file = io.BytesIO()
+    options: dict[str, Any] = {"metadata": {"Date": None}} if form == "svg" else {"dpi": 200}
+    figure.savefig(file, format=form, **options)
+    return file.getvalue()
 
 
 def _dot(row: dict[str, str]) -> Dot:
@@ -117,16 +143,12 @@ def _size(dots: Sequence[Dot], rows: list[str], metrics: list[str]) -> tuple[flo
         return width, 0.5 + _PANEL[1] * len(rows)
     labels = {(dot.axis, dot.title) for dot in dots}
     longest = max(len(dot.title) for dot in dots)
-    return width + 0.06 * longest, 1.0 + 0.5 * len(rows) + _ROW * len(labels) * _crowd(dots)
-
-
-def _crowd(dots: Sequence[Dot]) -> float:
-    """How much higher a line of dots is when several series stand in it."""
-    return 1 + 0.35 * (len({dot.series for dot in dots}) - 1)
+    crowd = 1 + 0.35 * (len({dot.series for dot in dots}) - 1)  # several series need more room
+    return width + 0.06 * longest, 1.0 + 0.5 * len(rows) + _ROW * len(labels) * crowd
 
 
 def _draw_lines(axes: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
-    """Curves over the setting; ticks are the settings themselves."""
+    """Draw curves over the setting; ticks are the settings themselves."""
     for series in dict.fromkeys(dot.series for dot in dots):
         for source in ("published", "ours"):
             line = [d for d in dots if (d.series, d.source) == (series, source)]
@@ -138,8 +160,7 @@ def _draw_lines(axes: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
                     **_look(colours.index(series), source), elinewidth=0.8, capsize=2,
                 )  # fmt: skip
     ticks = {dot.x: dot.title for dot in dots}
-    short = [label.rpartition("= ")[2] for label in ticks.values()]
-    axes.set_xticks(list(ticks), short)
+    axes.set_xticks(list(ticks), [label.rpartition("= ")[2] for label in ticks.values()])
     axes.set_xlabel(dots[0].axis if dots else "")
     axes.set_ylabel("%")
     axes.margins(0.08, 0.12)
@@ -149,16 +170,16 @@ def _draw_lines(axes: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
 def _draw_dots(
     axes: Any, dots: Sequence[Dot], colours: Sequence[str], labels: Sequence[str]
 ) -> None:
-    """A line per setting, its values as dots; seeds as small ones."""
+    """Draw a line for each setting, its values as dots; seeds as small ones."""
     for dot in dots:
         place = colours.index(dot.series)
-        shift = _SPLIT * (place / max(1, len(colours) - 1) - 0.5) if len(colours) > 1 else 0.0
-        y = labels.index(dot.title) + shift
+        shift = _SPLIT * (place / (len(colours) - 1) - 0.5) if len(colours) > 1 else 0.0
         look = {**_look(place, dot.source), "linestyle": "none"}
         if dot.source == "seed":
-            look |= _SMALL
+            look |= _SEED
         bar = _bar(dot)
         arms = [[bar[0]], [bar[1]]] if any(bar) else None
+        y = labels.index(dot.title) + shift
         axes.errorbar(_shown(dot, dot.value), y, xerr=arms, elinewidth=0.9, capsize=2, **look)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -166,20 +187,20 @@ def _draw_dots(
     for place in range(0, len(labels), 2):  # bands hold together what belongs to a setting
         axes.axhspan(place - 0.5, place + 0.5, color="#000000", alpha=0.04, linewidth=0)
     if dots and dots[0].form == "costs":
-        _logarithmic(axes, [dot.value for dot in dots])
+        _set_logarithmic(axes, [dot.value for dot in dots])
     else:
         axes.set_xlabel("%")
         axes.set_xlim(_widened(axes.get_xlim()))
 
 
 def _widened(ends: tuple[float, float]) -> tuple[float, float]:
-    """Limits of an axis in percent, so that tenths of a point do not look like much."""
+    """Widen the limits of an axis, so that tenths of a point do not look like much."""
     lack = max(0.0, _LEAST_SPAN - (ends[1] - ends[0])) / 2
     return ends[0] - lack, ends[1] + lack
 
 
 def _bar(dot: Dot) -> tuple[float, float]:
-    """How far the bar of a value reaches down and up: over seeds or calls, else over pictures."""
+    """Return how far the bar of a value reaches down and up: deviation, or 95 % interval."""
     if dot.spread is not None:
         reach = _shown(dot, dot.spread)
         down = min(reach, 0.9 * dot.value) if dot.form == "costs" else reach
@@ -190,8 +211,8 @@ def _bar(dot: Dot) -> tuple[float, float]:
     return max(0.0, _shown(dot, ends[0])), max(0.0, _shown(dot, ends[1]))
 
 
-def _logarithmic(axes: Any, values: Sequence[float]) -> None:
-    """A logarithmic axis; where there is nothing at all, zero has a place left of it."""
+def _set_logarithmic(axes: Any, values: Sequence[float]) -> None:
+    """Set a logarithmic scale; where a value is zero, it has a place left of the others."""
     positive = [value for value in values if value > 0]
     if not positive:
         return
@@ -208,15 +229,11 @@ def _logarithmic(axes: Any, values: Sequence[float]) -> None:
 
 
 def _look(place: int, source: str) -> dict[str, Any]:
-    colour, ours = COLOURS[place % len(COLOURS)], source != "published"
-    return {
-        "color": colour,
-        "marker": MARKERS[place % len(MARKERS)],
-        "markerfacecolor": colour if ours else "none",  # a ring around ours where they agree
-        "markersize": 4.5 if ours else 6.5,
-        "linestyle": "-" if ours else "--",
-        "zorder": 3 if ours else 4,
-    }
+    colour = COLOURS[place % len(COLOURS)]
+    look = {"color": colour, "marker": MARKERS[place % len(MARKERS)]}
+    if source == "published":
+        return {**look, **_PUBLISHED, "zorder": 4}  # a ring around ours where they agree
+    return {**look, "markerfacecolor": colour, "markersize": 4.5, "linestyle": "-", "zorder": 3}
 
 
 def _shown(dot: Dot, value: float) -> float:
@@ -224,32 +241,25 @@ def _shown(dot: Dot, value: float) -> float:
 
 
 def _legend(figure: Any, dots: Sequence[Dot], colours: Sequence[str]) -> None:
-    """Colours, where there are several; then what filled, open and small mean."""
-    from matplotlib.lines import Line2D
-
-    sources = {dot.source for dot in dots}
-    named = {name: _look(place, "ours") for place, name in enumerate(colours)}
+    """Name the colours, where there are several, and the kinds of markers."""
+    lines = dots[0].form == "lines"
+    sources = {dot.source for dot in dots if not (lines and dot.source == "seed")}
+    looks = {name: _look(place, "ours") for place, name in enumerate(colours)}
     if len(colours) == 1 and dots[0].form == "costs":
-        named = {}
-    lines = [Line2D([], [], **look) for look in named.values()]
-    names = list(named)
-    grey: dict[str, Any] = {"color": "#555555", "marker": "o"}
-    kinds: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("ours", "ours", {}),
-        ("seed", "one seed", _SMALL),
-        (
-            "published",
-            "published",
-            {"markerfacecolor": "none", "markersize": 6.5, "linestyle": "--"},
-        ),
-    )
-    bars = "bars: standard deviation" if any(dot.spread is not None for dot in dots) else ""
-    bars = bars or ("bars: 95 % over pictures" if any(dot.low is not None for dot in dots) else "")
-    for source, name, more in kinds:
-        if source in sources:
-            lines.append(Line2D([], [], **{**grey, **more}))
-            names.append(f"{name} ({bars})" if bars and source == "ours" else name)
-    if dots[0].form != "lines":
-        for line in lines:
-            line.set_linestyle("none")
-    figure.legend(lines, names, loc="outside lower center", ncols=min(8, len(names)))
+        looks = {}
+    bars = ""
+    if any(dot.spread is not None for dot in dots):
+        bars = " (bars: standard deviation)"
+    elif any(dot.low is not None for dot in dots):
+        bars = " (bars: 95 % interval)"
+    grey = {"color": "#555555", "marker": "o"}
+    kinds = {"ours": ("ours" + bars, {}), "seed": ("one seed", _SEED),
+             "published": ("published", _PUBLISHED)}  # fmt: skip
+    looks |= {name: {**grey, **more} for source, (name, more) in kinds.items() if source in sources}
+    if not lines:
+        looks = {name: {**look, "linestyle": "none"} for name, look in looks.items()}
+    line = load_extra("figures", "matplotlib.lines").Line2D
+    handles = [line([], [], **look) for look in looks.values()]
+    widest = 0.06 * max(map(len, looks)) + 0.5  # inches of an entry
+    columns = max(1, min(len(looks), int(figure.get_figwidth() / widest)))
+    figure.legend(handles, list(looks), loc="outside lower center", ncols=columns)

@@ -1,33 +1,40 @@
-"""A study from its runs to its files. What is finished is kept; the same call goes on.
+"""Run a study to its files. What is finished is kept; the same call goes on.
 
 OUT/figure.csv .svg .png   the figure, ours and the paper's together; drawn from the CSV alone
-OUT/table.md .csv .tex .html   all figures of the benchmark behind it
+OUT/table.md .csv .tex .html   all figures of its methods
 OUT/costs.csv              a line per training: pictures encoded, seconds
-OUT/study.md               the paragraph, the figure, the tables and what it cost
+OUT/study.md               what the figure says of the claims, the tables and what it cost
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from faprompt.config import from_mapping
 from faprompt.files import write_atomically
-from faprompt.reproduce.benchmark_plan import Plan
-from faprompt.reproduce.benchmark_run import CellResult, run_benchmark
+from faprompt.reproduce.cell_runner import CellResult, RunContext, run_benchmark
+from faprompt.reproduce.cells import Cell, Plan
 from faprompt.reproduce.estimate import Rate, count_pictures
-from faprompt.reproduce.result_tables import write_tables
-from faprompt.reproduce.series import Dot, study_dots
-from faprompt.reproduce.shared_features import CostBook, SharedFeatures
+from faprompt.reproduce.figure_dots import Dot, study_dots
+from faprompt.reproduce.study_claims import claims_section
 from faprompt.reproduce.study_figure import write_figure
-from faprompt.reproduce.study_plan import StudyPlan
-from faprompt.reproduce.study_words import paragraph, seed_sentences
-from faprompt.training.config import WORK_OPTIONS, TrainingConfig
-from faprompt.work import ProgressCallback, logger, no_progress
+from faprompt.reproduce.table_files import write_tables
+from faprompt.reproduce.tested_tokens import TestedTokens
+from faprompt.training.training_config import WORK_OPTIONS, TrainingConfig
+from faprompt.training.training_steps import TrainingReport
+from faprompt.work import logger
 
 STUDY_FILE, COSTS_FILE, FEATURES = "study.md", "costs.csv", "features"
+_COSTS = (
+    "run", "backbone", "trained_on", "seed", "pictures",
+    "encoded",  # pictures that went through the image tower; 0 where the cache had all
+    "image_seconds", "steps", "step_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,114 +48,113 @@ class StudyResult:
     @property
     def complete(self) -> bool:
         """Whether every run ended and read all its pictures."""
-        return all(r.status == "done" and not (r.record or {})["unreadable"] for r in self.results)
+        return all(result.complete for result in self.results)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Every dot as plain data, a bootstrap's replicates apart."""
-        rows = [{f.name: getattr(dot, f.name) for f in fields(dot)} for dot in self.dots]
-        return [{k: v for k, v in row.items() if k != "replicates"} for row in rows]
+        """Every dot as plain data, without the bootstrap's replicates."""
+        return [dot.row() for dot in self.dots]
 
 
-def run_study(
-    study: StudyPlan,
-    out: Path,
-    *,
-    work: Path | None = None,
-    data_root: Path | None = None,
-    device: str = "cpu",
-    precision: str = "",
-    progress: ProgressCallback = no_progress,
-) -> StudyResult:
+class CostBook:
+    """`costs.csv`: a line per training, kept over interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[tuple[str, ...], dict[str, Any]] = {}
+        if path.is_file():
+            for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+                self._keep(row)
+
+    def add(self, cell: Cell, report: TrainingReport) -> None:
+        """Write a training down; see `trained` of `run_benchmark`."""
+        assert cell.trained_on is not None
+        about = (cell.column.method.title, cell.column.backbone, cell.trained_on.entry.key,
+                 cell.seed, report.pictures, report.encoded, round(report.image_seconds, 3),
+                 report.steps, round(report.step_seconds, 3))  # fmt: skip
+        self._keep(dict(zip(_COSTS, about, strict=True)))
+        out = io.StringIO()
+        writer = csv.DictWriter(out, _COSTS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, out.getvalue().encode())
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        self.rows[tuple(str(row[name]) for name in _COSTS[:4])] = row
+
+    def lines(self) -> list[str]:
+        """Return a sentence on all trainings; none where there was none."""
+        if not self.rows:
+            return []
+        pictures = next(iter(self.rows.values()))["pictures"]
+        total = {n: sum(float(row[n]) for row in self.rows.values()) for n in _COSTS[5:]}
+        return [
+            f"Cost: {len(self.rows)} trainings encoded {total['encoded']:.0f} pictures in all "
+            f"(a training set has {pictures}) in {total['image_seconds']:.1f} s, and took "
+            f"{total['steps']:.0f} steps in {total['step_seconds']:.1f} s."
+        ]
+
+
+def run_study(plan: Plan, context: RunContext) -> StudyResult:
     """Run what is not finished yet, and write the study's files.
-
-    Args:
-        study: of `build_study`.
-        out: gets the files named above.
-        work: gets cells and models; studies may share one. Default: `out`.
-        data_root: as for `build_study`.
-        device, precision, progress: as in `run_benchmark`.
 
     Raises:
         KeyboardInterrupt: passed on, after the files were written from what there is.
     """
-    work = work or out
-    book = CostBook(out / COSTS_FILE)
-    shared = SharedFeatures(work / FEATURES, limit_bytes=feature_limit(study.plan))
+    book = CostBook(context.out / COSTS_FILE)
+    tokens = tested_tokens(plan, context, FEATURES)
     found: dict[str, CellResult] = {}
     try:
-        run_benchmark(
-            study.plan, work, device=device, precision=precision,
-            progress=progress, results=found, prepare=shared.attach, trained=book.add,
-        )  # fmt: skip
+        run_benchmark(plan, context, results=found, tokens=tokens, trained=book.add)
     except KeyboardInterrupt:
-        write_study(study, found.values(), out, book, data_root=data_root)
+        write_study(plan, found.values(), context.out, book)
         raise
-    result = write_study(study, found.values(), out, book, data_root=data_root)
+    result = write_study(plan, found.values(), context.out, book)
     logger.info(
-        f"tested pictures: {shared.encoded} encoded in {shared.seconds:.1f} s, "
-        f"{shared.reused} taken from those"
+        f"tested pictures: {tokens.encoded} encoded in {tokens.seconds:.1f} s, "
+        f"{tokens.reused} taken from those"
     )
     if result.complete:
-        shared.clear()
+        tokens.clear()
     return result
 
 
 def write_study(
-    study: StudyPlan,
-    results: Iterable[CellResult],
-    out: Path,
-    book: CostBook,
-    *,
-    data_root: Path | None = None,
+    plan: Plan, results: Iterable[CellResult], out: Path, book: CostBook
 ) -> StudyResult:
-    """All files of a study, from the results there are."""
+    """Write all files of a study, from the results there are."""
     results = tuple(results)
     out.mkdir(parents=True, exist_ok=True)
-    dots = study_dots(study, results, data_root=data_root)
-    tables = write_tables(study.plan, results, out)
+    dots = study_dots(plan, results)
+    tables = write_tables(plan, results, out)
     write_figure(dots, out)
-    markdown = to_markdown(study, dots, tables, book)
+    figure = ["![figure](figure.svg)"] if dots else []
+    said = claims_section(plan.config, dots)
+    parts = [f"# {plan.config.title}", *said, *figure, *book.lines()]
+    markdown = "\n\n".join([*parts, tables.partition("\n")[2].strip()]) + "\n"
     write_atomically(out / STUDY_FILE, markdown.encode("utf-8", errors="replace"))
     return StudyResult(results, dots, markdown)
 
 
-def to_markdown(study: StudyPlan, dots: tuple[Dot, ...], tables: str, book: CostBook) -> str:
-    """The page of a study; `tables` is the Markdown of its benchmark."""
-    said = paragraph(study.config, dots, study.plan.config.backbones) + seed_sentences(dots)
-    parts = [f"# {study.config.title}", *said]
-    if dots:
-        parts.append("![figure](figure.svg)")
-    parts += _cost_lines(book)
-    parts.append(tables.partition("\n")[2].strip())
-    return "\n\n".join(parts) + "\n"
-
-
-def feature_limit(plan: Plan) -> float:
-    """Bytes of tested pictures' tokens to keep, by the training's own switch and limit."""
-    given = plan.config.training
-    told = {name: value for name, value in given.items() if name in WORK_OPTIONS}
-    training = from_mapping(TrainingConfig, told, what="[training]")  # no recipe says these
-    return 0.0 if training.cache == "off" else 1e9 * training.cache_limit_gb
+def tested_tokens(plan: Plan, context: RunContext, name: str) -> TestedTokens:
+    """Return a cache of tested pictures' tokens in a folder of the work folder."""
+    return TestedTokens(context.work_folder / name, limit_bytes=_token_limit(plan))
 
 
 def describe_sharing(plan: Plan) -> str:
-    """How much the estimate of a dry run leaves out: all runs share one pass of the pictures."""
+    """Tell what the estimate of a dry run leaves out: all runs share one pass of the pictures."""
     counts = [count_pictures(source) or 0 for source in plan.sources]
-    needed = max(counts, default=0) * Rate().token_bytes
-    kept = min(needed, feature_limit(plan)) / 1e9
+    kept = min(max(counts, default=0) * Rate().token_bytes, _token_limit(plan)) / 1e9
     return (
         f"one pass over {sum(counts):,} tested pictures serves all runs that read them alike; of "
         f"one dataset at a time, up to {kept:.1f} GB of tokens lie in WORK/{FEATURES} meanwhile"
     )
 
 
-def _cost_lines(book: CostBook) -> list[str]:
-    if not book.rows:
-        return []
-    row: Any = next(iter(book.rows.values()))
-    return [
-        f"Cost: {len(book.rows)} trainings encoded {book.total('encoded'):.0f} pictures in all "
-        f"(a training set has {row['pictures']}) in {book.total('image_seconds'):.1f} s, and took "
-        f"{book.total('steps'):.0f} steps in {book.total('step_seconds'):.1f} s."
-    ]
+def _token_limit(plan: Plan) -> float:
+    """Return the bytes of tokens to keep, by the options of the training's cache."""
+    given = plan.config.training
+    told = {name: value for name, value in given.items() if name in WORK_OPTIONS}
+    training = from_mapping(TrainingConfig, told, what="[training]")  # no recipe sets these
+    return 0.0 if training.cache == "off" else 1e9 * training.cache_limit_gb

@@ -1,6 +1,6 @@
-"""Results put together: a figure for every place of every table, ours and the published one.
+"""Put results into tables: a figure for every place, ours and the published one.
 
-Without results it still has all its places, so a dry run lists what a table would hold.
+Without results a table still has all its places, so a dry run lists what it would hold.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from faprompt.data.published_counts import published_counts
+from faprompt.data.dataset_catalog import published_counts
 from faprompt.metrics import paired_interval
-from faprompt.reproduce.benchmark_config import BenchmarkConfig
-from faprompt.reproduce.benchmark_plan import Column, Plan, Source
-from faprompt.reproduce.benchmark_run import CellResult, waiting
+from faprompt.reproduce.cell_runner import CellResult, waiting
+from faprompt.reproduce.cells import Column, Plan, Source
+from faprompt.reproduce.experiment import Experiment
+from faprompt.reproduce.experiment_parts import MethodEntry
 from faprompt.reproduce.protocol import GROUP_NAMES, METRIC_TITLES, find_published, group_members
 
 RowKind = Literal["dataset", "class", "mean", "group"]
@@ -26,7 +27,7 @@ DECIMALS = 1  # of percent, as the paper prints; values equal in print share a r
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric in one place of a table. Values are fractions; `reason` says why there is none.
+    """One metric in one place of a table. Values are fractions.
 
     replicates: (replicates,) float64 of the value, drawn from the same pictures in every column.
     """
@@ -36,14 +37,14 @@ class Figure:
     interval: tuple[float, float] | None = None  # of a single seed, as evaluation has it
     spread: float | None = None  # standard deviation over several seeds
     published: float | None = None
-    reason: str = ""
+    reason: str = ""  # why there is no value
     rank: int = 0  # 1 best and 2 second best of its row, 0 neither
-    level: bool = False  # the pictures do not tell it from the best on them
+    level: bool = False  # not significantly different from the best
     replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published one."""
+        """Our value minus the published one."""
         if self.value is None or self.published is None:
             return None
         return self.value - self.published
@@ -72,7 +73,7 @@ class Table:
     methods_down: bool = False  # printed with a line per method: wide ones, and as Tables 5 and 6
 
     def places(self) -> Iterator[tuple[Row, Column, Figure]]:
-        """Every figure with where it stands."""
+        """Yield every figure with its row and column."""
         for row, line in zip(self.rows, self.figures, strict=True):
             for column, figures in zip(self.columns, line, strict=True):
                 for figure in figures:
@@ -80,42 +81,33 @@ class Table:
 
 
 def build_tables(plan: Plan, results: Iterable[CellResult] = ()) -> tuple[Table, ...]:
-    """The tables a config asks for.
-
-    Args:
-        plan: of `build_plan`.
-        results: of `run_benchmark`; cells without one count as not run.
-    """
+    """Return the tables an experiment asks for; cells without a result count as not run."""
     found = fill_in(plan, results)
     options = plan.config.table
-    reader = _Reader(plan, found)
     if options.rows == "groups":
         rows = [row for group in GROUP_NAMES for row in _group_rows(plan, group, options.metrics)]
-        return (_table(plan, "Group means", rows, reader, methods_down=True),)
+        return (_table(plan, "Group means", rows, found, methods_down=True),)
     tables = []
     for metrics in options.metrics:
         if options.rows == "datasets":
-            tables.append(
-                _table(plan, _titles(metrics), list(_dataset_rows(plan, metrics)), reader)
-            )
+            tables.append(_table(plan, _titles(metrics), _dataset_rows(plan, metrics), found))
             continue
         for source in plan.sources:
             title = f"{source.entry.title}: {_titles(metrics)}"
-            rows = list(_class_rows(source, metrics, found))
-            tables.append(_table(plan, title, rows, reader))
+            tables.append(_table(plan, title, list(_class_rows(source, metrics, found)), found))
     return tuple(table for table in tables if table.rows)
 
 
 def fill_in(plan: Plan, results: Iterable[CellResult]) -> dict[str, CellResult]:
-    """A result for every cell of a plan, by name; cells that were not run are waiting."""
+    """Return a result for every cell of a plan, by name; cells that were not run are waiting."""
     found = {cell.name: waiting(cell) for cell in plan.cells}
     return found | {result.cell.name: result for result in results}
 
 
 def published_places(tables: Iterable[Table]) -> list[dict[str, str]]:
-    """Return the places of tables that have a published number beside them if it is printed.
+    """Return the places that show a published number where the paper prints one.
 
-    They are in the words of the published tables; `class` is "" for a mean.
+    They are named as in the published tables; `class` is "" for a mean.
     """
     return [
         {
@@ -131,85 +123,78 @@ def published_places(tables: Iterable[Table]) -> list[dict[str, str]]:
     ]
 
 
-class _Reader:
-    """Figures out of the results of cells."""
-
-    def __init__(self, plan: Plan, results: Mapping[str, CellResult]) -> None:
-        self.plan, self.results = plan, results
-        self.sources = {source.entry.key: source for source in plan.sources}
-
-    def figure(self, row: Row, column: Column, metric: str) -> Figure:
-        """One place; without rank."""
-        if row.kind == "group":
-            found = self._group_mean(row, column, metric)
-        else:
-            found = self._measured(self.sources[row.dataset], column, metric, row.class_name)
-        return replace(found, published=_published(self.plan.config, row, column, metric))
-
-    def _measured(
-        self, source: Source, column: Column, metric: str, class_name: str | None
-    ) -> Figure:
-        if not source.entry.has(metric):
-            return Figure(metric, reason="not measured here in the paper")
-        values: list[float] = []
-        drawn: list[np.ndarray] = []
-        interval = None
-        for cell in self.plan.cells_of(column, source):
-            result = self.results[cell.name]
-            if result.metrics is None:
-                return Figure(metric, reason=result.reason)
-            part = _part(result.metrics, class_name)
-            if part is None:
-                return Figure(metric, reason=f"the data has no class {class_name!r}")
-            if metric not in part["values"]:
-                return Figure(metric, reason=part["undefined"].get(metric, "not measured"))
-            values.append(part["values"][metric])
-            interval = part["intervals"].get(metric)
-            if class_name is None and metric in result.replicates:
-                drawn.append(result.replicates[metric])
-        several = len(values) > 1
-        return Figure(
-            metric,
-            value=fmean(values),
-            interval=(interval[0], interval[1]) if interval and not several else None,
-            spread=stdev(values) if several else None,
-            replicates=np.mean(drawn, axis=0) if len(drawn) == len(values) else None,
-        )
-
-    def _group_mean(self, row: Row, column: Column, metric: str) -> Figure:
-        members = _members(self.plan, row.dataset, metric)
-        parts = [(source, self._measured(source, column, metric, None)) for source in members]
-        values = [figure.value for _, figure in parts if figure.value is not None]
-        if len(values) < len(parts) or not parts:
-            lacking = [source.entry.title for source, figure in parts if figure.value is None]
-            return Figure(metric, reason=f"the mean lacks {', '.join(lacking) or 'every set'}")
-        return Figure(metric, value=fmean(values))
+def _figure(
+    plan: Plan, results: Mapping[str, CellResult], row: Row, column: Column, metric: str
+) -> Figure:
+    """Return the figure of one place, without rank."""
+    if row.kind == "group":
+        sources = group_sources(plan, row.dataset, metric)
+    else:
+        sources = [source for source in plan.sources if source.entry.key == row.dataset]
+    found = [_measured(plan, results, s, column, metric, row.class_name) for s in sources]
+    place = printed_place(plan.config, row)
+    value = printed_value(plan.config, column.method, metric, *place) if place else None
+    if row.kind != "group":
+        return replace(found[0], published=value)
+    values = [figure.value for figure in found if figure.value is not None]
+    if values and len(values) == len(found):
+        return Figure(metric, value=fmean(values), published=value)
+    pairs = zip(sources, found, strict=True)
+    lacking = [source.entry.title for source, figure in pairs if figure.value is None]
+    reason = f"the mean lacks {', '.join(lacking) or 'every set'}"
+    return Figure(metric, published=value, reason=reason)
 
 
-def _part(metrics: Mapping[str, Any], class_name: str | None) -> Mapping[str, Any] | None:
-    """values, undefined and intervals of a class, or of the mean, out of metrics.json."""
-    if class_name is None:
-        intervals = metrics.get("intervals") or {}
-        return {
-            "values": metrics["mean"],
-            "undefined": metrics["undefined"],
-            "intervals": intervals.get("mean", intervals),
-        }
-    if class_name not in metrics["classes"]:
-        return None
-    found = metrics["classes"][class_name]
-    return {
-        "values": found,
-        "undefined": found["undefined"],
-        "intervals": found.get("intervals") or {},
-    }
+def _measured(
+    plan: Plan,
+    results: Mapping[str, CellResult],
+    source: Source,
+    column: Column,
+    metric: str,
+    class_name: str | None,
+) -> Figure:
+    if not source.entry.has(metric):
+        return Figure(metric, reason="not measured here in the paper")
+    values: list[float] = []
+    drawn: list[np.ndarray] = []
+    interval = None
+    for cell in plan.cells_of(column, source):
+        result = results[cell.name]
+        if result.metrics is None:
+            return Figure(metric, reason=result.reason)
+        part = result.metrics if class_name is None else result.metrics["classes"].get(class_name)
+        if part is None:
+            return Figure(metric, reason=f"the data has no class {class_name!r}")
+        known = part["mean"] if class_name is None else part
+        if metric not in known:
+            return Figure(metric, reason=part["undefined"].get(metric, "not measured"))
+        values.append(known[metric])
+        intervals = part.get("intervals") or {}
+        interval = intervals.get("mean", intervals).get(metric)
+        if class_name is None and metric in result.replicates:
+            drawn.append(result.replicates[metric])
+    several = len(values) > 1
+    return Figure(
+        metric,
+        value=fmean(values),
+        interval=(interval[0], interval[1]) if interval and not several else None,
+        spread=stdev(values) if several else None,
+        replicates=np.mean(drawn, axis=0) if len(drawn) == len(values) else None,
+    )
 
 
 def _table(
-    plan: Plan, title: str, rows: list[Row], reader: _Reader, *, methods_down: bool = False
+    plan: Plan,
+    title: str,
+    rows: list[Row],
+    results: Mapping[str, CellResult],
+    *,
+    methods_down: bool = False,
 ) -> Table:
     figures = tuple(
-        _ranked([tuple(reader.figure(row, c, m) for m in row.metrics) for c in plan.columns])
+        _ranked(
+            [tuple(_figure(plan, results, row, c, m) for m in row.metrics) for c in plan.columns]
+        )
         for row in rows
     )
     wide = len(plan.columns) > max(_WIDE, len(rows))
@@ -217,9 +202,9 @@ def _table(
 
 
 def _ranked(line: list[tuple[Figure, ...]]) -> tuple[tuple[Figure, ...], ...]:
-    """Best and second best per metric, among columns that have a value; ties share.
+    """Mark best and second best per metric, among columns that have a value; ties share.
 
-    The others are held against the best, the first of several.
+    The others are compared with the best, the first of several.
     """
     ranked = [list(figures) for figures in line]
     for place in range(len(line[0])):
@@ -236,7 +221,7 @@ def _ranked(line: list[tuple[Figure, ...]]) -> tuple[tuple[Figure, ...], ...]:
 
 
 def _level(best: Figure, other: Figure) -> bool:
-    """Whether the 95 % interval of the difference holds zero."""
+    """Return whether the 95 % interval of the difference holds zero."""
     if best.replicates is None or other.replicates is None:
         return False
     assert best.value is not None and other.value is not None
@@ -249,22 +234,24 @@ def _printed(value: float | None) -> float | None:
     return None if value is None else round(100 * value, DECIMALS)
 
 
-def _dataset_rows(plan: Plan, metrics: tuple[str, ...]) -> Iterator[Row]:
-    for source in plan.sources:
-        if any(source.entry.has(metric) for metric in metrics):
-            yield Row("dataset", source.entry.title, source.entry.key, metrics)
-    if plan.config.table.group_means:
-        groups = dict.fromkeys((*GROUP_NAMES, *(s.entry.group_name for s in plan.sources)))
-        for group in filter(None, groups):
-            if any(len(_members(plan, group, metric)) > 1 for metric in metrics):
-                yield from _group_rows(plan, group, (metrics,))
+def _dataset_rows(plan: Plan, metrics: tuple[str, ...]) -> list[Row]:
+    rows = [
+        Row("dataset", source.entry.title, source.entry.key, metrics)
+        for source in plan.sources
+        if any(source.entry.has(metric) for metric in metrics)
+    ]
+    groups = dict.fromkeys((*GROUP_NAMES, *(s.entry.group_name for s in plan.sources)))
+    for group in filter(None, groups) if plan.config.table.group_means else ():
+        if any(len(group_sources(plan, group, metric)) > 1 for metric in metrics):
+            rows += _group_rows(plan, group, (metrics,))
+    return rows
 
 
 def _group_rows(plan: Plan, group: str, pairs: tuple[tuple[str, ...], ...]) -> Iterator[Row]:
     for metrics in pairs:
-        if not any(_members(plan, group, metric) for metric in metrics):
+        if not any(group_sources(plan, group, metric) for metric in metrics):
             continue
-        members = {source.entry.key for m in metrics for source in _members(plan, group, m)}
+        members = {source.entry.key for m in metrics for source in group_sources(plan, group, m)}
         whole = {name for m in metrics for name in group_members(group, m)}
         as_published = members == whole
         title = group if as_published else f"{group} (mean of {len(members)})"
@@ -277,7 +264,8 @@ def _titles(metrics: tuple[str, ...]) -> str:
     return ", ".join(METRIC_TITLES[metric] for metric in metrics)
 
 
-def _members(plan: Plan, group: str, metric: str) -> list[Source]:
+def group_sources(plan: Plan, group: str, metric: str) -> list[Source]:
+    """Return the datasets that a group's mean of a metric counts."""
     return [s for s in plan.sources if s.entry.group_name == group and s.entry.has(metric)]
 
 
@@ -295,7 +283,7 @@ def _class_rows(
     yield Row("mean", "mean", key, metrics)
 
 
-def printed_place(config: BenchmarkConfig, row: Row) -> tuple[str, str | None] | None:
+def printed_place(config: Experiment, row: Row) -> tuple[str, str | None] | None:
     """Return the dataset and class under which the paper prints a row's figures, or None.
 
     The paper prints no means of other sets than its own, and none of some classes of a set; a
@@ -310,12 +298,16 @@ def printed_place(config: BenchmarkConfig, row: Row) -> tuple[str, str | None] |
     return (entry.id, class_name) if class_name else None
 
 
-def _published(config: BenchmarkConfig, row: Row, column: Column, metric: str) -> float | None:
-    method, place = column.method, printed_place(config, row)
-    if place is None or not method.published:
-        return None
-    cell = find_published(
-        config.published, dataset=place[0], class_name=place[1], metric=metric,
+def printed_value(
+    config: Experiment,
+    method: MethodEntry,
+    metric: str,
+    dataset: str,
+    class_name: str | None = None,
+) -> float | None:
+    """Return what the experiment's tables of the paper print for a method, or None."""
+    cell = method.published and find_published(
+        config.published, dataset=dataset, class_name=class_name, metric=metric,
         method=method.published_as or method.name, setting=method.setting,
     )  # fmt: skip
     return cell.value if cell else None

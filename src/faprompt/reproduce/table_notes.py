@@ -1,59 +1,126 @@
-"""What has to be said beneath a table: how it was measured, and why places are empty."""
+"""Say beneath a table how it was measured, what each column ran with, and why places are empty."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from faprompt.reproduce.benchmark_plan import Column, Plan
-from faprompt.reproduce.benchmark_run import CellResult
+from faprompt.reproduce.cell_runner import CellResult
+from faprompt.reproduce.cells import Column, Plan
 from faprompt.reproduce.protocol import METRIC_TITLES, PRO
-from faprompt.reproduce.table_grid import Row, Table, fill_in
-from faprompt.reproduce.wording import LEVEL
+from faprompt.reproduce.table_grid import Table, fill_in, group_sources
 
-_LISTED = 6  # places named per reason
+LEVEL = "≈"
+LEVEL_MEANS = "not significantly different from the best (95 %, paired bootstrap over pictures)."
 RELEASED = "pictures and masks are read as the public code reads them (picture_handling=released)."
+_LISTED = 6  # places named per reason
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSettings:
+    """What a column ran with, as far as it is known before or after its cells ran."""
+
+    preset: str  # "" for a model that does not record it
+    options: str  # those that differ from the preset's, such as "prompts=1"
+    precision: str  # of the image tower
+    unpublished: bool = False  # it shows no number of the paper, though the tables have some
+
+    @property
+    def words(self) -> str:
+        """Preset and options in one phrase, such as "official with prompts=1"."""
+        preset = self.preset or "not recorded"
+        return f"{preset} with {self.options}" if self.options else preset
+
+
+def column_settings(plan: Plan, results: Iterable[CellResult]) -> dict[str, ColumnSettings]:
+    """Return the settings of every column by its title.
+
+    A finished cell records its precision and the preset of its model; for the others the
+    experiment's own file names them.
+    """
+    done = {result.cell.column.title: result.metrics for result in results if result.metrics}
+    found = {}
+    for column in plan.columns:
+        method, metrics = column.method, done.get(column.title, {})
+        found[column.title] = ColumnSettings(
+            preset=(metrics.get("preset") or "") if method.model else method.preset,
+            options=", ".join(f"{name}={value}" for name, value in method.options.items()),
+            precision=metrics.get("precision") or plan.config.precision,
+            unpublished=bool(plan.config.published) and not method.published,
+        )
+    return found
+
+
+def settings_line(settings: Mapping[str, ColumnSettings]) -> str:
+    """Return the line under every table: precision and presets.
+
+    Example:
+        >>> paper = ColumnSettings("paper", "", "fp32")
+        >>> settings_line({"CLIP": paper, "FAPrompt": ColumnSettings("official", "", "fp32")})
+        'Precision of the image tower: fp32. Presets: paper (CLIP); official (FAPrompt).'
+    """
+    precisions = _gather((each.precision, title) for title, each in settings.items())
+    presets = _gather((each.words, title) for title, each in settings.items())
+    parts = [
+        "; ".join(f"{words} ({', '.join(titles)})" for words, titles in grouped.items())
+        for grouped in (precisions, presets)
+    ]
+    precision = next(iter(precisions)) if len(precisions) == 1 else parts[0]
+    without = [title for title, each in settings.items() if each.unpublished]
+    beside = f" No published number stands beside {', '.join(without)}." if without else ""
+    return f"Precision of the image tower: {precision}. Presets: {parts[1]}.{beside}"
 
 
 def statements(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult]) -> list[str]:
-    """How the figures came about; the same whether a run was interrupted or not."""
+    """Say how the figures were made; the same whether a run was interrupted or not."""
     tables, done = list(tables), [result for result in results if result.metrics is not None]
-    metrics = {figure.metric for table in tables for _, _, figure in table.places()}
-    lines = [
-        "Percent, the mean over a dataset's classes. Best of ours bold, second best underlined."
+    trained = [(text, column.title) for column in plan.columns for text in _training(plan, column)]
+    return [
+        "Percent, the mean over a dataset's classes. Best of ours bold, second best underlined.",
+        *_measuring(plan, tables),
+        *_legend(plan, tables),
+        *_together(trained),
+        *_together(_presets(done)),
+        *_pictures(plan, done),
+        *_together(
+            (f"{remark}.", result.cell.source.entry.title)
+            for result in done
+            for remark in (result.metrics or {}).get("remarks", ())
+        ),
     ]
-    lines += _measuring(plan, metrics)
-    lines += _legend(plan, tables)
-    lines += _together(
-        (column.title, t) for column in plan.columns for t in _training(plan, column)
-    )
-    lines += _together(_presets(done))
-    lines += _pictures(plan, done)
-    lines += _together(_remarks(done))
-    return lines
 
 
 def reasons(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult]) -> list[str]:
-    """One line per reason for an empty place, with the places it empties.
+    """Return a line per reason for an empty place, with the places it empties.
 
     A cell without metrics is named once, and not again for every class and group it empties.
     """
     found: dict[str, dict[str, dict[str, None]]] = {}
     lacking: set[tuple[str, str]] = set()
     cells = fill_in(plan, results)
+
+    def add(reason: str, column: str, place: str) -> None:
+        found.setdefault(reason, {}).setdefault(column, {})[place] = None
+
     for result in cells.values():
         if result.metrics is None:
             title, key = result.cell.column.title, result.cell.source.entry.key
             lacking.add((title, key))
-            found.setdefault(result.reason, {}).setdefault(title, {})[key] = None
+            add(result.reason, title, key)
     for table in tables:
         for row, column, figure in table.places():
-            known = (column.title, row.dataset) in lacking
-            if figure.value is None and row.kind != "group" and not known:
+            if figure.value is not None or (column.title, row.dataset) in lacking:
+                continue
+            if row.kind != "group":
                 place = f"{row.dataset}/{row.class_name}" if row.class_name else row.dataset
-                found.setdefault(figure.reason, {}).setdefault(column.title, {})[place] = None
-            if figure.value is None and row.kind == "group":
-                for place, reason in _undefined_members(plan, cells, row, column, figure.metric):
-                    found.setdefault(reason, {}).setdefault(column.title, {})[place] = None
+                add(figure.reason, column.title, place)
+                continue
+            for source in group_sources(plan, row.dataset, figure.metric):
+                for cell in plan.cells_of(column, source):
+                    metrics = cells[cell.name].metrics
+                    if metrics is not None and figure.metric not in metrics["mean"]:
+                        reason = metrics["undefined"].get(figure.metric, "not measured")
+                        add(reason, column.title, source.entry.key)
     return [
         f"{'; '.join(f'{title} on {_some(list(places))}' for title, places in columns.items())}"
         f": {reason}"
@@ -61,22 +128,10 @@ def reasons(plan: Plan, tables: Iterable[Table], results: Iterable[CellResult]) 
     ]
 
 
-def _undefined_members(
-    plan: Plan, cells: Mapping[str, CellResult], row: Row, column: Column, metric: str
-) -> Iterator[tuple[str, str]]:
-    """Datasets of a group that were measured but lack a metric, each with the reason."""
-    for source in plan.sources:
-        if source.entry.group_name != row.dataset or not source.entry.has(metric):
-            continue
-        for cell in plan.cells_of(column, source):
-            metrics = cells[cell.name].metrics
-            if metrics is not None and metric not in metrics["mean"]:
-                yield source.entry.key, metrics["undefined"].get(metric, "not measured")
-
-
-def _measuring(plan: Plan, metrics: set[str]) -> Iterator[str]:
+def _measuring(plan: Plan, tables: Iterable[Table]) -> Iterator[str]:
+    metrics = {figure.metric for table in tables for _, _, figure in table.places()}
     settings = plan.config.evaluation
-    if any(name not in ("image_auroc", "image_ap", "image_f1_max") for name in metrics):
+    if any(not name.startswith("image_") for name in metrics):
         where = "the model's input size" if settings.resolution == "model" else "the picture's size"
         yield f"Resolution: pixel metrics at {where}; masks by the {settings.mask_policy} policy."
     limit = f"{settings.fpr_limit:g}"
@@ -86,7 +141,9 @@ def _measuring(plan: Plan, metrics: set[str]) -> Iterator[str]:
             f"false-positive rate of {limit}, divided by {limit}."
         )
         if plan.config.published:
-            told += " The published PRO samples 200 thresholds and stretches the axis: not alike."
+            told += (
+                " The published PRO samples 200 thresholds and stretches the axis: not comparable."
+            )
         yield told
     if PRO in metrics:
         yield (
@@ -100,8 +157,7 @@ def _legend(plan: Plan, tables: list[Table]) -> Iterator[str]:
     if any(figure.interval for figure in figures):
         yield "Brackets: 95 % bootstrap interval over the pictures."
     if any(figure.level for figure in figures):
-        told = "these pictures do not tell it from the best on them (95 %, paired bootstrap)."
-        yield f"{LEVEL}: {told}"
+        yield f"{LEVEL}: {LEVEL_MEANS}"
     if any(figure.spread is not None for figure in figures):
         seeds = ", ".join(map(str, plan.config.seeds))
         yield f"Plus-minus: standard deviation over the seeds {seeds}; the value is their mean."
@@ -121,41 +177,25 @@ def _training(plan: Plan, column: Column) -> Iterator[str]:
     if column.method.full_shot:
         yield "full-shot: learned from each set's own train split, normal pictures alone."
         return
-    trained: dict[str, list[str]] = {}
-    for cell in plan.cells:
-        if cell.column is column and cell.trained_on is not None:
-            tested = trained.setdefault(cell.trained_on.entry.title, [])
-            tested.append(cell.source.entry.title)
-    for source, tested in trained.items():
-        names = list(dict.fromkeys(tested))
+    trained = _gather(
+        (cell.trained_on.entry.title, cell.source.entry.title)
+        for cell in plan.cells
+        if cell.column is column and cell.trained_on is not None
+    )
+    for source, names in trained.items():
         yield f"trained on {source}'s test split for {_some(names)}."
         if source in names:
             yield f"on {source} tested on the very pictures it was trained on."
 
 
 def _presets(done: list[CellResult]) -> Iterator[tuple[str, str]]:
-    """Columns whose preset did not run as it is, or reads pictures as public code does."""
+    """Yield remarks on columns whose preset did not run as published, or reads otherwise."""
     for result in done:
         title, about = result.cell.column.title, (result.metrics or {}).get("environment", {})
         if "note" in about:
-            yield title, f"{about['note']}."
+            yield f"{about['note']}.", title
         if about.get("picture_handling") == "released":
-            yield title, RELEASED
-
-
-def _remarks(done: list[CellResult]) -> Iterator[tuple[str, str]]:
-    """Datasets with what `evaluate` remarks on their pictures and masks."""
-    for result in done:
-        for remark in (result.metrics or {}).get("remarks", ()):
-            yield result.cell.source.entry.title, f"{remark}."
-
-
-def _together(told: Iterable[tuple[str, str]]) -> list[str]:
-    """Columns or datasets of which the same is said, on one line."""
-    titles: dict[str, dict[str, None]] = {}
-    for title, words in told:
-        titles.setdefault(words, {})[title] = None
-    return [f"{', '.join(columns)}: {words}" for words, columns in titles.items()]
+            yield RELEASED, title
 
 
 def _pictures(plan: Plan, done: list[CellResult]) -> Iterator[str]:
@@ -172,6 +212,19 @@ def _pictures(plan: Plan, done: list[CellResult]) -> Iterator[str]:
     for result in done:
         if unreadable := (result.record or {})["unreadable"]:
             yield f"{result.cell.name}: {unreadable} pictures could not be read and are left out."
+
+
+def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return first -> every second that comes with it, each once and in order."""
+    found: dict[str, dict[str, None]] = {}
+    for first, second in pairs:
+        found.setdefault(first, {})[second] = None
+    return {first: list(seconds) for first, seconds in found.items()}
+
+
+def _together(told: Iterable[tuple[str, str]]) -> list[str]:
+    """Put columns or datasets with the same remark on one line."""
+    return [f"{', '.join(titles)}: {words}" for words, titles in _gather(told).items()]
 
 
 def _some(names: list[str]) -> str:

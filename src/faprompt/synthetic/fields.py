@@ -1,262 +1,41 @@
-"""The drawing sheet: coordinates, dice and smooth noise for a batch of pictures at once.
-
-Lengths are physical: the sheet spans about -1..1, and a sheet that was squashed to a square
-spans less on one axis and more on the other, so a disc drawn on it becomes an ellipse.
-"""
+"""Functions of fields (n, size, size): steps, blending, shading, blur, distances to shapes."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Sequence
-from copy import copy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Span = tuple[float, float]
-MAX_STRETCH = 3.0  # the longest tile is three times as long as wide before it is squashed
-_STORE = 96  # per-picture numbers drawn in one go
-_SPLINE_POWER = 0.479  # mean square of a cubic B-spline on a unit grid, both axes together
-
-
-class Canvas:
-    """A batch of blank square pictures with their own dice.
-
-    Args:
-        count: pictures in the batch.
-        size: side in pixels.
-        generator: torch dice; every pixel value comes from it, and it says where to draw.
-        host: Python dice for choices shared by the whole batch.
-        channels: 3, or 1 where every picture is grey (a third of the work).
-
-    `x` is (count, 1, size) and `y` is (count, size, 1), so that work on one axis stays cheap.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        size: int,
-        *,
-        generator: torch.Generator,
-        host: random.Random,
-        channels: int = 3,
-    ) -> None:
-        self.count, self.size = count, size
-        self.generator, self.host, self.device = generator, host, generator.device
-        self.channels = channels
-        self._store, self._place = torch.empty(0), 0
-        self._ratio = [MAX_STRETCH ** self._draw_power() for _ in range(count)]
-        ratio = torch.tensor(self._ratio, device=self.device).reshape(-1, 1, 1)
-        self.wide, self.tall = ratio.rsqrt(), ratio.sqrt()  # half width and half height
-        steps = (torch.arange(size, device=self.device) + 0.5) * (2 / size) - 1
-        self._steps = torch.arange(size, device=self.device).reshape(1, -1, 1) / size
-        self.x = steps.reshape(1, 1, size) * self.wide
-        self.y = steps.reshape(1, size, 1) * self.tall
-
-    def take(self, rows: Tensor) -> Canvas:
-        """The sheets of these rows (any order, repeats allowed), with the same dice."""
-        part = copy(self)
-        part._store, part._place = torch.empty(0), 0
-        places = rows.tolist()
-        part.count, part._ratio = len(places), [self._ratio[row] for row in places]
-        part.wide, part.tall, part.x, part.y = (
-            field[rows] for field in (self.wide, self.tall, self.x, self.y)
-        )
-        return part
-
-    @property
-    def pixel(self) -> float:
-        """Side of one pixel in physical units on an unsquashed sheet."""
-        return 2 / self.size
-
-    def _draw_power(self) -> float:
-        return self.host.uniform(-1, 1) if self.host.random() < 0.4 else 0.0
-
-    def maybe(self, share: float) -> bool:
-        """One choice for the whole batch; spares the work of what is left out."""
-        return self.host.random() < share
-
-    def tone(self, red: float, green: float, blue: float) -> Tensor:
-        """(1, channels, 1, 1) a fixed colour, or its brightness on a grey sheet."""
-        values = (red, green, blue) if self.channels == 3 else ((red + green + blue) / 3,)
-        return torch.tensor(values, device=self.device).reshape(1, -1, 1, 1)
-
-    def rand(self, *shape: int) -> Tensor:
-        """Even dice in 0..1 of any shape."""
-        return torch.rand(shape, generator=self.generator, device=self.device)
-
-    def randn(self, *shape: int) -> Tensor:
-        """Normal dice of any shape."""
-        return torch.randn(shape, generator=self.generator, device=self.device)
-
-    def white(self) -> Tensor:
-        """(count, size, size) white noise of unit variance."""
-        return self.randn(self.count, self.size, self.size)
-
-    def _next(self) -> Tensor:
-        """(count, 1, 1) even in 0..1, from a store drawn in one go: pictures need hundreds."""
-        if self._place == len(self._store):
-            self._store = self.rand(_STORE, self.count, 1, 1)
-            self._place = 0
-        self._place += 1
-        return self._store[self._place - 1]
-
-    def uniform(self, low: float, high: float) -> Tensor:
-        """(count, 1, 1) even between low and high."""
-        return self._next().mul(high - low).add_(low)
-
-    def log_uniform(self, low: float, high: float) -> Tensor:
-        """(count, 1, 1) even in the logarithm."""
-        return self._next().mul(math.log(high / low)).exp_().mul_(low)
-
-    def chance(self, share: float) -> Tensor:
-        """(count, 1, 1) of 1.0 with this chance, else 0.0."""
-        return (self._next() < share).float()
-
-    def pick(self, values: Sequence[float]) -> Tensor:
-        """(count, 1, 1) one of the values for each picture."""
-        table = torch.tensor(values, device=self.device)
-        index = (self._next() * len(values)).long().clamp_(max=len(values) - 1)
-        return table[index]
-
-    def sign(self) -> Tensor:
-        """(count, 1, 1) of -1.0 or 1.0."""
-        return self.chance(0.5).mul_(2).sub_(1)
-
-    def turned(self, angle: Tensor, scale: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-        """Coordinates (u, v), each (count, size, size), turned by `angle`, times `scale`."""
-        cos, sin = angle.cos() * scale, angle.sin() * scale
-        return self.x * cos + self.y * sin, self.y * cos - self.x * sin
-
-    def noise(
-        self, across: Span, along: Span | None = None, *, dice: Sequence[float] = ()
-    ) -> Tensor:
-        """Smooth noise, about unit variance, with its own grain in each picture.
-
-        Args:
-            across: least and most bumps per picture from left to right.
-            along: the same from top to bottom; None takes the grain of `across`.
-            dice: one number in 0..1 per picture, where between least and most; () draws them.
-
-        Returns:
-            (count, size, size), a random grid through cubic B-splines.
-        """
-        first = dice or self.dice()
-        if along is None:
-            columns, rows = self._splines(across, [*first, *first], -0.5, 0.5)
-        else:
-            (columns,) = self._splines(across, first, -0.5)
-            (rows,) = self._splines(along, self.dice(), 0.5)
-        grid = self.randn(self.count, rows.shape[2], columns.shape[2]) / _SPLINE_POWER
-        if columns.shape[2] > rows.shape[2]:
-            return torch.bmm(rows, torch.bmm(grid, columns.mT))
-        return torch.bmm(torch.bmm(rows, grid), columns.mT)
-
-    def streaks(self, along: Span) -> Tensor:
-        """(count, size, size) upright streaks one pixel wide; `along` as in noise."""
-        (rows,) = self._splines(along, self.dice(), 0.5)
-        return torch.bmm(rows, self.randn(self.count, rows.shape[2], self.size)) / 0.69
-
-    def dice(self) -> list[float]:
-        """One even number in 0..1 per picture, known to Python."""
-        return [self.host.random() for _ in range(self.count)]
-
-    def _splines(self, span: Span, dice: Sequence[float], *powers: float) -> tuple[Tensor, ...]:
-        """Cubic B-spline weights (count, size, knots), their knots as close as the dice say.
-
-        One set for each power of the length over width: -0.5 is the width, 0.5 the height.
-        """
-        low, high = span
-        sides = [ratio**power for power in powers for ratio in self._ratio]
-        cells = [
-            min(low * (high / low) ** t * side, self.size / 2)
-            for t, side in zip(dice, sides, strict=True)
-        ]
-        knots = torch.arange(math.ceil(max(cells)) + 4, device=self.device)
-        grain = torch.tensor(cells, device=self.device).reshape(-1, 1, 1)
-        shift = self.rand(len(cells), 1, 1).add_(1)
-        far = torch.addcmul(shift, self._steps, grain).sub(knots).abs_()
-        outer, inner = (2 - far).clamp_(min=0), (1 - far).clamp_(min=0)
-        weights = outer.square().mul_(outer).div_(6)
-        return weights.sub_(inner.square().mul_(inner), alpha=2 / 3).split(self.count)
-
-    def fractal(self, span: Span, *, octaves: int = 4, gain: float = 0.55) -> Tensor:
-        """(count, size, size) sum of ever finer noises, about unit variance."""
-        dice = self.dice()
-        total = torch.zeros(self.count, self.size, self.size, device=self.device)
-        power = 0.0
-        for octave in range(octaves):
-            finer = 2.0**octave
-            total += gain**octave * self.noise((span[0] * finer, span[1] * finer), dice=dice)
-            power += gain ** (2 * octave)
-        return total / math.sqrt(power)
-
-    def noise_line(self, steps: int) -> Tensor:
-        """(count, steps) noise along a line, about unit variance."""
-        knots = self.randn(self.count, 1, max(steps // 16, 2))
-        return F.interpolate(knots, size=steps, mode="linear")[:, 0]
-
-    def per_cell(self, column: Tensor, row: Tensor, *, table: Tensor | None = None) -> Tensor:
-        """(count, size, size) one even random number per cell of a lattice, floored here."""
-        if table is None:
-            table = self.rand(self.count, 64 * 64)
-        index = _cell_index(column, row)
-        return table.gather(1, index).reshape(torch.broadcast_shapes(column.shape, row.shape))
-
-    def cells(self, u: Tensor, v: Tensor, *, jitter: float = 0.9) -> tuple[Tensor, Tensor, Tensor]:
-        """Voronoi cells of a jittered lattice, drawn at half size.
-
-        Args:
-            u: (count, size, size), one lattice cell per unit; v likewise.
-
-        Returns:
-            distance to the nearest seed, distance to the border (both in lattice cells), and
-            one even random number per cell.
-        """
-        u, v = u[:, ::2, ::2], v[:, ::2, ::2]
-        column, row = u.floor(), v.floor()
-        tables = [self.rand(self.count, 64 * 64) for _ in range(3)]
-        first = torch.full_like(u, 9.0)
-        second, tone = first.clone(), torch.zeros_like(u)
-        for dx in (-1, 0, 1):
-            for dy in (-1, 0, 1):
-                c, r = column + dx, row + dy
-                index = _cell_index(c, r)
-                jx, jy, own = (t.gather(1, index).reshape(u.shape) for t in tables)
-                far = torch.hypot(
-                    c + 0.5 + jitter * (jx - 0.5) - u, r + 0.5 + jitter * (jy - 0.5) - v
-                )
-                nearer = far < first
-                second = torch.where(nearer, first, torch.minimum(second, far))
-                first, tone = torch.where(nearer, far, first), torch.where(nearer, own, tone)
-        stack = torch.stack((first, second - first), dim=1)
-        large = F.interpolate(stack, size=(self.size, self.size), mode="bilinear")
-        blocks = F.interpolate(tone[:, None], size=(self.size, self.size), mode="nearest")
-        return large[:, 0], large[:, 1], blocks[:, 0]
-
-
-def _cell_index(column: Tensor, row: Tensor) -> Tensor:
-    """Lattice places to places in a 64 x 64 table; float work, for it is several times faster."""
-    return (row.floor().remainder(64) * 64 + column.floor().remainder(64)).long().flatten(1)
+Value = Tensor | float
 
 
 def smooth_step(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
-    """0 below `low`, 1 above `high`, an S between."""
+    """Return 0 below `low`, 1 above `high`, an S between."""
     t = ((value - low) / (high - low)).clamp_(0, 1)
     return (t * -2).add_(3).mul_(t).mul_(t)
 
 
+def below(value: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """Return 1 below `low`, 0 above `high`, an S between."""
+    return 1 - smooth_step(value, low, high)
+
+
+def mix(field: Tensor, other: Value, share: Tensor) -> Tensor:
+    """Return `field` where the share is 0, `other` where it is 1."""
+    return field + (other - field) * share
+
+
 def relief(height: Tensor, light: Tensor) -> Tensor:
-    """Shading of a height field (count, size, size) under light from angle (count, 1, 1)."""
+    """Shade a height field under light from the angle `light`."""
     dx = F.pad(height[..., 2:] - height[..., :-2], (1, 1))
     dy = F.pad(height[..., 2:, :] - height[..., :-2, :], (0, 0, 1, 1))
     return dx * light.cos() + dy * light.sin()
 
 
 def soften(field: Tensor, radius: int) -> Tensor:
-    """Box blur of (count, size, size) or (count, c, size, size); radius in pixels."""
+    """Blur (n, size, size) or (n, c, size, size) by a box; radius in pixels."""
     if radius < 1:
         return field
     flat = field if field.ndim == 4 else field[:, None]
@@ -264,21 +43,50 @@ def soften(field: Tensor, radius: int) -> Tensor:
         flat = F.pad(flat, (1, 1, 1, 1), mode="replicate")
         flat = flat[..., :-2] + flat[..., 1:-1] + flat[..., 2:]
         flat = (flat[:, :, :-2] + flat[:, :, 1:-1] + flat[:, :, 2:]) * (1 / 9)
-        return flat if field.ndim == 4 else flat[:, 0]
-    side = 2 * radius + 1
-    total = F.pad(flat, (radius + 1, radius, 0, 0), mode="replicate").cumsum(3)
-    rows = (total[..., side:] - total[..., :-side]) / side
-    total = F.pad(rows, (0, 0, radius + 1, radius), mode="replicate").cumsum(2)
-    blurred = (total[:, :, side:] - total[:, :, :-side]) / side
-    return blurred if field.ndim == 4 else blurred[:, 0]
+    else:
+        side = 2 * radius + 1
+        total = F.pad(flat, (radius + 1, radius, 0, 0), mode="replicate").cumsum(3)
+        rows = (total[..., side:] - total[..., :-side]) / side
+        total = F.pad(rows, (0, 0, radius + 1, radius), mode="replicate").cumsum(2)
+        flat = (total[:, :, side:] - total[:, :, :-side]) / side
+    return flat if field.ndim == 4 else flat[:, 0]
 
 
 def warp(image: Tensor, shift_x: Tensor, shift_y: Tensor) -> Tensor:
-    """Image (n, c, s, s) read at each pixel plus a shift in pixels (n, s, s)."""
+    """Read an image (n, c, s, s) at each pixel plus a shift in pixels (n, s, s)."""
     count, _, height, width = image.shape
-    xs = (torch.arange(width, device=image.device) + 0.5) * (2 / width) - 1
-    ys = (torch.arange(height, device=image.device) + 0.5) * (2 / height) - 1
+    xs = (torch.arange(width) + 0.5) * (2 / width) - 1
+    ys = (torch.arange(height) + 0.5) * (2 / height) - 1
     across = (xs.reshape(1, 1, -1) + shift_x * (2 / width)).expand(count, height, width)
     down = (ys.reshape(1, -1, 1) + shift_y * (2 / height)).expand(count, height, width)
     grid = torch.stack((across, down), dim=-1)
     return F.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+def in_cell(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the place of each pixel in its unit cell, -0.5..0.5 from the middle."""
+    return u - u.floor() - 0.5, v - v.floor() - 0.5
+
+
+def line_at(value: Tensor, place: Value, half: Value, soft: float = 0.012) -> Tensor:
+    """Return 1 on a line of this half width, 0 off it."""
+    return below((value - place).abs(), half - soft / 2, half + soft / 2)
+
+
+def box(u: Tensor, v: Tensor, half_u: Value, half_v: Value, soft: float = 0.02) -> Tensor:
+    """Return 1 inside an upright box around the origin."""
+    return below(torch.maximum(u.abs() - half_u, v.abs() - half_v), -soft / 2, soft / 2)
+
+
+def round_box(u: Tensor, v: Tensor, half_u: Value, half_v: Value, corner: Value) -> Tensor:
+    """Return the signed distance to a box with rounded corners around the origin."""
+    du, dv = u.abs() - half_u + corner, v.abs() - half_v + corner
+    outer = torch.hypot(du.clamp(min=0), dv.clamp(min=0))
+    return outer + torch.maximum(du, dv).clamp(max=0) - corner
+
+
+def fold(u: Tensor, v: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold polar coordinates into `count` equal sectors: angle from the middle, radius."""
+    sector = 2 * math.pi / count
+    angle = torch.atan2(v, u)
+    return (angle + sector / 2).remainder(sector) - sector / 2, torch.hypot(u, v)

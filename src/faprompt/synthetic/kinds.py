@@ -1,7 +1,6 @@
-"""What the generator can draw: every kind of thing, every kind of defect, and who may see it.
+"""Tables of what can be drawn: kinds of things, kinds of defects, and their family.
 
-Two families share nothing. `aux` is the auxiliary set (backbone and prompts are trained on it),
-`test` is the synthetic test set. `train` is everything that is not `test`.
+Backbone and prompts are trained on the family `aux`; `test` shares no kind with it.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ class ObjectKind:
 
 @dataclass(frozen=True, slots=True)
 class DefectKind:
-    """One kind of defect, and the sorts of thing it may befall."""
+    """One kind of defect."""
 
     name: str
     family: Family
-    befalls: tuple[Sort, ...]
+    sorts: tuple[Sort, ...]  # of the things that may have it
     weight: float = 1.0
-    needs_pattern: bool = False  # befalls regular things only
+    needs_pattern: bool = False  # only on regular things
 
-    def may_befall(self, thing: ObjectKind) -> bool:
-        """Whether such a defect makes sense on this thing."""
-        return thing.sort in self.befalls and (thing.regular or not self.needs_pattern)
+    def fits(self, thing: ObjectKind) -> bool:
+        """Return whether this thing may have such a defect."""
+        return thing.sort in self.sorts and (thing.regular or not self.needs_pattern)
 
 
 OBJECT_KINDS: tuple[ObjectKind, ...] = (
@@ -117,12 +116,17 @@ DEFECT_KINDS: tuple[DefectKind, ...] = (
 
 
 def objects_of(kinds: KindSet) -> tuple[ObjectKind, ...]:
-    """The kinds of thing a set may show; refuses a set it does not know."""
+    """Return the kinds of things that a set may show.
+
+    Args:
+        kinds: "train" and "aux" leave out the test family, "test" shows nothing else, "all"
+            shows everything; any other value is a ValueError.
+    """
     return tuple(kind for kind in OBJECT_KINDS if _belongs(kind.family, kinds))
 
 
 def defects_of(kinds: KindSet) -> tuple[DefectKind, ...]:
-    """The kinds of defect a set may show; refuses a set it does not know."""
+    """Return the kinds of defects that a set may show; see `objects_of`."""
     return tuple(kind for kind in DEFECT_KINDS if _belongs(kind.family, kinds))
 
 

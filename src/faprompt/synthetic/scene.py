@@ -1,65 +1,33 @@
-"""One kind of thing on a sheet, then its defects: everything before the camera."""
+"""Scenes before the camera: a thing, what a sound surface may carry, and its defects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.capture import cut_by_frame, turn_texture
-from faprompt.synthetic.clutter import add_clutter
-from faprompt.synthetic.content import Content
-from faprompt.synthetic.defects import (
-    bright_lesion,
-    broken_pattern,
-    colour_change,
-    contamination,
-    crack,
-    dark_lesion,
-    deformation,
-    dent,
-    missing_part,
-    pore,
-    scratch,
-    shifted_pattern,
-    stain,
-)
-from faprompt.synthetic.fields import Canvas
-from faprompt.synthetic.kinds import ObjectKind
-from faprompt.synthetic.layouts import LAYOUTS
-from faprompt.synthetic.objects import OBJECTS
-from faprompt.synthetic.openings import burn, hole, swelling, tear, thread
-from faprompt.synthetic.scans import SCANS
-from faprompt.synthetic.scopes import SCOPES
+from faprompt.synthetic import defects, layouts, objects, scans, textures
+from faprompt.synthetic.camera import cut_by_frame, turn_texture
+from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.fields import line_at, smooth_step
+from faprompt.synthetic.kinds import DEFECT_KINDS, OBJECT_KINDS, ObjectKind
+from faprompt.synthetic.painting import Content, Painter, glyphs
 from faprompt.synthetic.spots import LEAST_ALPHA, MASK_ALPHA, Maker, Spot, find_spot
-from faprompt.synthetic.textures import TEXTURES, Painter
 
-PAINTERS: dict[str, Painter] = {**TEXTURES, **LAYOUTS, **OBJECTS, **SCANS, **SCOPES}
+_MODULES = {"texture": textures, "layout": layouts, "object": objects, "scan": scans}
+PAINTERS: dict[str, Painter] = {
+    kind.name: getattr(_MODULES[kind.sort], kind.name.replace(" ", "_")) for kind in OBJECT_KINDS
+}
 MAKERS: dict[str, Maker] = {
-    maker.__name__.replace("_", " "): maker
-    for maker in (
-        scratch, crack, pore, stain, dent, contamination, missing_part, broken_pattern,
-        shifted_pattern, colour_change, deformation, bright_lesion, dark_lesion,
-        hole, tear, burn, thread, swelling,
-    )
-}  # fmt: skip
+    kind.name: getattr(defects, kind.name.replace(" ", "_")) for kind in DEFECT_KINDS
+}
 AT_EDGE = ("deformation", "missing part")  # mostly at the outline of a thing
-LEAST_PIXELS = 8  # a defect smaller than this is drawn again as a blunt spot
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Pictures before the camera: with their defects, and their clean twins."""
-
-    clean: Tensor  # (n, c, size, size) in 0..1
-    damaged: Tensor
-    masks: Tensor  # (n, size, size) bool
+LEAST_PIXELS = 8  # a smaller defect is replaced by a blunt spot
 
 
 def paint(canvas: Canvas, kind: ObjectKind) -> Content:
-    """Clean pictures of one kind of thing, cut by the frame as it may happen."""
+    """Paint clean pictures of one kind of thing; some show the border of the part."""
     content = PAINTERS[kind.name](canvas)
     image = content.image
     if kind.sort == "texture":
@@ -68,44 +36,32 @@ def paint(canvas: Canvas, kind: ObjectKind) -> Content:
         image = add_clutter(canvas, image)
     if kind.sort in ("texture", "layout") and canvas.maybe(0.6 if "metal" in kind.name else 0.25):
         image = cut_by_frame(canvas, image)
-    return Content(image=image.clamp(0, 1), ground=content.ground, behind=content.behind)
+    return Content(image.clamp(0, 1), content.ground, content.behind)
 
 
-def damage(canvas: Canvas, content: Content, defects: Sequence[str]) -> Scene:
-    """Lay the named defect on each clean picture; "" leaves it clean."""
+def damage(canvas: Canvas, content: Content, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Draw the named defect on each clean picture; "" leaves it clean.
+
+    Returns:
+        Pictures (n, c, size, size) in 0..1 and masks (n, size, size) bool.
+    """
     damaged = content.image.clone()
     masks = torch.zeros_like(content.ground, dtype=torch.bool)
-    for name in dict.fromkeys(name for name in defects if name):
-        rows = torch.tensor(
-            [row for row, n in enumerate(defects) if n == name], device=masks.device
-        )
+    for name in dict.fromkeys(filter(None, names)):
+        rows = torch.tensor([row for row, n in enumerate(names) if n == name])
         part, clean = canvas.take(rows), content.take(rows)
         spot = find_spot(part, clean, at_edge=0.6 if name in AT_EDGE else 0.0)
         changed, alpha = MAKERS[name](part, clean, spot)
-        changed, alpha = _make_sure(part, clean.image, changed.clamp(0, 1), alpha, spot)
-        seen = (alpha > LEAST_ALPHA)[:, None]
-        damaged[rows] = torch.where(seen, changed, clean.image)
+        changed, alpha = _make_visible(part, clean.image, changed.clamp(0, 1), alpha, spot)
+        damaged[rows] = torch.where((alpha > LEAST_ALPHA)[:, None], changed, clean.image)
         masks[rows] = alpha > MASK_ALPHA
-    return Scene(clean=content.image, damaged=damaged, masks=masks)
+    return damaged, masks
 
 
-def turn_over(
-    canvas: Canvas, images: Tensor, masks: Tensor, *, upright: bool
-) -> tuple[Tensor, Tensor]:
-    """Mirror about half of the pictures each way, in place; upright ones only left to right."""
-    for axis in (-1,) if upright else (-1, -2):
-        chosen = [row for row in range(canvas.count) if canvas.host.random() < 0.5]
-        if chosen:
-            rows = torch.tensor(chosen, device=masks.device)
-            images[rows] = images[rows].flip(axis)
-            masks[rows] = masks[rows].flip(axis)
-    return images, masks
-
-
-def _make_sure(
+def _make_visible(
     canvas: Canvas, clean: Tensor, changed: Tensor, alpha: Tensor, spot: Spot
 ) -> tuple[Tensor, Tensor]:
-    """Where a defect came out too small or invisible, put a blunt spot there instead."""
+    """Replace a defect that came out too small or invisible by a blunt spot."""
     inside = (alpha > MASK_ALPHA).float()
     pixels = inside.sum((1, 2))
     change = ((changed - clean).abs().amax(1) * inside).sum((1, 2)) / pixels.clamp(min=1)
@@ -117,3 +73,65 @@ def _make_sure(
     tone = torch.where(spot.level > 0.45, spot.level * 0.35, spot.level + 0.4)[:, None]
     plain = clean + (tone - clean) * blunt[:, None]
     return torch.where(weak[:, None], plain, changed), torch.where(weak, blunt, alpha)
+
+
+def turn_over(
+    canvas: Canvas, images: Tensor, masks: Tensor, *, upright: bool
+) -> tuple[Tensor, Tensor]:
+    """Mirror about half of the pictures each way, in place; upright ones only left to right."""
+    for axis in (-1,) if upright else (-1, -2):
+        chosen = [row for row in range(canvas.count) if canvas.host.random() < 0.5]
+        if chosen:
+            rows = torch.tensor(chosen)
+            images[rows] = images[rows].flip(axis)
+            masks[rows] = masks[rows].flip(axis)
+    return images, masks
+
+
+def add_clutter(canvas: Canvas, image: Tensor) -> Tensor:
+    """Add one kind of clutter that is no defect to a batch (n, c, size, size)."""
+    maker = canvas.host.choice((_two_halves, _seams, _print, _glare, _shade))
+    return image * maker(canvas)[:, None]
+
+
+def _two_halves(canvas: Canvas) -> Tensor:
+    u, _ = canvas.turned(_upright(canvas))
+    place = canvas.uniform(-0.7, 0.7)
+    step = smooth_step(u, place, place + canvas.log_uniform(0.01, 0.08))
+    edge = line_at(u, place, 0.008) * canvas.uniform(-0.4, 0.3)
+    return 1 + (step - 0.5) * canvas.uniform(-0.7, 0.7) + edge
+
+
+def _seams(canvas: Canvas) -> Tensor:
+    """Draw equal lines from side to side: joints, rails, folds."""
+    u, _ = canvas.turned(_upright(canvas), canvas.log_uniform(0.4, 3))
+    far = (u + canvas.uniform(0, 1)).remainder(1.0)
+    width = canvas.log_uniform(0.008, 0.08)
+    groove = line_at(far, 0.5, width, 0.02) * canvas.uniform(0.1, 0.7)
+    lip = line_at(far, 0.5 + 1.6 * width, width * 0.4, 0.02) * canvas.uniform(-0.1, 0.4)
+    return 1 - groove + lip
+
+
+def _print(canvas: Canvas) -> Tensor:
+    """Print a few lines of letters in one corner or across."""
+    u, v = canvas.turned(_upright(canvas), canvas.log_uniform(5, 16))
+    high, wide = canvas.uniform(0.8, 3), canvas.uniform(3, 12)
+    window = ((v - canvas.uniform(-6, 6)).abs() < high) * ((u - canvas.uniform(-4, 4)).abs() < wide)
+    return 1 + glyphs(canvas, u + 80, v + 80) * window * canvas.uniform(-0.8, 0.6)
+
+
+def _glare(canvas: Canvas) -> Tensor:
+    dx, dy = canvas.x - canvas.uniform(-0.9, 0.9), canvas.y - canvas.uniform(-0.9, 0.9)
+    long = canvas.log_uniform(0.3, 3)
+    far = torch.hypot(dx * long, dy / long) / canvas.uniform(0.3, 1.0)
+    return 1 + torch.exp(-far.square() * 2) * canvas.uniform(0.1, 0.9)
+
+
+def _shade(canvas: Canvas) -> Tensor:
+    u, _ = canvas.turned(canvas.uniform(0, 6.3))
+    edge = canvas.uniform(-0.5, 0.8) + 0.1 * canvas.noise((0.7, 2))
+    return 1 - smooth_step(u, edge, edge + canvas.log_uniform(0.05, 0.8)) * canvas.uniform(0.1, 0.6)
+
+
+def _upright(canvas: Canvas) -> Tensor:
+    return canvas.pick((0.0, 1.5708)) + canvas.uniform(-0.08, 0.08)

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic.content import Content
-from faprompt.synthetic.fields import Canvas, smooth_step, soften
-from faprompt.synthetic.strokes import to_pixels
-from faprompt.synthetic.textures import TAU
+from faprompt.synthetic.canvas import TAU, Canvas, to_pixels
+from faprompt.synthetic.fields import below, soften
+from faprompt.synthetic.painting import Content
 
 LEAST_ALPHA = 0.04  # fainter traces of a defect are wiped away
 MASK_ALPHA = 0.3  # from here on a pixel counts as defective
@@ -37,11 +36,7 @@ Maker = Callable[[Canvas, Content, Spot], Damage]
 
 
 def find_spot(canvas: Canvas, content: Content, *, at_edge: float = 0.0) -> Spot:
-    """A place on the thing, the best of a few random ones, and its surroundings.
-
-    Args:
-        at_edge: share of the pictures where the outline of the thing is sought, not its inside.
-    """
+    """Choose the best of a few places on the thing; `at_edge` is the share at its outline."""
     coarse = max(canvas.size // 60, 1)
     grey = content.image.mean(1, keepdim=True)
     fields = F.avg_pool2d(torch.cat((content.ground[:, None], grey, grey * grey), 1), coarse)
@@ -67,7 +62,7 @@ def find_spot(canvas: Canvas, content: Content, *, at_edge: float = 0.0) -> Spot
 
 
 def contrast(canvas: Canvas, spot: Spot, least: float = 1.2, most: float = 5.0) -> Tensor:
-    """(n, 1, 1) brightness step: so many local deviations, never below what the eye can see."""
+    """Draw a brightness step: a multiple of the local deviation, never too faint to see."""
     step = spot.rough.clamp(min=0.015) * canvas.log_uniform(least, most)
     return torch.maximum(step, canvas.log_uniform(0.06, 0.25) * (0.4 + spot.level)).clamp(max=0.8)
 
@@ -80,7 +75,7 @@ def region(
     ragged: float = 0.5,
     soft: tuple[float, float] = (0.05, 0.3),
 ) -> Tensor:
-    """(n, size, size) a lumpy patch around the spot; radius is physical."""
+    """Draw a lumpy patch (n, size, size) around the spot; the radius is physical."""
     long, angle = canvas.log_uniform(0.6, 1.7), canvas.uniform(0, TAU)
     dx, dy = canvas.x - spot.x, canvas.y - spot.y
     cos, sin = angle.cos(), angle.sin()
@@ -88,21 +83,15 @@ def region(
     near = (far < 3).float()
     lumps = canvas.noise((2, 10)) * 0.6 + canvas.noise((10, 40)) * 0.25
     edge = canvas.uniform(*soft)
-    return 1 - smooth_step(far + lumps * canvas.uniform(0, ragged) * near, 1 - edge, 1 + edge)
+    return below(far + lumps * canvas.uniform(0, ragged) * near, 1 - edge, 1 + edge)
 
 
 def size_of(canvas: Canvas, spot: Spot, least: float, most: float) -> Tensor:
-    """(n, 1, 1) physical radius, even in the logarithm, held to the room there is."""
+    """Draw a physical radius, at most the room on the thing."""
     radius = canvas.log_uniform(least, most)
     return torch.minimum(radius, spot.room * 0.6).clamp(min=3.0 * canvas.pixel)
 
 
-def brighten(image: Tensor, step: Tensor, alpha: Tensor, *, vivid: Tensor | None = None) -> Tensor:
-    """Brighter or darker by step, keeping the texture underneath."""
-    change = (step * alpha)[:, None]
-    return image + (change if vivid is None else change * vivid)
-
-
 def start_of(canvas: Canvas, spot: Spot) -> Tensor:
-    """(n, 2) the spot in pixels."""
+    """Return the spot in pixels, (n, 2)."""
     return to_pixels(canvas, spot.x[:, 0], spot.y[:, 0])[:, 0]

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from faprompt.synthetic.content import Content, colour, texture, tint
-from faprompt.synthetic.fields import Canvas, smooth_step, soften
-from faprompt.synthetic.strokes import stamp, walk
-
-TAU = 2 * math.pi
-Painter = Callable[[Canvas], Content]
+from faprompt.synthetic.canvas import TAU, Canvas, stamp, walk
+from faprompt.synthetic.fields import below, in_cell, smooth_step, soften
+from faprompt.synthetic.painting import Content, colour, texture, tint
 
 
-def _slant(canvas: Canvas, *, free: float = 0.4) -> Tensor:
-    """Mostly upright with a degree or two, sometimes any angle."""
+def _slant(canvas: Canvas) -> Tensor:
+    """Angles: mostly upright within a few degrees, sometimes any."""
     small = canvas.uniform(-0.06, 0.06)
-    return torch.where(canvas.chance(free) > 0, canvas.uniform(0, TAU), small)
+    return torch.where(canvas.chance(0.4) > 0, canvas.uniform(0, TAU), small)
 
 
 def _lattice(canvas: Canvas, fewest: float, most: float) -> tuple[Tensor, Tensor]:
@@ -31,7 +27,7 @@ def _lattice(canvas: Canvas, fewest: float, most: float) -> tuple[Tensor, Tensor
 
 
 def brushed_metal(canvas: Canvas) -> Content:
-    """Lengthwise brushing, full-length lines, streaks of gloss, bands, marks of handling."""
+    """Paint lengthwise brushing, full-length lines, streaks of gloss, bands, marks of handling."""
     hair = canvas.streaks((8, 60)) * canvas.uniform(0.02, 0.11)
     fine = canvas.noise((50, 120), (0.5, 8)) * canvas.uniform(0.0, 0.10)
     bands = canvas.noise((3, 25), (0.3, 2)) * canvas.uniform(0.02, 0.12)
@@ -43,26 +39,20 @@ def brushed_metal(canvas: Canvas) -> Content:
     if canvas.maybe(0.6):
         field = field + canvas.fractal((1.5, 6), octaves=3) * canvas.uniform(0.0, 0.12)
     if canvas.maybe(0.7):
-        field = field - handling(canvas) * canvas.uniform(0.03, 0.14)
-    field = (
-        field + gloss * canvas.uniform(0.04, 0.36) + canvas.white() * canvas.uniform(0.005, 0.06)
-    )
+        field = field - _handling(canvas) * canvas.uniform(0.03, 0.14)
+    field = field + gloss * canvas.uniform(0.04, 0.36) + canvas.grain(0.005, 0.06)
     return texture(canvas, field, light=(0.2, 0.65), vivid=0.1)
 
 
-def handling(canvas: Canvas) -> Tensor:
+def _handling(canvas: Canvas) -> Tensor:
     """(n, size, size) faint curved marks and specks that any used surface carries."""
     count, lines, steps = canvas.count, canvas.host.randint(1, 4), 128
     many = count * lines
-    points, _ = walk(
-        canvas,
-        canvas.rand(many, 2) * canvas.size,
-        canvas.rand(many, 1) * TAU,
-        0.05 * 10 ** canvas.rand(many, 1) * canvas.size,
-        wiggle=0.1 + 0.6 * canvas.rand(many, 1),
-        bend=canvas.randn(many, 1) * 2,
-        steps=steps,
-    )
+    start, heading = canvas.rand(many, 2) * canvas.size, canvas.rand(many, 1) * TAU
+    length = 0.05 * 10 ** canvas.rand(many, 1) * canvas.size
+    wiggle = 0.1 + 0.6 * canvas.rand(many, 1)
+    bend = canvas.randn(many, 1) * 2
+    points, _ = walk(canvas, start, heading, length, wiggle=wiggle, bend=bend, steps=steps)
     points = points.reshape(count, lines * steps, 2)
     strength = 0.4 + 0.6 * canvas.noise_line(lines * steps).clamp(0, 1)
     width = canvas.log_uniform(0.4, 1.0)[:, 0].expand(-1, lines * steps)
@@ -74,48 +64,42 @@ def handling(canvas: Canvas) -> Tensor:
 
 
 def milled_metal(canvas: Canvas) -> Content:
-    """Arcs or rings left by a turning tool."""
+    """Paint arcs or rings left by a turning tool."""
     far_x, far_y = canvas.uniform(-2.5, 2.5), canvas.uniform(-2.5, 2.5)
     radius = torch.hypot(canvas.x - far_x, canvas.y - far_y)
     phase = radius * canvas.log_uniform(60, 300) + canvas.noise((1, 4)) * canvas.uniform(0, 1.5)
     rings = phase.sin() * (0.6 + 0.4 * canvas.noise((2, 6)).clamp(-1, 1))
-    field = rings * canvas.uniform(0.02, 0.15) + canvas.white() * canvas.uniform(0.01, 0.05)
+    field = rings * canvas.uniform(0.02, 0.15) + canvas.grain(0.01, 0.05)
     field = field + canvas.fractal((1, 4)) * canvas.uniform(0.02, 0.12)
     return texture(canvas, field, light=(0.25, 0.7), vivid=0.12)
 
 
 def cast_metal(canvas: Canvas) -> Content:
-    """Rough, isotropic, grey."""
     rough = canvas.fractal((12, 50), octaves=3, gain=0.8) * canvas.uniform(0.03, 0.16)
     cloud = canvas.fractal((1, 5), octaves=3) * canvas.uniform(0.02, 0.12)
-    field = rough + cloud + canvas.white() * canvas.uniform(0.01, 0.08)
+    field = rough + cloud + canvas.grain(0.01, 0.08)
     return texture(canvas, field, light=(0.2, 0.7), vivid=0.12)
 
 
 def stone(canvas: Canvas) -> Content:
-    """Concrete and the like: clouds, grains, small lawful pits everywhere."""
+    """Paint concrete and the like; the small pits everywhere are no defects."""
     cloud = canvas.fractal((2, 8), octaves=5, gain=0.7) * canvas.uniform(0.04, 0.18)
     pits = -smooth_step(canvas.noise((40, 110)), 1.6, 2.6) * canvas.uniform(0, 0.4)
-    return texture(canvas, cloud + pits + canvas.white() * canvas.uniform(0, 0.08), vivid=0.25)
+    return texture(canvas, cloud + pits + canvas.grain(0, 0.08), vivid=0.25)
 
 
 def leather(canvas: Canvas) -> Content:
-    """Cells with dark creases between them."""
     u, v = canvas.turned(_slant(canvas), canvas.log_uniform(6, 22))
     warp = canvas.uniform(0, 0.5)
-    near, border, tone = canvas.cells(
-        u + 40 + warp * canvas.noise((3, 12)), v + 40 + warp * canvas.noise((3, 12))
-    )
-    crease = 1 - smooth_step(border, 0.0, canvas.uniform(0.1, 0.4))
+    u, v = u + 40 + warp * canvas.noise((3, 12)), v + 40 + warp * canvas.noise((3, 12))
+    near, border, _ = canvas.cells(u, v)
+    crease = below(border, 0.0, canvas.uniform(0.1, 0.4))
     field = -crease * canvas.uniform(0.1, 0.45) - near * canvas.uniform(0, 0.25)
-    field = (
-        field + canvas.fractal((1, 5), octaves=3) * 0.05 + canvas.white() * canvas.uniform(0, 0.05)
-    )
+    field = field + canvas.fractal((1, 5), octaves=3) * 0.05 + canvas.grain(0, 0.05)
     return texture(canvas, field, light=(0.2, 0.75), vivid=0.6)
 
 
 def carpet(canvas: Canvas) -> Content:
-    """Short fibres in two directions over a soft pile."""
     fibre = canvas.noise((50, 110), (12, 40)) + canvas.noise((12, 40), (50, 110))
     pile = soften(canvas.white(), 1) * 3
     field = fibre * canvas.uniform(0.04, 0.16) + pile * canvas.uniform(0.03, 0.16)
@@ -123,47 +107,38 @@ def carpet(canvas: Canvas) -> Content:
 
 
 def fabric(canvas: Canvas) -> Content:
-    """Threads over and under: plain weave, twill or a check of colours."""
+    """Paint threads over and under: plain weave, twill or a check of colours."""
     u, v = _lattice(canvas, 14, 60)
     column, row = u.floor(), v.floor()
-    twill = canvas.pick((1.0, 1.0, 2.0, 3.0))
-    over = ((column + twill.clamp(max=2) * 0 + row).remainder(twill + 1) < 1).float()
+    over = ((column + row).remainder(canvas.pick((1.0, 1.0, 2.0, 3.0)) + 1) < 1).float()
     across, along = (math.pi * u).sin().abs(), (math.pi * v).sin().abs()
-    thread = over * across.sqrt() * (0.6 + 0.4 * along) + (1 - over) * along.sqrt() * (
-        0.6 + 0.4 * across
-    )
-    uneven = canvas.per_cell(column, torch.zeros_like(row)) + canvas.per_cell(
-        torch.ones_like(column), row
-    )
+    thread = over * across.sqrt() * (0.6 + 0.4 * along)
+    thread = thread + (1 - over) * along.sqrt() * (0.6 + 0.4 * across)
+    uneven = canvas.per_cell(column, torch.zeros_like(row))
+    uneven = uneven + canvas.per_cell(torch.ones_like(column), row)
     field = (thread - 0.6) * canvas.uniform(0.15, 0.7) + (uneven - 1) * canvas.uniform(0, 0.15)
     check = ((column / canvas.pick((4, 8, 16))).floor().remainder(2) * canvas.chance(0.25)) * 0.3
-    field = field - check + canvas.white() * canvas.uniform(0.01, 0.08)
+    field = field - check + canvas.grain(0.01, 0.08)
     return texture(canvas, field, light=(0.3, 0.75), vivid=0.6)
 
 
 def mesh(canvas: Canvas) -> Content:
-    """Wires in a grid over a dark or bright ground."""
     u, v = _lattice(canvas, 5, 26)
     width = canvas.uniform(0.06, 0.2)
-    across, along = (u - u.floor() - 0.5).abs(), (v - v.floor() - 0.5).abs()
-    soft = 0.06
-    wires = torch.maximum(
-        1 - smooth_step(across, width - soft, width + soft),
-        1 - smooth_step(along, width - soft, width + soft),
-    )
+    across, along = (part.abs() for part in in_cell(u, v))
+    low, high = width - 0.06, width + 0.06
+    wires = torch.maximum(below(across, low, high), below(along, low, high))
     round_wire = 1 - 0.5 * (torch.minimum(across, along) / width.clamp(min=0.05)).clamp(max=1)
-    ground = colour(canvas, (0.05, 0.35))
-    wire = colour(canvas, (0.5, 0.95))
+    ground, wire = colour(canvas, (0.05, 0.35)), colour(canvas, (0.5, 0.95))
     swap = canvas.chance(0.35)[:, None]
     dark, bright = ground + (wire - ground) * swap, wire + (ground - wire) * swap
     image = tint(wires * round_wire, dark, bright)
     image = image * (1 + canvas.fractal((1, 6), octaves=3) * 0.07)[:, None]
-    whole = torch.ones_like(wires)
-    return Content(image=image + (canvas.white() * 0.02)[:, None], ground=whole, behind=dark)
+    return Content(image + (canvas.white() * 0.02)[:, None], torch.ones_like(wires), dark)
 
 
 def ribbed_sheet(canvas: Canvas) -> Content:
-    """Stripes, ribs, slats: smooth or sharp, even or each its own."""
+    """Paint stripes, ribs, slats: smooth or sharp, even or each its own."""
     u, v = _lattice(canvas, 5, 40)
     part = u - u.floor()
     smooth = (TAU * u).sin() * 0.5
@@ -172,39 +147,29 @@ def ribbed_sheet(canvas: Canvas) -> Content:
     wave = torch.where(kind < 0.4, smooth, torch.where(kind < 0.8, sharp, part - 0.5))
     own = canvas.per_cell(u, torch.zeros_like(v)) - 0.5
     field = wave * canvas.uniform(0.08, 0.9) + own * canvas.uniform(0, 0.25) * canvas.chance(0.5)
-    field = (
-        field + canvas.fractal((2, 8), octaves=3) * 0.05 + canvas.white() * canvas.uniform(0, 0.06)
-    )
+    field = field + canvas.fractal((2, 8), octaves=3) * 0.05 + canvas.grain(0, 0.06)
     return texture(canvas, field, light=(0.3, 0.65))
 
 
 def perforated_sheet(canvas: Canvas) -> Content:
-    """Round holes or studs in rows, straight or staggered."""
     u, v = _lattice(canvas, 5, 24)
     u = u + 0.5 * v.floor().remainder(2) * canvas.chance(0.5)
-    far = torch.hypot(u - u.floor() - 0.5, v - v.floor() - 0.5)
+    far = torch.hypot(*in_cell(u, v))
     size = canvas.uniform(0.15, 0.38)
-    dots = 1 - smooth_step(far, size - 0.05, size + 0.05)
     rim = (1 - ((far - size) / 0.08).abs()).clamp(min=0) * canvas.uniform(0, 0.3)
-    depth = canvas.uniform(0.3, 0.9) * torch.where(canvas.chance(0.7) > 0, -1.0, 0.7)
-    field = (
-        dots * depth
-        + rim
-        + canvas.fractal((1, 6)) * 0.06
-        + canvas.white() * canvas.uniform(0, 0.05)
-    )
+    depth = canvas.uniform(0.3, 0.9) * canvas.either(0.7, -1.0, 0.7)
+    field = below(far, size - 0.05, size + 0.05) * depth + rim
+    field = field + canvas.fractal((1, 6)) * 0.06 + canvas.grain(0, 0.05)
     return texture(canvas, field, light=(0.3, 0.65))
 
 
 def paper(canvas: Canvas) -> Content:
-    """Almost nothing: paper, film, painted sheet."""
     field = canvas.fractal((1, 4), octaves=2) * canvas.uniform(0, 0.06)
     field = field + canvas.fractal((20, 60), octaves=2) * canvas.uniform(0, 0.05)
-    return texture(canvas, field + canvas.white() * canvas.uniform(0, 0.03), light=(0.25, 0.9))
+    return texture(canvas, field + canvas.grain(0, 0.03), light=(0.25, 0.9))
 
 
 def marble(canvas: Canvas) -> Content:
-    """Clouds and veins."""
     u, _ = canvas.turned(_slant(canvas), canvas.log_uniform(2, 8))
     vein = (u + canvas.fractal((1.5, 4), octaves=5) * canvas.uniform(0.8, 2.0)).sin().abs()
     line = (1 - vein).pow(6) * canvas.uniform(0.1, 0.5) * canvas.sign()
@@ -213,86 +178,68 @@ def marble(canvas: Canvas) -> Content:
 
 
 def foam(canvas: Canvas) -> Content:
-    """Bubbles or grains, each with its own tone."""
     u, v = canvas.turned(_slant(canvas), canvas.log_uniform(4, 24))
     near, border, tone = canvas.cells(u + 40, v + 40, jitter=0.95)
-    wall = 1 - smooth_step(border, 0.02, 0.15)
+    wall = below(border, 0.02, 0.15)
     field = wall * canvas.uniform(-0.5, 0.5) + (tone - 0.5) * canvas.uniform(0.05, 0.4)
     field = field + (0.4 - near) * canvas.uniform(-0.2, 0.4)
-    return texture(canvas, field + canvas.white() * canvas.uniform(0, 0.06), vivid=0.5)
+    return texture(canvas, field + canvas.grain(0, 0.06), vivid=0.5)
 
 
 def granite(canvas: Canvas) -> Content:
-    """Speckles of two tones on a third."""
     first = smooth_step(canvas.fractal((18, 90), octaves=2, gain=0.8), 0.5, 1.2)
     second = smooth_step(canvas.fractal((18, 90), octaves=2, gain=0.8), 0.7, 1.3)
     field = first * canvas.uniform(0.1, 0.5) - second * canvas.uniform(0.1, 0.6)
-    field = field + canvas.white() * canvas.uniform(0.01, 0.08)
-    return texture(canvas, field, vivid=0.45)
+    return texture(canvas, field + canvas.grain(0.01, 0.08), vivid=0.45)
 
 
 def knit(canvas: Canvas) -> Content:
-    """Zigzag rows: knitwear, herringbone, chevrons."""
+    """Paint zigzag rows: knitwear, herringbone, chevrons."""
     u, v = _lattice(canvas, 8, 34)
     slope = canvas.uniform(0.4, 1.4)
     rows = v + slope * (u - u.floor() - 0.5).abs()
     loop = (math.pi * rows).sin().abs() * (0.5 + 0.5 * (math.pi * u).sin().abs().sqrt())
     own = canvas.per_cell(u, rows) - 0.5
     field = (loop - 0.5) * canvas.uniform(0.2, 0.9) + own * canvas.uniform(0, 0.15)
-    return texture(
-        canvas, field + canvas.white() * canvas.uniform(0.01, 0.08), light=(0.3, 0.7), vivid=0.6
-    )
+    return texture(canvas, field + canvas.grain(0.01, 0.08), light=(0.3, 0.7), vivid=0.6)
 
 
 def wood(canvas: Canvas) -> Content:
-    """Growth rings cut lengthwise, with pores along the grain."""
     turn = canvas.chance(0.5)
     across = canvas.x * turn + canvas.y * (1 - turn) + canvas.uniform(-1, 1)
     along = canvas.y * turn + canvas.x * (1 - turn)
     bow = across * canvas.uniform(4, 14) + (along * canvas.uniform(0.2, 1.0)).square()
     grain = canvas.noise((2, 5), (0.7, 1.5)) * turn + canvas.noise((0.7, 1.5), (2, 5)) * (1 - turn)
-    rings = bow + grain * canvas.uniform(0.2, 0.9)
-    saw = (rings * 2).remainder(1.0)
+    saw = ((bow + grain * canvas.uniform(0.2, 0.9)) * 2).remainder(1.0)
     upright, level = canvas.noise((60, 120), (3, 10)), canvas.noise((3, 10), (60, 120))
     pores = upright * turn + level * (1 - turn)
-    field = (smooth_step(saw, 0, 1) - 0.5) * canvas.uniform(0.1, 0.4) + pores * canvas.uniform(
-        0.02, 0.09
-    )
+    field = (smooth_step(saw, 0, 1) - 0.5) * canvas.uniform(0.1, 0.4)
+    field = field + pores * canvas.uniform(0.02, 0.09)
     made = texture(canvas, field, light=(0.3, 0.65), vivid=0.1)
     brown = canvas.tone(1.25, 0.98, 0.72)
-    return Content(image=made.image * brown, ground=made.ground, behind=made.behind * brown)
+    return Content(made.image * brown, made.ground, made.behind * brown)
 
 
 def tile_floor(canvas: Canvas) -> Content:
-    """Tiles with joints; every tile has its own tone, bricks are staggered."""
+    """Paint tiles with joints; every tile has its own tone, bricks are staggered."""
     u, v = _lattice(canvas, 3, 12)
     v = v * canvas.pick((1.0, 1.0, 2.0))
     u = u + 0.5 * v.floor().remainder(2) * canvas.chance(0.5)
-    edge = 0.5 - torch.maximum((u - u.floor() - 0.5).abs(), (v - v.floor() - 0.5).abs())
-    joint = 1 - smooth_step(edge, 0.02, 0.06)
+    edge = 0.5 - torch.maximum(*(part.abs() for part in in_cell(u, v)))
     own = canvas.per_cell(u, v) - 0.5
+    joint = below(edge, 0.02, 0.06)
     field = own * canvas.uniform(0.02, 0.4) + joint * canvas.uniform(0.2, 0.6) * canvas.sign()
     field = field + canvas.fractal((3, 12)) * canvas.uniform(0.02, 0.1) + canvas.white() * 0.02
     return texture(canvas, field, vivid=0.45)
 
 
 def basket(canvas: Canvas) -> Content:
-    """Wide strips over and under."""
     u, v = _lattice(canvas, 4, 14)
     over = (u.floor() + v.floor()).remainder(2)
-    part_u, part_v = u - u.floor() - 0.5, v - v.floor() - 0.5
-    across = over * part_u.abs() + (1 - over) * part_v.abs()
-    along = over * part_v.abs() + (1 - over) * part_u.abs()
-    strand = 1 - smooth_step(across, 0.34, 0.46)
+    part_u, part_v = (part.abs() for part in in_cell(u, v))
+    across = over * part_u + (1 - over) * part_v
+    along = over * part_v + (1 - over) * part_u
+    strand = below(across, 0.34, 0.46)
     field = (strand - 0.7) * canvas.uniform(0.4, 0.9) - along.square() * canvas.uniform(0.3, 1.2)
     ribs = (across * canvas.uniform(20, 40)).sin() * canvas.uniform(0, 0.1)
     return texture(canvas, field + ribs + canvas.white() * 0.03, light=(0.35, 0.7), vivid=0.5)
-
-
-TEXTURES: dict[str, Painter] = {
-    painter.__name__.replace("_", " "): painter
-    for painter in (
-        brushed_metal, milled_metal, cast_metal, stone, leather, carpet, fabric, mesh, ribbed_sheet,
-        perforated_sheet, paper, marble, foam, granite, knit, wood, tile_floor, basket,
-    )
-}  # fmt: skip

@@ -1,10 +1,10 @@
-"""One file that a run goes on from: tensors as safetensors, numbers as JSON in its header.
+"""Read and write training checkpoints: safetensors with a JSON header.
 
     method/<name>                    every parameter and buffer of the method
     optimizer/<state>/<parameter>    Adam's step, exp_avg, exp_avg_sq; SGD's momentum_buffer
-    losses                           (steps, terms + 2) float64, see `curves.LossLog`
+    losses                           (steps, terms + 2) float64, see `LossLog`
 
-Nothing is pickled. The file is replaced in one move, so a crash leaves the former one.
+Nothing is pickled. The file is replaced at once, so a crash leaves the former one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faprompt.clip.archive import is_finite, value_faults
-from faprompt.clip.file_kind import describe_file
+from faprompt.clip.tensor_files import describe_file, is_finite, value_faults
 from faprompt.config import parse_json
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
@@ -32,7 +31,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class CheckpointHeader:
-    """The numbers of a checkpoint. `identity` tells what run it is; see `loop.run_identity`."""
+    """Header of a checkpoint. `identity` identifies the run, see `run_identity`."""
 
     step: int  # optimiser steps done
     steps: int  # of the whole run, as planned when it was written
@@ -49,7 +48,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     losses: Tensor,
 ) -> None:
-    """Write a checkpoint, atomically."""
+    """Write a checkpoint atomically."""
     from safetensors.torch import save
 
     names = _parameter_names(optimizer)
@@ -65,11 +64,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
-    """Read a checkpoint's header and tensors; "losses" is among them and fits the header.
+    """Return the header and the tensors of a checkpoint, "losses" among them.
 
     Raises:
-        ModelError: the file is damaged, none of ours, or of another version; the message says
-            what it is.
+        ModelError: the file is damaged, of another version, or another kind of file.
     """
     from safetensors import safe_open
 
@@ -83,8 +81,8 @@ def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
     except Exception as error:  # a damaged file may raise anything
         what = describe_file(path).partition(";")[0] or repr(error)
         raise ModelError(
-            f"{path} is no training checkpoint of this version, or damaged ({what}); "
-            "delete it to start afresh."
+            f"{path} is not a training checkpoint of this version, or is damaged ({what}); "
+            "delete it to train from the start."
         ) from error
     return header, tensors
 
@@ -105,7 +103,7 @@ def _read_header(text: str) -> CheckpointHeader:
 def restore(
     tensors: Mapping[str, Tensor], method: Method, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put parameters and the optimizer's memory back.
+    """Restore the parameters and the state of the optimizer.
 
     Raises:
         ModelError: names, shapes or types are not this method's, or values are not finite.
@@ -128,7 +126,7 @@ _ADVICE = "Delete it, and train again with other options, such as a lower learni
 def _memory(
     tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[int, dict[str, Tensor]]:
-    """The optimizer's memory by the number of its parameter; errors as in `restore`."""
+    """Return the optimizer's state by parameter number; errors as in `restore`."""
     memory: dict[int, dict[str, Tensor]] = {}
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     names = _parameter_names(optimizer)
@@ -139,15 +137,15 @@ def _memory(
             raise ModelError(f"The checkpoint's optimizer/{key} fits no parameter. {_ADVICE}")
         if not is_finite(value):
             raise ModelError(f"The checkpoint's optimizer/{key} is not finite. {_ADVICE}")
-        memory.setdefault(number, {})[kind] = value  # where no gradient came yet, there is none
+        memory.setdefault(number, {})[kind] = value  # a parameter without gradient has none
     return memory
 
 
 def require_same_run(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Refuse to go on with other options or other data.
+    """Refuse to resume with other options or other data.
 
     Raises:
-        ConfigError: names every difference.
+        ConfigError: the runs differ; the message names every difference.
     """
     before, after = _flat(then), _flat(now)
     differences = [
@@ -166,7 +164,7 @@ _ABSENT = object()
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
-    """In the order in which the optimizer counts its parameters: group by group."""
+    """Return the names in the order in which the optimizer numbers its parameters."""
     return [name for group in optimizer.param_groups for name in group["param_names"]]
 
 

@@ -1,4 +1,4 @@
-"""What moves the parameters, and how fast in which epoch.
+"""Build the optimizer, and compute the learning rate of each epoch.
 
 Source: train.py of mala-lab/FAPrompt (Adam, one rate throughout); the schedule is that of
 KaiyangZhou/Dassl.pytorch (optim/lr_scheduler.py), with which CoOp, CoCoOp and TCP train.
@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from faprompt.methods.base import Method
-from faprompt.training.config import TrainingConfig
+from faprompt.training.training_config import TrainingConfig
 
 
 def learning_rate_at(config: TrainingConfig, epoch: int) -> float:
-    """The learning rate of all steps of an epoch, counted from 0.
+    """Return the learning rate of an epoch, counted from 0.
 
     After W epochs of `warmup_rate`, a cosine of E epochs is `0.5 r (1 + cos(pi (e - W) / E))`.
-    As in Dassl, E are all epochs, so it ends W epochs before its foot.
+    As in Dassl, E counts all epochs, so the cosine does not reach 0.
 
     Example:
         >>> config = TrainingConfig(
@@ -37,10 +37,7 @@ def learning_rate_at(config: TrainingConfig, epoch: int) -> float:
 
 
 def build_optimizer(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer of a method's parameters, which it knows by name, a group for each factor.
-
-    The factor of a group, of `Method.rate_factors`, stands in it as `rate_factor`.
-    """
+    """Return the optimizer, with one group of named parameters for each `Method.rate_factors`."""
     factors: dict[float, list[tuple[str, torch.nn.Parameter]]] = {}
     for name, parameter in method.named_parameters():
         found = (f for prefix, f in method.rate_factors.items() if name.startswith(prefix))
@@ -54,6 +51,6 @@ def build_optimizer(method: Method, config: TrainingConfig) -> torch.optim.Optim
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group of `build_optimizer` its share of this rate."""
+    """Set the rate of each group to `rate` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_factor"]

@@ -1,26 +1,18 @@
-"""The pictures of a training set: who they are, and their pixels, read ahead."""
+"""The pictures of a training set: their pixels, read ahead by threads, and fingerprints."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from faprompt.data.masks import cut_region
 from faprompt.errors import ImageReadError
 from faprompt.files import file_digest
-from faprompt.imaging.read import PictureHandling, read_image, read_resized
+from faprompt.imaging.image_reading import PictureHandling, read_image, read_resized
 from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_WAITING_PER_READER = 2
+from faprompt.work import read_ahead
 
 
 class Pictures:
@@ -45,7 +37,7 @@ class Pictures:
         return len(self.samples)
 
     def pixels(self, index: int) -> Tensor:
-        """(3, height, width) of one sample; of its region only, where it has one.
+        """Return the pixels (3, height, width) of one sample; of its region only, where it has one.
 
         Raises:
             ImageReadError: the file cannot be read.
@@ -60,35 +52,16 @@ class Pictures:
         return transform.to_pixels(cut_region(image, sample))
 
     def read(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """The pixels of some samples in that order, read ahead by threads."""
-        return read_ahead(self.pixels, indices, readers=self.readers)
+        """Yield the pixels of some samples in that order, read ahead by threads."""
+        return read_ahead(self.pixels, indices, workers=self.readers)
 
     def fingerprints(self) -> tuple[str, ...]:
-        """Per sample: SHA-256 of its file, size included, and its region.
+        """Return, for each sample, its file's size and SHA-256 and its region.
 
         Raises:
             ImageReadError: a file is missing or cannot be opened.
         """
-        return tuple(read_ahead(_fingerprint, self.samples, readers=self.readers))
-
-
-def read_ahead(
-    function: Callable[[Item], Result], items: Sequence[Item], *, readers: int
-) -> Iterator[Result]:
-    """`map` by a few threads: results in order, a bounded number of them waiting."""
-    source = iter(items)
-    with ThreadPoolExecutor(readers) as pool:
-        waiting: deque[Future[Result]] = deque(
-            pool.submit(function, item) for item in islice(source, readers * _WAITING_PER_READER)
-        )
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
+        return tuple(read_ahead(_fingerprint, self.samples, workers=self.readers))
 
 
 def _fingerprint(sample: Sample) -> str:

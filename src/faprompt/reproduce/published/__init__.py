@@ -1,15 +1,16 @@
 """The paper's printed numbers, cell by cell: Tables 1 to 16 of FAPrompt's appendix.
 
-One CSV a table holds the numbers as printed, in percent, trailing zeros kept; the records
-give them as fractions too. A dash of the paper is an absent cell. Three things to know:
+One CSV per table holds the numbers as printed, in percent, with trailing zeros; the records
+give them as fractions too. A dash in the paper is an absent cell. `tables.csv` has the captions
+and notes that hold for whole tables.
 
 - `aupro` is here the paper's "PRO": the authors' curve of 200 thresholds with a stretched
   axis, `faprompt.metrics.pro_200`, which is not comparable with an exact AUPRO.
-- Where the paper contradicts itself, its numbers stay as printed, with a `note` beside them;
-  `list_disagreements` has both sides.
-- `industrial` and `medical` are means over the datasets of `GROUPS`.
+- Where the paper contradicts itself, the numbers stay as printed; the `note` of each side has
+  the other number.
+- `industrial` and `medical` are means over `faprompt.data.dataset_catalog.datasets_of_group`.
 
-Test counts per class are in `faprompt.data.published_counts`, not here.
+The test counts of each class are in `faprompt/data/datasets.toml`.
 
 Source: FAPrompt (ICCV 2025), appendix; notes on other papers are from those papers.
 """
@@ -31,31 +32,11 @@ from faprompt.metrics import METRIC_NAMES
 
 Unit = Literal["fraction", "count", "ms"]
 
-# (group, level) -> the datasets it is the mean of; "image" and "pixel" metrics differ in them.
-# Table 15's and 16's "Object" and "Textual" are industrial; MVTec AD is in no group.
-GROUPS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("industrial", "image"): (
-        "visa", "btad", "mpdd", "sdd", "aitex", "dagm", "dtd_synthetic", "elpv",
-    ),
-    ("industrial", "pixel"): ("visa", "btad", "mpdd", "sdd", "aitex", "dagm", "dtd_synthetic"),
-    ("medical", "image"): ("brainmri", "headct", "lag", "br35h"),
-    ("medical", "pixel"): ("cvc_colondb", "cvc_clinicdb", "kvasir", "endo", "isic", "tn3k"),
-}  # fmt: skip
-
 # A cell printed more than once is taken from the finest table: classes, ablation, summary.
 _FINEST_FIRST = (*range(7, 17), 4, 5, 6)
 # Named in the appendix, with results in no table of it.
 _WITHOUT_TABLE = ("filo", "blip", "anomalyclip-ensemble")
 _MILLISECONDS = ("training_ms_per_batch", "inference_ms_per_image")
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedTable:
-    """One table of the appendix."""
-
-    number: int
-    title: str  # the paper's caption
-    note: str = ""  # what holds for all of its cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,45 +56,30 @@ class PublishedCell:
     note: str = ""  # what contradicts this number, or limits it
 
 
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """Two numbers of the paper that should be one."""
-
-    kind: str  # "tables": printed twice; "group-mean": not the mean of its datasets
-    table: int
-    dataset: str
-    method: str
-    metric: str
-    printed: str  # percent
-    other: str  # percent: in the other table, or the mean of that table's rows
-    other_table: int
-
-
-def list_tables() -> tuple[PublishedTable, ...]:
-    """All tables, in order.
+@cache
+def table_titles() -> dict[int, str]:
+    """Return the paper's caption of each table by its number.
 
     Example:
-        >>> list_tables()[4].title
+        >>> table_titles()[5]
         'Comparison with TCP'
     """
-    return tuple(
-        PublishedTable(int(row["number"]), row["title"], row["note"]) for row in _rows("tables.csv")
-    )
+    return {int(row["number"]): row["title"] for row in _rows("tables.csv")}
 
 
 @cache
 def published_table(number: int) -> tuple[PublishedCell, ...]:
-    """All numbers of one table, row by row as printed.
+    """Return all numbers of one table, row by row as printed.
 
     Raises:
-        ConfigError: no such table; the message lists those there are.
+        ConfigError: there is no such table; the message lists the known ones.
 
     Example:
         >>> cell = published_table(3)[-1]
         >>> cell.method, cell.metric, cell.printed, cell.spread, cell.unit
         ('faprompt', 'inference_ms_per_image', '214.7', 0.8, 'ms')
     """
-    if number not in (table.number for table in list_tables()):
+    if number not in table_titles():
         raise ConfigError(f"No table {number!r}; the appendix has Tables 1 to 16.")
     return tuple(_cell(row) for row in _rows(f"table{number:02d}.csv"))
 
@@ -127,7 +93,7 @@ def published_value(
     table: int | None = None,
     setting: str = "",
 ) -> PublishedCell | None:
-    """One result of the paper, or None where it prints none.
+    """Return one result of the paper, or None if it prints none.
 
     Args:
         dataset: our id, "industrial" or "medical".
@@ -135,13 +101,13 @@ def published_value(
         metric: one of `METRIC_NAMES`; the paper has `image_auroc`, `image_ap`, `pixel_auroc`
             and `aupro` (its PRO).
         class_name: one class; None is the whole dataset.
-        table: look in this one only. By default the finest wins: the tables of classes (7 to
-            14), then the ablations (15, 16), then 4, 5 and 6; `note` tells where they differ.
-        setting: as in Table 6, such as "deep_length=2"; empty is the method as it is.
+        table: the only table to search. By default the most detailed one: the tables of classes
+            (7 to 14), then the ablations (15, 16), then 4, 5 and 6; `note` says where they differ.
+        setting: as in Table 6, such as "deep_length=2"; "" for the method's defaults.
 
     Raises:
-        ConfigError: a name that neither the paper nor we know, a setting that the table has
-            not, or a table without results by dataset.
+        ConfigError: an unknown name, a setting that the table does not have, or a table without
+            results by dataset.
 
     Example:
         >>> cell = published_value("visa", "faprompt", "image_auroc")
@@ -159,17 +125,6 @@ def published_value(
     return next((cell for cell in cells if _place(cell) == wanted), None)
 
 
-def list_disagreements() -> tuple[Disagreement, ...]:
-    """Where the paper contradicts itself: same number printed twice, or a mean that is none.
-
-    Example:
-        >>> found = list_disagreements()[0]
-        >>> found.dataset, found.metric, found.printed, found.other
-        ('visa', 'image_auroc', '84.5', '84.6')
-    """
-    return tuple(_disagreement(row) for row in _rows("disagreements.csv"))
-
-
 def _check_names(dataset: str, method: str, metric: str, class_name: str | None) -> None:
     cells = _results()
     methods = (cell.method for cell in cells)
@@ -177,7 +132,7 @@ def _check_names(dataset: str, method: str, metric: str, class_name: str | None)
     _check("method", method, (*methods, *_WITHOUT_TABLE, *list_methods()))
     _check("metric", metric, METRIC_NAMES)
     classes = published_counts(dataset)
-    if class_name is not None and len(classes) > 1:  # the name of a pooled group is anyone's
+    if class_name is not None and len(classes) > 1:  # a pooled group may have any name
         _check(f"class of {dataset}", class_name, classes)
 
 
@@ -219,19 +174,6 @@ def _unit(metric: str) -> Unit:
     if metric in METRIC_NAMES:
         return "fraction"
     return "ms" if metric in _MILLISECONDS else "count"
-
-
-def _disagreement(row: dict[str, str]) -> Disagreement:
-    return Disagreement(
-        kind=row["kind"],
-        table=int(row["table"]),
-        dataset=row["dataset"],
-        method=row["method"],
-        metric=row["metric"],
-        printed=row["printed"],
-        other=row["other"],
-        other_table=int(row["other_table"]),
-    )
 
 
 def _rows(name: str) -> list[dict[str, str]]:

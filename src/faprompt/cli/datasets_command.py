@@ -1,0 +1,129 @@
+"""Define `faprompt datasets`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from faprompt.cli import options as o
+
+if TYPE_CHECKING:
+    from faprompt.data import DatasetInfo
+
+_INDENT = " " * 30
+
+app = typer.Typer(no_args_is_help=True, help="List, check and draw labelled sets.")
+
+
+@app.command("list")
+def list_(as_json: o.Json = False) -> None:
+    """List the datasets and layouts that can be read: name, counts, source, licence, labels."""
+    from faprompt.data import dataset_info, list_datasets
+
+    infos = [dataset_info(name) for name in list_datasets()]
+    if as_json:
+        print(json.dumps([_as_row(info) for info in infos], ensure_ascii=False))
+        return
+    for info in infos:
+        counts = "" if info.normal is None else f"{info.normal} + {info.anomalous}"
+        print(f"{info.name:<15} {counts:>12}  {info.title}: {info.layout}")
+        if info.facts:
+            remark = f"; {info.facts.remark}" if info.facts.remark else ""
+            print(f"{_INDENT}{info.facts.labelled}; {info.facts.licence}")
+            print(f"{_INDENT}from {info.facts.source}{remark}")
+
+
+def _as_row(info: DatasetInfo) -> dict[str, Any]:
+    """Return one flat record; layouts of your own pictures have None for every fact."""
+    row = {name: getattr(info, name) for name in ("name", "title", "layout", "normal", "anomalous")}
+    facts = ("labels", "source", "licence", "remark")
+    return row | {name: getattr(info.facts, name, None) for name in facts}
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A labelled folder, or a list of pictures.")],
+    dataset: o.DatasetName = "auto",
+    split: Annotated[
+        str, typer.Option(help="Split: test, or train where the dataset has one.")
+    ] = "test",
+    subset: o.Subset = "paper",
+    as_json: o.Json = False,
+) -> None:
+    """Check a labelled folder: counts, lost masks, unreadable files, copies.
+
+    Exits with 1 when the folder cannot be evaluated.
+    """
+    from faprompt.cli.terminal import printable, progress_bars, say
+    from faprompt.data import check_dataset, describe
+
+    with progress_bars() as progress:
+        result = check_dataset(
+            folder, dataset=dataset, split=split, subset=subset, progress=progress
+        )
+    if as_json:
+        print(json.dumps(result.to_dict(), ensure_ascii=False))
+    else:
+        problems = tuple(map(printable, result.problems))
+        warnings = tuple(map(printable, result.warnings))
+        say(describe(replace(result, problems=problems, warnings=warnings)))
+    if not result.usable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
+    """Print Tables 1 and 2 of the paper beside the counts of the datasets here.
+
+    A dataset that is missing or cannot be read is "-" with the reason; the exit status is
+    then 3.
+    """
+    from faprompt.cli.terminal import progress_bars
+    from faprompt.reproduce.dataset_tables import count_rows, describe_rows
+
+    with progress_bars() as progress:
+        rows = count_rows(data_root, progress=progress)
+    if as_json:
+        told = [asdict(row) | {"matches": row.matches} for row in rows]
+        print(json.dumps({"rows": told}, ensure_ascii=False))
+    else:
+        print(describe_rows(rows))
+    if any(row.reasons for row in rows):
+        raise typer.Exit(3)
+
+
+@app.command()
+def synth(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder in which auxiliary/ and test/ are written.")
+    ],
+    count: Annotated[
+        int, typer.Option(min=8, help="Number of pictures in each of the two sets.")
+    ] = 400,
+    size: Annotated[int, typer.Option(min=64, help="Side of the pictures, in pixels.")] = 256,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random numbers; the same seed draws the same pictures.")
+    ] = 111,
+) -> None:
+    """Draw two labelled sets with masks: one for training, one with other objects and defects."""
+    from faprompt.cli.terminal import progress_bars, say
+    from faprompt.synthetic import write_dataset
+    from faprompt.synthetic.kinds import KindSet
+    from faprompt.work import hold_folders
+
+    parts: tuple[tuple[KindSet, str, int], ...] = (
+        ("aux", "auxiliary", seed),
+        ("test", "test", seed + 1),
+    )
+    with hold_folders(folder):
+        for kinds, part, own_seed in parts:
+            with progress_bars() as progress:
+                write_dataset(
+                    folder / part, kinds=kinds, count=count, size=size, seed=own_seed,
+                    progress=progress,
+                )  # fmt: skip
+            say(f"wrote {folder / part}")

@@ -1,0 +1,134 @@
+"""Define `faprompt evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from faprompt.cli import options as o
+
+if TYPE_CHECKING:
+    from faprompt.data import Dataset
+
+
+def evaluate(
+    data: Annotated[list[Path], typer.Argument(help="Labelled folders.")],
+    dataset: o.DatasetName = "auto",
+    subset: o.Subset = "paper",
+    classes: o.Classes = None,
+    model: o.Model = None,
+    method: o.Method = None,
+    backbone: o.Backbone = None,
+    preset: o.Preset = "paper",
+    assignments: o.Assignments = None,
+    out: o.Out = Path("faprompt-evaluation"),
+    resolution: Annotated[
+        Literal["model", "picture"],
+        typer.Option(
+            help="Size at which pixel metrics are computed: the model's input, or the picture."
+        ),
+    ] = "model",
+    fpr_limit: Annotated[
+        float, typer.Option(help="False positive rate at which AUPRO ends, 0 to 1.")
+    ] = 0.3,
+    mask_policy: Annotated[
+        Literal["any-channel", "reference", "strict"],
+        typer.Option(
+            help="Mask pixels that count as anomalous. any-channel: a colour channel is above 0 "
+            "where "
+            "alpha is above 0. reference: the luminance is above 0, as in the authors' code. "
+            "strict: the brightest channel is above 127, for noisy JPEG masks."
+        ),
+    ] = "any-channel",
+    by_defect: Annotated[
+        bool,
+        typer.Option(help="Compute metrics for each kind of defect, against all normal pictures."),
+    ] = False,
+    replicates: Annotated[
+        int, typer.Option(help="Number of bootstrap replicates of the 95 % intervals; 0 for none.")
+    ] = 200,
+    gallery: Annotated[
+        int,
+        typer.Option(help="Pictures of each kind of mistake on a contact sheet; 0 for no sheets."),
+    ] = 12,
+    pro_200: Annotated[
+        bool,
+        typer.Option(
+            "--pro-200", help="Also compute the PRO of the authors' code, with 200 thresholds."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="Continue an interrupted run in OUT if model, pictures and options are the same."
+        ),
+    ] = True,
+    batch_size: o.BatchSize = 8,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Compute the metrics of a detector on labelled folders.
+
+    Writes metrics.json, .md and .csv, scores.csv, curves and contact sheets into OUT. Exits
+    with 3 when some pictures could not be read; they are left out and named.
+    """
+    from faprompt.cli.terminal import note, pick_detector, progress_bars, say
+    from faprompt.config import from_mapping, parse_assignments
+    from faprompt.data import read_dataset
+    from faprompt.evaluation import (
+        PROGRESS_NAME,
+        EvaluationConfig,
+        to_json,
+        to_markdown,
+        write_evaluation,
+        write_gallery,
+    )
+    from faprompt.evaluation import evaluate as measure
+    from faprompt.work import hold_folders
+
+    chosen = {
+        "batch_size": batch_size, "resolution": resolution, "fpr_limit": fpr_limit,
+        "mask_policy": mask_policy, "by_defect": by_defect, "replicates": replicates,
+        "gallery": gallery, "pro_200": pro_200,
+    }  # fmt: skip
+    config = from_mapping(EvaluationConfig, chosen, what="evaluation options")
+    sets = [read_dataset(folder, dataset, subset=subset) for folder in data]
+    sets = _with_classes(sets, classes or [])
+    results = []
+    with hold_folders(out):
+        detector = pick_detector(
+            model=model, method=method, backbone=backbone, preset=preset,
+            options=parse_assignments(assignments or []), device=device, precision=precision,
+        )  # fmt: skip
+        for number, found in enumerate(sets):
+            folder = out if len(sets) == 1 else out / f"{number + 1}-{found.name}"
+            state = folder / PROGRESS_NAME
+            if not resume:
+                state.unlink(missing_ok=True)
+            with progress_bars() as progress:
+                result = measure(detector, found, config, progress=progress, resume=state)
+            note(f"wrote {write_evaluation(result, folder)}")
+            for sheet in write_gallery(detector, result, folder):
+                note(f"wrote {sheet}")
+            results.append(result)
+    if as_json:
+        rows = [to_json(result) for result in results]
+        print(json.dumps(rows[0] if len(rows) == 1 else rows, ensure_ascii=False))
+    else:
+        say(to_markdown(results).rstrip("\n"))
+    if any(result.unreadable for result in results):
+        raise typer.Exit(3)
+
+
+def _with_classes(sets: list[Dataset], names: list[str]) -> list[Dataset]:
+    """Select classes; with several folders a name has to be a class of one of them at least."""
+    known = {name for found in sets for name in found.class_names()}
+    chosen = []
+    for found in sets:
+        own = [name for name in names if name not in known or name in found.class_names()]
+        chosen.append(found.with_classes(own or names))
+    return chosen

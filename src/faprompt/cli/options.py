@@ -1,0 +1,114 @@
+"""Define the options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def _refuse_nan(value: float | None) -> float | None:
+    """Refuse NaN, which passes typer's own check of a range."""
+    if value is not None and value != value:
+        raise typer.BadParameter("nan is not in the range 0<=x<=1.")
+    return value
+
+
+Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model: a bundled name (tiny), a model folder, or a Hugging Face id."),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="Method that needs no training, in place of --model; see `faprompt models list`."
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="Backbone: an open_clip name, a weights file or folder, or tiny."),
+]
+Preset = Annotated[
+    str,
+    typer.Option(help="Preset of --method, such as paper or common; see `faprompt models list`."),
+]
+Out = Annotated[Path, typer.Option(help="Output folder.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Number of pictures scored together.")]
+Device = Annotated[
+    str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps. auto takes the fastest.")
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Precision of the image tower. auto is fp32 on a CPU and bf16 on a GPU."),
+]
+FilePrecision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"] | None,
+    typer.Option(
+        help="Precision of the image tower; overrides the file. auto is fp32 on a CPU and bf16 "
+        "on a GPU.",
+    ),
+]
+OnlyClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        metavar="NAME",
+        help="Use this class only, in every dataset; repeatable. Default: all, or those of "
+        "the file.",
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Set an option of the method, or of the training; repeatable.",
+    ),
+]
+ClassName = Annotated[
+    str, typer.Option(help="Class name of what the pictures show, for methods that use one.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        callback=_refuse_nan,
+        help="Score from which a picture is NG, 0 to 1. Regions are marked at it too.",
+    ),
+]
+BitDepth = Annotated[
+    int | None,
+    typer.Option(min=1, max=32, help="Number of bits that 16-bit files really use."),
+]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, help="Refuse pictures with more pixels (width times height).")
+]
+DatasetName = Annotated[
+    str, typer.Option(help="Dataset reader: auto, or a name of `faprompt datasets list`.")
+]
+Subset = Annotated[
+    Literal["paper", "all"],
+    typer.Option(
+        help="Pictures to use. paper: the paper's test split; all: every normal picture, where the "
+        "paper took a quarter (SDD, AITEX, ELPV, LAG)."
+    ),
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option("--class", metavar="NAME", help="Use this class only; repeatable. Default: all."),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder that holds each dataset in a subfolder named by its id."),
+]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure", help="With --dry-run: measure the speed of this machine for the estimate."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MAX_PIXELS = 200_000_000  # as in imaging, which this file must not import

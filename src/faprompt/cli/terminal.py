@@ -1,0 +1,146 @@
+"""Print for people, and build the detector that a command line names."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from faprompt.errors import ConfigError
+from faprompt.work import ProgressCallback, logger, no_progress
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from faprompt.detector import Detector
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressCallback]:
+    """Show progress on stderr where a terminal is attached: one bar for each stage."""
+    if not sys.stderr.isatty():
+        yield no_progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Remaining(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        shown: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in shown:
+                for finished in shown.values():
+                    bars.remove_task(finished)
+                shown.clear()
+                shown[stage] = bars.add_task(printable(stage), total=None)
+            bars.update(shown[stage], completed=done, total=total)
+
+        yield show
+
+
+def show_log() -> None:
+    """Print the notes and warnings of the log `faprompt` on stderr, as plain lines."""
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_StderrHandler()]
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def printable(text: object) -> str:
+    """Escape characters that act on a terminal, so that a file name stays one line of text.
+
+    Control characters, line and paragraph separators, halves of surrogate pairs, and marks
+    that turn the direction of writing or cannot be seen become \\n, \\x1b, \\u202e and the like.
+    The two joiners that scripts and emoji need are kept.
+
+    Example:
+        >>> printable("a\\tb\\x1b[2J.png")
+        'a\\\\tb\\\\x1b[2J.png'
+    """
+    return "".join(map(_escape, str(text)))
+
+
+def _escape(character: str) -> str:
+    plain = unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if plain or character in "\u200c\u200d":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def note(text: str) -> None:
+    """Print a line for people on stderr; scripts read stdout."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def say(text: object) -> None:
+    """Print text of one or several lines on stdout, each line escaped."""
+    print("\n".join(map(printable, str(text).split("\n"))), flush=True)
+
+
+def note_left_out(left_out: Counter[str]) -> None:
+    """Print which other files the input folders hold, if any."""
+    from faprompt.prediction.input_paths import describe_left_out
+
+    if left_out:
+        note(f"left out: {describe_left_out(left_out)}")
+
+
+def note_pictures(lines: Iterable[str]) -> None:
+    """Print what the reader did to pictures; options are spelled as on the command line."""
+    for line in lines:
+        note(line.replace("bit_depth=", "--bit-depth "))
+
+
+def pick_detector(
+    *,
+    model: str | None,
+    method: str | None,
+    backbone: str | None,
+    options: dict[str, Any],
+    device: str,
+    precision: str,
+    preset: str = "paper",
+    class_name: str = "",
+) -> Detector:
+    """Return the detector of `--model`, or of `--method` on `--backbone`.
+
+    Raises:
+        ConfigError: both or parts of both were given.
+    """
+    from faprompt.model_folder import recorded_note
+    from faprompt.models import build_detector, load_detector
+    from faprompt.work import pick_device, pick_precision
+
+    device = pick_device(device)
+    common: dict[str, Any] = {
+        "device": device,
+        "precision": pick_precision(precision, device),
+        "class_name": class_name or None,
+    }
+    if method is None:
+        if options:
+            raise ConfigError("--set belongs to --method; a --model has its options fixed.")
+        if preset != "paper":
+            raise ConfigError("--preset belongs to --method; a --model has its options fixed.")
+        return load_detector(model or "tiny", backbone=backbone, **common)
+    if model is not None:
+        raise ConfigError("Give --model, or --method with --backbone, not both.")
+    source = backbone or "tiny"
+    detector = build_detector(method, source, options=options, preset=preset, **common)
+    if told := recorded_note(detector.description):
+        note(f"{method}: {told}")
+    return detector

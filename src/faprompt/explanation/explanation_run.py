@@ -1,0 +1,90 @@
+"""Explain files: one sheet, one page and one JSON file for each picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faprompt.detector import Detector
+from faprompt.errors import ImageReadError
+from faprompt.explanation.explanation_page import draw_page
+from faprompt.explanation.explanation_panels import draw_panels
+from faprompt.explanation.explanation_sheet import draw_sheet
+from faprompt.explanation.picture_explanation import Explanation, explain_picture
+from faprompt.explanation.vocabulary import Vocabulary
+from faprompt.files import unique_stem, write_atomically
+from faprompt.imaging import MAX_PIXELS, read_image
+from faprompt.work import can_draw
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Result of one file; `error` is the reason where there is no explanation."""
+
+    path: str  # as the user named it
+    explanation: Explanation | None
+    sheet: Path | None = None
+    page: Path | None = None
+    data: Path | None = None
+    error: str = ""
+    notes: tuple[str, ...] = ()  # what the reader did to the picture, one sentence each
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of NAME.json, or the reason why a file could not be read."""
+        if self.explanation is None:
+            return {"path": self.path, "error": self.error}
+        values = self.explanation.to_dict()
+        return {"path": self.path, **values, "notes": [*self.notes, *values["notes"]]}
+
+
+def explain_files(
+    detector: Detector,
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    out_dir: str | os.PathLike[str],
+    threshold: float | None = None,
+    bit_depth: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Explained]:
+    """Explain files one by one and write NAME.png, NAME.html and NAME.json for each.
+
+    NAME is `unique_stem` of the path, as for the overlays of `predict`. A file that cannot be
+    read is reported, and the run continues.
+
+    Args:
+        detector: detector of any method.
+        paths: files, in the order wanted.
+        out_dir: folder for the files; created when missing.
+        threshold: score from which a picture is NG; None uses the model's own, if any.
+        bit_depth, max_pixels: see `read_image`.
+
+    Raises:
+        ConfigError: the method sees a picture as several tiles.
+    """
+    folder = Path(out_dir)
+    vocabulary, drawn = Vocabulary(detector.backbone), can_draw("Sheets (PNG)")
+    for path in paths:
+        name = os.fspath(path)
+        try:
+            read = read_image(name, bit_depth=bit_depth, max_pixels=max_pixels)
+        except ImageReadError as error:
+            yield Explained(name, None, error=str(error))
+            continue
+        found = explain_picture(detector, read.array, vocabulary=vocabulary, threshold=threshold)
+        panels = draw_panels(found, read.array)
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = unique_stem(name)
+        page, data = (folder / f"{stem}.{kind}" for kind in ("html", "json"))
+        sheet = folder / f"{stem}.png" if drawn else None
+        title = Path(name).name
+        one = Explained(name, found, sheet, page, data, notes=read.notes)
+        told = json.dumps(one.to_dict(), allow_nan=False) + "\n"
+        write_atomically(data, told.encode())
+        write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
+        if sheet:  # last: `predict` recognises it by the other two
+            write_atomically(sheet, draw_sheet(found, panels, name=title))
+        yield one

@@ -1,0 +1,238 @@
+"""One picture taken apart: its maps, prompts, patches and the summands of its score.
+
+The parts come from the very pass that scored the picture (`Detector.explain`), so the score
+told here is `Detector.predict`'s, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faprompt.detector import Detector
+from faprompt.explanation.vocabulary import NearWord, Vocabulary
+from faprompt.methods.base import MethodParts
+from faprompt.records import AnomalyResult
+from faprompt.scoring import render_map
+
+WORDS = 3  # nearest words told of each vector
+NOT_THE_MEAN = (
+    "Each map is the fused map with one prompt alone in place of all. The fused map is not "
+    "their mean: the texts are averaged before they are compared with the patches."
+)
+BEFORE_SMOOTHING = "Maxima are of the patches, before the map is smoothed and stretched."
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A summand of the score: weight x value; weight 0 where it takes no part."""
+
+    name: str
+    weight: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A patch that fed the prior."""
+
+    rank: int  # from 1, in the order in which the prior read them
+    row: int  # of the grid
+    column: int
+    box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture
+    chance: float  # of "abnormal" on the map before the prior
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """One abnormality prompt: its map alone, and the words nearest to its own vectors."""
+
+    number: int  # from 1
+    score: float  # the picture's, with this prompt alone in place of all
+    grid: np.ndarray  # (rows, columns) in 0..1
+    words: tuple[tuple[NearWord, ...], ...]  # of each learned vector; () where none are learned
+    shifted_words: tuple[tuple[NearWord, ...], ...]  # once the prior is added; () without one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """A picture's result and all that stands behind it; grids are (rows, columns) in 0..1.
+
+    Empty where the method has no such thing: `terms`, `stages`, `prompts`, `patches`,
+    `context_words` (of the normal prompt's vectors).
+    """
+
+    result: AnomalyResult
+    method: str
+    vocabulary: Vocabulary
+    terms: tuple[Term, ...]
+    fused: np.ndarray
+    stages: Mapping[str, np.ndarray]
+    prompts: tuple[Prompt, ...]
+    patches: tuple[Patch, ...]
+    context_words: tuple[tuple[NearWord, ...], ...]
+    model_size: tuple[int, int]
+    sigma_px: float
+
+    def render(self, grid: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """A grid smoothed as the score map is, (height, width) float32 in 0..1."""
+        maps = render_map(
+            torch.from_numpy(grid)[None], model_size=self.model_size, sigma_px=self.sigma_px,
+            image_size=image_size,
+        )  # fmt: skip
+        return maps[0].numpy()
+
+    def joined(self) -> str:
+        """How the terms make the score, as a sum; "" where the method does not tell."""
+        used = [f"{t.weight:.3g} x {t.value:.4f}" for t in self.terms if t.weight]
+        return f"{' + '.join(used)} = {self.result.score:.4f}" if used else ""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know besides the pictures."""
+        lines = []
+        if self.terms:
+            lines.append(BEFORE_SMOOTHING)
+        else:
+            lines.append(f"{self.method} does not tell what its score is made of.")
+        if not self.prompts:
+            lines.append(f"{self.method} has no abnormality prompts of its own to tell apart.")
+        elif len(self.prompts) > 1:
+            lines.append(NOT_THE_MEAN)
+        if not self.patches:
+            lines.append("No patches are picked out: there is no prior.")
+        return tuple(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; every panel can be drawn again from `maps` and the picture."""
+        result = self.result
+        height, width = result.image_size
+        return {
+            "model": result.model,
+            "method": self.method,
+            "width": width,
+            "height": height,
+            "score": result.score,
+            "verdict": result.verdict,
+            "threshold": result.threshold,
+            "score_terms": [asdict(t) | {"part": t.weight * t.value} for t in self.terms],
+            "maps": {
+                "model_size": list(self.model_size),
+                "sigma_px": self.sigma_px,
+                "fused": _plain(self.fused),
+                **{name: _plain(grid) for name, grid in self.stages.items()},
+            },
+            "prompts": [
+                {
+                    "number": prompt.number,
+                    "score_alone": prompt.score,
+                    "peak": float(prompt.grid.max()),
+                    "nearest_words": _told(prompt.words),
+                    "nearest_words_with_prior": _told(prompt.shifted_words),
+                    "map": _plain(prompt.grid),
+                }
+                for prompt in self.prompts
+            ],
+            "patches": [asdict(patch) | {"box": list(patch.box)} for patch in self.patches],
+            "normal_nearest_words": _told(self.context_words),
+            "chance_cosine": self.vocabulary.chance,
+            "notes": [*self.notes(), *([self.vocabulary.caution()] if self.has_words else [])],
+        }
+
+    @property
+    def has_words(self) -> bool:
+        """Whether nearest words are told of anything."""
+        return bool(self.context_words) or any(prompt.words for prompt in self.prompts)
+
+
+def explain_picture(
+    detector: Detector,
+    image: np.ndarray,
+    *,
+    vocabulary: Vocabulary | None = None,
+    threshold: float | None = None,
+) -> Explanation:
+    """Score one picture and keep what the score was made of.
+
+    Args:
+        detector: of any method; those without prompts or a prior leave these empty.
+        image: (H, W, 3) uint8 RGB of any size.
+        vocabulary: of the detector's backbone; made here when not given.
+        threshold: verdict and regions at this score; None uses the model's own, if any.
+
+    Raises:
+        ConfigError: the method sees this picture as several tiles.
+    """
+    result, output, parts = detector.explain(image, threshold=threshold)
+    known = vocabulary or Vocabulary(detector.backbone)
+    return Explanation(
+        result=result,
+        method=detector.method.name,
+        vocabulary=known,
+        terms=tuple(Term(t.name, t.weight, float(t.value[0])) for t in parts.terms),
+        fused=_grid(output.patch_map),
+        stages={name: _grid(grids) for name, grids in parts.stages.items()},
+        prompts=_prompts(parts, output.prompt_scores, known),
+        patches=_patches(parts, result.image_size),
+        context_words=_words(parts.normal_tokens, known),
+        model_size=detector.model_size(result.image_size),
+        sigma_px=detector.method.sigma_px,
+    )
+
+
+def _prompts(
+    parts: MethodParts, scores: Tensor | None, vocabulary: Vocabulary
+) -> tuple[Prompt, ...]:
+    if parts.prompt_maps is None or scores is None:
+        return ()
+    own, prior = parts.abnormal_tokens, parts.prior
+    moved = None if own is None or prior is None else own + prior[0]
+    return tuple(
+        Prompt(
+            number=place + 1,
+            score=float(scores[0, place]),
+            grid=_grid(parts.prompt_maps[:, place]),
+            words=_words(None if own is None else own[place], vocabulary),
+            shifted_words=_words(None if moved is None else moved[place], vocabulary),
+        )
+        for place in range(parts.prompt_maps.shape[1])
+    )
+
+
+def _patches(parts: MethodParts, image_size: tuple[int, int]) -> tuple[Patch, ...]:
+    if parts.selected is None:
+        return ()
+    grid = _grid(next(iter(parts.stages.values())))  # the map before the prior
+    (rows, columns), (height, width) = grid.shape, image_size
+    patches = []
+    for rank, number in enumerate(parts.selected[0].tolist(), 1):
+        row, column = divmod(number, columns)
+        box = (
+            round(column * width / columns), round(row * height / rows),
+            round((column + 1) * width / columns), round((row + 1) * height / rows),
+        )  # fmt: skip
+        patches.append(Patch(rank, row, column, box, float(grid[row, column])))
+    return tuple(patches)
+
+
+def _words(vectors: Tensor | None, vocabulary: Vocabulary) -> tuple[tuple[NearWord, ...], ...]:
+    if vectors is None:
+        return ()
+    return tuple(vocabulary.nearest(vectors, min(WORDS, len(vocabulary.words))))
+
+
+def _grid(grids: Tensor) -> np.ndarray:
+    """(1, rows, columns) of a batch of one -> (rows, columns) float32."""
+    return grids[0].detach().float().cpu().numpy().copy()
+
+
+def _plain(grid: np.ndarray) -> list[list[float]]:
+    return [[round(float(value), 6) for value in row] for row in grid]
+
+
+def _told(tokens: tuple[tuple[NearWord, ...], ...]) -> list[list[dict[str, Any]]]:
+    return [[asdict(near) for near in found] for found in tokens]

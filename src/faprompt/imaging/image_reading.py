@@ -1,0 +1,381 @@
+"""Read a file, bytes, a Pillow picture or an array as one (H, W, 3) uint8 RGB array."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from faprompt.errors import ImageReadError
+from faprompt.imaging.formats import HEAD_BYTES, check_pixels, identify, open_picture
+from faprompt.imaging.rgb_levels import array_to_rgb, picture_to_rgb, samples_to_rgb
+from faprompt.imaging.stored_samples import (
+    Samples,
+    picture_samples,
+    raw_mode,
+    read_colours,
+    upright,
+    wide_samples,
+    widen_key,
+)
+from faprompt.imaging.tiff import (
+    decode_failed_for_good,
+    mend,
+    picture_header,
+    read_header,
+    read_with_tifffile,
+)
+from faprompt.imaging.transform import FILTERS, Transform
+
+PictureHandling = Literal["upright", "released"]  # `read_image`, or `read_resized`
+FileSource: TypeAlias = "str | os.PathLike[str] | bytes"
+ImageSource: TypeAlias = "FileSource | Image.Image | np.ndarray"
+MAX_PIXELS = 200_000_000
+
+_ORIENTATION = 0x0112  # EXIF tag
+_UPPER_BITS = "16-bit colours read by their upper 8 bits"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadImage:
+    """A picture in memory, and what the user should know about how it was read."""
+
+    array: np.ndarray  # (H, W, 3) uint8, RGB, upright
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.array.shape[:2]
+        return height, width
+
+
+@dataclass(frozen=True, slots=True)
+class PictureHeader:
+    """Facts from the first bytes of a picture file."""
+
+    kind: str  # "PNG", "JPEG", "TIFF", "BMP" or "WebP"
+    image_size: tuple[int, int]  # (height, width) as shown, the orientation applied
+    orientation: int  # EXIF orientation, 1 (upright) to 8; 1 where the file has none
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """A decoded file before its values become bytes."""
+
+    content: Image.Image | Samples
+    orientation: int  # still to be applied
+    notes: tuple[str, ...]
+
+
+def read_image(
+    source: ImageSource, *, bit_depth: int | None = None, max_pixels: int = MAX_PIXELS
+) -> ReadImage:
+    """Read one picture, upright, as RGB bytes.
+
+    Files are identified by their content: PNG, JPEG, TIFF, BMP and WebP. EXIF orientation is
+    applied. Palettes are resolved, grey is repeated, CMYK and YCbCr are converted,
+    white-is-zero values are inverted, and transparency is composited over white; where alpha
+    is 0 everywhere the colours are used, with a note. Colour profiles are not applied. Of
+    several frames the first is read, with a note; of a Pillow picture, its current frame.
+
+    Unsigned values of up to 16 bits are scaled by their range, never clipped: the bits of
+    the file's header, or `bit_depth`. A note suggests a `bit_depth` of 8, 10, 12 or 14 where
+    16-bit values leave the upper bits unused. `samples_to_rgb` describes signed, 32-bit and
+    float values. A float array must lie in [0, 1]. NaN and infinite values are refused.
+
+    Args:
+        source: a path, the bytes of a file, a Pillow picture, or an array (H, W) or
+            (H, W, 3) of uint8, uint16, bool or float in [0, 1], in RGB order.
+        bit_depth: bits the camera really used in values stored with more than 8, for
+            example 12; 1 to 32. The whole stored range unless given. Negative values are
+            then scaled by the signed range of that many bits. 8-bit pictures and float
+            pictures ignore it.
+        max_pixels: limit of width times height; checked before decoding.
+
+    Returns:
+        The picture, with notes.
+
+    Raises:
+        ImageReadError: the file is missing, empty, no picture of the five kinds, broken,
+            too large, or its values do not fit; the message names it and says what to do.
+        ValueError: `bit_depth` or `max_pixels` is out of range.
+        TypeError: the source is none of the kinds above.
+
+    Example:
+        >>> read_image(np.array([[0, 65535]], np.uint16)).array[0, :, 0]
+        array([  0, 255], dtype=uint8)
+    """
+    if bit_depth is not None and not 1 <= bit_depth <= 32:
+        raise ValueError(f"bit_depth should be 1 to 32, or None, got {bit_depth}.")
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels should be at least 1, got {max_pixels}.")
+    with _errors_named(_name(source)):
+        if isinstance(source, np.ndarray):
+            if source.ndim >= 2:
+                check_pixels(source.shape[1], source.shape[0], max_pixels=max_pixels)
+            return ReadImage(*array_to_rgb(source, bit_depth=bit_depth))
+        return _to_image(_read_stored(source, max_pixels), bit_depth)
+
+
+def read_resized(
+    path: str | os.PathLike[str],
+    transform: Transform,
+    *,
+    region: tuple[int, int, int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Read one picture at a model's size, as the public code of AnomalyCLIP and FAPrompt does.
+
+    Pillow resizes the picture in the mode of its file and converts it to RGB afterwards. So
+    alpha weighs the colours while they are resized and is dropped then, a palette keeps its
+    entries (nearest neighbour), wide values are clipped, and EXIF orientation is not applied.
+    Grey and RGB files without such features give what `read_image` and `Transform` give.
+
+    Args:
+        path: the picture file.
+        transform: gives the size of the result and the interpolation.
+        region: (x0, y0, x1, y1) in pixels of the file; only this part is resized.
+        max_pixels: as for `read_image`.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        ImageReadError: as `read_image`.
+
+    Source:
+        dataset.py (`Image.open`) and utils.py (`Resize`, then `_convert_to_rgb`) of
+        mala-lab/FAPrompt at 7e9d9d2.
+    """
+    with _errors_named(_name(path)), _open_stream(path) as stream:
+        picture = open_picture(stream, max_pixels=max_pixels)
+        part = picture.crop(region) if region else picture
+        resized = part.resize(transform.image_size[::-1], FILTERS[transform.interpolation])
+        return np.array(resized.convert("RGB"))
+
+
+def read_luminance(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read a file by Pillow's `convert("L")`: (H, W) uint8, EXIF orientation ignored.
+
+    Raises:
+        ImageReadError: as `read_image`.
+    """
+    with _errors_named(_name(path)), _open_stream(path) as stream:
+        return np.array(open_picture(stream, max_pixels=max_pixels).convert("L"))
+
+
+def read_samples(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> Samples:
+    """Read the upright values of a picture file as they are stored, for example of a mask.
+
+    Palettes are resolved; 8-bit CMYK and YCbCr are converted to RGB. Alpha is kept apart.
+
+    Raises:
+        ImageReadError: as `read_image`, except that no value is refused.
+    """
+    with _errors_named(_name(source)):
+        stored = _read_stored(source, max_pixels)
+        content = stored.content
+        samples = content if isinstance(content, Samples) else picture_samples(content)
+        return samples.upright(stored.orientation)
+
+
+def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> PictureHeader:
+    """Read kind, size and orientation of a picture file.
+
+    A PNG without EXIF data before its pixels is decoded, since the data may follow them.
+
+    Raises:
+        ImageReadError: as `read_image`.
+    """
+    with _errors_named(_name(source)), _open_stream(source) as stream:
+        if identify(stream.read(HEAD_BYTES)) == "TIFF":
+            header = read_header(stream)
+            check_pixels(header.width, header.height, max_pixels=max_pixels)
+            return PictureHeader("TIFF", header.image_size, header.orientation)
+        stream.seek(0)
+        picture = open_picture(stream, max_pixels=max_pixels)
+        turn, _ = _orientation(picture)
+        width, height = picture.size
+        size = (width, height) if turn in (5, 6, 7, 8) else (height, width)
+        kind = {"WEBP": "WebP", "MPO": "JPEG"}.get(str(picture.format), str(picture.format))
+        return PictureHeader(kind, size, turn)
+
+
+def count_pixels(source: str | os.PathLike[str]) -> int:
+    """Return width times height by the header alone; 0 where the header cannot be read."""
+    try:
+        with _open_stream(source) as stream:
+            if identify(stream.read(HEAD_BYTES)) == "TIFF":
+                header = read_header(stream)
+                return header.width * header.height
+            stream.seek(0)
+            width, height = open_picture(stream, max_pixels=2**62).size
+    except Exception:  # whoever decodes the file reports the fault
+        return 0
+    return width * height
+
+
+@contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    """Make every failure an `ImageReadError` that begins with the picture's name."""
+    try:
+        yield
+    except ImageReadError as error:
+        raise ImageReadError(f"{name}: {error}") from error.__cause__
+    except MemoryError as error:
+        raise ImageReadError(
+            f"{name}: not enough memory to decode it; lower max_pixels or use smaller pictures."
+        ) from error
+    except Exception as error:  # decoders fail in many ways on broken files
+        raise ImageReadError(
+            f"{name}: the picture is truncated or corrupt ({_reason(error)}); "
+            "copy or export it again."
+        ) from error
+
+
+def _name(source: ImageSource) -> str:
+    if isinstance(source, np.ndarray):
+        return f"array {source.shape} {source.dtype}"
+    if isinstance(source, Image.Image):
+        return f"Pillow picture {source.size[0]}x{source.size[1]} {source.mode}"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"{len(source)} bytes"
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    raise TypeError(
+        "a picture is a path, bytes, a Pillow picture or an array, "
+        f"got {type(source).__name__}; of a stream, pass stream.read()."
+    )
+
+
+@contextmanager
+def _open_stream(source: FileSource) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+        return
+    if os.fspath(source).startswith(("http://", "https://")):
+        raise ImageReadError("web addresses are not read; download the picture first.")
+    try:
+        stream = Path(source).open("rb")  # noqa: SIM115 (closed by the last lines below)
+    except FileNotFoundError as error:
+        raise ImageReadError("no such file; check the path.") from error
+    except IsADirectoryError as error:
+        raise ImageReadError("this is a folder; name a picture in it.") from error
+    except (OSError, ValueError) as error:
+        raise ImageReadError(f"cannot be opened ({_reason(error)}).") from error
+    with stream:
+        yield stream
+
+
+def _read_stored(source: FileSource | Image.Image, max_pixels: int) -> _Stored:
+    if not isinstance(source, Image.Image):
+        with _open_stream(source) as stream:
+            return _read_stream(stream, max_pixels)
+    check_pixels(*source.size, max_pixels=max_pixels)
+    if fault := _pillow_fault(source):
+        raise ImageReadError(f"Pillow does not decode {fault}; pass the path of the TIFF file.")
+    return _decode(source)
+
+
+def _read_stream(stream: IO[bytes], max_pixels: int) -> _Stored:
+    picture: ImageFile.ImageFile | None = None
+    try:
+        picture = open_picture(stream, max_pixels=max_pixels)
+        reason = _pillow_fault(picture)
+        if reason is None:
+            return _decode_stream(picture, stream, max_pixels)
+    except (ImageReadError, MemoryError):
+        raise
+    except Exception as error:  # perhaps a TIFF kind that Pillow does not know: float colours
+        header = picture_header(picture) if picture else None
+        if picture and (header is None or decode_failed_for_good(header)):
+            raise
+        stream.seek(0)
+        if identify(stream.read(HEAD_BYTES)) != "TIFF":
+            raise
+        reason = _reason(error)
+    samples, notes = read_with_tifffile(stream, max_pixels=max_pixels, reason=reason)
+    return _Stored(samples, 1, notes)
+
+
+def _pillow_fault(picture: Image.Image) -> str | None:
+    header = picture_header(picture)
+    return header.pillow_fault() if header else None
+
+
+def _decode_stream(picture: ImageFile.ImageFile, stream: IO[bytes], max_pixels: int) -> _Stored:
+    """Decode a file; 16-bit colours and premultiplied ones with every bit."""
+    notes = _frame_notes(picture)
+    samples = read_colours(picture, stream, max_pixels=max_pixels)
+    if samples is None:
+        return _decode(picture)
+    turn, turn_notes = _orientation(picture)
+    return _Stored(samples, turn, notes + turn_notes)
+
+
+def _decode(picture: Image.Image) -> _Stored:
+    notes = _frame_notes(picture)
+    if re.match("(RGB|LA|CMYK).*;16", raw_mode(picture)):
+        notes += (_UPPER_BITS,)
+    header = picture_header(picture)
+    widen_key(picture)
+    _load(picture)
+    turn, turn_notes = _orientation(picture)
+    samples = mend(picture, header) if header else None
+    return _Stored(samples or wide_samples(picture) or picture, turn, notes + turn_notes)
+
+
+def _load(picture: Image.Image) -> None:
+    """Decode a picture; Pillow 13.0 shears a TIFF that it maps into memory and turns by EXIF."""
+    if not isinstance(picture, TiffImagePlugin.TiffImageFile):
+        picture.load()
+        return
+    name, picture.filename = picture.filename, ""  # without a name there is no memory map
+    try:
+        picture.load()
+    finally:
+        picture.filename = name
+
+
+def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
+    content = stored.content
+    if _UPPER_BITS in stored.notes and bit_depth not in (None, 16):
+        raise ImageReadError(
+            f"bit_depth={bit_depth} cannot be applied to 16-bit colours of which only the upper "
+            "8 bits are read; pass the path of an RGB file."
+        )
+    if isinstance(content, Samples):
+        array, notes = samples_to_rgb(content, bit_depth=bit_depth)
+    else:
+        array, notes = picture_to_rgb(content)
+    array = np.ascontiguousarray(upright(array, stored.orientation))
+    return ReadImage(array, stored.notes + notes)
+
+
+def _frame_notes(picture: Image.Image) -> tuple[str, ...]:
+    count = getattr(picture, "n_frames", 1)
+    return (f"frame {picture.tell()} of {count}",) if count > 1 else ()
+
+
+def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:
+    """Return the EXIF orientation to apply after decoding, and a note where it is broken."""
+    if picture.format == "TIFF":  # Pillow turns these while loading
+        return 1, ()
+    try:
+        turn = picture.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # a broken side note is no reason to refuse the pixels
+        return 1, (f"EXIF could not be read, orientation not applied ({_reason(error)})",)
+    return (turn if turn in range(1, 9) else 1), ()
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().rstrip(".") or type(error).__name__

@@ -1,0 +1,266 @@
+"""Convert stored pixel values to (H, W, 3) uint8 RGB, each kind of value on purpose.
+
+Nothing is clipped silently: a value that does not fit its range is an error that says
+what to pass, and every guess is reported in a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from faprompt.errors import ImageReadError
+from faprompt.imaging.stored_samples import Samples, refuse_lab
+
+DEPTHS = (8, 10, 12, 14, 16)  # bits per value that cameras deliver in 16-bit files
+NO_ALPHA = "alpha is 0 everywhere: colours read as if opaque"
+
+_BLOCK_PIXELS = 2**19  # work block by block: a 108-megapixel picture must not need 2 GB
+Levels = tuple[np.ndarray, tuple[str, ...]]  # (H, W, 3) uint8, notes for the user
+
+
+def picture_to_rgb(picture: Image.Image) -> Levels:
+    """Return the RGB bytes of a decoded Pillow picture of a mode with 8 bits.
+
+    Transparency is composited over white. Where alpha is 0 everywhere, the colours are used,
+    with a note. CIELAB colours raise an `ImageReadError`.
+    """
+    refuse_lab(picture)
+    return _convert_to_rgb(picture)
+
+
+def array_to_rgb(array: np.ndarray, *, bit_depth: int | None = None) -> Levels:
+    """Return the RGB bytes of an array; alpha is treated as in `picture_to_rgb`.
+
+    Args:
+        array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; bool, uint8, uint16, or
+            float in [0, 1].
+        bit_depth: bits that uint16 values really use, 16 unless given.
+
+    Raises:
+        ImageReadError: another shape or type, or values that do not fit their range.
+    """
+    _check_array(array)
+    alpha = None
+    if array.ndim == 3 and array.shape[2] == 4:
+        array, alpha = array[..., :3], array[..., 3]
+    elif array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    for values in (alpha, array):
+        if values is not None and values.dtype.kind == "f":
+            _refuse_wide_floats(values)
+    return samples_to_rgb(Samples(array, alpha), bit_depth=bit_depth)
+
+
+def samples_to_rgb(samples: Samples, *, bit_depth: int | None = None) -> Levels:
+    """Return the RGB bytes of stored values.
+
+    Unsigned values are scaled by their bits: those of the header, or `bit_depth`. Signed
+    8-bit values are scaled by -128..127. Wider signed values, and unsigned ones of more than
+    16 bits, are scaled by the range of their type where they fill at least half of it, and
+    otherwise by their own minimum and maximum, with a note. Float values in [0, 1] are
+    scaled by that range, others by their own minimum and maximum, with a note.
+
+    Args:
+        samples: values of any integer or float type.
+        bit_depth: bits that values wider than 8 bits really use, 1 to 32.
+
+    Raises:
+        ImageReadError: values that `bit_depth` cannot hold, NaN, or infinite values.
+    """
+    levels, notes = _to_bytes(samples.values, samples.bits, bit_depth)
+    if samples.white_is_zero:
+        levels = 255 - levels
+    if levels.ndim == 3 and levels.shape[2] == 4:
+        size = (levels.shape[1], levels.shape[0])
+        levels, _ = _convert_to_rgb(Image.frombytes("CMYK", size, levels.tobytes()))
+    grey = levels.ndim == 2
+    rgb = np.repeat(levels[..., None], 3, axis=2) if grey else np.ascontiguousarray(levels)
+    if samples.alpha is None:
+        return rgb, notes
+    if not samples.alpha.any():
+        return rgb, (*notes, NO_ALPHA)
+    alpha = _alpha_to_bytes(samples.alpha, samples.bits, bit_depth)
+    return _over_white(rgb, alpha, samples.premultiplied), notes
+
+
+def _standard_depth(peak: int) -> int:
+    """Return the smallest depth of cameras that holds a value."""
+    return next((depth for depth in DEPTHS if peak < 2**depth), peak.bit_length())
+
+
+def _check_array(array: np.ndarray) -> None:
+    channels = array.shape[2:] if array.ndim in (2, 3) else (0,)
+    if not array.size or channels not in ((), (1,), (3,), (4,)):
+        hint = ""
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = " Channels seem to come first: pass array.transpose(1, 2, 0)."
+        elif array.ndim == 4:
+            hint = " Pass the pictures of a batch one by one."
+        raise ImageReadError(f"a picture is (H, W) or (H, W, 3), got an array {array.shape}.{hint}")
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind in "bf" or (kind == "u" and size <= 2):
+        return
+    advice = f" {_advice(array)}" if kind in "iu" else ""
+    raise ImageReadError(
+        f"pixels are uint8, uint16, bool or float in [0, 1], got {array.dtype}.{advice}"
+    )
+
+
+def _advice(array: np.ndarray) -> str:
+    """How to convert numbers whose type or range is not read; it works when followed literally."""
+    low, high = array.min(), array.max()
+    if array.dtype.kind != "f" and low >= 0:
+        if high <= 1:
+            return "These are 0 and 1: pass array.astype(bool)."
+        if high < 2**8:
+            return "These fit 8 bits: pass array.astype('uint8')."
+        if high < 2**16:
+            depth = _standard_depth(int(high))
+            hint = f", with bit_depth={depth} if the camera has {depth} bits" if depth < 16 else ""
+            return f"These fit 16 bits: pass array.astype('uint16'){hint}."
+    if low >= 0 and high < 2**16:
+        return f"Pass array.astype(float) / {2 ** _standard_depth(int(np.ceil(high))) - 1}."
+    low, span = float(low), float(high) - float(low)
+    return f"Pass (array.astype(float) - {low!r}) / {span or 1.0!r}."
+
+
+def _refuse_wide_floats(values: np.ndarray) -> None:
+    low, high = _float_range(values)
+    if low < 0 or high > 1:
+        raise ImageReadError(
+            f"float pixels should be in [0, 1], got {low:g}..{high:g}; scale them first. "
+            f"{_advice(values)}"
+        )
+
+
+def _to_bytes(values: np.ndarray, bits: int | None, bit_depth: int | None) -> Levels:
+    kind, type_bits = values.dtype.kind, 8 * values.dtype.itemsize
+    bits = min(bits or type_bits, type_bits)
+    if kind == "b":
+        return values.astype(np.uint8) * np.uint8(255), ()
+    if kind == "f":
+        low, high = _float_range(values)
+        if low >= 0 and high <= 1:
+            return _stretch(values, 0, 1), ()
+        return _stretch(values, low, high), (f"float values {low:g}..{high:g} scaled to 0..255",)
+    if kind not in "iu":
+        raise ImageReadError(f"values of type {values.dtype} are not read; export as 16-bit grey.")
+    if type_bits == 8:
+        if kind == "u":
+            return (values if bits == 8 else _stretch(values, 0, 2**bits - 1)), ()
+        return _stretch(values, -128, 127), ()
+    if kind == "u" and (bits < type_bits or bits == 16):
+        return _scale_unsigned(values, bit_depth or bits, given=bool(bit_depth))
+    return _scale_integers(values, bit_depth)
+
+
+def _scale_unsigned(values: np.ndarray, bits: int, *, given: bool) -> Levels:
+    top, peak = 2**bits - 1, int(values.max())
+    if peak > top:
+        raise ImageReadError(
+            f"values reach {peak}, above {top} for {bits} bits; pass "
+            f"bit_depth={_standard_depth(peak)} or leave it out to scale by the whole stored range."
+        )
+    notes: tuple[str, ...] = ()
+    if not given and bits == 16 and 0 < peak < 2**14:
+        depth = _standard_depth(peak)
+        notes = (f"16-bit data uses only 0..{2**depth - 1}: pass bit_depth={depth}",)
+    return _stretch(values, 0, top), notes
+
+
+def _scale_integers(values: np.ndarray, bit_depth: int | None) -> Levels:
+    low, high = int(values.min()), int(values.max())
+    if bit_depth is not None:
+        first = -(2 ** (bit_depth - 1)) if low < 0 else 0
+        last = first + 2**bit_depth - 1
+        if low < first or high > last:
+            raise ImageReadError(
+                f"values span {low}..{high}, which bit_depth={bit_depth} cannot hold "
+                f"({first}..{last}); leave it out to scale by the values' own range."
+            )
+        return _stretch(values, first, last), ()
+    if low >= 0 and high < 2**16:
+        return _scale_unsigned(values, 16, given=False)
+    limits = np.iinfo(values.dtype)
+    if 2 * (high - low) >= int(limits.max) - int(limits.min):
+        return _stretch(values, int(limits.min), int(limits.max)), ()
+    return _stretch(values, low, high), (f"integer values {low}..{high} scaled to 0..255",)
+
+
+def _float_range(values: np.ndarray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(high - low):  # also where one of them is NaN or infinite
+        raise ImageReadError("some pixels are NaN or infinite; replace them before reading.")
+    return low, high
+
+
+def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """low..high to 0..255, rounded; a flat picture becomes 0."""
+    scale = 255.0 / (high - low) if high > low else 0.0
+    out = np.empty(values.shape, np.uint8)
+    for rows in _row_blocks(*values.shape[:2]):
+        out[rows] = np.rint((values[rows].astype(np.float64) - low) * scale)
+    return out
+
+
+def _alpha_to_bytes(alpha: np.ndarray, bits: int | None, bit_depth: int | None) -> np.ndarray:
+    """Opacity 0..255; by `bit_depth` where it holds every value, else by the stored range."""
+    if alpha.dtype.kind == "f":
+        low, high = _float_range(alpha)
+        if low < 0:
+            raise ImageReadError(f"alpha should be 0 or more, got {low:g}; export it again.")
+        return _stretch(alpha, 0, max(1.0, high))
+    if alpha.dtype.kind == "u" and alpha.dtype.itemsize > 1 and bit_depth:
+        bits = bit_depth if int(alpha.max()) < 2**bit_depth else bits
+    if alpha.dtype.kind == "u":
+        return _stretch(alpha, 0, 2 ** (bits or 8 * alpha.dtype.itemsize) - 1)
+    return _to_bytes(alpha, bits, None)[0]
+
+
+def _over_white(levels: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
+    out = np.empty_like(levels)
+    for rows in _row_blocks(*alpha.shape):
+        opacity = alpha[rows, :, None] / 255.0
+        colours = levels[rows] if premultiplied else levels[rows] * opacity
+        out[rows] = np.rint(np.minimum(colours + 255.0 * (1 - opacity), 255))
+    return out
+
+
+def _convert_to_rgb(picture: Image.Image) -> Levels:
+    """8-bit modes, block by block: Pillow holds 4 bytes a pixel, and a second copy adds up."""
+    see_through = picture.has_transparency_data
+    opaque = see_through and not any(_alpha_seen(picture.crop(box)) for box in _boxes(picture))
+    width, height = picture.size
+    out = np.empty((height, width, 3), np.uint8)
+    for left, top, right, bottom in _boxes(picture):
+        block = picture.crop((left, top, right, bottom))
+        if see_through:
+            block = block.convert("RGBA")
+        if see_through and not opaque:
+            white = Image.new("RGB", block.size, "white")
+            white.paste(block, mask=block.getchannel("A"))
+            block = white
+        rgb = block if block.mode == "RGB" else block.convert("RGB")
+        out[top:bottom, left:right] = np.asarray(rgb)
+    return out, (NO_ALPHA,) if opaque else ()
+
+
+def _alpha_seen(block: Image.Image) -> bool:
+    return block.convert("RGBA").getchannel("A").getextrema() != (0, 0)
+
+
+def _boxes(picture: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """(left, top, right, bottom) of blocks of at most `_BLOCK_PIXELS` pixels."""
+    width, height = picture.size
+    step = min(width, _BLOCK_PIXELS)
+    for rows in _row_blocks(height, width):
+        for left in range(0, width, step):
+            yield left, rows.start, min(left + step, width), rows.stop
+
+
+def _row_blocks(height: int, width: int) -> Iterator[slice]:
+    step = max(1, _BLOCK_PIXELS // max(1, width))
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))

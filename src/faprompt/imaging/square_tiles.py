@@ -1,0 +1,84 @@
+"""Square tiles of pictures that are not square, and their maps joined again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+STRIDE_SHARE = 0.8  # of a tile's side (mala-lab/WinCLIP datasets/mvtec_dataset.py)
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 exclusive
+
+
+def square_tiles(height: int, width: int) -> list[Box]:
+    """Return squares as wide as the shorter edge, in steps along the longer one.
+
+    The last one ends at the border; a square picture is one tile.
+
+    Example:
+        >>> square_tiles(10, 21)
+        [(0, 0, 10, 10), (8, 0, 18, 10), (11, 0, 21, 10)]
+    """
+    side, length = _edges(height, width)
+    step = max(1, int(STRIDE_SHARE * side))
+    return _squares([*range(0, length - side, step), length - side], side, width >= height)
+
+
+def end_squares(height: int, width: int) -> list[Box]:
+    """Return the squares at both ends of the longer edge, as wide as the shorter edge.
+
+    A square picture gives the same square twice. A picture longer than two squares gets as
+    many as cover it, evenly spread.
+
+    Source:
+        `image_tiling` in vis_test.py of hq-deng/AnoVL, which takes pictures up to two squares.
+
+    Example:
+        >>> end_squares(10, 16), end_squares(25, 10)
+        ([(0, 0, 10, 10), (6, 0, 16, 10)], [(0, 0, 10, 10), (0, 8, 10, 18), (0, 15, 10, 25)])
+    """
+    side, length = _edges(height, width)
+    gaps = max(1, math.ceil(length / side) - 1)
+    starts = (round(number * (length - side) / gaps) for number in range(gaps + 1))
+    return _squares(starts, side, width >= height)
+
+
+def _edges(height: int, width: int) -> tuple[int, int]:
+    if min(height, width) < 1:
+        raise ValueError(f"A picture should have pixels, got {height}x{width}.")
+    return min(height, width), max(height, width)
+
+
+def _squares(starts: Iterable[int], side: int, across: bool) -> list[Box]:
+    if across:
+        return [(start, 0, start + side, side) for start in starts]
+    return [(0, start, side, start + side) for start in starts]
+
+
+def join_maps(
+    maps: Sequence[np.ndarray], boxes: Sequence[Box], image_size: tuple[int, int]
+) -> np.ndarray:
+    """Join the maps of tiles; where they overlap, their mean counts.
+
+    Args:
+        maps: (height, width) of each box, values in [0, 1].
+        boxes: place of each map; together they cover the picture.
+        image_size: (height, width) of the picture.
+
+    Returns:
+        (height, width) float32 in [0, 1].
+
+    Raises:
+        ValueError: a map is not of its box's size, or a pixel is in no box.
+    """
+    total, count = np.zeros(image_size, np.float64), np.zeros(image_size, np.int64)
+    for tile, (x0, y0, x1, y1) in zip(maps, boxes, strict=True):
+        if tile.shape != (y1 - y0, x1 - x0):
+            raise ValueError(f"A map of {tile.shape} does not fill the box {(x0, y0, x1, y1)}.")
+        total[y0:y1, x0:x1] += tile
+        count[y0:y1, x0:x1] += 1
+    if not count.all():
+        raise ValueError(f"The boxes leave {(count == 0).sum()} pixels of the picture uncovered.")
+    return (total / count).astype(np.float32)

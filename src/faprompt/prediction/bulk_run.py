@@ -1,0 +1,300 @@
+"""Score many files with one detector and write the results into one folder.
+
+Threads read files ahead of the detector and write results behind it. Rows appear in
+`results.jsonl` in the order of the input, each after its pictures are on disk, so that an
+interrupted run can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from faprompt.config import check_whole_number
+from faprompt.errors import ConfigError, ImageReadError
+from faprompt.files import write_atomically
+from faprompt.imaging import MAX_PIXELS
+from faprompt.prediction.earlier_run import (
+    REPORT_NAME,
+    TABLE_NAMES,
+    EarlierRun,
+    InputRecord,
+    require_same_settings,
+)
+from faprompt.prediction.html_report import write_report
+from faprompt.prediction.note_tally import NoteTally
+from faprompt.prediction.picture_batches import read_batches
+from faprompt.prediction.result_pictures import Artifacts
+from faprompt.prediction.result_rows import ResultRow, ResultsFile, read_rows
+from faprompt.prediction.result_table import TableKind, check_table_kind, write_table
+from faprompt.prediction.scoring_stage import ImageScorer, ScoringStage
+from faprompt.regions import check_threshold
+from faprompt.work import lock_folder
+
+PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSummary:
+    """Result of a run. The counts cover every file, resumed ones included."""
+
+    n_ok: int
+    n_error: int
+    n_resumed: int  # files whose rows an earlier run had written
+    verdicts: Mapping[str, int]  # "OK", "REVIEW", "NG"; "none" where no threshold is known
+    seconds: float
+    results: Path
+    report: Path | None = None
+    table: Path | None = None
+    n_others: int = 0  # earlier rows kept on resume whose files were not asked for
+    n_dropped: int = 0  # such rows dropped because their files are gone or changed
+    notes: tuple[str, ...] = ()  # one line per kind of note on the pictures, with a count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """Options of `predict_files`.
+
+    Raises:
+        MissingExtraError: Parquet without pyarrow.
+        ValueError, TypeError: an option is out of range, or of another type.
+    """
+
+    batch_size: int = 8  # most pictures scored together; large pictures make smaller batches
+    threshold: float | None = None  # score from which a picture is NG, 0..1; None: the model's
+    maps: Literal["npy", "png"] | None = None  # float32 in 0..1, or 16-bit grey (score * 65535)
+    overlays: bool = True  # a JPEG of each picture under its map, at most 4096 px a side
+    report: bool = True  # report.html; its thumbnails are kept in `thumbs`
+    table: TableKind | None = None  # also write results.csv or results.parquet
+    resume: bool = False  # keep rows of unchanged pictures; see `predict_files`
+    strict: bool = False  # stop at the first unreadable file
+    bit_depth: int | None = None  # bits that 16-bit files really use; see `read_image`
+    max_pixels: int = MAX_PIXELS  # refuse larger pictures
+    pixel_budget: int = PIXEL_BUDGET  # pixels of pictures in memory at one time
+
+    def __post_init__(self) -> None:
+        check_whole_number("batch_size", self.batch_size, low=1)
+        if self.bit_depth is not None:
+            check_whole_number("bit_depth", self.bit_depth, low=1, high=32)
+        check_whole_number("max_pixels", self.max_pixels, low=1)
+        check_whole_number("pixel_budget", self.pixel_budget, low=1)
+        check_threshold(self.threshold)
+        if self.maps not in (None, "npy", "png"):
+            raise ValueError(f"maps should be 'npy', 'png' or None, got {self.maps!r}.")
+        if self.table is not None:
+            check_table_kind(self.table)
+
+
+def predict_files(
+    detector: ImageScorer,
+    paths: Iterable[str | os.PathLike[str]],
+    out_dir: str | os.PathLike[str],
+    options: PredictOptions | None = None,
+    *,
+    on_result: Callable[[ResultRow], None] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    model_card: str = "",
+    lock: bool = True,
+) -> PredictionSummary:
+    """Score files and write `results.jsonl`, and what the options ask for, into a folder.
+
+    A file that cannot be read is a row with status "error", and the run goes on. Without
+    `resume` the results of an earlier run in the folder are replaced, and its maps, overlays,
+    thumbnails, table and report are removed. With it, the rows of unchanged pictures (same
+    absolute path, size and modification time) whose maps and overlays exist are kept, also
+    those of pictures that are not in `paths`; all other pictures are scored.
+
+    Args:
+        detector: scores batches of pictures.
+        paths: files in the order wanted (see `expand_inputs`); a repeated one counts once.
+        out_dir: created when missing.
+        options: see `PredictOptions`.
+        on_result: called in this thread for every file, in order, resumed ones included.
+        settings: anything else that changes scores, as plain JSON values, such as tiles or
+            precision; a run is resumed only under equal settings.
+        model_card: one line on the model for the report.
+        lock: hold the folder against other runs; False where the caller holds it already.
+
+    Returns:
+        Counts and the paths of the files written.
+
+    Raises:
+        ImageReadError: a file could not be read and `strict` is set.
+        ConfigError: the run to resume had another model, threshold or setting.
+        FolderInUseError: another run is writing into `out_dir`.
+    """
+    asked = options or PredictOptions()
+    threshold = None if asked.threshold is None else float(asked.threshold)
+    bit_depth = None if asked.bit_depth is None else int(asked.bit_depth)
+    started, folder = time.perf_counter(), Path(out_dir)
+    wanted: dict[str, str] = {}  # absolute path -> as the user names it
+    for path in paths:
+        wanted.setdefault(os.path.abspath(path), os.fspath(path))
+    named = list(wanted.values())
+    artifacts = Artifacts(folder, maps=asked.maps, overlays=asked.overlays, thumbnails=asked.report)
+    chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
+    run_settings = json.loads(json.dumps({**(settings or {}), **chosen}))
+    table_path = folder / TABLE_NAMES[asked.table] if asked.table else None
+    report_path = folder / REPORT_NAME if asked.report else None
+    summaries = [path.name for path in (table_path, report_path) if path]
+
+    hold = lock_folder(folder) if lock else nullcontext()
+    with hold, InputRecord(folder, summaries) as record:
+        earlier = EarlierRun(folder, wanted)
+        kept: Iterable[ResultRow] = ()
+        if asked.resume and (folder / "results.jsonl").exists():
+            require_same_settings(folder, run_settings)
+            kept = earlier.rows(artifacts, record)
+        with ResultsFile(folder / "results.jsonl", kept) as results:
+            earlier.remove_stale()
+            record.publish()
+            artifacts.make_folders()
+            _write_settings(folder, run_settings)
+            tally = _Tally(results, record, named, on_result, strict=asked.strict)
+            todo = [path for path in named if path not in results]
+            for row in _score(detector, todo, artifacts, asked, threshold):
+                tally.add(row)
+            tally.finish()
+            results.sort(named)
+        if asked.table and table_path:
+            write_table(table_path, read_rows(results.path), asked.table)
+        if report_path:
+            write_report(
+                report_path,
+                read_rows(results.path),
+                model=detector.name,
+                threshold=tally.threshold,
+                model_card=model_card,
+            )
+    seconds = time.perf_counter() - started
+    return tally.summary(seconds, earlier, report=report_path, table=table_path)
+
+
+def _score(
+    detector: ImageScorer,
+    paths: list[str],
+    artifacts: Artifacts,
+    options: PredictOptions,
+    threshold: float | None,
+) -> Iterator[ResultRow]:
+    """Read, score and write files; one row for each, in order."""
+    with _threads() as readers, _threads() as writers:
+        batches = read_batches(
+            paths,
+            pool=readers,
+            batch_size=options.batch_size,
+            bit_depth=options.bit_depth,
+            max_pixels=options.max_pixels,
+            pixel_budget=options.pixel_budget,
+        )
+        stage = ScoringStage(
+            detector,
+            threshold=threshold,
+            artifacts=artifacts,
+            writers=writers,
+            large_batch=options.pixel_budget // 4,
+        )
+        yield from stage.rows(batches)
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    write_atomically(folder / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
+
+
+class _Tally:
+    """Write the rows of a run in order, pass them to the caller, and count them."""
+
+    def __init__(
+        self,
+        results: ResultsFile,
+        record: InputRecord,
+        wanted: list[str],
+        on_result: Callable[[ResultRow], None] | None,
+        *,
+        strict: bool,
+    ) -> None:
+        self._results, self._record = results, record
+        self._ahead = iter(wanted)
+        self._on_result = on_result
+        self._strict = strict
+        self._counts: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
+        self._notes = NoteTally()
+        self.threshold: float | None = None
+
+    def add(self, row: ResultRow) -> None:
+        """Take a new row, after the resumed rows that come before it in the input."""
+        for path in self._ahead:
+            if path == row.path:
+                break
+            self._take_resumed(path)
+        self._check_threshold(row)
+        if row.stamp is not None:
+            self._record.append(row.path, row.stamp)
+        self._results.append(row)
+        self._take(row)
+        if row.status == "error" and self._strict:
+            raise ImageReadError(row.error or row.path)
+
+    def finish(self) -> None:
+        """Take the resumed rows after the last new one."""
+        for path in self._ahead:
+            self._take_resumed(path)
+
+    def summary(
+        self, seconds: float, earlier: EarlierRun, *, report: Path | None, table: Path | None
+    ) -> PredictionSummary:
+        return PredictionSummary(
+            n_ok=self._counts["ok"],
+            n_error=self._counts["error"],
+            n_resumed=self._counts["resumed"],
+            verdicts=dict(self._verdicts),
+            seconds=seconds,
+            results=self._results.path,
+            report=report,
+            table=table,
+            n_others=earlier.n_others,
+            n_dropped=earlier.n_dropped,
+            notes=self._notes.lines(),
+        )
+
+    def _take_resumed(self, path: str) -> None:
+        row = self._results.read(path)
+        self._check_threshold(row)
+        self._counts["resumed"] += 1
+        self._take(row)
+
+    def _take(self, row: ResultRow) -> None:
+        self._counts[row.status] += 1
+        if row.status == "ok":
+            self._verdicts[row.verdict or "none"] += 1
+            self.threshold = row.threshold
+            self._notes.add(row.path, row.notes)
+        if self._on_result is not None:
+            self._on_result(row)
+
+    def _check_threshold(self, row: ResultRow) -> None:
+        """Refuse a threshold that changed between two sessions of a run."""
+        if row.status == "ok" and self._counts["ok"] and row.threshold != self.threshold:
+            raise ConfigError(
+                f"{self._results.path} has rows made with threshold {self.threshold}, and the "
+                f"model now uses {row.threshold}; run again without resume."
+            )
+
+
+@contextmanager
+def _threads() -> Iterator[Executor]:
+    """Yield a pool of threads; work that has not started is cancelled at the end."""
+    pool = ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2)))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

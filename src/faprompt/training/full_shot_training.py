@@ -1,0 +1,176 @@
+"""Train full-shot methods: one model for each class, from its normal pictures alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.vision import ImageFeatures
+from faprompt.config import to_mapping
+from faprompt.data import Dataset, read_dataset
+from faprompt.errors import ConfigError, DatasetError
+from faprompt.imaging.transform import Transform
+from faprompt.methods.full_shot import FullShotMethod
+from faprompt.methods.registry import build_method
+from faprompt.records import Sample
+from faprompt.training.features import Encoder
+from faprompt.training.pictures import Pictures
+from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_loop import train_method
+from faprompt.training.training_steps import TrainingReport
+from faprompt.work import ProgressCallback, logger, no_progress
+
+SPLIT = "train"  # the test split is measured
+CLASSES = "classes"  # in the model folder: files of the training of each class
+_ADVICE = (
+    "A full-shot method learns from normal pictures that are not measured: put them into "
+    "<class>/train/good of an MVTec tree, or name the split that holds them."
+)
+
+
+def read_normal(folder: Path, dataset: str = "auto", *, split: str = SPLIT) -> Dataset:
+    """Read the normal pictures of one split of a labelled folder.
+
+    Raises:
+        DatasetError: the dataset has no such split, or no normal picture in it.
+    """
+    try:
+        found = read_dataset(folder, dataset, split=split)
+    except DatasetError as error:
+        raise DatasetError(f"{error} {_ADVICE}") from error
+    return only_normal(found)
+
+
+def only_normal(dataset: Dataset) -> Dataset:
+    """Return the dataset without its anomalous pictures; errors as in `read_normal`."""
+    samples = tuple(sample for sample in dataset.samples if not sample.label)
+    if not samples:
+        raise DatasetError(
+            f"{dataset.root} has no normal picture in its {dataset.split} split. {_ADVICE}"
+        )
+    return replace(dataset, samples=samples)
+
+
+def train_classes(
+    method: FullShotMethod,
+    backbone: Backbone,
+    dataset: Dataset,
+    transform: Transform,
+    config: TrainingConfig,
+    *,
+    out_dir: str | Path,
+    resume: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> TrainingReport:
+    """Train a full-shot method on every class, in place; arguments as in `train_method`.
+
+    Anomalous pictures are left out. Methods that take steps are trained by `train_method`,
+    each class in its own folder below `out_dir/classes`; on resume, finished classes are kept.
+
+    Raises:
+        DatasetError: there is no normal picture.
+        ConfigError: options were given that training sets.
+    """
+    _refuse_written(method)
+    normal = only_normal(dataset)
+    lacking = sorted(set(dataset.class_names()) - set(normal.class_names()))
+    if lacking:
+        logger.info(f"Without normal pictures, and left out: {', '.join(lacking)}.")
+    backbone.to(config.device)
+    parts, reports = [], []
+    for number, name in enumerate(normal.class_names()):
+        samples = [sample for sample in normal.samples if sample.class_name == name]
+        if len(samples) == 1:
+            logger.info(f"{name}: 1 normal picture only; how normal ones differ cannot be learned.")
+        part = _part(method, backbone, name, seed=config.seed).to(config.device)
+        if method.remembers:
+            report = _remember(part, backbone, name, samples, transform, config, progress)
+        else:
+            logger.info(f"{name}: {len(samples)} normal pictures.")
+            place = Path(out_dir) / CLASSES / f"{number}-{_plain(name)}"
+            report = train_method(
+                part, backbone, samples, transform, config,
+                out_dir=place, resume=resume, progress=progress,
+            )  # fmt: skip
+        parts.append(part)
+        reports.append(report)
+    method.adopt(parts)
+    method.to(config.device).eval()
+    return _summed(reports)
+
+
+def _part(method: FullShotMethod, backbone: Backbone, name: str, *, seed: int) -> FullShotMethod:
+    """Build a method with the same options for one class."""
+    options = to_mapping(method.config)
+    if not method.remembers:
+        options["classes"] = (name,)
+    part = build_method(method.name, backbone, options, seed=seed)
+    assert isinstance(part, FullShotMethod)
+    return part
+
+
+def _remember(
+    part: FullShotMethod,
+    backbone: Backbone,
+    name: str,
+    samples: Sequence[Sample],
+    transform: Transform,
+    config: TrainingConfig,
+    progress: ProgressCallback,
+) -> TrainingReport:
+    pictures = Pictures(
+        samples, transform, handling=part.config.picture_handling, bit_depth=config.bit_depth,
+        readers=config.readers,
+    )  # fmt: skip
+    encoder = Encoder(part, backbone, pictures, config)
+
+    def batches() -> Iterator[ImageFeatures]:
+        for group, features in encoder.encode(range(len(samples))):
+            progress("images", group[-1] + 1, len(samples))
+            yield features
+
+    logger.info(part.remember(name, batches(), seed=config.seed))
+    nowhere = Path()
+    return TrainingReport(
+        epochs=0, steps=0, resumed_at=0, pictures=len(samples), normal=len(samples), anomalous=0,
+        features="streamed", encoded=encoder.encoded, image_seconds=encoder.seconds,
+        step_seconds=0.0, epoch_means=(), loss_csv=nowhere, loss_png=nowhere, checkpoint=nowhere,
+    )  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _refuse_written(method: FullShotMethod) -> None:
+    given = [name for name in method.written if getattr(method.config, name)]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)} are set by the training of {method.name}; leave them out."
+        )
+
+
+def _summed(reports: Sequence[TrainingReport]) -> TrainingReport:
+    """Join the reports of all classes; losses are averaged, files are those of the last."""
+
+    def total(name: str) -> int:
+        return sum(getattr(report, name) for report in reports)
+
+    epochs = zip(*(report.epoch_means for report in reports), strict=True)
+    return replace(
+        reports[-1],
+        steps=total("steps"),
+        resumed_at=total("resumed_at"),
+        pictures=total("pictures"),
+        normal=total("normal"),
+        encoded=total("encoded"),
+        image_seconds=total("image_seconds"),
+        step_seconds=total("step_seconds"),
+        epoch_means=tuple(
+            {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+            for rows in epochs
+        ),
+    )

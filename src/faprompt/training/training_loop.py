@@ -1,0 +1,144 @@
+"""Train the parameters of one method on labelled samples.
+
+The loop knows no method by name. It calls `forward` and `loss` and updates exactly
+`method.parameters()`.
+
+Source: train.py of mala-lab/FAPrompt and zqhang/AnomalyCLIP (batches, optimizer, shuffled
+epochs with the last partial batch kept); the cache and the checkpoints are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from faprompt.clip.backbone import Backbone
+from faprompt.config import to_mapping
+from faprompt.imaging.transform import Transform
+from faprompt.methods.base import Method
+from faprompt.records import Sample
+from faprompt.token_cache import TokenRecipe
+from faprompt.training.features import Encoder, feature_recipe, prepare_features
+from faprompt.training.pictures import Pictures
+from faprompt.training.training_config import TrainingConfig, run_options
+from faprompt.training.training_masks import (
+    PackedMasks,
+    choose_samples,
+    learning_warnings,
+    read_masks,
+)
+from faprompt.training.training_steps import TrainingReport, TrainingRun
+from faprompt.work import ProgressCallback, logger, no_progress
+
+
+def train_method(
+    method: Method,
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    transform: Transform,
+    config: TrainingConfig,
+    *,
+    out_dir: str | Path,
+    resume: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> TrainingReport:
+    """Train the parameters of a method in place.
+
+    Args:
+        method: training starts from its parameters; draw them under a seed of your own.
+        backbone: frozen; its precision is the image tower's. Both move to `config.device`.
+        samples: pictures with labels and masks. Their order and content are part of the
+            identity of the run.
+        transform: the method's; masks are resized to its `image_size`.
+        config: options.
+        out_dir: folder for loss.csv, loss.png, checkpoint.safetensors and TensorBoard files.
+        resume: continue from the checkpoint there, if there is one.
+        progress: called with the stage "masks", "images" or "steps".
+
+    Returns:
+        The result; its `warnings` say what cannot be learned from these pictures.
+
+    Raises:
+        TypeError: the method has nothing to train.
+        ValueError: the backbone is not frozen.
+        DatasetError, ImageReadError: samples without masks, or unreadable files.
+        ConfigError: the checkpoint is of another run, an unfinished run would be overwritten,
+            or cache=on and the cache is too large.
+        FapromptError: a loss or gradient is not finite; the message names step and terms.
+        KeyboardInterrupt: raised again after a checkpoint was written.
+    """
+    _check_parts(method, backbone)
+    method.begin_epoch(0, config.epochs)  # refuses too few epochs before any work
+    out_dir = Path(out_dir)
+    chosen, blank = choose_samples(samples, config.unmasked)
+    if blank:
+        logger.info(f"{blank} anomalous picture(s) without a mask: {config.unmasked}.")
+    method.begin_training(sorted({sample.class_name for sample in chosen}))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    backbone.to(config.device)
+    method.to(config.device)
+    handling = method.config.picture_handling
+    pictures = Pictures(
+        chosen, transform, handling=handling, bit_depth=config.bit_depth, readers=config.readers
+    )
+    masks = read_masks(
+        chosen, transform.image_size, handling=handling, policy=config.mask_policy,
+        readers=config.readers, progress=progress,
+    )  # fmt: skip
+    warnings = () if method.full_shot else learning_warnings(chosen, masks.marked())
+    for line in warnings:
+        logger.warning(line)
+    recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
+    identity = run_identity(method, config, recipe, chosen, masks)
+    run = TrainingRun(method, backbone, chosen, masks, config, identity, out_dir, progress)
+    run.begin(resume=resume)
+    try:
+        if not run.finished:
+            encoder = Encoder(method, backbone, pictures, config)
+            run.work(prepare_features(encoder, recipe, config, progress=progress))
+    finally:
+        run.log.close()
+    return replace(run.report(), warnings=warnings)
+
+
+def run_identity(
+    method: Method,
+    config: TrainingConfig,
+    recipe: TokenRecipe,
+    samples: Sequence[Sample],
+    masks: PackedMasks,
+) -> dict[str, Any]:
+    """Return everything that a resumed run must share with its first session, as plain data."""
+    features = recipe.about()
+    named = [sample.class_name for sample in samples] if method.uses_class_names else []
+    return {
+        **run_options(config),
+        **({"epochs": config.epochs} if method.staged else {}),
+        "method": {"name": method.name, **to_mapping(method.config)},
+        "features": features,
+        "data": {
+            "pictures": len(samples),
+            "picture_files": _digest(recipe.pictures),
+            "labels": _digest([sample.label for sample in samples]),
+            "masks": masks.fingerprint(),
+            **({"class_names": _digest(named)} if named else {}),
+        },
+    }
+
+
+def _check_parts(method: Method, backbone: Backbone) -> None:
+    if not method.learns:
+        raise TypeError(f"{method.name!r} has no parameters to train.")
+    thawed = [name for name, p in backbone.named_parameters() if p.requires_grad]
+    if thawed:
+        raise ValueError(
+            f"The backbone should be frozen, but {len(thawed)} of its parameters ask for "
+            f"gradients, such as {thawed[0]!r}; call backbone.requires_grad_(False)."
+        )
+
+
+def _digest(values: Sequence[Any]) -> str:
+    return hashlib.sha256(repr(list(values)).encode()).hexdigest()

@@ -1,0 +1,149 @@
+"""The binned road against the exact one, on ordinary and on nasty scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels
+from faprompt.metrics.ranking import auroc_of, average_precision_of, f1_max_of
+from faprompt.metrics.region_overlap import aupro_of
+from faprompt.metrics.score_histogram import BinnedPixels, ScoreHistogram, ordered_keys
+from tests.helpers.score_maps import NASTY, nasty_maps
+
+SIZE = (48, 56)
+
+# Each crowd needs all 65,536 bins of its cell, and 1 << 18 bins give that to three cells only.
+CROWDED_IN_MANY_CELLS = ("crowded about 20 places", "late change of range")
+
+
+def measure(tally):
+    return np.array(
+        [
+            auroc_of(tally),
+            average_precision_of(tally),
+            f1_max_of(tally),
+            aupro_of(tally, fpr_limit=0.3),
+            aupro_of(tally, fpr_limit=0.02),
+        ]
+    )
+
+
+def labelled(score_maps, masks):
+    return [LabelledPixels.of(*pair) for pair in zip(score_maps, masks, strict=True)]
+
+
+def feed(store, images, portion=1):
+    for start in range(0, len(images), portion):
+        store.add(images[start : start + portion])
+    return store
+
+
+@pytest.mark.parametrize("separation", [0.5, 4.0])
+@pytest.mark.parametrize("name", NASTY)
+def test_within_1e_4_of_exact(name, separation):
+    images = labelled(*nasty_maps(name, count=40, size=SIZE, separation=separation))
+    exact = feed(ExactPixels(), images).tally()
+    # Straight into the bins, image by image, and where it can be with far fewer bins.
+    capacity = 1 << 21 if name in CROWDED_IN_MANY_CELLS else 1 << 18
+    binned = feed(ScoreHistogram(capacity=capacity), images).tally()
+    np.testing.assert_allclose(measure(binned), measure(exact), rtol=0, atol=1e-4)
+    assert binned.regions == exact.regions
+    assert binned.normal.sum() == exact.normal.sum()
+    assert binned.anomalous.sum() == exact.anomalous.sum()
+    assert binned.overlap.sum() == pytest.approx(exact.regions)
+
+
+@pytest.mark.parametrize("name", ["256 levels", "crowded about a half", "late change of range"])
+def test_no_error_where_bins_suffice(name):
+    images = labelled(*nasty_maps(name, count=10, size=SIZE, separation=2.0))
+    exact, binned = feed(ExactPixels(), images), feed(ScoreHistogram(), images)
+    np.testing.assert_allclose(measure(binned.tally()), measure(exact.tally()), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "heavy tails", "each image elsewhere"])
+def test_merged_equals_one_stream(name):
+    images = labelled(*nasty_maps(name, count=12, size=SIZE, separation=2.0))
+    one = feed(ScoreHistogram(), images).tally()
+    parts = [feed(ScoreHistogram(), images[start::3]) for start in range(3)]
+    before = [part.tally().normal.copy() for part in parts]
+    merged = ScoreHistogram()
+    for part in parts:
+        merged.merge(part)
+    np.testing.assert_allclose(measure(merged.tally()), measure(one), rtol=0, atol=1e-4)
+    assert merged.tally().normal.sum() == one.normal.sum()
+    for part, counts in zip(parts, before, strict=True):
+        np.testing.assert_array_equal(part.tally().normal, counts)
+
+
+def test_order_hardly_counts():
+    images = labelled(*nasty_maps("late change of range", count=40, size=SIZE, separation=2.0))
+    forth, back = feed(ScoreHistogram(), images), feed(ScoreHistogram(), images[::-1])
+    np.testing.assert_allclose(measure(forth.tally()), measure(back.tally()), rtol=0, atol=1e-4)
+
+
+def test_never_more_bins_than_allowed():
+    images = labelled(*nasty_maps("heavy tails", count=20, size=SIZE, separation=2.0))
+    histogram = ScoreHistogram(capacity=1 << 17)
+    for image in images:
+        histogram.add([image])
+        assert len(histogram.tally().thresholds) <= 1 << 17
+        assert len(histogram._total) <= 1 << 17
+
+
+def test_thresholds_select_what_they_count():
+    images = labelled(*nasty_maps("plain", count=3, size=SIZE, separation=2.0))
+    tally = feed(ScoreHistogram(capacity=1 << 17), images, portion=3).tally()
+    scores = np.concatenate([image.scores for image in images])
+    counted = np.cumsum(tally.normal + tally.anomalous)
+    for row in range(0, len(counted), 997):
+        assert (scores >= tally.thresholds[row]).sum() == counted[row]
+    assert (np.diff(tally.thresholds.astype(np.float64)) < 0).all()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2))
+@settings(deadline=None)
+def test_keys_rise_as_scores_do(values):
+    scores = np.array(values, dtype=np.float32) + np.float32(0)
+    keys = ordered_keys(scores)
+    np.testing.assert_array_equal(np.argsort(scores, stable=True), np.argsort(keys, stable=True))
+    np.testing.assert_array_equal(ordered_keys(keys).view(np.float32), scores)
+    assert len(np.unique(keys)) == len(np.unique(scores))
+
+
+def test_every_extreme_of_float32_is_counted():
+    edge = np.finfo(np.float32)
+    values = [edge.min, -1, -edge.smallest_subnormal, 0.0, edge.smallest_subnormal, 1, edge.max]
+    scores = np.array([values], dtype=np.float32)
+    histogram = feed(ScoreHistogram(), labelled([scores], [scores > 0.5]))
+    np.testing.assert_array_equal(histogram.tally().thresholds, scores[0, ::-1])
+
+
+@pytest.mark.parametrize("keep", [0, 15_000, 10**9])
+def test_small_sets_stay_exact_and_large_ones_move_on(keep):
+    images = labelled(*nasty_maps("heavy tails", count=12, size=SIZE, separation=2.0))
+    exact, store = feed(ExactPixels(), images), feed(BinnedPixels(keep=keep), images)
+    tolerance = 1e-4 if keep < 12 * 48 * 56 else 0
+    np.testing.assert_allclose(
+        measure(store.tally()), measure(exact.tally()), rtol=0, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("mine", [0, 10**9])
+@pytest.mark.parametrize("theirs", [0, 10**9])
+def test_small_and_large_merge_either_way(mine, theirs):
+    images = labelled(*nasty_maps("sigmoid", count=8, size=SIZE, separation=2.0))
+    left, right = feed(BinnedPixels(keep=mine), images[:5]), BinnedPixels(keep=theirs)
+    feed(right, images[5:])
+    left.merge(right)
+    expected = feed(ExactPixels(), images).tally()
+    np.testing.assert_allclose(measure(left.tally()), measure(expected), rtol=0, atol=1e-4)
+    assert left.tally().normal.sum() == expected.normal.sum()
+    assert right.tally().regions == sum(image.regions for image in images[5:])
+
+
+def test_refuses_too_few_bins():
+    with pytest.raises(ValueError, match="at least 131072 bins, got 1000"):
+        ScoreHistogram(capacity=1000)
