@@ -214,7 +214,7 @@ class Method(nn.Module):
         Raises:
             TypeError: the method does not learn.
         """
-        raise TypeError(f"{self.name!r} has nothing to train.")
+        raise TypeError(f"{self.name!r} has no parameters to train.")
 
     def begin_training(self, class_names: Sequence[str]) -> None:
         """Prepare for training; called once before the first step.
