@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,13 @@ def csv_text(text: str) -> str:
         ("'=1+1.png", 'part-1.png')
     """
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def csv_table(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as the text of a CSV file; None is an empty cell."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
 
 
 def natural_key(path: str | os.PathLike[str]) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faprompt.evaluation.sheet import SIDE, Entry, draw_sheet, make_panels
 from PIL import Image
 
 from faprompt.evaluation import (
@@ -18,10 +19,9 @@ from faprompt.evaluation import (
     write_gallery,
 )
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
+from faprompt.evaluation.evaluation_run import map_overlap
 from faprompt.evaluation.gallery import group_thresholds
-from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.sample_batches import read_sample
-from faprompt.evaluation.sheet import SIDE, Entry, draw_sheet, make_panels
 from faprompt.imaging import overlay
 from faprompt.records import Sample
 from tests.evaluation import toys

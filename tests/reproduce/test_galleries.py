@@ -13,7 +13,7 @@ from PIL import Image
 
 from faprompt.data import read_dataset
 from faprompt.errors import ConfigError, DatasetError
-from faprompt.evaluation.overlap import map_overlap
+from faprompt.evaluation.evaluation_run import map_overlap
 from faprompt.evaluation.sample_batches import read_sample
 from faprompt.model_folder import load_detector
 from faprompt.reproduce.galleries import by_detector, describe_choice, run_galleries
