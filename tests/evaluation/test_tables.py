@@ -23,7 +23,7 @@ from faprompt.evaluation import (
 from faprompt.evaluation import metric_files as module
 from faprompt.metrics import METRIC_NAMES
 from faprompt.model_folder import build_detector
-from faprompt.reproduce.failures import read_scores
+from faprompt.reproduce.galleries import read_scores
 from tests.evaluation import toys
 
 
