@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from faprompt.training.store import StoreShape, open_store
 from PIL import Image
 
-from faprompt.clip.vision import ImageOptions
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.errors import ConfigError, FapromptError
+from faprompt.token_cache import StoreShape, TokenRecipe, open_store
 from faprompt.training.features import Encoder, feature_recipe, prepare_features
-from faprompt.training.pictures import Pictures, read_ahead
+from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import default_cache_dir
-from faprompt.work import no_progress
+from faprompt.work import no_progress, read_ahead
 from tests.helpers.log import logged_notes
 from tests.training import toys
 
@@ -33,6 +33,15 @@ class Prepared:
         self.folder = folder / "cache" / self.recipe.key
         with logged_notes() as self.notes:
             self.source = prepare_features(self.encoder, self.recipe, config, progress=no_progress)
+
+
+RECIPE = TokenRecipe(backbone="b", precision="fp32", image_options={}, transform={}, pictures=())
+
+
+def shape(pictures, layers, channels=4):
+    return StoreShape(
+        pictures=pictures, layers=layers, grid=(1, 2), channels=channels, class_channels=channels
+    )
 
 
 def fresh(samples, layers=None):
@@ -140,12 +149,16 @@ def test_size_is_reported_before_the_files_are_there(samples, tmp_path, monkeypa
     note, existed = told[0]
     assert note.startswith("Feature cache: 0.00 GB for 7 pictures") and not existed
     (folder,) = (tmp_path / "cache").iterdir()
-    shape = StoreShape(pictures=7, layers=(4,), patches=20, channels=32)
-    assert shape.total_bytes == 7 * 4 * 32 * 21
+    wanted = StoreShape(pictures=7, layers=(4,), grid=(5, 4), channels=32, class_channels=32)
+    assert wanted.total_bytes == 7 * 4 * 32 * 21 + 7 * 8
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert sizes.pop("index.json") > 0
-    assert sizes == {"class_tokens.f32": 896, "patch_tokens.f32": 17920, "done.u64": 56}
-    assert sum(sizes.values()) == shape.total_bytes + 56
+    header = 128  # of an NPY file
+    assert sizes == {
+        "class_tokens.npy": header + 896, "patch_tokens.npy": header + 17920,
+        "done.npy": header + 56,
+    }  # fmt: skip
+    assert sum(sizes.values()) == wanted.total_bytes + 3 * header
 
 
 def test_too_large_for_limit_or_disk(samples, tmp_path, monkeypatch):
@@ -218,7 +231,7 @@ def test_a_foreign_folder_is_refused(samples, tmp_path):
     assert (prepared.folder / "thesis.txt").read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["patch_tokens.f32", "class_tokens.f32", "done.u64"])
+@pytest.mark.parametrize("name", ["patch_tokens.npy", "class_tokens.npy", "done.npy"])
 def test_a_cache_that_lost_a_file_is_made_anew(name, samples, tmp_path):
     first = Prepared(samples, tmp_path)
     wanted = first.source.batch(range(7))
@@ -230,12 +243,12 @@ def test_a_cache_that_lost_a_file_is_made_anew(name, samples, tmp_path):
     assert torch.equal(again.source.batch(range(7)).patch_tokens[4], wanted.patch_tokens[4])
 
 
-@pytest.mark.parametrize("name", ["patch_tokens.f32", "class_tokens.f32"])
+@pytest.mark.parametrize("name", ["patch_tokens.npy", "class_tokens.npy"])
 def test_changed_tokens_are_noticed(name, samples, tmp_path):
     first = Prepared(samples, tmp_path)
     first.source.close()
     with (first.folder / name).open("r+b") as file:
-        file.seek(3)  # of picture 0
+        file.seek(128 + 3)  # of picture 0, behind the header
         file.write(b"\x55")
     source = Prepared(samples, tmp_path).source
     source.batch([1, 2])
@@ -244,23 +257,23 @@ def test_changed_tokens_are_noticed(name, samples, tmp_path):
 
 
 def test_only_committed_rows_count(tmp_path):
-    shape = StoreShape(pictures=3, layers=(1, 2), patches=2, channels=4)
-    store = open_store(tmp_path / "s", "k", shape, {})
-    tokens = np.random.default_rng(0).normal(size=(2, 2, 4)).astype(np.float32)
-    store.write(1, np.arange(4, dtype=np.float32), tokens)
+    store = open_store(tmp_path / "s", RECIPE, shape(3, (1, 2)))
+    tokens = torch.randn(2, 1, 2, 4, generator=torch.Generator().manual_seed(0))
+    features = ImageFeatures(torch.arange(4.0)[None], {1: tokens[0], 2: tokens[1]}, (1, 2))
+    store.write([1], features)
     assert store.missing() == [0, 1, 2]
     store.commit()
     assert store.missing() == [0, 2]
-    classes, layers = open_store(tmp_path / "s", "k", shape, {}).read([1])
-    assert np.array_equal(classes[0], np.arange(4))
-    assert np.array_equal(np.stack([layer[0] for layer in layers]), tokens)
+    found = open_store(tmp_path / "s", RECIPE, shape(3, (1, 2))).read([1])
+    assert torch.equal(found.class_token, features.class_token) and found.grid == (1, 2)
+    assert list(found.patch_tokens) == [1, 2]
+    assert all(torch.equal(found.patch_tokens[k], features.patch_tokens[k]) for k in (1, 2))
     with pytest.raises(FapromptError, match="damaged at picture 0"):
         store.read([0])
 
 
 def test_a_full_disk_is_an_error_with_a_way_out(tmp_path):
-    shape = StoreShape(pictures=1, layers=(1,), patches=2, channels=4)
-    store = open_store(tmp_path / "s", "k", shape, {})
+    store = open_store(tmp_path / "s", RECIPE, shape(1, (1,)))
 
     class Full:
         def seek(self, place):
@@ -268,16 +281,15 @@ def test_a_full_disk_is_an_error_with_a_way_out(tmp_path):
 
     store._patch_file = Full()
     with pytest.raises(FapromptError, match="No space left.*another cache_dir, or cache=off"):
-        store.write(0, np.zeros(4, np.float32), np.zeros((1, 2, 4), np.float32))
+        store.write([0], ImageFeatures(torch.zeros(1, 4), {1: torch.zeros(1, 2, 4)}, (1, 2)))
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_way_out(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    shape = StoreShape(pictures=1, layers=(1,), patches=2, channels=4)
     with pytest.raises(FapromptError, match="could not be written.*choose another cache_dir"):
-        open_store(tmp_path / "file" / "s", "k", shape, {})
+        open_store(tmp_path / "file" / "s", RECIPE, shape(1, (1,)))
     (tmp_path / "empty").mkdir()
-    assert open_store(tmp_path / "empty", "k", shape, {}).missing() == [0]
+    assert open_store(tmp_path / "empty", RECIPE, shape(1, (1,))).missing() == [0]
 
 
 def test_default_folder_follows_the_environment(monkeypatch, tmp_path):
@@ -296,9 +308,9 @@ def test_a_region_is_read_alone(samples):
 
 
 def test_read_ahead_keeps_the_order_and_passes_errors_on():
-    assert list(read_ahead(lambda n: n * n, range(50), readers=3)) == [n * n for n in range(50)]
-    assert list(read_ahead(str, [], readers=2)) == []
-    results = read_ahead(lambda n: 1 / (3 - n), range(9), readers=2)
+    assert list(read_ahead(lambda n: n * n, range(50), workers=3)) == [n * n for n in range(50)]
+    assert list(read_ahead(str, [], workers=2)) == []
+    results = read_ahead(lambda n: 1 / (3 - n), range(9), workers=2)
     assert [next(results) for _ in range(3)] == [1 / 3, 1 / 2, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from faprompt.errors import ConfigError
+from faprompt.files import printable
 from faprompt.work import ProgressCallback, logger, no_progress
 
 if TYPE_CHECKING:
@@ -58,27 +58,6 @@ def show_log() -> None:
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
-
-
-def printable(text: object) -> str:
-    """Escape characters that act on a terminal, so that a file name stays one line of text.
-
-    Control characters, line and paragraph separators, halves of surrogate pairs, and marks
-    that turn the direction of writing or cannot be seen become \\n, \\x1b, \\u202e and the like.
-    The two joiners that scripts and emoji need are kept.
-
-    Example:
-        >>> printable("a\\tb\\x1b[2J.png")
-        'a\\\\tb\\\\x1b[2J.png'
-    """
-    return "".join(map(_escape, str(text)))
-
-
-def _escape(character: str) -> str:
-    plain = unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    if plain or character in "\u200c\u200d":
-        return character
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def note(text: str) -> None:
