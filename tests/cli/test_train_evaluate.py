@@ -122,7 +122,7 @@ def test_the_official_preset_and_another_method(faprompt, shelf, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--method", "clip"], 2, "'clip' has nothing to train"),
+        (["--method", "clip"], 2, "'clip' needs no training"),
         (["--method", "magic"], 2, "No method 'magic'"),
         (["--preset", "mine"], 2, "no preset 'mine'; known: paper, official"),
         (["--set", "epoch=3"], 2, "unknown option 'epoch'"),

@@ -30,9 +30,8 @@ class TrainOptions:
     preset: str = "paper"
     backbone: str = ""  # default: tiny, or that of a full-shot preset
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method, over its preset
-    training: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of `TrainingConfig`, over the recipe
+    # options of `TrainingConfig`, over the recipe
+    training: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"  # of the image tower
     name: str = ""  # of the model; default: the name of the folder
@@ -60,7 +59,7 @@ def train(
         progress: called with the stage "masks", "images" or "steps".
 
     Raises:
-        ConfigError: unknown options, or a method that has nothing to train.
+        ConfigError: unknown options, or a method that needs no training.
         DatasetError, ImageReadError, FapromptError: as in `train_method`.
     """
     asked, out = options or TrainOptions(), Path(out)
@@ -77,7 +76,7 @@ def train(
     chosen = fit_to_backbone(method, frozen, asked.options, preset=preset)
     built = build_method(method, frozen, chosen, preset=preset, seed=config.seed)
     if not built.learns:
-        raise ConfigError(f"{method!r} has nothing to train; it is used as it is, by --method.")
+        raise ConfigError(f"{method!r} needs no training; use it with --method.")
     detector = Detector(
         frozen,
         built,
@@ -87,8 +86,7 @@ def train(
     usable, transform = dataset.require_usable(), detector.transform
     for line in dataset_remarks(usable, read_facts(usable, policy=config.mask_policy)):
         logger.info(f"{usable.name}: {line}")
-    note = fitting_note(method, frozen, asked.options, preset=preset)
-    if note:
+    if note := fitting_note(method, frozen, asked.options, preset=preset):
         logger.info(f"{method}: {note}")
     where: dict[str, Any] = {"out_dir": out, "resume": asked.resume, "progress": progress}
     if isinstance(built, FullShotMethod):
