@@ -27,7 +27,7 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
-from faprompt.imaging.read import MAX_PIXELS, ReadImage, read_image
+from faprompt.imaging.read import MAX_PIXELS, ImageSource, ReadImage, read_image
 from faprompt.imaging.tiles import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts
@@ -201,7 +201,7 @@ class Detector(nn.Module):
 
     def predict(
         self,
-        image: Any,
+        image: ImageSource,
         *,
         threshold: float | None = None,
         with_prompt_scores: bool = False,
@@ -227,7 +227,7 @@ class Detector(nn.Module):
 
     def stream(
         self,
-        images: Iterable[Any],
+        images: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         threshold: float | None = None,
@@ -465,7 +465,7 @@ class Detector(nn.Module):
 
 
 def _read_batches(
-    images: Iterable[Any], batch_size: int, on_error: OnError, options: dict[str, Any]
+    images: Iterable[ImageSource], batch_size: int, on_error: OnError, options: dict[str, Any]
 ) -> Iterator[list[ReadImage]]:
     """Read pictures in batches; before an error comes the batch that was begun."""
     batch: list[ReadImage] = []

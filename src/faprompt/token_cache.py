@@ -1,4 +1,4 @@
-"""Keep the image tower's tokens on disk, under a key of all that they depend on.
+"""Cache the image tower's tokens on disk, under a key of everything that they depend on.
 
 A store is one folder for a list of pictures, memory-mapped for reading:
 
@@ -7,8 +7,8 @@ A store is one folder for a list of pictures, memory-mapped for reading:
     patch_tokens.npy    (layers, pictures, N, D or the tower's width)
     done.npy            per picture: 0 while missing, else 2^32 + CRC-32 of its tokens
 
-A picture counts as done once its tokens lie on the disk, so an interrupted filling goes on
-where it stopped, and two runs that fill the same store at once write the same bytes.
+A picture counts as done once its tokens are on the disk, so filling can be interrupted and
+continued. Two runs that fill the same store at once write the same bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DONE_BIT = 1 << 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecipe:
-    """All that the tokens of some pictures depend on."""
+    """Everything that the tokens of some pictures depend on."""
 
     backbone: str  # state_fingerprint
     precision: str
@@ -59,15 +59,15 @@ class TokenRecipe:
     @property
     def key(self) -> str:
         """SHA-256 of the recipe, 64 hex digits."""
-        told = {"format": FORMAT, "pictures": self.pictures, **self.about()}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        values = {"format": FORMAT, "pictures": self.pictures, **self.about()}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
         """Return the recipe for people: everything but the long list."""
-        told = {k: v for k, v in asdict(self).items() if k != "pictures"}
+        values = {k: v for k, v in asdict(self).items() if k != "pictures"}
         if self.handling == "upright":  # left out, so that older trainings resume
-            del told["handling"]
-        return told
+            del values["handling"]
+        return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +131,8 @@ class TokenStore:
             self._written[row] = _checksum(classes[place], tokens)
 
     def _write_patches(self, row: int, tokens: Sequence[np.ndarray]) -> None:
-        """Write through the file: a full disk is an error there, and a crash in a map."""
-        start: int = self._patches.offset  # type: ignore[attr-defined]
+        """Write through the file, where a full disk is an error; in a memory map it is a crash."""
+        start: int = self._patches.offset
         try:
             for layer, each in enumerate(tokens):
                 place = layer * self.shape.pictures + row
@@ -143,7 +143,7 @@ class TokenStore:
             raise _unwritable(self.folder, error) from error
 
     def commit(self) -> None:
-        """Flush what was written to the disk, then count it as done."""
+        """Flush the written tokens to the disk, then count their pictures as done."""
         if not self._written:
             return
         os.fsync(self._patch_file.fileno())
@@ -186,9 +186,9 @@ class TokenStore:
 
 
 def open_store(folder: Path, recipe: TokenRecipe, shape: StoreShape) -> TokenStore:
-    """Open the store of a recipe, be it new, half filled or full.
+    """Open the store of a recipe; create it when it is missing or lost a file.
 
-    A store that lost a file is made anew. The recipe's `about` is in index.json, for people.
+    `TokenRecipe.about` is written into index.json, for people.
 
     Raises:
         FapromptError: the folder holds something else, or cannot be written.
@@ -206,8 +206,9 @@ def open_store(folder: Path, recipe: TokenRecipe, shape: StoreShape) -> TokenSto
 def find_store(folder: Path) -> TokenStore | None:
     """Open the store in a folder, or return None where there is none or it lost a file."""
     try:
-        told = read_json(folder / _INDEX)["shape"]
-        shape = StoreShape(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+        values = read_json(folder / _INDEX)["shape"]
+        lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        shape = StoreShape(**{**values, **lists})
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return TokenStore(folder, shape) if _is_whole(folder, shape) else None
@@ -235,10 +236,10 @@ def _is_whole(folder: Path, shape: StoreShape) -> bool:
 
 
 def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
-    """Make files of the final size, moved into place as a whole folder.
+    """Create files of the final size in a draft folder, then move it into place.
 
-    Only the large one has holes; the two small ones are written through maps later, where a
-    full disk would be a crash.
+    The small files are written whole, because a full disk would crash a memory map later. The
+    large one is sparse.
     """
     draft = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -263,7 +264,7 @@ def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
 def _unwritable(folder: Path, error: OSError) -> FapromptError:
     return FapromptError(
         f"The feature cache {folder} could not be written ({error}); "
-        "choose another cache_dir, or cache=off to do without."
+        "choose another cache_dir, or set cache=off."
     )
 
 

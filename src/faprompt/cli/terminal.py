@@ -1,4 +1,4 @@
-"""Print for people, and build the detector that a command line names."""
+"""Print for people, and build the detector that the options name."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def pick_detector(
     """Return the detector of `--model`, or of `--method` on `--backbone`.
 
     Raises:
-        ConfigError: both or parts of both were given.
+        ConfigError: both were given, or options of a method for a model.
     """
     from faprompt.model_card import recorded_note
     from faprompt.model_folder import build_detector, load_detector
@@ -112,14 +112,14 @@ def pick_detector(
     }
     if method is None:
         if options:
-            raise ConfigError("--set belongs to --method; a --model has its options fixed.")
+            raise ConfigError("--set needs --method; the options of a --model cannot be changed.")
         if preset != "paper":
-            raise ConfigError("--preset belongs to --method; a --model has its options fixed.")
+            raise ConfigError("--preset needs --method; the preset of a --model is fixed.")
         return load_detector(model or "tiny", backbone=backbone, **common)
     if model is not None:
-        raise ConfigError("Give --model, or --method with --backbone, not both.")
+        raise ConfigError("Got both --model and --method; give --model, or --method --backbone.")
     source = backbone or "tiny"
     detector = build_detector(method, source, options=options, preset=preset, **common)
-    if told := recorded_note(detector.description):
-        note(f"{method}: {told}")
+    if remark := recorded_note(detector.description):
+        note(f"{method}: {remark}")
     return detector
