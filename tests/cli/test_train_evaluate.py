@@ -221,7 +221,7 @@ class TestEvaluate:
             (["--replicates", "7"], 2, "replicates should be 0 (no intervals) or at least 40"),
             (["--fpr-limit", "2"], 2, "fpr_limit should be above 0 and at most 1, got 2.0"),
             (["--dataset", "mvtek"], 2, "There is no dataset 'mvtek'"),
-            (["--model", "x"], 2, "Give --model, or --method"),
+            (["--model", "x"], 2, "Got both --model and --method; give"),
         ],
     )
     def test_refusals(self, faprompt, shelf, tmp_path, arguments, code, told):

@@ -186,17 +186,17 @@ def _prompts(
 ) -> tuple[Prompt, ...]:
     if parts.prompt_maps is None or scores is None:
         return ()
-    own, prior = parts.abnormal_tokens, parts.prior
-    moved = None if own is None or prior is None else own + prior[0]
+    count, own, prior = parts.prompt_maps.shape[1], parts.abnormal_tokens, parts.prior
+    shifted = None if own is None or prior is None else own + prior[0]
     return tuple(
         Prompt(
             number=place + 1,
             score=float(scores[0, place]),
             grid=_grid(parts.prompt_maps[:, place]),
-            words=_words(None if own is None else own[place], vocabulary),
-            shifted_words=_words(None if moved is None else moved[place], vocabulary),
+            words=() if own is None else _words(own[place], vocabulary),
+            shifted_words=() if shifted is None else _words(shifted[place], vocabulary),
         )
-        for place in range(parts.prompt_maps.shape[1])
+        for place in range(count)
     )
 
 
@@ -217,9 +217,8 @@ def _patches(parts: MethodParts, image_size: tuple[int, int]) -> tuple[Patch, ..
 
 
 def _words(vectors: Tensor | None, vocabulary: Vocabulary) -> tuple[tuple[NearWord, ...], ...]:
-    if vectors is None:
-        return ()
-    return tuple(vocabulary.nearest(vectors, min(_WORDS, len(vocabulary.words))))
+    count = min(_WORDS, len(vocabulary.words))
+    return () if vectors is None else tuple(vocabulary.nearest(vectors, count))
 
 
 def _grid(grids: Tensor) -> np.ndarray:

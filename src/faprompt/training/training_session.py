@@ -108,11 +108,7 @@ def train(
 
 
 def _training_record(
-    dataset: Dataset,
-    preset: str,
-    config: TrainingConfig,
-    report: TrainingReport,
-    precision: str,
+    dataset: Dataset, preset: str, config: TrainingConfig, report: TrainingReport, precision: str
 ) -> dict[str, Any]:
     about = {
         "dataset": dataset.name,
