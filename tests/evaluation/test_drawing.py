@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from faprompt.evaluation.drawing import SIDE, fit, font, outlined, shrink_mask, wrapped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from faprompt.evaluation.drawing import SIDE, fit, font, outlined, shrink_mask, wrapped
 
 
 @given(text=st.text(max_size=80), width=st.integers(40, 300), bold=st.booleans())
