@@ -1,4 +1,4 @@
-"""Keep the image tower's tokens on disk, under a key of all that they depend on.
+"""Cache the image tower's tokens on disk, under a key of everything that they depend on.
 
 A store is one folder for a list of pictures, memory-mapped for reading:
 
@@ -46,7 +46,7 @@ _DONE_BIT = 1 << 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecipe:
-    """All that the tokens of some pictures depend on."""
+    """Everything that the tokens of some pictures depend on."""
 
     backbone: str  # state_fingerprint
     precision: str
@@ -152,7 +152,7 @@ class TokenStore:
             self._written[row] = _checksum(classes[place], tokens)
 
     def _write_patches(self, row: int, tokens: Sequence[np.ndarray]) -> None:
-        """Write through the file: a full disk is an error there, and a crash in a map."""
+        """Write through the file, where a full disk is an error; in a memory map it is a crash."""
         start: int = self._patches.offset
         try:
             for layer, each in enumerate(tokens):
@@ -164,7 +164,7 @@ class TokenStore:
             raise _unwritable(self.folder, error) from error
 
     def commit(self) -> None:
-        """Flush what was written to the disk, then count it as done."""
+        """Flush the written tokens to the disk, then count their pictures as done."""
         if not self._written:
             return
         os.fsync(self._patch_file.fileno())
@@ -207,9 +207,9 @@ class TokenStore:
 
 
 def open_store(folder: Path, recipe: TokenRecipe, shape: StoreShape) -> TokenStore:
-    """Open the store of a recipe, be it new, half filled or full.
+    """Open the store of a recipe; create it when it is missing or lost a file.
 
-    A store that lost a file is made anew. The recipe's `about` is in index.json, for people.
+    `TokenRecipe.about` is written into index.json, for people.
 
     Raises:
         FapromptError: the folder holds something else, or cannot be written.
@@ -246,10 +246,10 @@ def _is_whole(folder: Path, shape: StoreShape) -> bool:
 
 
 def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
-    """Make files of the final size, moved into place as a whole folder.
+    """Create files of the final size in a draft folder, then move it into place.
 
-    Only the large one has holes; the two small ones are written through maps later, where a
-    full disk would be a crash.
+    The small files are written whole, because a full disk would crash a memory map later. The
+    large one is sparse.
     """
     draft = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -274,7 +274,7 @@ def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
 def _unwritable(folder: Path, error: OSError) -> FapromptError:
     return FapromptError(
         f"The feature cache {folder} could not be written ({error}); "
-        "choose another cache_dir, or cache=off to do without."
+        "choose another cache_dir, or set cache=off."
     )
 
 
