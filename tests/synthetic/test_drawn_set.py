@@ -74,7 +74,7 @@ def test_the_record_and_the_licence(drawn):
 
 def test_progress_counts_every_picture(drawn):
     _, calls = drawn
-    assert calls == [(done, 20) for done in range(1, 21)]
+    assert calls == [("set", done, 20) for done in range(1, 21)]
 
 
 def test_the_same_seed_writes_the_same_bytes(drawn, tmp_path):

@@ -271,7 +271,7 @@ def test_a_full_disk_is_an_error_with_a_way_out(tmp_path):
             raise OSError(28, "No space left on device")
 
     store._patch_file = Full()
-    with pytest.raises(FapromptError, match="No space left.*another cache_dir, or cache=off"):
+    with pytest.raises(FapromptError, match="No space left.*another cache_dir, or set cache=off"):
         store.write([0], ImageFeatures(torch.zeros(1, 4), {1: torch.zeros(1, 2, 4)}, (1, 2)))
 
 
