@@ -22,7 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from faprompt.clip.tensor_files import is_finite, read_safetensors, value_faults
+from faprompt.clip.tensor_files import is_finite, read_safetensors, state_faults
 from faprompt.config import from_mapping, read_json, to_mapping
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
@@ -95,33 +95,16 @@ def write_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Ten
     write_atomically(folder / CONFIG, (text + "\n").encode())
 
 
-def upload_model(folder: str, repo_id: str, **options: Any) -> str:
-    """Upload a model folder to the Hugging Face hub; return the commit's address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repo_id, exist_ok=True)
-    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
-
-
 def load_weights(method: Method, folder: Path) -> None:
     """Load the tensors of a model folder into a method.
 
     Raises:
         ModelError: the file is no safetensors file, or tensors are missing, unknown, of another
-            shape or type, or not finite; all are named.
+            shape or type, or not finite; they are named.
     """
     path = folder / WEIGHTS
-    state, wanted = read_safetensors(path), method.state_dict()
-    faults = [f"missing {key}" for key in sorted(set(wanted) - set(state))]
-    faults += [f"unknown {key}" for key in sorted(set(state) - set(wanted))]
-    faults += [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in sorted(set(wanted) & set(state))
-        if state[key].shape != wanted[key].shape
-    ]
-    faults += value_faults(wanted, state)
-    if faults:
+    state = read_safetensors(path)
+    if faults := state_faults(method.state_dict(), state):
         raise ModelError(f"{path} does not fit its config: {'; '.join(faults)}.")
     method.load_state_dict(state)
 

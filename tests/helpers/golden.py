@@ -14,7 +14,7 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.base import Method
 from faprompt.methods.faprompt import PRESETS, FAPrompt, FAPromptConfig
-from faprompt.methods.released_checkpoints import read_anomalyclip, read_faprompt
+from faprompt.model_import import read_anomalyclip, read_faprompt
 from faprompt.scoring import render_map, unit, upsample
 from tests.golden import recipe
 

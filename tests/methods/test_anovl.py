@@ -278,7 +278,6 @@ class TestAdaptation:
         [(640, "prompts", 592_284), (768, "prompts", 710_556), (640, "linear", 410_240)],
     )
     def test_as_many_parameters_as_the_code_trains(self, width, adapter, count):
-        assert anovl.count_adapter_parameters(width, adapter) == count
         weights = anovl.draw_adapter(width, adapter, torch.Generator().manual_seed(0))
         assert sum(w.numel() for w in weights) == count
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faprompt.errors import ModelError
-from faprompt.methods.released_checkpoints import read_anomalyclip, read_april_gan, read_faprompt
+from faprompt.model_import import read_anomalyclip, read_april_gan, read_faprompt
 from tests.golden import recipe
 from tests.helpers import golden
 

@@ -26,6 +26,17 @@ def square_tiles(height: int, width: int) -> list[Box]:
     return _squares([*range(0, length - side, step), length - side], side, width >= height)
 
 
+def tile_boxes(image: np.ndarray, *, tiled: bool) -> list[Box]:
+    """Return the `square_tiles` of an array, or the whole array as the only box."""
+    height, width = image.shape[:2]
+    return square_tiles(height, width) if tiled else [(0, 0, width, height)]
+
+
+def cut_tiles(image: np.ndarray, boxes: Iterable[Box]) -> list[np.ndarray]:
+    """Return the parts of an array in boxes; they share its memory."""
+    return [image[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
+
+
 def end_squares(height: int, width: int) -> list[Box]:
     """Return the squares at both ends of the longer edge, as wide as the shorter edge.
 

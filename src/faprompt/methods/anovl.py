@@ -253,18 +253,13 @@ class Canvas:
         return total / count
 
 
-def count_adapter_parameters(embed_dim: int, adapter: Adapter = "prompts") -> int:
-    """Return how many parameters adaptation trains: 592,284 for D = 640, 710,556 for D = 768.
+def draw_adapter(embed_dim: int, adapter: Adapter, draw: torch.Generator) -> list[Tensor]:
+    """Draw W (924 or D, D) and its b as torch does for a linear layer.
 
     Example:
-        >>> count_adapter_parameters(640), count_adapter_parameters(768)
-        (592284, 710556)
+        >>> sum(weight.numel() for weight in draw_adapter(640, "prompts", torch.Generator()))
+        592284
     """
-    return (embed_dim + 1) * (PROMPTS if adapter == "prompts" else embed_dim)
-
-
-def draw_adapter(embed_dim: int, adapter: Adapter, draw: torch.Generator) -> list[Tensor]:
-    """Draw W (924 or D, D) and its b as torch does for a linear layer."""
     rows, bound = PROMPTS if adapter == "prompts" else embed_dim, embed_dim**-0.5
     shapes: tuple[tuple[int, ...], ...] = ((rows, embed_dim), (rows,))
     return [torch.empty(shape).uniform_(-bound, bound, generator=draw) for shape in shapes]

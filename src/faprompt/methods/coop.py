@@ -32,10 +32,8 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import EncodedPrefix, TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import Count, Positive, Weight
-from faprompt.methods.anomalyclip import RECIPE
-from faprompt.methods.base import Names, ParameterCount, Table
-from faprompt.methods.class_names import ClassNameMethod
-from faprompt.methods.text_pair import PairConfig, PairMethod, TextPair
+from faprompt.methods.anomalyclip import RECIPE, PairConfig, PairMethod, TextPair
+from faprompt.methods.base import ClassNameMethod, Names, ParameterCount, Table
 from faprompt.prompts.prompt_parts import (
     ImageContext,
     encode_prompts,

@@ -45,8 +45,14 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Positive
 from faprompt.data.dataset_catalog import defect_phrases
 from faprompt.errors import ConfigError
-from faprompt.methods.base import MethodConfig, MethodOutput, Names, ParameterCount, Table
-from faprompt.methods.class_names import ClassNameMethod
+from faprompt.methods.base import (
+    ClassNameMethod,
+    MethodConfig,
+    MethodOutput,
+    Names,
+    ParameterCount,
+    Table,
+)
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
 from faprompt.prompts.descriptions import Descriptions

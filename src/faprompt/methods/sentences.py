@@ -32,6 +32,7 @@ from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import Positive
 from faprompt.methods.base import (
+    ClassNameMethod,
     MethodConfig,
     MethodOutput,
     MethodParts,
@@ -40,7 +41,6 @@ from faprompt.methods.base import (
     class_token_terms,
     within_depth,
 )
-from faprompt.methods.class_names import ClassNameMethod
 from faprompt.prompts import templates
 from faprompt.prompts.prompt_parts import SentenceEncoder
 from faprompt.prompts.templates import StateTexts

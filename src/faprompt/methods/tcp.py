@@ -32,16 +32,15 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import Injection, TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import Count, Range, Weight
+from faprompt.methods.anomalyclip import TextPair
 from faprompt.methods.base import MethodConfig, Names, ParameterCount, Table
 from faprompt.methods.coop import COSINE_RECIPE, ClassPromptConfig, ClassPromptMethod, distinct
-from faprompt.methods.text_pair import TextPair
 from faprompt.prompts import templates
 from faprompt.prompts.prompt_parts import (
     MetaNet,
     SentenceEncoder,
     encode_prompts,
     learned_vectors,
-    quick_gelu,
 )
 from faprompt.prompts.templates import StateTexts
 
@@ -95,7 +94,7 @@ class TCPV1(ClassPromptMethod):
             backbone.spec.embed_dim,
             config.context_tokens * text.width,
             reduction=REDUCTION,
-            activation=quick_gelu,
+            activation=lambda values: values * torch.sigmoid(1.702 * values),  # CLIP's own
         )
         lines, states = KNOWLEDGE_FORMS[config.knowledge]
         self._known = StateTexts(states, lambda _: lines)
