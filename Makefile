@@ -63,7 +63,7 @@ golden: $(VENV)/.installed-dev  ## compare with the authors' numbers, stage by s
 tables: $(VENV)/.installed-dev  ## write the README's tables from the result files
 	$(BIN)/python scripts/make_tables.py
 
-map: $(VENV)/.installed-dev  ## draw the imports between rooms, and fail where one points back
+map: $(VENV)/.installed-dev  ## draw the imports between layers; fail where one points up, sideways or in a circle
 	$(BIN)/python scripts/import_map.py
 
 tiny: $(VENV)/.installed  ## build the bundled model from nothing; about two hours on two cores

@@ -27,8 +27,7 @@ from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
 from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation
 from faprompt.files import write_atomically
-from faprompt.model_card import recorded_note
-from faprompt.model_folder import CONFIG, read_config
+from faprompt.model_folder import CONFIG, read_config, recorded_note
 from faprompt.models import build_detector, find_model, load_detector
 from faprompt.reproduce.cell_identity import (
     backbone_stamp,
