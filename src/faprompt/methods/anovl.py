@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, object]] = {
 
 
 class AnoVL(SentenceMethod):
-    """V-V tokens against domain sentences; nothing is kept of what an adapter learns."""
+    """V-V tokens against domain sentences, with an optional adapter."""
 
     name = "anovl"
     shared_names = {"macaroni1": "macaroni", "macaroni2": "macaroni"}  # VisA
@@ -167,9 +167,8 @@ class AnoVL(SentenceMethod):
                 for x, name, own in zip(tokens, names, shown, strict=True)
             ]
             tokens = torch.stack(adapted)
-        return MethodOutput(
-            score=score, patch_map=canvas.to_pixels(self.chance(tokens, pair), smooth=True)
-        )
+        patch_map = canvas.to_pixels(self.chance(tokens, pair), smooth=True)
+        return MethodOutput(score=score, patch_map=patch_map)
 
     def _canvas(self, features: ImageFeatures) -> Canvas:
         if not self.config.squares:
@@ -190,8 +189,8 @@ class AnoVL(SentenceMethod):
     ) -> Tensor:
         """Return one picture's tokens (N, D) after an adapter that was trained on them alone.
 
-        `class_name` is in the words of the sentences; `moments_of` is the class as the dataset
-        has it, so that macaroni1 and macaroni2, of one name, keep their own moments.
+        `class_name` is in words; `moments_of` is the dataset's class, as macaroni1 and
+        macaroni2 share a name but not their moments.
         """
         features = self.state_features(text, class_name)
         pair = self.class_pair(text, class_name)
@@ -224,16 +223,12 @@ class AnoVL(SentenceMethod):
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """Layout of a picture's patches.
+    """Layout of a picture's patches."""
 
-    grid: (rows, columns) of patches, all squares one below the other. boxes: the squares, empty
-    if the whole picture is one. size: (height, width) in pixels of what the squares cover.
-    """
-
-    grid: tuple[int, int]
+    grid: tuple[int, int]  # rows and columns of patches, all squares one below the other
     patch_size: int
-    boxes: tuple[Box, ...] = ()
-    size: tuple[int, int] = (0, 0)
+    boxes: tuple[Box, ...] = ()  # the squares, empty if the whole picture is one
+    size: tuple[int, int] = (0, 0)  # (height, width) in pixels of what the squares cover
 
     def to_pixels(self, patches: Tensor, *, smooth: bool = False) -> Tensor:
         """Spread values of patches (B, N) over pixels (B, height, width); squares are averaged.

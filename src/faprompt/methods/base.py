@@ -98,7 +98,7 @@ class MethodParts:
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """live: what moves. reported: as the authors count, unused layers included."""
+    """Parameters that move, and those the authors report, unused layers included."""
 
     live: int = 0
     reported: int = 0
@@ -178,14 +178,10 @@ class Method(nn.Module):
         with_prompt_scores: bool = False,
         class_names: Names = None,
     ) -> Any:
-        """Compute the `MethodOutput` of a batch.
+        """Compute the `MethodOutput` of a batch of features from `encode_image`.
 
-        Args:
-            features: from `encode_image`.
-            text: the backbone's text tower.
-            static: result of `static_text`; None computes it here, with gradients.
-            with_prompt_scores: also score the image by each abnormality prompt alone.
-            class_names: only for methods with `uses_class_names`.
+        `static` is the result of `static_text`; None computes it here, with gradients.
+        `class_names` are only for methods with `uses_class_names`.
         """
         output = self.score(features, text, static, class_names)
         if not with_prompt_scores:
@@ -206,13 +202,8 @@ class Method(nn.Module):
     def loss(self, output: Any, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name; their sum is minimised.
 
-        Args:
-            output: of `forward` on the same batch.
-            label: (B,) int64, 1 anomalous.
-            mask: (B, image_size, image_size) float, 1 where anomalous.
-
-        Raises:
-            TypeError: the method does not learn.
+        `output` is from `forward`; `label` is (B,) int64, 1 anomalous; `mask` is
+        (B, image_size, image_size) float, 1 where anomalous. TypeError if nothing learns.
         """
         raise TypeError(f"{self.name!r} has no parameters to train.")
 
@@ -255,9 +246,9 @@ class ClassNameMethod(Method):
         self.uses_class_names = config.use_class_names
 
     def name_classes(self, class_names: Names, count: int, *, shared: bool = True) -> list[str]:
-        """Return in words what each of `count` pictures shows; one name counts for all of them.
+        """Return in words what each of `count` pictures shows; `shared` applies `shared_names`.
 
-        `shared` applies `shared_names`.
+        One name counts for all pictures.
         """
         asked = class_names if self.config.use_class_names else None
         word, raw = self.config.class_word, self.raw_class_names
@@ -268,7 +259,7 @@ class ClassNameMethod(Method):
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Around the encoding of sentences: a word without a token is a ConfigError."""
+        """Turn a word without a token into a ConfigError."""
         try:
             yield
         except ValueError as error:
@@ -283,12 +274,8 @@ def number_classes(
 ) -> list[int]:
     """Return the index of each name in `known`; a single known class needs no name.
 
-    Args:
-        known: classes, at least one.
-        class_names: those of the pictures.
-        each: start of the error without names: "patchcore has a model for each".
-        nothing: start of the error for unknown names: "patchcore has learned nothing".
-        advice: what to do about unknown names.
+    `each`, `nothing` and `advice` are parts of the errors, such as "patchcore has a model for
+    each", "patchcore has learned nothing" and what to do about unknown names.
 
     Raises:
         ConfigError: a class is unknown, or not named although there are several.
