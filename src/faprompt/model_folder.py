@@ -1,12 +1,8 @@
 """The files of a model folder: `config.json`, `model.safetensors` and a model card.
 
-The folder holds the learned part only. Its config names the backbone and the fingerprint of its
-weights, the method with every option, the transform, the threshold and what the model was
-trained on, so loading needs nothing but the backbone.
-
-A folder may come from anywhere, so nothing in it is trusted: types, ranges, names, shapes and
-values are checked before they are used, and every fault is a `ModelError` that names it. Nothing
-is ever unpickled.
+The folder holds the learned part only; its config names the backbone and all options. It may
+come from anywhere, so types, ranges, names, shapes and values are checked before they are used,
+and every fault is a `ModelError` that names it. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -71,12 +67,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def write_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Write a model folder, each file whole or not at all.
+    """Write a model folder, each file whole or not at all; it is created if it does not exist.
 
-    Args:
-        folder: made if it does not exist.
-        config: as `read_config` gives it, without `format`.
-        state: the learned parameters, by name.
+    `config` is as `read_config` returns it, without `format`.
 
     Raises:
         ModelError: a parameter holds values that are not finite; nothing is written.
@@ -111,10 +104,7 @@ def load_weights(method: Method, folder: Path) -> None:
 
 @contextmanager
 def bounded_tensors(most_bytes: int) -> Iterator[None]:
-    """Raise MemoryError for a tensor above a size, as options of a damaged config ask for.
-
-    Memory is taken when a tensor is filled, so the refusal comes in time.
-    """
+    """Raise MemoryError for a tensor above a size, before it is filled and takes memory."""
 
     class Bounded(TorchFunctionMode):
         def __torch_function__(

@@ -41,22 +41,18 @@ def import_reference(
     backbone: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
-    """Write the model folder of a reference checkpoint.
+    """Write the model folder of a reference checkpoint, and return the names of unused tensors.
 
-    The method runs as the public code does (preset `official`; `paper` for APRIL-GAN), and
-    `options` override the preset: which patches feed FAPrompt's prior, the image size, and so on.
+    The method runs as the public code does: preset `official`, or `paper` for APRIL-GAN.
 
     Args:
         checkpoint: as train.py of the project saves it, `{"prompt_learner": state dict}`, or for
             APRIL-GAN `{"trainable_linearlayer": state dict}`.
         method: "faprompt", "anomalyclip" or "april-gan".
         out: the folder to write.
-        backbone: the CLIP it was trained on; see `load_backbone`. None is the preset's own, which
-            only APRIL-GAN has: `ViT-L-14-336:gelu`.
-        options: fields of the method's config.
-
-    Returns:
-        Names of tensors that no forward pass reads, which were left behind.
+        backbone: the CLIP it was trained on; see `load_backbone`. Default: the preset's own,
+            which only APRIL-GAN has: `ViT-L-14-336:gelu`.
+        options: fields of the method's config; they override the preset.
 
     Raises:
         ModelError: not such a checkpoint, or of another backbone's size.
@@ -153,7 +149,7 @@ def _check_shapes(state: Mapping[str, Any], method: Method, backbone: str) -> No
 
 @dataclass(frozen=True, slots=True)
 class ReleasedState:
-    """Our parameters and the options their shapes imply; `left_behind` names dead tensors."""
+    """Our parameters and the options their shapes imply; `left_behind` names unused tensors."""
 
     state: dict[str, Tensor]
     options: dict[str, int]
@@ -172,9 +168,7 @@ class ReleasedForm:
 def read_faprompt(released: Mapping[str, Tensor], *, embed_dim: int) -> ReleasedState:
     """Read FAPrompt's prompt learner (FAPrompt.py).
 
-    Args:
-        released: the state dict.
-        embed_dim: of the backbone it was trained on; M follows from it and psi's input width.
+    M follows from psi's input width and the `embed_dim` of the backbone it was trained on.
     """
     live, dead = _split(released)
     deep = _take_deep(live)

@@ -1,4 +1,4 @@
-"""What travels between the rooms: frozen records, each checked as it is born."""
+"""Frozen records that all layers share; each checks its values when it is built."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyResult:
-    """One detector's word on one image. Higher is more anomalous, always."""
+    """Result of one detector on one image. A higher score is always more anomalous."""
 
     score: float  # the whole image, 0..1; comparable within one model only
     score_map: np.ndarray  # (height, width) float32 in 0..1, pixels of the original picture

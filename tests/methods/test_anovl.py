@@ -14,7 +14,7 @@ from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.evaluation import evaluate
 from faprompt.explanation.picture_explanation import explain_picture
-from faprompt.imaging import views
+from faprompt.imaging import altered_views as views
 from faprompt.imaging.altered_views import altered_views
 from faprompt.methods import anovl
 from faprompt.methods.registry import build_method, preset_config, preset_options
