@@ -26,9 +26,9 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ReadImage, read_image
-from faprompt.imaging.square_tiles import Box, cut_tiles, join_maps, tile_boxes
+from faprompt.imaging.square_tiles import cut_tiles, join_results, tile_boxes
 from faprompt.imaging.transform import Transform, shorter_edge_size
-from faprompt.methods.base import Method, MethodOutput, MethodParts, Names
+from faprompt.methods.base import Method, MethodOutput, MethodParts, Names, check_class_names
 from faprompt.model_folder import write_model
 from faprompt.records import AnomalyResult
 from faprompt.regions import check_threshold, marked_regions, verdict
@@ -159,7 +159,7 @@ class Detector(nn.Module):
         class_names: Names = None,
     ) -> MethodOutput:
         """Run the method on features of `encode_image`; see `Method.forward`."""
-        _check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
+        check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
         if self.method.uses_class_names:
             own = None if self.class_name is None else [self.class_name]
@@ -259,7 +259,7 @@ class Detector(nn.Module):
         """
         check_threshold(threshold)
         _check_arrays(images)
-        _check_class_names(class_names, len(images))
+        check_class_names(class_names, len(images))
         boxes = [tile_boxes(image, tiled=self.method.tiled) for image in images]
         owners = [index for index, places in enumerate(boxes) for _ in places]
         tiles = [tile for i, image in enumerate(images) for tile in cut_tiles(image, boxes[i])]
@@ -271,7 +271,7 @@ class Detector(nn.Module):
             results += self._score(tiles[part], with_prompt_scores, names and names[part])[0]
         rest = iter(results)
         joined = (
-            _join([next(rest) for _ in places], places, image.shape[:2])
+            join_results([next(rest) for _ in places], places, image.shape[:2])
             for image, places in zip(images, boxes, strict=True)
         )
         return [self._judge(result, threshold) for result in joined]
@@ -423,42 +423,8 @@ def _check_arrays(images: Any) -> None:
     if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__len__"):
         raise TypeError(f"a batch is a list of arrays, got a {type(images).__name__}; {advice}")
     for image in images:
+        wanted = "image should be a (H, W, 3) uint8 array"
         if not isinstance(image, np.ndarray):
-            raise TypeError(
-                f"image should be a (H, W, 3) uint8 array, got a {type(image).__name__}; {advice}"
-            )
+            raise TypeError(f"{wanted}, got a {type(image).__name__}; {advice}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ValueError(
-                f"image should be (H, W, 3) uint8, got {image.shape} {image.dtype}; {advice}"
-            )
-
-
-def _check_class_names(class_names: Names, count: int, *, one_for_all: bool = False) -> None:
-    if class_names is None:
-        return
-    if isinstance(class_names, str):
-        raise TypeError(
-            f"class_names is a list with one name for each picture, got the text {class_names!r}."
-        )
-    if len(class_names) not in ((1, count) if one_for_all else (count,)):
-        raise ValueError(
-            f"class_names should have one name for each of the {count} pictures, "
-            f"got {len(class_names)}."
-        )
-
-
-def _join(
-    tiles: Sequence[AnomalyResult], boxes: Sequence[Box], image_size: tuple[int, int]
-) -> AnomalyResult:
-    """Join the results of a picture's tiles: the mean of their scores, and of their maps."""
-    if len(tiles) == 1:
-        return tiles[0]
-    prompts = [tile.prompt_scores for tile in tiles if tile.prompt_scores is not None]
-    means = np.array(prompts, np.float32).mean(axis=0).tolist() if prompts else None
-    return replace(
-        tiles[0],
-        score=sum(tile.score for tile in tiles) / len(tiles),
-        score_map=join_maps([tile.score_map for tile in tiles], boxes, image_size),
-        image_size=image_size,
-        prompt_scores=None if means is None else tuple(means),
-    )
+            raise ValueError(f"{wanted}, got {image.shape} {image.dtype}; {advice}")

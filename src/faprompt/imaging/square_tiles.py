@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
+
+from faprompt.records import AnomalyResult
 
 STRIDE_SHARE = 0.8  # of a tile's side (mala-lab/WinCLIP datasets/mvtec_dataset.py)
 
@@ -93,3 +96,20 @@ def join_maps(
     if not count.all():
         raise ValueError(f"The boxes leave {(count == 0).sum()} pixels of the picture uncovered.")
     return (total / count).astype(np.float32)
+
+
+def join_results(
+    tiles: Sequence[AnomalyResult], boxes: Sequence[Box], image_size: tuple[int, int]
+) -> AnomalyResult:
+    """Return the mean of the scores, the maps and the prompt scores of a picture's tiles."""
+    if len(tiles) == 1:
+        return tiles[0]
+    prompts = [tile.prompt_scores for tile in tiles if tile.prompt_scores is not None]
+    means = np.array(prompts, np.float32).mean(axis=0).tolist() if prompts else None
+    return replace(
+        tiles[0],
+        score=sum(tile.score for tile in tiles) / len(tiles),
+        score_map=join_maps([tile.score_map for tile in tiles], boxes, image_size),
+        image_size=image_size,
+        prompt_scores=None if means is None else tuple(means),
+    )

@@ -14,11 +14,10 @@ zqhang/AnomalyCLIP at 45ed4dd. That code sums the maps of several layers; the pu
 results use the last layer alone (issue 82 of that repository), which is the default here.
 
 `anomalyclip-ensemble` has ten abnormal contexts, and F_a is the mean of their features. The
-FAPrompt paper compares its ten prompts with it in the t-SNE figure (section C.3): nothing ties
-the contexts to the normal one or keeps them apart, and each gets the same gradient, so their
-maps lie close together. The paper says no more; the mean (as in FAPrompt) and AnomalyCLIP's own
-loss are our reading. `orthogonal_weight=0.1` adds FAPrompt's orthogonality, which a reviewer
-asked for.
+FAPrompt paper compares its ten prompts with it in the t-SNE figure (section C.3), and says no
+more; the mean (as in FAPrompt) and AnomalyCLIP's own loss are our reading. Each context gets the
+same gradient, so their maps lie close together. `orthogonal_weight=0.1` adds FAPrompt's
+orthogonality.
 """
 
 from __future__ import annotations
@@ -157,25 +156,21 @@ class PairMethod(Method):
 
     def explain(self, features: ImageFeatures, output: PairOutput) -> MethodParts:
         """Return the class token's score, the maps of several layers and those by prompt."""
-        grids = output.layer_maps
+        grids, text, alone = output.layer_maps, output.text, None
         layers = features.patch_tokens if len(grids) > 1 else {}
+        if text.abnormal is not None:
+            maps = [
+                probability_by_prompt(
+                    tokens, text.pair[0], text.abnormal, temperature=self.map_temperature
+                )
+                for tokens in features.patch_tokens.values()
+            ]
+            alone = grid_map(torch.stack(maps).mean(dim=0), features.grid)
         return MethodParts(
             terms=class_token_terms(output),
             stages={f"of block {layer}": grids[place] for place, layer in enumerate(layers)},
-            prompt_maps=self._maps_by_prompt(features, output.text),
+            prompt_maps=alone,
         )
-
-    def _maps_by_prompt(self, features: ImageFeatures, text: TextPair) -> Tensor | None:
-        """(B, K, rows, columns): the map with each of several abnormality prompts alone."""
-        if text.abnormal is None:
-            return None
-        maps = [
-            probability_by_prompt(
-                tokens, text.pair[0], text.abnormal, temperature=self.map_temperature
-            )
-            for tokens in features.patch_tokens.values()
-        ]
-        return grid_map(torch.stack(maps).mean(dim=0), features.grid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,17 +9,14 @@ of them. W and b are drawn anew for every picture and take a few steps of AdamW 
 
     mean H(p(y_i)) + 1/2 mean(-log p~_i(abnormal) - log p_i(normal)),   p~ of x_i + noise
 
-so no picture affects another. `carry_moments` keeps AdamW's moments from one picture of a class
-to the next, as the authors' code does; results then depend on the order of the pictures.
-
-`squares` is the authors' script for VisA: the shorter edge is resized to `image_size`, the
-squares at both ends are encoded, the score is the mean over the squares, and their maps are
-joined. The loss of the adapter is then a mean over the pixels of the joined map of logits.
+`carry_moments` keeps AdamW's moments from one picture of a class to the next, as the authors'
+code does; results then depend on the order of the pictures. `squares` is the authors' script for
+VisA: the shorter edge is resized to `image_size`, and the squares at both ends are encoded. The
+score is their mean, and the adapter's loss a mean over the pixels of the joined map of logits.
 
 Paper: Deng et al., AnoVL: Adapting Vision-Language Models for Unified Zero-shot Anomaly
-Localization, 2023. Facts from hq-deng/AnoVL at 3a70bfd (vl_test.py, vis_test.py, model.py).
-That code picks the tokens by a position in a list that fits 12 blocks only; here they are the
-last block's.
+Localization, 2023. Facts from hq-deng/AnoVL at 3a70bfd (vl_test.py, vis_test.py, model.py), whose
+tokens are chosen by a position in a list that fits 12 blocks only; here they are the last block's.
 """
 
 from __future__ import annotations

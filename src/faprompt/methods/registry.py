@@ -25,22 +25,12 @@ from faprompt.methods.tcp import TCPV1, TCPV2
 from faprompt.methods.winclip import WinCLIP
 
 METHODS: dict[str, type[Method]] = {
-    "clip": PlainCLIP,
-    "clip-ac": CLIPAC,
-    "winclip": WinCLIP,
-    "april-gan": AprilGAN,
-    "anovl": AnoVL,
-    "coop": CoOp,
-    "cocoop": CoCoOp,
-    "anomalyclip": AnomalyCLIP,
-    "anomalyclip-ensemble": AnomalyCLIPEnsemble,
-    "tcp-v1": TCPV1,
-    "tcp-v2": TCPV2,
-    "filo": FiLo,
-    "faprompt": FAPrompt,
-    "patchcore": PatchCore,
-    "rd4ad": RD4AD,
-}
+    cls.name: cls
+    for cls in (
+        PlainCLIP, CLIPAC, WinCLIP, AprilGAN, AnoVL, CoOp, CoCoOp, AnomalyCLIP,
+        AnomalyCLIPEnsemble, TCPV1, TCPV2, FiLo, FAPrompt, PatchCore, RD4AD,
+    )
+}  # fmt: skip
 PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that name no other; they run on any
 PAPER, COMMON = "paper", "common"
 FITTED_OPTIONS = ("image_size", "sigma_px", "use_class_names")  # what `fit_to_backbone` sets
