@@ -57,15 +57,15 @@ class TokenRecipe:
     @property
     def key(self) -> str:
         """SHA-256 of the recipe, 64 hex digits."""
-        told = {"format": FORMAT, "pictures": self.pictures, **self.about()}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        plain = {"format": FORMAT, "pictures": self.pictures, **self.about()}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
         """Return everything but the list of pictures."""
-        told = {k: v for k, v in asdict(self).items() if k != "pictures"}
+        plain = {k: v for k, v in asdict(self).items() if k != "pictures"}
         if self.handling == "upright":  # left out, so that older trainings resume
-            del told["handling"]
-        return told
+            del plain["handling"]
+        return plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from faprompt.prediction import ResultRow, find_regions, read_rows, verdict
+from faprompt.prediction import ResultRow, read_rows
 from faprompt.prediction.bulk_run import PredictOptions, predict_files
 from faprompt.records import AnomalyResult
+from faprompt.regions import find_regions, verdict
 
 
 class RedScorer:

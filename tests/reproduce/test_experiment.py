@@ -101,7 +101,7 @@ def test_defaults_are_the_papers():
         ),
         ({"methods": ["clip", "clip"]}, "methods should differ, got clip, clip"),
         ({"datasets": ["shelf"]}, "no dataset 'shelf'; known: mvtec, visa"),
-        ({"datasets": [{"folder": "x"}]}, "wants an id, or a folder with a label"),
+        ({"datasets": [{"folder": "x"}]}, "should have an id, or a folder with a label"),
         ({"datasets": [{"folder": "x", "label": "X", "reader": "y"}]}, "no reader 'y'"),
         ({"datasets": ["visa", "visa"]}, "datasets should differ"),
         ({"backbones": []}, "backbones should name at least one"),
@@ -134,7 +134,7 @@ def test_defaults_are_the_papers():
         ({"evaluation": {"by_defect": True}}, "by_defect is for `faprompt evaluate`"),
         ({"table": {"metrics": [["auc"]]}}, "metrics should be lists of image_auroc"),
         ({"table": {"metrics": []}}, "metrics should be lists of image_auroc"),
-        ({"table": {"metrics": [["pro_200"]]}}, "wants pro_200 = true under"),
+        ({"table": {"metrics": [["pro_200"]]}}, "needs pro_200 = true under"),
         ({"table": {"rows": "methods"}}, "rows: 'methods' is none of datasets, classes, groups"),
     ],
 )

@@ -14,9 +14,10 @@ import pytest
 from faprompt.reproduce import table_notes as notes
 from faprompt.reproduce.table_files import (
     TABLE_FILES,
-    to_csv,
-    to_latex,
-    to_markdown,
+    ResultPage,
+    as_csv,
+    as_latex,
+    as_markdown,
     write_tables,
 )
 from faprompt.reproduce.table_grid import build_tables
@@ -126,7 +127,7 @@ def test_presets_that_did_not_run_as_they_are_stand_beneath(tmp_path):
 
 
 def test_csv_has_all_digits(plan, results):
-    rows = list(csv.DictReader(io.StringIO(to_csv(build_tables(plan, results)))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(build_tables(plan, results)))))
     assert len(rows) == 6
     row = next(r for r in rows if r["method"] == "anomalyclip" and r["metric"] == "image_auroc")
     assert (row["value"], row["published"], row["rank"]) == ("0.8336", "0.821", "1")
@@ -144,7 +145,7 @@ def test_csv_has_all_digits(plan, results):
 
 
 def test_latex_is_escaped_and_balanced(plan, results):
-    text = to_latex(build_tables(plan, results), ["said"], ["lacking"])
+    text = as_latex(ResultPage("", build_tables(plan, results), ["said"], ["lacking"]))
     assert r"C|\_\&<" in text and r"(\textbf{83.4}, \underline{50.0})" in text
     assert "% said" in text and "% empty: lacking" in text
     body = [line for line in text.splitlines() if not line.startswith("%")]
@@ -161,8 +162,8 @@ def test_spread_over_seeds_in_all_files():
         for c, v in zip(plan.cells, (0.5, 0.7), strict=True)
     ]
     tables = build_tables(plan, given)
-    assert "(60.0, 60.0)<br>± 14.1 ± 14.1" in to_markdown("", tables, [], [])
-    assert r"{\scriptsize $\pm$ 14.1 $\pm$ 14.1}" in to_latex(tables, [], [])
+    assert "(60.0, 60.0)<br>± 14.1 ± 14.1" in as_markdown(ResultPage("", tables))
+    assert r"{\scriptsize $\pm$ 14.1 $\pm$ 14.1}" in as_latex(ResultPage("", tables))
 
 
 class Cells(HTMLParser):
@@ -209,7 +210,7 @@ def test_methods_go_down_where_groups_are_compared():
         methods=["anomalyclip", "tcp-v1"], datasets=["visa", "btad"], published=[5],
         table={"rows": "groups", **PAIRS},
     )  # fmt: skip
-    text = to_markdown("T", build_tables(plan), [], [])
+    text = as_markdown(ResultPage("T", build_tables(plan)))
     head, _, *lines = [line for line in squeezed(text) if line.startswith("|")]
     assert head == "| | industrial (mean of 2): image AUROC, image AP |"
     assert lines == ["| anomalyclip | - |", "| tcp-v1 | - |"]

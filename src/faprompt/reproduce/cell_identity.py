@@ -81,8 +81,8 @@ def sources_stamp(method: str, options: Mapping[str, Any]) -> dict[str, str]:
     """
     cls = method_class(method)
     config = from_mapping(cls.config_class, options, what=f"{method} options")
-    told = cls.option_sources(config)
-    return {"sources": digest({"files": told})} if told else {}
+    sources = cls.option_sources(config)
+    return {"sources": digest({"files": sources})} if sources else {}
 
 
 def model_digest(folder: Path) -> str:

@@ -53,23 +53,13 @@ _NO_FIGURES = ("batch_size", "gallery")  # options of an evaluation that change 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """Where and how an experiment runs.
+    """Where and how an experiment runs."""
 
-    Fields:
-        out: gets tables, figures and pages.
-        work: gets cells and models; experiments may share one. Default: `out`.
-        device: any torch device.
-        precision: of the image tower: "fp32", "bf16", "fp16", or "auto" (bf16 on a CUDA device,
-            fp32 elsewhere); part of a cell's key. Default: the experiment's own.
-        progress: called with the name of a cell or training, its pictures or steps done and
-            in all.
-    """
-
-    out: Path
-    work: Path | None = None
+    out: Path  # gets tables, figures and pages
+    work: Path | None = None  # gets cells and models; experiments may share one. Default: `out`
     device: str = "cpu"
-    precision: str = ""
-    progress: ProgressCallback = no_progress
+    precision: str = ""  # of the image tower, see `pick_precision`; "" for the experiment's own
+    progress: ProgressCallback = no_progress  # its stage is the name of a cell or training
 
     @property
     def work_folder(self) -> Path:
@@ -107,20 +97,16 @@ def run_benchmark(
     tokens: TestedTokens | None = None,
     trained: Callable[[Cell, TrainingReport], None] = lambda cell, report: None,
 ) -> tuple[CellResult, ...]:
-    """Run what is not finished yet; a cell that fails does not stop the others.
+    """Run what is not finished yet, and return a result per cell, in the plan's order.
+
+    A cell that fails does not stop the others. The same call continues an interrupted run.
 
     Args:
         plan: from `build_plan`.
-        context: where and how; a later run with the same work folder goes on.
+        context: where and how.
         results: filled as cells end, so that an interrupted caller has them too.
         tokens: shared by the detectors; None encodes pictures for each.
         trained: called after every training, with the first cell that wanted it.
-
-    Returns:
-        A result per cell, in the plan's order.
-
-    Raises:
-        KeyboardInterrupt: passed on; the same call goes on from there.
     """
     results = {} if results is None else results
     results |= {cell.name: waiting(cell) for cell in plan.cells}
@@ -148,11 +134,7 @@ def describe(result: CellResult) -> str:
 
 
 class CellRunner:
-    """One pass over a plan; remembers datasets, the last detector and failed trainings.
-
-    Args:
-        plan, context, tokens, trained: as in `run_benchmark`.
-    """
+    """One pass over a plan; remembers datasets, the last detector and failed trainings."""
 
     def __init__(
         self,
@@ -168,7 +150,7 @@ class CellRunner:
         self._read = cache(_read)
         self._backbone = cache(backbone_stamp)
         self._failed_trainings: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         self._last: tuple[str, Detector] | None = None  # one at a time: they are large
 
     def run(self, cell: Cell) -> CellResult:
@@ -187,9 +169,9 @@ class CellRunner:
             record = self._measure(cell, folder)
         except Exception as error:
             failed = _failure(error)
-            told = _describe_cell(cell) | failed | _timing(fingerprint, began)
-            _write_json(folder / CELL_FILE, told)
-            return CellResult(cell, "failed", f"failed: {failed['error']}", told, folder=folder)
+            record = _describe_cell(cell) | failed | _timing(fingerprint, began)
+            _write_json(folder / CELL_FILE, record)
+            return CellResult(cell, "failed", f"failed: {failed['error']}", record, folder=folder)
         record |= {"identity": identity} | _timing(fingerprint, began)
         _write_json(folder / CELL_FILE, record)
         done = read_finished(cell, folder, fingerprint)
@@ -209,7 +191,7 @@ class CellRunner:
         """Return a cell's detector; it is trained where no finished model is in `models`."""
         key = digest(self._detector_identity(cell))
         if self._last is None or self._last[0] != key:
-            self._last = None  # let go of the last one before the next is loaded
+            self._last = None  # free the last one before the next is loaded
             self._last = (key, self._build_detector(cell, key))
         detector = self._last[1]
         if self.tokens is not None:
@@ -269,8 +251,8 @@ class CellRunner:
         )
         note = recorded_note(built.description)
         line = f"{cell.column.title}: {note}"
-        if note and line not in self._told:
-            self._told.add(line)
+        if note and line not in self._noted:
+            self._noted.add(line)
             logger.info(line)
         return built
 
@@ -278,7 +260,7 @@ class CellRunner:
         return find_model(resolve(cell.column.method.model, self.plan.config.base))
 
     def _trained_model(self, cell: Cell, key: str) -> Path:
-        """Return the model folder; where it is not finished, its training begins or goes on."""
+        """Return the model folder; start or resume its training where it is not finished."""
         assert cell.trained_on is not None
         names = (cell.column.method.name, cell.column.backbone, cell.trained_on.entry.key, key[:12])
         folder = self.work / "models" / "__".join(slug(name) for name in names)
@@ -353,8 +335,8 @@ def _failure(error: Exception) -> dict[str, str]:
     """Record an error of ours by its text; another one with its kind and where it came from."""
     if isinstance(error, (FapromptError, OSError)):
         return {"status": "failed", "error": str(error)}
-    told = f"{type(error).__name__}: {error}"
-    return {"status": "failed", "error": told, "traceback": traceback.format_exc()}
+    text = f"{type(error).__name__}: {error}"
+    return {"status": "failed", "error": text, "traceback": traceback.format_exc()}
 
 
 def _timing(fingerprint: str, began: float) -> dict[str, Any]:

@@ -88,9 +88,9 @@ class Cell:
     @property
     def missing(self) -> tuple[str, ...]:
         """Reasons why it cannot run here."""
-        told = (*self.column.missing, *self.source.missing)
+        known = (*self.column.missing, *self.source.missing)
         trained = self.trained_on.missing if self.trained_on else ()
-        return (*told, *(f"to train on: {reason}" for reason in trained if reason not in told))
+        return (*known, *(f"to train on: {reason}" for reason in trained if reason not in known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,21 +238,21 @@ def _model_column(method: MethodEntry, base: Path) -> Column:
         config = read_config(find_model(resolve(method.model, base)))
     except ModelError as error:
         return Column(method, "", method.title, (str(error).rstrip("."),))
-    told: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     if config["method"] != method.name:
-        told = (f"the model {method.model} is {config['method']}, not {method.name}",)
-    return Column(method, config["backbone"]["name"], method.title, told)
+        missing = (f"the model {method.model} is {config['method']}, not {method.name}",)
+    return Column(method, config["backbone"]["name"], method.title, missing)
 
 
 def _source(entry: DatasetEntry, config: Experiment, root: Path | None) -> Source:
     if entry.id and entry.id not in list_datasets():
         return Source(entry, None, (f"this version has no reader for {entry.id!r}",))
-    told = entry.folder or config.data.folders.get(entry.id, "")
-    if root is None and not told:
+    given = entry.folder or config.data.folders.get(entry.id, "")
+    if root is None and not given:
         return Source(entry, None, ("no data root: give --data-root",))
-    folder = (root or config.base) / (told or entry.id)
+    folder = (root or config.base) / (given or entry.id)
     if not folder.exists():
-        return Source(entry, folder, (f"no folder {told or entry.id} below the data root",))
+        return Source(entry, folder, (f"no folder {given or entry.id} below the data root",))
     if entry.classes:
         _check_classes(Source(entry, folder))
     return Source(entry, folder)

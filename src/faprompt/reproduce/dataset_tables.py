@@ -7,9 +7,8 @@ of the other 17 datasets. Source: FAPrompt (ICCV 2025), appendix A.1.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from tabulate import tabulate
 
@@ -20,12 +19,11 @@ from faprompt.reproduce.protocol import PAPER_TITLES
 from faprompt.reproduce.published import published_table, table_titles
 from faprompt.work import ProgressCallback, no_progress
 
-Quantity = Literal["classes", "train_normal", "test_normal", "test_anomalous"]
-_HEADS: dict[Quantity, str] = {
+_HEADS = {
     "classes": "classes", "train_normal": "train, normal", "test_normal": "test, normal",
     "test_anomalous": "test, anomalous",
 }  # fmt: skip
-_COLUMNS: dict[int, tuple[Quantity, ...]] = {
+_COLUMNS = {
     1: ("train_normal", "test_normal", "test_anomalous"),
     2: ("classes", "test_normal", "test_anomalous"),
 }
@@ -39,8 +37,8 @@ class CountRow:
     table: int
     dataset: str  # its id
     class_name: str  # "" in Table 2
-    published: dict[Quantity, int]
-    ours: dict[Quantity, int]
+    published: dict[str, int]
+    ours: dict[str, int]
     reasons: tuple[str, ...] = ()  # why quantities are absent
     remark: str = ""  # on the printed number
 
@@ -60,7 +58,7 @@ class CountRow:
 def count_rows(
     data_root: Path | None, *, progress: ProgressCallback = no_progress
 ) -> tuple[CountRow, ...]:
-    """Count the pictures of every dataset of the paper that lies below a folder.
+    """Count the pictures of every dataset of the paper that is in a folder.
 
     Args:
         data_root: holds each dataset in a folder of its id; None counts nothing.
@@ -70,37 +68,31 @@ def count_rows(
         The rows of Table 1, then those of Table 2, in the paper's order. A dataset that is
         missing or cannot be read has the reason in its rows.
     """
-    printed: dict[int, dict[tuple[str, str], dict[Quantity, int]]] = {1: {}, 2: {}}
-    remarks: dict[tuple[str, str], str] = {
+    misprints = {
         (dataset, class_name): f"{misprint}, as the table here"
         for dataset, facts in known_datasets().items()
         for class_name, misprint in facts.misprints.items()
     }
+    rows: dict[tuple[str, str], CountRow] = {}
     for cell in (*published_table(1), *published_table(2)):
         place = cell.dataset, cell.class_name or ""
-        row = printed[cell.table].setdefault(place, {})
-        row[cell.metric] = int(cell.value)  # type: ignore[index]  # those two tables have no others
+        remark = misprints.get(place, "")
+        row = rows.get(place, CountRow(cell.table, *place, published={}, ours={}, remark=remark))
+        published = {**row.published, cell.metric: int(cell.value)}
         if cell.table == 1:
-            counts = published_counts(cell.dataset)[place[1]]
-            row["test_normal"], row["test_anomalous"] = counts
-        if cell.note:
-            remarks[place] = cell.note
-    names = dict.fromkeys(dataset for rows in printed.values() for dataset, _ in rows)
-    found = {}
+            normal, anomalous = published_counts(cell.dataset)[place[1]]
+            published |= {"test_normal": normal, "test_anomalous": anomalous}
+        rows[place] = replace(row, published=published, remark=cell.note or row.remark)
+    names = dict.fromkeys(dataset for dataset, _ in rows)
     for number, name in enumerate(names, start=1):
-        found[name] = {
-            split: _read(data_root, name, split)
-            for split in (("train", "test") if name in _WITH_TRAINING else ("test",))
-        }
+        splits = ("train", "test") if name in _WITH_TRAINING else ("test",)
+        read = {split: _read(data_root, name, split) for split in splits}
+        for place, row in rows.items():
+            if place[0] == name:
+                ours, reasons = _ours(read, place[1])
+                rows[place] = replace(row, ours=ours, reasons=reasons)
         progress("count", number, len(names))
-    return tuple(
-        CountRow(
-            table, place[0], place[1], published, *_ours(found[place[0]], place[1]),
-            remark=remarks.get(place, ""),
-        )
-        for table, rows in printed.items()
-        for place, published in rows.items()
-    )  # fmt: skip
+    return tuple(rows.values())
 
 
 def _read(data_root: Path | None, name: str, split: str) -> Dataset | str:
@@ -117,17 +109,15 @@ def _read(data_root: Path | None, name: str, split: str) -> Dataset | str:
 
 def _ours(
     splits: dict[str, Dataset | str], class_name: str
-) -> tuple[dict[Quantity, int], tuple[str, ...]]:
+) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return what was counted of a class ("" for the whole dataset), and why some was not."""
-    ours: dict[Quantity, int] = {}
-    reasons = []
+    ours: dict[str, int] = {}
+    reasons: dict[str, None] = {}
     for split, found in splits.items():
-        if isinstance(found, str):
-            reasons.append(found)
-            continue
-        counts = found.counts()
-        if class_name and class_name not in counts:
-            reasons.append(f"{split} split: no class {class_name!r}")
+        counts = {} if isinstance(found, str) else found.counts()
+        if isinstance(found, str) or (class_name and class_name not in counts):
+            text = found if isinstance(found, str) else f"{split} split: no class {class_name!r}"
+            reasons[text] = None
             continue
         own = [counts[class_name]] if class_name else list(counts.values())
         normal, anomalous = sum(c.normal for c in own), sum(c.anomalous for c in own)
@@ -136,7 +126,7 @@ def _ours(
             continue
         ours |= {} if class_name else {"classes": len(counts)}
         ours |= {"test_normal": normal, "test_anomalous": anomalous}
-    return ours, tuple(dict.fromkeys(reasons))
+    return ours, tuple(reasons)
 
 
 def describe_rows(rows: Iterable[CountRow]) -> str:
@@ -154,7 +144,7 @@ def describe_rows(rows: Iterable[CountRow]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _cells(row: CountRow, columns: tuple[Quantity, ...]) -> list[str]:
+def _cells(row: CountRow, columns: tuple[str, ...]) -> list[str]:
     names = filter(None, (PAPER_TITLES[row.dataset], row.class_name))
     counts = [f"{row.ours.get(name, '-')} / {row.published[name]}" for name in columns]
     return [*names, *counts, {True: "yes", False: "no", None: "-"}[row.matches]]

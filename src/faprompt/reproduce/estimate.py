@@ -60,9 +60,7 @@ class Estimate:
 def estimate(plan: Plan, rates: Mapping[str, Rate] | None = None) -> Estimate:
     """Estimate time and disk of a plan; cells of methods that this version lacks are left out.
 
-    Args:
-        plan: from `build_plan`.
-        rates: from `measure`, by column; the default cost is FAPrompt's.
+    `rates` is from `measure`; by default a column costs what FAPrompt does.
     """
     rates = rates or {}
     there = [cell for cell in plan.cells if not cell.column.missing]
@@ -142,7 +140,7 @@ def measure(plan: Plan, *, device: str, precision: str) -> dict[str, Rate]:
 def absent_weights(plan: Plan) -> list[str]:
     """Return a line for each backbone whose weights are not on this machine."""
     names = {column.backbone: None for column in plan.columns if not column.method.model}
-    return [told for name in names if (told := _absent(name))]
+    return [line for name in names if (line := _absent(name))]
 
 
 def _absent(backbone: str) -> str:

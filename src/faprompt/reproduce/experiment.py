@@ -102,7 +102,7 @@ class Experiment:
         if self.evaluation.by_defect:
             yield "by_defect is for `faprompt evaluate`; the groups here are classes"
         if PRO in (m for pair in self.table.metrics for m in pair) and not self.evaluation.pro_200:
-            yield f"a table of {PRO} wants {PRO} = true under [evaluation]"
+            yield f"a table of {PRO} needs {PRO} = true under [evaluation]"
         wrong = [number for number in self.published if number not in RESULT_TABLES]
         if wrong:
             yield f"published should be tables 4 to 16 of the paper, got {wrong}"
@@ -178,7 +178,9 @@ def read_study(name: str) -> Experiment:
     path = Path(name) if name.endswith(".toml") else known.get(name)
     if path is None:
         listed = ", ".join(known) or f"none; they are files {PREFIX}NAME.toml of configs/paper"
-        raise ConfigError(f"No study {name!r}; known: {listed}. A path to a TOML file does too.")
+        raise ConfigError(
+            f"No study {name!r}; known: {listed}. Give one of these, or the path of a TOML file."
+        )
     study = read_experiment(path)
     if not study.figure:
         raise ConfigError(
@@ -189,7 +191,7 @@ def read_study(name: str) -> Experiment:
 
 
 def list_studies() -> dict[str, Path]:
-    """Return name -> file of every study; a file in the working folder goes first."""
+    """Return name -> file of every study; files in the working folder come first."""
     found: dict[str, Path] = {}
     for folder in study_folders():
         for path in sorted(folder.glob(f"{PREFIX}*.toml")):
@@ -235,22 +237,13 @@ def change_experiment(
     config: Experiment,
     *,
     backbones: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    train_on: str = "",
+    datasets: Sequence[str] = (),  # ids or folders
+    train_on: str = "",  # id or folder; full-shot methods keep their own
     seeds: Sequence[int] = (),
-    epochs: int | None = None,
-    classes: Sequence[str] = (),
+    epochs: int | None = None,  # of every training
+    classes: Sequence[str] = (),  # the only ones of every dataset
 ) -> Experiment:
-    """Return the experiment with what a caller asks for otherwise; empty means as it is.
-
-    Args:
-        config: what the file says.
-        backbones: names, in place of the file's.
-        datasets: ids or folders, in place of the file's.
-        train_on: id or folder that every method is trained on, except full-shot ones.
-        seeds: in place of the file's.
-        epochs: of every training.
-        classes: the only ones of every dataset.
+    """Return the experiment with a caller's overrides; empty ones change nothing.
 
     Raises:
         ConfigError: names that are unknown, empty or given twice.
@@ -293,7 +286,7 @@ def _has_points(axes: Any) -> bool:
 
 
 def _entries(given: Any, record: type, short: str, what: str) -> tuple[Any, ...]:
-    """Tables, or for short the bare name of a method or id of a dataset."""
+    """Build records from tables; bare text stands for the key `short`."""
     if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
         raise ConfigError(f"{what} should be a list, got {given!r}.")
     tables = [{short: item} if isinstance(item, str) else item for item in given]
@@ -307,7 +300,7 @@ def _table(given: Any, what: str) -> Mapping[str, Any]:
 
 
 def _check_training(given: Mapping[str, Any], methods: Sequence[MethodEntry], what: str) -> None:
-    """Refuse options that are unknown, or do not go with the recipe of a method."""
+    """Refuse options that are unknown, or contradict the recipe of a method."""
     if any("seed" in table for table in (given, *(method.training for method in methods))):
         raise ConfigError(f"{what}: seed is set by `seeds` above.")
     learning = [method for method in methods if method.learns]

@@ -111,7 +111,7 @@ class DatasetEntry:
     def __post_init__(self) -> None:
         readers = ("auto", *list_datasets())
         if bool(self.id) == bool(self.label and self.folder):
-            raise ValueError("a dataset wants an id, or a folder with a label")
+            raise ValueError("a dataset should have an id, or a folder with a label")
         if self.id and self.id not in dataset_ids():
             raise ValueError(f"no dataset {self.id!r}; known: {', '.join(dataset_ids())}")
         if self.reader not in readers:

@@ -1,4 +1,4 @@
-"""Run a study to its files. What is finished is kept; the same call goes on.
+"""Run a study to its files. What is finished is kept; the same call continues.
 
 OUT/figure.csv .svg .png   the figure, ours and the paper's together; drawn from the CSV alone
 OUT/table.md .csv .tex .html   all figures of its methods
@@ -155,6 +155,6 @@ def describe_sharing(plan: Plan) -> str:
 def _token_limit(plan: Plan) -> float:
     """Return the bytes of tokens to keep, by the options of the training's cache."""
     given = plan.config.training
-    told = {name: value for name, value in given.items() if name in WORK_OPTIONS}
-    training = from_mapping(TrainingConfig, told, what="[training]")  # no recipe sets these
+    shared = {name: value for name, value in given.items() if name in WORK_OPTIONS}
+    training = from_mapping(TrainingConfig, shared, what="[training]")  # no recipe sets these
     return 0.0 if training.cache == "off" else 1e9 * training.cache_limit_gb

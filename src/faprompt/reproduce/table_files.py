@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
@@ -45,55 +46,44 @@ _CSV_HEAD = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class ResultPage:
+    """All tables of an experiment and what is said around them."""
+
+    title: str
+    tables: Sequence[Table]
+    notes: Sequence[str] = ()  # lines below all tables: how they were made
+    lacking: Sequence[str] = ()  # reasons for empty places
+    under: str = ""  # line below every table; see `settings_line`
+
+
 def write_tables(plan: Plan, results: Iterable[CellResult], out: Path) -> str:
     """Write all four files into `out` and return the Markdown."""
     results = list(results)
-    tables = build_tables(plan, results)
-    said, lacking = statements(plan, tables, results), reasons(plan, tables, results)
-    settings = column_settings(plan, results)
-    under = settings_line(settings)
-    markdown = to_markdown(plan.config.title, tables, said, lacking, under=under)
-    texts = (
-        markdown,
-        to_csv(tables, settings),
-        to_latex(tables, said, lacking, under=under),
-        to_html(plan.config.title, tables, said, lacking, under=under),
-    )
+    tables, settings = build_tables(plan, results), column_settings(plan, results)
+    notes, lacking = statements(plan, tables, results), reasons(plan, tables, results)
+    page = ResultPage(plan.config.title, tables, notes, lacking, settings_line(settings))
+    texts = as_markdown(page), as_csv(tables, settings), as_latex(page), as_html(page)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in zip(TABLE_FILES, texts, strict=True):
         write_atomically(out / name, text.encode("utf-8", errors="replace"))
-    return markdown
+    return texts[0]
 
 
-def to_markdown(
-    title: str,
-    tables: Sequence[Table],
-    said: Sequence[str],
-    lacking: Sequence[str],
-    *,
-    under: str = "",
-) -> str:
-    """Return all tables, our values in bold (best) or underlined (second best).
-
-    Args:
-        title: of the page.
-        tables: from `build_tables`.
-        said: lines below all tables.
-        lacking: reasons for empty places.
-        under: line below every table; see `settings_line`.
-    """
+def as_markdown(page: ResultPage) -> str:
+    """Return a page in Markdown: our values in bold (best) or underlined (second best)."""
 
     def text(plain: str) -> str:
         return plain.translate(_MARKDOWN_LETTERS)
 
-    parts = [f"# {title}"]
-    for table in tables:
+    parts = [f"# {page.title}"]
+    for table in page.tables:
         head, lines = _grid(table, lambda f: "<br>".join(_cell_lines(f, _MARKDOWN)), text)
         parts += [f"## {text(table.title)}", markdown_table(head, lines)]
-        parts += [text(under)] if under else []
-    parts.append("\n".join(f"- {line}" for line in said))
-    if lacking:
-        parts.append("\n".join(["Empty places:", "", *(f"- {line}" for line in lacking)]))
+        parts += [text(page.under)] if page.under else []
+    parts.append("\n".join(f"- {line}" for line in page.notes))
+    if page.lacking:
+        parts.append("\n".join(["Empty places:", "", *(f"- {line}" for line in page.lacking)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,7 +93,7 @@ def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return tabulate(lines, head, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
-def to_csv(tables: Sequence[Table], settings: Mapping[str, ColumnSettings] | None = None) -> str:
+def as_csv(tables: Sequence[Table], settings: Mapping[str, ColumnSettings] | None = None) -> str:
     """Return one line per figure; values are fractions with all their digits.
 
     `settings` is from `column_settings`; without it preset, options and precision are empty.
@@ -127,47 +117,35 @@ def to_csv(tables: Sequence[Table], settings: Mapping[str, ColumnSettings] | Non
     return out.getvalue()
 
 
-def to_latex(
-    tables: Sequence[Table], said: Sequence[str], lacking: Sequence[str], *, under: str = ""
-) -> str:
-    """Return one tabular per table, for booktabs; `said` and `lacking` are comments.
-
-    `under` is printed below every tabular; see `to_markdown`.
-    """
+def as_latex(page: ResultPage) -> str:
+    """Return one tabular per table, for booktabs; notes are comments."""
 
     def text(plain: str) -> str:
         return plain.translate(_LATEX_LETTERS)
 
     parts = ["% needs \\usepackage{booktabs}"]
-    parts += [f"% {line}" for line in (*said, *(f"empty: {line}" for line in lacking))]
-    for table in tables:
+    parts += [f"% {line}" for line in (*page.notes, *(f"empty: {line}" for line in page.lacking))]
+    for table in page.tables:
         head, lines = _grid(table, _latex_cell, text)
         first, *rows = (f"{' & '.join(line)} \\\\" for line in (head, *lines))
         parts += [
             "", f"% {table.title}", f"\\begin{{tabular}}{{l{'c' * (len(head) - 1)}}}", "\\toprule",
             first, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}",
         ]  # fmt: skip
-        if under:
-            parts += ["", f"{{\\footnotesize {text(under)}}}"]
+        if page.under:
+            parts += ["", f"{{\\footnotesize {text(page.under)}}}"]
     return "\n".join(parts) + "\n"
 
 
-def to_html(
-    title: str,
-    tables: Sequence[Table],
-    said: Sequence[str],
-    lacking: Sequence[str],
-    *,
-    under: str = "",
-) -> str:
-    """Return all tables on one page; arguments as in `to_markdown`."""
+def as_html(page: ResultPage) -> str:
+    """Return a page of HTML that needs no network."""
 
     def cell(figures: Sequence[Figure]) -> dict[str, object]:
         values, *small = _cell_lines(figures, _HTML)
         return {"ours": values, "small": small}
 
     shown = []
-    for table in tables:
+    for table in page.tables:
         head, lines = _grid(table, cell, str)
         means = [row.kind in ("mean", "group") and not table.methods_down for row in table.rows]
         first = means.index(True) if True in means else -1
@@ -177,8 +155,9 @@ def to_html(
         ]
         shown.append({"title": table.title, "head": head, "rows": rows})
     return render_page(
-        "table.html", title=title, tables=shown, said=said, lacking=lacking, under=under
-    )
+        "table.html", title=page.title, tables=shown, said=page.notes, lacking=page.lacking,
+        under=page.under,
+    )  # fmt: skip
 
 
 def _grid(

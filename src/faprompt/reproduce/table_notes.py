@@ -136,15 +136,12 @@ def _measuring(plan: Plan, tables: Iterable[Table]) -> Iterator[str]:
         yield f"Resolution: pixel metrics at {where}; masks by the {settings.mask_policy} policy."
     limit = f"{settings.fpr_limit:g}"
     if "aupro" in metrics:
-        told = (
+        apart = "The published PRO samples 200 thresholds and stretches the axis: not comparable."
+        yield (
             f"{METRIC_TITLES['aupro']}: exact area under the per-region overlap up to a "
             f"false-positive rate of {limit}, divided by {limit}."
+            f"{f' {apart}' if plan.config.published else ''}"
         )
-        if plan.config.published:
-            told += (
-                " The published PRO samples 200 thresholds and stretches the axis: not comparable."
-            )
-        yield told
     if PRO in metrics:
         yield (
             f"{METRIC_TITLES[PRO]}: the authors' own, 200 thresholds up to a false-positive rate "
@@ -199,15 +196,15 @@ def _presets(done: list[CellResult]) -> Iterator[tuple[str, str]]:
 
 
 def _pictures(plan: Plan, done: list[CellResult]) -> Iterator[str]:
-    told: dict[str, str] = {}
+    counted: dict[str, str] = {}
     order = [source.entry.key for source in plan.sources]
     for result in sorted(done, key=lambda r: order.index(r.cell.source.entry.key)):
         record = result.record or {}
         counts = f"{record['normal']} + {record['anomalous']}"
         matches = {True: " (the paper's count)", False: " (not the paper's count)", None: ""}
-        told[result.cell.source.entry.title] = counts + matches[record["matches_paper"]]
-    if told:
-        listed = "; ".join(f"{title} {counts}" for title, counts in told.items())
+        counted[result.cell.source.entry.title] = counts + matches[record["matches_paper"]]
+    if counted:
+        listed = "; ".join(f"{title} {counts}" for title, counts in counted.items())
         yield f"Pictures, normal + anomalous: {listed}."
     for result in done:
         if unreadable := (result.record or {})["unreadable"]:
@@ -222,9 +219,9 @@ def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return {first: list(seconds) for first, seconds in found.items()}
 
 
-def _together(told: Iterable[tuple[str, str]]) -> list[str]:
+def _together(remarks: Iterable[tuple[str, str]]) -> list[str]:
     """Put columns or datasets with the same remark on one line."""
-    return [f"{', '.join(titles)}: {words}" for words, titles in _gather(told).items()]
+    return [f"{', '.join(titles)}: {words}" for words, titles in _gather(remarks).items()]
 
 
 def _some(names: list[str]) -> str:
