@@ -31,6 +31,7 @@ from faprompt.methods.registry import build_method, preset_backbone
 
 _DEAD = re.compile(r"^(compound_prompt_projections\.|token_(prefix|suffix)|tokenized_prompts)")
 _DEEP = "compound_prompts_text."
+_Read = tuple[dict[str, Tensor], dict[str, int]]  # our parameters, and options
 
 
 def import_reference(
@@ -69,7 +70,7 @@ def import_reference(
         )
     frozen = load_backbone(source)
     state = read_checkpoint(Path(checkpoint), form.key)
-    released = form.read(state, embed_dim=frozen.spec.embed_dim)
+    released = read_released(method, state, embed_dim=frozen.spec.embed_dim)
     chosen = {**released.options, **(options or {})}
     clash = [k for k, value in released.options.items() if str(chosen[k]) != str(value)]
     if clash:
@@ -156,21 +157,39 @@ class ReleasedState:
     left_behind: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReleasedForm:
-    """How a project's `.pth` is read, and the preset that runs as its public code does."""
+def read_released(method: str, released: Mapping[str, Tensor], *, embed_dim: int) -> ReleasedState:
+    """Read a state dict of the authors under our parameter names.
 
-    key: str  # of the state dict within the file
-    preset: str
-    read: Callable[..., ReleasedState]  # of the state dict and `embed_dim`
+    Args:
+        method: one of `RELEASED`.
+        released: the state dict.
+        embed_dim: of the backbone it was trained on; FAPrompt's M follows from it and psi's
+            input width.
 
-
-def read_faprompt(released: Mapping[str, Tensor], *, embed_dim: int) -> ReleasedState:
-    """Read FAPrompt's prompt learner (FAPrompt.py).
-
-    M follows from psi's input width and the `embed_dim` of the backbone it was trained on.
+    Raises:
+        ModelError: tensors are missing, unknown, misshapen or no floating-point numbers.
     """
-    live, dead = _split(released)
+    dead = tuple(sorted(key for key in released if _DEAD.match(key)))
+    live = {key: value for key, value in released.items() if key not in dead}
+    odd = sorted(key for key, value in live.items() if not isinstance(value, Tensor))
+    if odd:
+        raise ModelError(f"The checkpoint's {', '.join(odd)} should be tensors.")
+    whole = sorted(key for key, value in live.items() if value.dtype not in FLOATS)
+    if whole:
+        types = ", ".join(f"{key} ({str(live[key].dtype).removeprefix('torch.')})" for key in whole)
+        raise ModelError(f"The checkpoint's tensors should be floating-point numbers: {types}.")
+    live = {key: value.float() for key, value in live.items()}
+    state, options = RELEASED[method].read(live, embed_dim)
+    if live:
+        raise ModelError(
+            f"The checkpoint holds tensors this method does not know: {', '.join(sorted(live))}. "
+            "Is it another method's? Choose it with --method."
+        )
+    return ReleasedState(state, options, dead)
+
+
+def _read_faprompt(live: dict[str, Tensor], embed_dim: int) -> _Read:
+    """Take FAPrompt's prompt learner (FAPrompt.py)."""
     deep = _take_deep(live)
     normal = _take(live, "ctx_pos", (1, 1, None, None))
     abnormal = _take(live, "ctx_neg", (1, None, None, None))
@@ -182,7 +201,6 @@ def read_faprompt(released: Mapping[str, Tensor], *, embed_dim: int) -> Released
     for layer in ("linear1", "linear2"):
         for kind, axes in (("weight", (None, None)), ("bias", (None,))):
             state[f"prior.{layer}.{kind}"] = _take(live, f"patch_meta_net.{layer}.{kind}", axes)
-    _refuse_rest(live)
     psi_input = state["prior.linear1.weight"].shape[1]
     if psi_input % embed_dim:
         raise ModelError(
@@ -197,17 +215,13 @@ def read_faprompt(released: Mapping[str, Tensor], *, embed_dim: int) -> Released
         "deep_length": deep.shape[1],
         "patches": psi_input // embed_dim,
     }
-    return ReleasedState(state, options, dead)
+    return state, options
 
 
-def read_anomalyclip(
-    released: Mapping[str, Tensor], *, embed_dim: int | None = None
-) -> ReleasedState:
-    """Read AnomalyCLIP's prompt learner (prompt_ensemble.py); `embed_dim` is ignored."""
-    live, dead = _split(released)
+def _read_anomalyclip(live: dict[str, Tensor], embed_dim: int) -> _Read:
+    """Take AnomalyCLIP's prompt learner (prompt_ensemble.py)."""
     deep = _take_deep(live)
     normal, abnormal = (_take(live, key, (1, 1, None, None)) for key in ("ctx_pos", "ctx_neg"))
-    _refuse_rest(live)
     state = {
         "normal_context": normal[0, 0],
         "abnormal_context": abnormal[0, 0],
@@ -218,17 +232,11 @@ def read_anomalyclip(
         "deep_depth": len(deep) + 1,
         "deep_length": deep.shape[1],
     }
-    return ReleasedState(state, options, dead)
+    return state, options
 
 
-def read_april_gan(
-    released: Mapping[str, Tensor], *, embed_dim: int | None = None
-) -> ReleasedState:
-    """Read APRIL-GAN's linear layers (model.py: `fc`); `embed_dim` is ignored.
-
-    They are numbered by depth. Which blocks they read is not in the file.
-    """
-    live, dead = _split(released)
+def _read_april_gan(live: dict[str, Tensor], embed_dim: int) -> _Read:
+    """Take APRIL-GAN's linear layers (model.py: `fc`); which blocks they read is not saved."""
     count = sum(key.startswith("fc.") and key.endswith(".weight") for key in live)
     if not count:
         raise ModelError("The checkpoint lacks the linear layers, fc.0.weight and on.")
@@ -239,28 +247,23 @@ def read_april_gan(
         axes = tuple(weight.shape)
         state[f"linears.{layer}.weight"] = weight
         state[f"linears.{layer}.bias"] = _take(live, f"fc.{layer}.bias", (len(weight),))
-    _refuse_rest(live)
-    return ReleasedState(state, {}, dead)
+    return state, {}
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedForm:
+    """How a project's `.pth` is read, and the preset that runs as its public code does."""
+
+    key: str  # of the state dict within the file
+    preset: str
+    read: Callable[[dict[str, Tensor], int], _Read]  # takes what it knows out of the state dict
 
 
 RELEASED: Mapping[str, ReleasedForm] = {
-    "faprompt": ReleasedForm("prompt_learner", "official", read_faprompt),
-    "anomalyclip": ReleasedForm("prompt_learner", "official", read_anomalyclip),
-    "april-gan": ReleasedForm("trainable_linearlayer", "paper", read_april_gan),
+    "faprompt": ReleasedForm("prompt_learner", "official", _read_faprompt),
+    "anomalyclip": ReleasedForm("prompt_learner", "official", _read_anomalyclip),
+    "april-gan": ReleasedForm("trainable_linearlayer", "paper", _read_april_gan),
 }
-
-
-def _split(released: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    dead = tuple(sorted(key for key in released if _DEAD.match(key)))
-    live = {key: value for key, value in released.items() if key not in dead}
-    odd = sorted(key for key, value in live.items() if not isinstance(value, Tensor))
-    if odd:
-        raise ModelError(f"The checkpoint's {', '.join(odd)} should be tensors.")
-    whole = sorted(key for key, value in live.items() if value.dtype not in FLOATS)
-    if whole:
-        types = ", ".join(f"{key} ({str(live[key].dtype).removeprefix('torch.')})" for key in whole)
-        raise ModelError(f"The checkpoint's tensors should be floating-point numbers: {types}.")
-    return {key: value.float() for key, value in live.items()}, dead
 
 
 def _take(live: dict[str, Tensor], key: str, axes: tuple[int | None, ...]) -> Tensor:
@@ -283,11 +286,3 @@ def _take_deep(live: dict[str, Tensor]) -> Tensor:
     first = _take(live, f"{_DEEP}0", (None, None))
     rest = [_take(live, f"{_DEEP}{i}", tuple(first.shape)) for i in range(1, count)]
     return torch.stack([first, *rest])
-
-
-def _refuse_rest(live: Mapping[str, Tensor]) -> None:
-    if live:
-        raise ModelError(
-            f"The checkpoint holds tensors this method does not know: {', '.join(sorted(live))}. "
-            "Is it another method's? Choose it with --method."
-        )

@@ -154,33 +154,33 @@ class AnoVL(SentenceMethod):
         pair = self.text_pairs(text, class_names)
         image = features.class_token[:, None] if features.views is None else features.views
         score = self.chance(image, pair).mean(dim=1)
-        tokens, canvas = features.patch_tokens[max(features.patch_tokens)], self._canvas(features)
+        tokens, layout = features.patch_tokens[max(features.patch_tokens)], self._layout(features)
         if self.config.adapt_steps:
             names = self.name_classes(class_names, tokens.shape[0])
             shown = names if class_names is None else list(class_names)  # before any renaming
             shown = shown * len(names) if len(shown) == 1 else shown
             adapted = [
-                self.adapt(x, text, name, canvas, moments_of=own)
+                self.adapt(x, text, name, layout, moments_of=own)
                 for x, name, own in zip(tokens, names, shown, strict=True)
             ]
             tokens = torch.stack(adapted)
-        patch_map = canvas.to_pixels(self.chance(tokens, pair), smooth=True)
+        patch_map = layout.to_pixels(self.chance(tokens, pair), smooth=True)
         return MethodOutput(score=score, patch_map=patch_map)
 
-    def _canvas(self, features: ImageFeatures) -> Canvas:
+    def _layout(self, features: ImageFeatures) -> PatchLayout:
         if not self.config.squares:
-            return Canvas(features.grid, self._patch_size)
+            return PatchLayout(features.grid, self._patch_size)
         assert features.pixels is not None, "encode_image keeps them with squares"
         height, width = features.pixels.shape[-2:]
         boxes = tuple(end_squares(height, width))
-        return Canvas(features.grid, self._patch_size, boxes, (height, width))
+        return PatchLayout(features.grid, self._patch_size, boxes, (height, width))
 
     def adapt(
         self,
         tokens: Tensor,
         text: TextTower,
         class_name: str,
-        canvas: Canvas,
+        layout: PatchLayout,
         *,
         moments_of: str = "",
     ) -> Tensor:
@@ -203,7 +203,7 @@ class AnoVL(SentenceMethod):
             for _ in range(self.config.adapt_steps):
                 noised = tokens + draw_noise(tokens.shape, draw).to(tokens)
                 clean_logits, noised_logits = (
-                    self._logits(move(x, weights, words), pair, canvas) for x in (tokens, noised)
+                    self._logits(move(x, weights, words), pair, layout) for x in (tokens, noised)
                 )
                 optimizer.zero_grad()
                 adaptation_loss(clean_logits, noised_logits).backward()
@@ -212,14 +212,14 @@ class AnoVL(SentenceMethod):
                 self._moments[moments_of] = optimizer.state_dict()
             return move(tokens, weights, words).detach()
 
-    def _logits(self, tokens: Tensor, pair: Tensor, canvas: Canvas) -> Tensor:
+    def _logits(self, tokens: Tensor, pair: Tensor, layout: PatchLayout) -> Tensor:
         """Return the logits of tokens (N, D), or of the pixels of joined squares: (M, 2)."""
         logits = pair_logits(tokens[None], pair, temperature=self.config.temperature)[0]
-        return canvas.to_pixels(logits.T).flatten(1).T if canvas.boxes else logits
+        return layout.to_pixels(logits.T).flatten(1).T if layout.boxes else logits
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
+class PatchLayout:
     """Layout of a picture's patches."""
 
     grid: tuple[int, int]  # rows and columns of patches, all squares one below the other
