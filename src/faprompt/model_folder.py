@@ -161,15 +161,10 @@ def _config_faults(config: Mapping[str, Any]) -> list[str]:
     if isinstance(threshold, int | float) and not 0 <= threshold <= 1:
         faults.append(f"threshold should lie in 0..1, got {threshold}")
     backbone = config.get("backbone")
-    return faults + (_backbone_faults(backbone) if isinstance(backbone, dict) else [])
-
-
-def _backbone_faults(backbone: Mapping[str, Any]) -> list[str]:
-    faults = [
-        f"backbone's {part} is missing"
-        for part in _BACKBONE
-        if not isinstance(backbone.get(part), str)
-    ]
+    if not isinstance(backbone, dict):
+        return faults
+    lacking = [part for part in _BACKBONE if not isinstance(backbone.get(part), str)]
+    faults += [f"backbone's {part} is missing" for part in lacking]
     faults += [f"backbone's {part!r} is unknown" for part in backbone if part not in _BACKBONE]
     digits = backbone.get("fingerprint")
     if isinstance(digits, str) and not _FINGERPRINT.fullmatch(digits):

@@ -232,9 +232,11 @@ class PatchLayout:
 
         `smooth` first takes the mean of each patch and its neighbours, edges repeated.
         """
-        grids = grid_map(patches, self.grid).chunk(max(1, len(self.boxes)), dim=1)
-        smoothed = map(_mean_of_nine, grids) if smooth else grids
-        squares = [in_pixels(grid, self.patch_size) for grid in smoothed]
+        grids = list(grid_map(patches, self.grid).chunk(max(1, len(self.boxes)), dim=1))
+        if smooth:
+            padded = [F.pad(grid[:, None], (1, 1, 1, 1), mode="replicate") for grid in grids]
+            grids = [F.avg_pool2d(grid, 3, stride=1)[:, 0] for grid in padded]
+        squares = [in_pixels(grid, self.patch_size) for grid in grids]
         if not self.boxes:
             return squares[0]
         total = patches.new_zeros(patches.shape[0], *self.size)
@@ -273,8 +275,3 @@ def adaptation_loss(clean_logits: Tensor, noised_logits: Tensor) -> Tensor:
     logs, noised_logs = clean_logits.log_softmax(dim=-1), noised_logits.log_softmax(dim=-1)
     entropy = -(logs.exp() * logs).sum(dim=-1).mean()
     return entropy - NOISE_WEIGHT * (noised_logs[:, 1] + logs[:, 0]).mean()
-
-
-def _mean_of_nine(grid: Tensor) -> Tensor:
-    """(B, rows, columns): each patch with its neighbours, edges repeated."""
-    return F.avg_pool2d(F.pad(grid[:, None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[:, 0]

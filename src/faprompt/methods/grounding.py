@@ -115,17 +115,12 @@ def dim_outside(maps: Tensor, boxes: Sequence[Tensor], *, slips: bool = False) -
     `boxes` are (K, 4) for each picture as in `likely_boxes`; K = 0 dims the whole map. With
     `slips`, a box that starts left of or above the picture counts from the other end.
     """
-    inside = torch.stack([_inside(each.to(maps), maps.shape[-2:], slips) for each in boxes])
+    inside = torch.zeros_like(maps, dtype=torch.bool)
+    for own, each in zip(inside, boxes, strict=True):
+        places = _corners(each.to(maps), maps.shape[-2:]).int()
+        for left, top, right, bottom in (places if slips else places.clamp(min=0)).tolist():
+            own[top:bottom, left:right] = True
     return torch.where(inside, maps, OUTSIDE_FACTOR * maps)
-
-
-def _inside(boxes: Tensor, image_size: Sequence[int], slips: bool) -> Tensor:
-    """(height, width) bool: pixels within any of the boxes."""
-    inside = torch.zeros(*image_size, dtype=torch.bool, device=boxes.device)
-    places = _corners(boxes, image_size).int()
-    for left, top, right, bottom in (places if slips else places.clamp(min=0)).tolist():
-        inside[top:bottom, left:right] = True
-    return inside
 
 
 def _corners(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
