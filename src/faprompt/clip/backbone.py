@@ -14,13 +14,7 @@ from faprompt.clip.spec import BackboneSpec
 from faprompt.clip.tensor_files import state_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import (
-    DEFAULT_OPTIONS,
-    ConvStem,
-    ImageFeatures,
-    ImageOptions,
-    VisionTower,
-)
+from faprompt.clip.vision import DEFAULT_OPTIONS, ConvStem, ImageFeatures, ImageOptions, VisionTower
 from faprompt.errors import ModelError
 
 Precision = Literal["fp32", "bf16", "fp16"]

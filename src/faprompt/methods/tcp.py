@@ -36,12 +36,7 @@ from faprompt.methods.anomalyclip import TextPair
 from faprompt.methods.base import MethodConfig, Names, ParameterCount, Table
 from faprompt.methods.coop import COSINE_RECIPE, ClassPromptConfig, ClassPromptMethod, distinct
 from faprompt.prompts import templates
-from faprompt.prompts.prompt_parts import (
-    MetaNet,
-    SentenceEncoder,
-    encode_prompts,
-    learned_vectors,
-)
+from faprompt.prompts.prompt_parts import MetaNet, SentenceEncoder, encode_prompts, learned_vectors
 from faprompt.prompts.templates import StateTexts
 
 REDUCTION = 4  # hidden width of the meta-net is D/4 (trainers/tcp.py)
