@@ -162,7 +162,7 @@ class Bench:
 
         return step
 
-    def train_method(self) -> TrainingReport:
+    def train(self) -> TrainingReport:
         """The real thing, into a folder of its own."""
         out_dir = self.folder / "run"
         return train_method(

@@ -52,7 +52,8 @@ def imported_modules(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "faprompt":
             names = (f"{node.module}.{alias.name}" for alias in node.names)
-            found |= {name for name in names if _is_module(name)} or {node.module or ""}
+            whole = node.module == "faprompt"
+            found |= {n for n in names if whole or _is_module(n)} or {node.module or ""}
         elif isinstance(node, ast.Import):
             found |= {a.name for a in node.names if a.name.split(".")[0] == "faprompt"}
     return {name.partition(".")[2] for name in found} - {""}

@@ -21,8 +21,8 @@ from faprompt.errors import ConfigError, FapromptError, ModelError
 from faprompt.methods.registry import build_method
 from faprompt.model_folder import bounded_tensors, check_options, load_weights, read_config
 from faprompt.training.checkpoint import load_checkpoint, restore
-from faprompt.training.optimizer import build_optimizer
 from faprompt.training.training_config import TrainingConfig
+from faprompt.training.training_steps import build_optimizer
 from tests.helpers import small
 from tests.helpers.clip_files import write_open_clip_folder, write_transformers_folder
 from tests.training import toys

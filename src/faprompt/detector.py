@@ -25,7 +25,7 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
-from faprompt.imaging.image_reading import MAX_PIXELS, ReadImage, read_image
+from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, ReadImage, read_image
 from faprompt.imaging.square_tiles import cut_tiles, join_results, tile_boxes
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts, Names, check_class_names
@@ -168,7 +168,7 @@ class Detector(nn.Module):
 
     def predict(
         self,
-        image: Any,
+        image: ImageSource,
         *,
         threshold: float | None = None,
         with_prompt_scores: bool = False,
@@ -198,7 +198,7 @@ class Detector(nn.Module):
 
     def stream(
         self,
-        images: Iterable[Any],
+        images: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         threshold: float | None = None,
@@ -396,7 +396,10 @@ class Detector(nn.Module):
 
 
 def _read_batches(
-    images: Iterable[Any], batch_size: int, on_error: OnError, read: Callable[[Any], ReadImage]
+    images: Iterable[ImageSource],
+    batch_size: int,
+    on_error: OnError,
+    read: Callable[[ImageSource], ReadImage],
 ) -> Iterator[list[ReadImage]]:
     """Read pictures in batches; an incomplete batch comes before the error that ends it."""
     batch: list[ReadImage] = []

@@ -1,12 +1,12 @@
-"""What can go wrong on the user's side, as a small family of exceptions.
+"""Define the exceptions for faults on the user's side.
 
-Every message says what came, what was wanted, and what to do about it. Slips of our own
-are `assert`s; slips of the caller's code are `ValueError` or `TypeError`.
+Every message says what came, what was wanted, and what to do about it. A fault of this package is
+an `assert`; a fault of the caller's code is a `ValueError` or `TypeError`.
 """
 
 
 class FapromptError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of the errors that this package raises for users."""
 
 
 class ImageReadError(FapromptError):
@@ -14,15 +14,15 @@ class ImageReadError(FapromptError):
 
 
 class DatasetError(FapromptError):
-    """A folder is not the dataset it was taken for, or contradicts itself."""
+    """A folder has another layout than its dataset, or its files contradict each other."""
 
 
 class ModelError(FapromptError):
-    """A model folder or a weights file is missing, incomplete or of another shape."""
+    """A model folder or a weights file is missing, incomplete, damaged or of another model."""
 
 
 class ConfigError(FapromptError):
-    """One or more options are unknown or out of range; the message lists all of them."""
+    """Options are unknown or out of range; the message lists all of them."""
 
 
 class FolderInUseError(FapromptError):

@@ -81,6 +81,27 @@ def csv_table(rows: Iterable[Iterable[Any]]) -> str:
     return out.getvalue()
 
 
+def printable(text: object) -> str:
+    """Return text on one line, with characters escaped that act on a terminal or cannot be seen.
+
+    Control characters, line and paragraph separators, halves of surrogate pairs, and marks
+    that turn the direction of writing or cannot be seen become \\n, \\x1b, \\u202e and the like.
+    The two joiners that scripts and emoji need are kept.
+
+    Example:
+        >>> printable("a\\tb\\x1b[2J.png")
+        'a\\\\tb\\\\x1b[2J.png'
+    """
+    return "".join(map(_escape, str(text)))
+
+
+def _escape(character: str) -> str:
+    plain = unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if plain or character in "\u200c\u200d":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def natural_key(path: str | os.PathLike[str]) -> tuple[Any, ...]:
     """Return a sort key that compares digit runs as numbers, folder by folder, ignoring case.
 

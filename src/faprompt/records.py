@@ -1,4 +1,4 @@
-"""Frozen records that all layers share; each checks its values when it is built."""
+"""Define the frozen records that packages exchange; each checks its values when created."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, slots=True)
 class DrawnMask:
-    """Ground truth kept as outlines and run lengths instead of a picture; their union counts.
+    """Ground truth as outlines and run lengths instead of a picture; their union is anomalous.
 
     Coordinates are pixels of the picture as shown; (0, 0) is the corner of the first pixel, so
     the outline (0, 0), (4, 0), (4, 3), (0, 3) holds exactly 4 x 3 pixels.
@@ -25,7 +25,7 @@ class DrawnMask:
 
     image_size: tuple[int, int]  # (height, width) of the picture it was drawn for
     polygons: tuple[tuple[float, ...], ...] = ()  # x0, y0, x1, y1, ... of each outline
-    runs: tuple[tuple[int, ...], ...] = ()  # down the columns, the first run is normal pixels
+    runs: tuple[tuple[int, ...], ...] = ()  # column by column, the first run is normal pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Sample:
     split: str = "test"
     dataset: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
-    drawn_mask: DrawnMask | None = None  # read in place of the pixels of `mask_paths`
+    drawn_mask: DrawnMask | None = None  # overrides the pixels of `mask_paths`
 
     def __post_init__(self) -> None:
         if self.label not in (0, 1):
@@ -67,7 +67,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyResult:
-    """Result of one detector on one image. A higher score is always more anomalous."""
+    """Result of a detector on one image; higher values are always more anomalous."""
 
     score: float  # the whole image, 0..1; comparable within one model only
     score_map: np.ndarray  # (height, width) float32 in 0..1, pixels of the original picture
@@ -84,5 +84,6 @@ class AnomalyResult:
             raise ValueError(f"score_map should be (height, width), got {self.score_map.shape}.")
         if self.score_map.shape != tuple(self.image_size):
             raise ValueError(
-                f"score_map {self.score_map.shape} does not fit the image {self.image_size}."
+                f"score_map should have the size of the image, {tuple(self.image_size)}, "
+                f"got {self.score_map.shape}."
             )

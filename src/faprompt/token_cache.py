@@ -43,7 +43,7 @@ _DONE_BIT = 1 << 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecipe:
-    """All that the tokens of some pictures depend on."""
+    """Everything that the tokens of some pictures depend on."""
 
     backbone: str  # state_fingerprint
     precision: str
@@ -145,7 +145,7 @@ class TokenStore:
             self._written[row] = _checksum(classes[place], tokens)
 
     def _write_patches(self, row: int, tokens: Sequence[np.ndarray]) -> None:
-        """Write through the file: a full disk is an error there, and a crash in a map."""
+        """Write through the file, where a full disk is an error; in a memory map it is a crash."""
         start: int = self._patches.offset
         try:
             for layer, each in enumerate(tokens):
@@ -157,7 +157,7 @@ class TokenStore:
             raise _unwritable(self.folder, error) from error
 
     def commit(self) -> None:
-        """Flush what was written to the disk, then count it as done."""
+        """Flush the written tokens to the disk, then count their pictures as done."""
         if not self._written:
             return
         os.fsync(self._patch_file.fileno())
@@ -237,10 +237,10 @@ def _is_whole(folder: Path, shape: StoreShape) -> bool:
 
 
 def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
-    """Make files of the final size, moved into place as a whole folder.
+    """Create files of the final size in a draft folder, then move it into place.
 
-    Only the large one has holes; the two small ones are written through maps later, where a
-    full disk would be a crash.
+    The small files are written whole, because a full disk would crash a memory map later. The
+    large one is sparse.
     """
     draft = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -265,7 +265,7 @@ def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
 def _unwritable(folder: Path, error: OSError) -> FapromptError:
     return FapromptError(
         f"The feature cache {folder} could not be written ({error}); "
-        "choose another cache_dir, or cache=off to do without."
+        "choose another cache_dir, or set cache=off."
     )
 
 

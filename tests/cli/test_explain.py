@@ -81,7 +81,7 @@ def test_a_broken_picture_is_a_line_and_exit_3(faprompt, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--model", "x", "--method", "clip"], 2, "Give --model, or --method with --backbone"),
+        (["--model", "x", "--method", "clip"], 2, "Got both --model and --method; give"),
         (["--method", "magic"], 2, "No method 'magic'; known: clip"),
         (["--model", "nowhere"], 1, "No model 'nowhere'"),
         (["--method", "faprompt", "--backbone", "test-tiny"], 1, "has to be trained first"),

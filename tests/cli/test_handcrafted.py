@@ -103,4 +103,4 @@ def test_a_model_has_no_preset_to_choose(faprompt, tmp_path):
     told = faprompt(
         "predict", tmp_path / "one.png", "--preset", "common", "--out", tmp_path / "out"
     )
-    assert told.code == 2 and "--preset belongs to --method" in told.err
+    assert told.code == 2 and "--preset needs --method" in told.err

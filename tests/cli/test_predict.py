@@ -121,8 +121,8 @@ def test_a_file_name_that_is_no_text_is_scored_like_any_other(faprompt, pictures
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--model", "x", "--method", "clip"], 2, "Give --model, or --method with --backbone"),
-        (["--model", "MODEL", "--set", "sigma_px=3"], 2, "--set belongs to --method"),
+        (["--model", "x", "--method", "clip"], 2, "Got both --model and --method; give"),
+        (["--model", "MODEL", "--set", "sigma_px=3"], 2, "--set needs --method"),
         (["--method", "magic"], 2, "No method 'magic'; known: clip"),
         ([*CLIP, "--set", "sigma=3"], 2, "unknown option 'sigma'"),
         ([*CLIP, "--set", "sigma"], 2, "--set wants name=value"),

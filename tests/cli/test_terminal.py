@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from faprompt.cli.terminal import printable
+from faprompt.files import printable
 from tests.helpers import folders, small
 
 CLIP = ["--method", "clip", "--backbone", "test-tiny", "--set", "image_size=56"]

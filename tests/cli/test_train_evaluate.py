@@ -123,7 +123,7 @@ def test_the_official_preset_and_another_method(faprompt, shelf, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--method", "clip"], 2, "'clip' has nothing to train"),
+        (["--method", "clip"], 2, "'clip' needs no training"),
         (["--method", "magic"], 2, "No method 'magic'"),
         (["--preset", "mine"], 2, "no preset 'mine'; known: paper, official"),
         (["--set", "epoch=3"], 2, "unknown option 'epoch'"),
@@ -222,7 +222,7 @@ class TestEvaluate:
             (["--replicates", "7"], 2, "replicates should be 0 (no intervals) or at least 40"),
             (["--fpr-limit", "2"], 2, "fpr_limit should be above 0 and at most 1, got 2.0"),
             (["--dataset", "mvtek"], 2, "There is no dataset 'mvtek'"),
-            (["--model", "x"], 2, "Give --model, or --method"),
+            (["--model", "x"], 2, "Got both --model and --method; give"),
         ],
     )
     def test_refusals(self, faprompt, shelf, tmp_path, arguments, code, told):

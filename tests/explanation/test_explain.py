@@ -124,7 +124,7 @@ def test_maps_of_several_layers_are_stages(vocabulary):
 
 
 @pytest.mark.parametrize("size", [(60, 80), (90, 33)])
-def test_patches_are_told_in_the_priors_order_and_in_pixels(vocabulary, size):
+def test_patches_are_listed_in_the_priors_order_and_in_pixels(vocabulary, size):
     detector, found = explain(vocabulary, prompts=2, patches=5, image=small.picture(*size))
     output = detector.explain(small.picture(*size))[1]
     rows, columns = found.fused.shape
@@ -159,8 +159,8 @@ def test_methods_without_prompts_give_what_they_have(vocabulary, name):
     _, found = explain(vocabulary, name, **PLAIN[name])
     assert (found.prompts, found.patches, found.has_words) == ((), (), False)
     assert any(f"{name} has no abnormality prompts" in note for note in found.notes())
-    untold = f"{name} does not tell what its score is made of."
-    assert (untold in found.notes()) == (not found.terms) == (name not in PAIRS)
+    unreported = f"{name} does not report the terms of its score."
+    assert (unreported in found.notes()) == (not found.terms) == (name not in PAIRS)
 
 
 def test_the_dictionary_holds_all_and_is_json(vocabulary):

@@ -10,9 +10,7 @@ import pytest
 from PIL import Image
 
 from faprompt.explanation import Vocabulary, explain_files, explain_picture
-from faprompt.explanation.explanation_page import draw_page
-from faprompt.explanation.explanation_panels import SIDE, draw_panels
-from faprompt.explanation.explanation_sheet import draw_sheet
+from faprompt.explanation.explanation_drawing import SIDE, draw_page, draw_panels, draw_sheet
 from tests.helpers import small
 from tests.prediction.test_report import Page
 
@@ -39,7 +37,7 @@ def test_panels_are_of_one_size_and_as_many_as_there_are_maps(vocabulary, size, 
     assert {p.dtype for p in everything} == {np.dtype(np.uint8)}
 
 
-def test_frames_mark_the_patches_that_fed_the_prior(vocabulary):
+def test_frames_mark_the_patches_used_for_the_prior(vocabulary):
     found, panels = drawn(vocabulary, prompts=2, patches=1)
     changed = (panels.patches != panels.picture).any(axis=-1)
     rows, columns = np.nonzero(changed)
@@ -85,6 +83,13 @@ def test_the_sheet_is_a_picture_with_a_row_for_every_five_prompts(vocabulary, na
     assert sheet.height > (1 + (len(found.prompts) + 4) // 5) * one_row
     assert sheet.height < (3.5 + 1.5 * ((len(found.prompts) + 4) // 5)) * one_row
     assert np.asarray(sheet.convert("L")).std() > 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_control_characters_of_a_name_are_escaped_on_the_sheet(vocabulary):
+    found, panels = drawn(vocabulary, "clip")
+    sheet = draw_sheet(found, panels, name="a\nb\t\x1b[2J\x7f\u202e\udcff.png")
+    assert sheet.startswith(b"\x89PNG")
 
 
 def test_files_in_order_and_an_unreadable_one_is_told(vocabulary, tmp_path):

@@ -22,8 +22,8 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.methods.filo import KERNELS, FiLo, FiLoOutput
 from faprompt.methods.grounding import dim_outside
 from faprompt.methods.registry import build_method
-from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from faprompt.training.training_config import recipe_config
+from faprompt.training.training_steps import build_optimizer, learning_rate_at, set_learning_rate
 from tests.golden import recipe
 from tests.helpers import golden
 from tests.helpers.golden_rows import Row

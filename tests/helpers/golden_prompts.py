@@ -18,8 +18,8 @@ from faprompt.clip.spec import infer_spec
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.methods.registry import build_method
 from faprompt.scoring import pair_logits, unit
-from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from faprompt.training.training_config import recipe_config
+from faprompt.training.training_steps import build_optimizer, learning_rate_at, set_learning_rate
 from tests.golden import recipe
 from tests.helpers import golden
 from tests.helpers.golden_rows import Row

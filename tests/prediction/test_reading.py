@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from faprompt.imaging import ReadImage
-from faprompt.prediction import picture_batches as reading
-from faprompt.prediction.picture_batches import read_batches
+from faprompt.prediction import picture_scoring as reading
+from faprompt.prediction.result_pictures import Artifacts
+from tests.prediction.fakes import RedScorer
 
 
 @pytest.fixture
@@ -27,15 +29,12 @@ def disk(monkeypatch):
 
 
 def batches(paths, *, batch_size=3, pixel_budget=1000):
+    scoring = reading.PictureScoring(
+        detector=RedScorer(), artifacts=Artifacts(Path()), threshold=None, batch_size=batch_size,
+        bit_depth=None, max_pixels=10**9, pixel_budget=pixel_budget,
+    )  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
-        yield from read_batches(
-            paths,
-            pool=pool,
-            batch_size=batch_size,
-            bit_depth=None,
-            max_pixels=10**9,
-            pixel_budget=pixel_budget,
-        )
+        yield from scoring.read_batches(paths, pool)
 
 
 def test_order_and_batch_size(disk):

@@ -233,7 +233,7 @@ def test_a_score_that_is_no_number_is_an_error_row(score, tmp_path):
     summary = predict(Faulty(score), paths, out_dir=tmp_path / "out")
     first, second = rows_of(tmp_path / "out")
     assert first.status == "ok" and second.status == "error"
-    assert "no finite number" in second.error and second.score is None
+    assert "score or the map is not finite" in second.error and second.score is None
     assert summary.n_error == 1
 
 

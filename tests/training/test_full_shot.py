@@ -76,7 +76,7 @@ def test_a_class_without_normal_pictures_is_said_and_left_out(shelf, tmp_path):
     mixed = read_dataset(shelf, split="test")
     samples = tuple(s for s in mixed.samples if s.label or s.class_name == "nut")
     detector, _, notes = learn(replace(mixed, samples=samples), tmp_path)
-    assert notes[0] == "Without normal pictures, and left out: mug."
+    assert notes[0] == "Skipped, because they have no normal picture: mug."
     assert detector.method.config.classes == ("nut",)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from faprompt.errors import ConfigError
-from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from faprompt.training.training_config import TrainingConfig, recipe_config, run_options
+from faprompt.training.training_steps import build_optimizer, learning_rate_at, set_learning_rate
 from tests.training import toys
 from tests.training.test_resume import interrupt_at, rows
 

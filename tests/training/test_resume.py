@@ -214,7 +214,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(whole, samples, tmp_path):
     ):
         load_checkpoint(path)
     save_file({"a": torch.zeros(1)}, str(path))
-    with pytest.raises(FapromptError, match="no training checkpoint"):
+    with pytest.raises(FapromptError, match="not a training checkpoint"):
         toys.run(toys.faprompt(), samples, tmp_path, out="whole", resume=True)
 
 
@@ -237,14 +237,14 @@ def rewrite(path, *, change=lambda tensors: None, **header):
 )  # fmt: skip
 def test_a_crooked_header_is_refused(header, whole):
     rewrite(whole[1].checkpoint, **header)
-    with pytest.raises(ModelError, match="no training checkpoint of this version"):
+    with pytest.raises(ModelError, match="not a training checkpoint of this version"):
         load_checkpoint(whole[1].checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 64, b"<html>", b"\xff" * 64, b"PK\3\4"])
 def test_a_file_that_is_something_else_is_refused(content, whole):
     whole[1].checkpoint.write_bytes(content)
-    with pytest.raises(ModelError, match="no training checkpoint of this version"):
+    with pytest.raises(ModelError, match="not a training checkpoint of this version"):
         load_checkpoint(whole[1].checkpoint)
 
 

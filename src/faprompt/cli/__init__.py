@@ -1,1 +1,1 @@
-"""Door: the command line. Flags -> config -> one library call."""
+"""The command line: options become a config, and one library call does the work."""

@@ -58,8 +58,9 @@ def check(
 
     Exits with 1 when the folder cannot be evaluated.
     """
-    from faprompt.cli.terminal import printable, progress_bars, say
+    from faprompt.cli.terminal import progress_bars, say
     from faprompt.data import check_dataset, describe
+    from faprompt.files import printable
 
     with progress_bars() as progress:
         result = check_dataset(

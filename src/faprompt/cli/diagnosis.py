@@ -1,4 +1,4 @@
-"""What `faprompt doctor` finds out: versions, device, speed, and what is missing for what."""
+"""Collect the facts that `faprompt doctor` prints: versions, device, speed, missing extras."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIBRARIES = ("torch", "torchvision", "open_clip_torch", "numpy", "scipy", "pillo
 
 
 def diagnose() -> dict[str, dict[str, Any]]:
-    """Sections of name -> value, all plain data."""
+    """Return the sections of the report, each as name -> value, as plain data."""
     return {
         "versions": _versions(),
         "device": _device(),
@@ -51,7 +51,7 @@ def _device() -> dict[str, Any]:
 
 
 def _speed(repeats: int = 5) -> dict[str, str]:
-    """Median seconds of one drawn picture through the bundled model, reading included."""
+    """Return the median time of the bundled model on one random picture."""
     import numpy as np
 
     from faprompt.models import load_detector

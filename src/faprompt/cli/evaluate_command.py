@@ -38,8 +38,7 @@ def evaluate(
         Literal["any-channel", "reference", "strict"],
         typer.Option(
             help="Mask pixels that count as anomalous. any-channel: a colour channel is above 0 "
-            "where "
-            "alpha is above 0. reference: the luminance is above 0, as in the authors' code. "
+            "where alpha is above 0. reference: the luminance is above 0, as in the authors' code. "
             "strict: the brightest channel is above 127, for noisy JPEG masks."
         ),
     ] = "any-channel",
@@ -125,7 +124,7 @@ def evaluate(
 
 
 def _with_classes(sets: list[Dataset], names: list[str]) -> list[Dataset]:
-    """Select classes; with several folders a name has to be a class of one of them at least."""
+    """Select classes in every dataset that has them; refuse names that no dataset has."""
     known = {name for found in sets for name in found.class_names()}
     chosen = []
     for found in sets:

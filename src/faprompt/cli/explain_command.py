@@ -76,7 +76,7 @@ def explain(
 
 
 def _line(one: Any) -> str:
-    from faprompt.cli.terminal import printable
+    from faprompt.files import printable
 
     path = printable(one.path)
     if one.explanation is None:

@@ -105,7 +105,7 @@ def predict(
 
 
 def _line(row: Any) -> str:
-    from faprompt.cli.terminal import printable
+    from faprompt.files import printable
 
     path = printable(row.path)
     if row.status == "error":

@@ -1,16 +1,16 @@
-"""Print for people, and build the detector that a command line names."""
+"""Print for people, and build the detector that the options name."""
 
 from __future__ import annotations
 
 import logging
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from faprompt.errors import ConfigError
+from faprompt.files import printable
 from faprompt.work import ProgressCallback, logger, no_progress
 
 if TYPE_CHECKING:
@@ -60,27 +60,6 @@ class _StderrHandler(logging.Handler):
         note(record.getMessage())
 
 
-def printable(text: object) -> str:
-    """Escape characters that act on a terminal, so that a file name stays one line of text.
-
-    Control characters, line and paragraph separators, halves of surrogate pairs, and marks
-    that turn the direction of writing or cannot be seen become \\n, \\x1b, \\u202e and the like.
-    The two joiners that scripts and emoji need are kept.
-
-    Example:
-        >>> printable("a\\tb\\x1b[2J.png")
-        'a\\\\tb\\\\x1b[2J.png'
-    """
-    return "".join(map(_escape, str(text)))
-
-
-def _escape(character: str) -> str:
-    plain = unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    if plain or character in "\u200c\u200d":
-        return character
-    return character.encode("unicode_escape").decode("ascii")
-
-
 def note(text: str) -> None:
     """Print a line for people on stderr; scripts read stdout."""
     print(printable(text), file=sys.stderr, flush=True)
@@ -119,7 +98,7 @@ def pick_detector(
     """Return the detector of `--model`, or of `--method` on `--backbone`.
 
     Raises:
-        ConfigError: both or parts of both were given.
+        ConfigError: both were given, or options of a method for a model.
     """
     from faprompt.model_folder import recorded_note
     from faprompt.models import build_detector, load_detector
@@ -133,14 +112,14 @@ def pick_detector(
     }
     if method is None:
         if options:
-            raise ConfigError("--set belongs to --method; a --model has its options fixed.")
+            raise ConfigError("--set needs --method; the options of a --model cannot be changed.")
         if preset != "paper":
-            raise ConfigError("--preset belongs to --method; a --model has its options fixed.")
+            raise ConfigError("--preset needs --method; the preset of a --model is fixed.")
         return load_detector(model or "tiny", backbone=backbone, **common)
     if model is not None:
-        raise ConfigError("Give --model, or --method with --backbone, not both.")
+        raise ConfigError("Got both --model and --method; give --model, or --method --backbone.")
     source = backbone or "tiny"
     detector = build_detector(method, source, options=options, preset=preset, **common)
-    if told := recorded_note(detector.description):
-        note(f"{method}: {told}")
+    if remark := recorded_note(detector.description):
+        note(f"{method}: {remark}")
     return detector

@@ -19,8 +19,7 @@ def train_command(
         str,
         typer.Option(
             help="Preset: paper (as described), official (as the public code computes), common "
-            "(alike "
-            "for all methods) and more; see `faprompt models list`."
+            "(alike for all methods) and more; see `faprompt models list`."
         ),
     ] = "paper",
     backbone: Annotated[

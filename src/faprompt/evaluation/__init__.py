@@ -1,4 +1,4 @@
-"""Workshop: measure a detector on labelled pictures."""
+"""Measure a detector on labelled pictures."""
 
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
 from faprompt.evaluation.evaluation_config import EvaluationConfig

@@ -1,15 +1,15 @@
-"""Many labelled pictures through one detector: metrics per class, and their mean.
+"""Measure a detector on labelled pictures: metrics for each class, and their mean.
 
-Streaming: a picture's map is counted and forgotten, so memory does not grow with the
-number of pictures. Pictures that cannot be read are left out and named. A run that was
-interrupted goes on from its file, see `progress.py`.
+Pictures are streamed: a map is dropped after it was counted, so memory does not grow with the
+number of pictures. Pictures that cannot be read are left out and named. An interrupted run can
+be resumed, see `saved_progress.py`.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +22,17 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.evaluation.evaluation_config import EvaluationConfig, Resolution
 from faprompt.evaluation.metric_groups import Groups, group_names
-from faprompt.evaluation.overlap import map_overlap
 from faprompt.evaluation.sample_batches import ReadSample, read_batches
 from faprompt.evaluation.saved_progress import ImageScore, Progress, picture_key, run_identity
 from faprompt.imaging.transform import resize_map
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
 from faprompt.model_folder import recorded_note, recorded_preset
-from faprompt.records import AnomalyResult
-from faprompt.work import ProgressCallback, logger, no_progress
-
-_SAVE_EVERY_S = 30.0
+from faprompt.work import ProgressCallback, no_progress
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that was measured on one dataset."""
+    """Result of an evaluation on one dataset."""
 
     dataset: str
     model: str
@@ -47,7 +43,7 @@ class Evaluation:
     curves: Mapping[str, Mapping[str, Curve]]
     images: tuple[ImageScore, ...]
     environment: Mapping[str, str]
-    preset: str | None = None  # of the method; None where the model does not record it
+    preset: str | None = None  # of the method; None when the model does not record it
     root: Path = Path()  # of the dataset
     remarks: tuple[str, ...] = ()  # on the dataset, see `dataset_remarks`
     left_out_classes: tuple[str, ...] = ()  # classes of the dataset that were not selected
@@ -55,17 +51,17 @@ class Evaluation:
 
     @property
     def mean(self) -> dict[str, float]:
-        """Mean over the classes that have the metric, as the paper averages."""
+        """Mean of each metric over the classes that have it, as in the paper."""
         columns = {name: self._column(name) for name in self.config.metric_names}
         return {name: float(np.mean(values)) for name, values in columns.items() if values}
 
     @property
     def mean_replicates(self) -> dict[str, np.ndarray]:
-        """(replicates,) of every mean: other pictures, the same classes.
+        """Replicates of every mean, (replicates,): other pictures, the same classes.
 
-        A picture counts equally often in one replicate of any detector, so that replicates
-        of two detectors on the same pictures pair up. A mean has replicates only if each of
-        its classes has some.
+        A replicate draws each picture equally often for every detector, so replicates of two
+        detectors on the same pictures form pairs. A mean without replicates in one of its
+        classes has none.
         """
         drawn: dict[str, np.ndarray] = {}
         for name in self.mean:
@@ -78,22 +74,22 @@ class Evaluation:
 
     @property
     def mean_intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals of the means, of those that `percentile_intervals` finds sound."""
+        """95 % intervals of the means, see `percentile_intervals`."""
         return percentile_intervals(self.mean_replicates, self.mean)
 
     @property
     def undefined(self) -> dict[str, str]:
         """Metrics that no class has, each with its reason."""
-        reasons: dict[str, str] = {}
-        for name in self.config.metric_names:
-            if not self._column(name):
-                told = {result.undefined[name] for result in self.classes.values()}
-                reasons[name] = "; ".join(sorted(told)) or "no kind of defect to measure"
-        return reasons
+        missing = [name for name in self.config.metric_names if not self._column(name)]
+        reasons = {name: {r.undefined[name] for r in self.classes.values()} for name in missing}
+        return {
+            name: "; ".join(sorted(lines)) or "no kind of defect to measure"
+            for name, lines in reasons.items()
+        }
 
     @property
     def pixel_pictures(self) -> dict[str, tuple[int, int]]:
-        """Group -> number of normal and of anomalous pictures that pixel metrics rest on."""
+        """Number of normal and of anomalous pictures with a mask, by class."""
         counts = {name: [0, 0] for name in self.classes}
         for image in self.images:
             if image.marked is not None:
@@ -117,46 +113,45 @@ def evaluate(
     *,
     progress: ProgressCallback = no_progress,
     resume: Path | None = None,
-    save_every_s: float = _SAVE_EVERY_S,
+    save_every_s: float = 30.0,
 ) -> Evaluation:
     """Measure a detector on a dataset.
 
     Args:
-        detector: any; its own `forward` is what is measured.
+        detector: detector of any method; its `forward` is measured.
         dataset: its classes are the metric groups, unless `config.by_defect`.
-        progress: called with the name of the set, pictures done and pictures in all.
-        resume: a file to save the run in now and then. One that is there already is gone
-            on from if model, pictures, options and versions are the same, with the result
-            of an uninterrupted run to the bit. Pictures and masks are the same if their
-            content is. The file stays; `write_evaluation` removes it.
-        save_every_s: seconds between two savings; 0 saves after every batch.
+        config: options; None takes the defaults.
+        progress: called with the dataset's name, pictures done and pictures in all.
+        resume: file in which the run is saved from time to time. The run of an existing file
+            is continued when model, options, versions and the content of its pictures and
+            masks are the same; the result is equal to the bit. `write_evaluation` removes it.
+        save_every_s: seconds between two writes of that file; 0 writes after every batch.
 
     Raises:
         DatasetError: the dataset has problems, or two sizes that should agree do not.
-        ConfigError: the picture's resolution for a model that reads at its own size.
+        ConfigError: resolution "picture" for a model that reads at its own size.
     """
     config = config or EvaluationConfig()
     dataset.require_usable()
-    if detector.released_reading and config.resolution == "picture":
+    released = detector.released_reading
+    if released and config.resolution == "picture":
         raise ConfigError(
             "picture_handling=released reads pictures at the model's size; measure with "
             "resolution=model, or build the model with picture_handling=upright."
         )
-    about = environment(detector)
+    about = _environment(detector)
     groups = Groups(group_names(dataset, config), config)
     model = detector.fingerprint() if resume else ""
     identity = run_identity(dataset, config, model=model, environment=about) if resume else {}
-    keeper = Progress(resume, identity, every_s=save_every_s)
-    images, found = keeper.load(dataset.samples, groups)
-    if found:
-        logger.info(found)
+    saved = Progress(resume, identity, every_s=save_every_s)
+    images = saved.load(dataset.samples, groups)
     rest = dataset.samples[len(images) :]
-    released = detector.released_reading
-    for batch in read_batches(
+    batches = read_batches(
         rest, size=config.batch_size, policy=config.mask_policy, released=released
-    ):
+    )
+    for batch in batches:
         images += _measure(detector, batch, groups, config, dataset.root, start=len(images))
-        keeper.save_if_due(images, groups)
+        saved.save_if_due(images, groups)
         progress(dataset.name, len(images), len(dataset.samples))
     closed = groups.closed()
     facts = [PictureFacts(i.sample, i.digests[0], i.marked, i.error) for i in images]
@@ -178,12 +173,40 @@ def evaluate(
     )
 
 
-def environment(detector: Detector) -> dict[str, str]:
-    """Describe what the figures were measured with.
+def map_overlap(score_map: np.ndarray, mask: np.ndarray) -> float:
+    """Return the share of the mask that the map's highest pixels cover.
 
-    "picture_handling" is there for a model that reads as public code does, and "note" where the
-    preset did not run as it was published.
+    As many pixels of the map are taken as the mask marks; pixels that share the last score
+    count in part.
+
+    Args:
+        score_map: (H, W) float.
+        mask: (H, W) bool with at least one True.
+
+    Returns:
+        0..1, higher is better: precision, recall and F1 at the threshold at which the map
+        marks as many pixels as the mask.
+
+    Raises:
+        ValueError: the mask is empty.
+
+    Example:
+        >>> map_overlap(np.array([[0.9, 0.8, 0.1, 0.3]]), np.array([[True, False, False, True]]))
+        0.5
     """
+    size = int(mask.sum())
+    if size == 0:
+        raise ValueError("the mask is empty; pass a mask with at least one True.")
+    scores, truth = score_map.ravel(), mask.ravel()
+    last = np.partition(scores, len(scores) - size)[len(scores) - size]
+    above, level = scores > last, scores == last
+    inside = np.count_nonzero(above & truth)
+    share = np.count_nonzero(level & truth) / np.count_nonzero(level)
+    return float((inside + share * (size - np.count_nonzero(above))) / size)
+
+
+def _environment(detector: Detector) -> dict[str, str]:
+    """Return versions, device and model facts; "note" where the preset was changed."""
     import faprompt
 
     note = recorded_note(detector.description)
@@ -209,71 +232,47 @@ def _measure(
     *,
     start: int,
 ) -> list[ImageScore]:
-    """Score and count a batch whose first picture is number `start`."""
-    readable = [item for item in batch if item.image is not None]
-    scored = dict(
-        zip(map(id, readable), _score(detector, readable, config.resolution), strict=True)
-    )
+    """Score and count a batch whose first picture has the number `start`."""
+    scored = _score(detector, batch, config.resolution)
     rows = []
     for number, item in enumerate(batch, start):
-        if id(item) in scored:
-            rows.append(_count(item, *scored[id(item)], groups, config, root, number=number))
-        else:
-            names = groups.names(number)
-            rows.append(
-                ImageScore(item.sample, None, item.error, groups=names, digests=item.digests)
-            )
+        sample, mask, names = item.sample, item.mask, groups.names(number)
+        row = ImageScore(sample, None, item.error, groups=names, digests=item.digests)
+        if item.image is not None:
+            score, score_map = next(scored)
+            marked = None if mask is None else float(mask.mean())
+            if mask is not None and config.resolution == "model":
+                mask = resize_mask(mask, score_map.shape)
+            groups.update(
+                number, sample.label, score, None if mask is None else score_map, mask,
+                key=picture_key(sample.image_path, root),
+            )  # fmt: skip
+            overlap = map_overlap(score_map, mask) if mask is not None and mask.any() else None
+            row = replace(row, score=score, overlap=overlap, marked=marked)
+        rows.append(row)
         groups.passed(number)
     return rows
 
 
-def _count(
-    item: ReadSample,
-    score: float,
-    score_map: np.ndarray,
-    groups: Groups,
-    config: EvaluationConfig,
-    root: Path,
-    *,
-    number: int,
-) -> ImageScore:
-    sample, mask = item.sample, item.mask
-    marked = None if mask is None else float(mask.mean())
-    if mask is not None and config.resolution == "model":
-        mask = resize_mask(mask, score_map.shape)
-    groups.update(
-        number, sample.label, score, None if mask is None else score_map, mask,
-        key=picture_key(sample.image_path, root),
-    )  # fmt: skip
-    found = map_overlap(score_map, mask) if mask is not None and mask.any() else None
-    return ImageScore(
-        sample, score, overlap=found, groups=groups.names(number), marked=marked,
-        digests=item.digests,
-    )  # fmt: skip
-
-
 def _score(
-    detector: Detector, items: Sequence[ReadSample], resolution: Resolution
-) -> list[tuple[float, np.ndarray]]:
-    images = [item.image for item in items if item.image is not None]
-    if not images:
-        return []
-    names = [item.sample.class_name for item in items if item.image is not None]
+    detector: Detector, batch: Sequence[ReadSample], resolution: Resolution
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the score and the map of each readable picture, the map at the resolution."""
+    images = [item.image for item in batch if item.image is not None]
+    names = [item.sample.class_name for item in batch if item.image is not None]
     if resolution == "picture" or detector.method.tiled:
-        results = detector.predict_batch(images, class_names=names)
-        return [(result.score, _map_at(detector, result, resolution)) for result in results]
-    found: list[tuple[float, np.ndarray]] = []
+        size = detector.transform.image_size
+        for result in detector.predict_batch(images, class_names=names) if images else ():
+            score_map = result.score_map
+            yield (
+                result.score,
+                score_map if resolution == "picture" else resize_map(score_map, size),
+            )
+        return
     together = 1 if detector.method.keeps_aspect else len(images)  # such pictures differ in size
-    for start in range(0, len(images), together):
+    for start in range(0, len(images), max(1, together)):
         part = slice(start, start + together)
         pixels = torch.stack([detector.to_pixels(image) for image in images[part]])
         with torch.inference_mode():
             scores, maps = detector(pixels, class_names=names[part])
-        found += zip(scores.tolist(), maps.cpu().numpy(), strict=True)
-    return found
-
-
-def _map_at(detector: Detector, result: AnomalyResult, resolution: Resolution) -> np.ndarray:
-    if resolution == "picture":
-        return result.score_map
-    return resize_map(result.score_map, detector.transform.image_size)
+        yield from zip(scores.tolist(), maps.cpu().numpy(), strict=True)

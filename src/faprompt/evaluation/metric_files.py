@@ -1,4 +1,4 @@
-"""An evaluation as files: `metrics.json`, `.md`, `.csv`, `scores.csv`, `replicates.csv`, curves."""
+"""Write an evaluation: `metrics.json`, `.md`, `.csv`, `scores.csv`, `replicates.csv`, curves."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from faprompt.evaluation.contact_sheet import as_unicode
 from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, region_text
-from faprompt.files import csv_text, write_atomically
-from faprompt.metrics import METRIC_NAMES, Curve, MetricResult
+from faprompt.files import csv_table, csv_text, write_atomically
+from faprompt.metrics import METRIC_NAMES, Curve
 from faprompt.work import can_draw
 
-REPLICATES_NAME = "replicates.csv"
-CURVES_FOLDER = "curves"
+_REPLICATES = "replicates.csv"
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CURVE_COLUMNS = ["curve", "x", "y", "threshold"]
-CURVE_AXES = {
+_CURVE_AXES = {
     "image_roc": ("false-positive rate", "true-positive rate"),
     "image_pr": ("recall", "precision"),
     "pixel_roc": ("false-positive rate", "true-positive rate"),
@@ -33,13 +32,55 @@ CURVE_AXES = {
     "pro": ("false-positive rate", "mean region overlap"),
 }
 
+Intervals = Mapping[str, tuple[float, float]]
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
+    """Write all files of one evaluation and return the path of `metrics.json`.
+
+    The file of an interrupted run, and the gallery and the curves of an earlier evaluation in
+    that folder are removed; files of other origin stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with_curves = [name for name, curves in evaluation.curves.items() if curves]
+    classes = {re.sub(r"[/\\]", "_", name): name for name in with_curves}  # by file name
+    _remove_curves(folder / "curves", keep=set(classes))
+    remove_gallery(folder)
+    _write(folder / "metrics.md", to_markdown([evaluation]))
+    _write(folder / "metrics.csv", _metrics_csv(evaluation))
+    _write(folder / "scores.csv", _scores_csv(evaluation))
+    drawn = can_draw("Curves")
+    for stem, name in classes.items():
+        _write(folder / "curves" / f"{stem}.csv", _curves_csv(evaluation.curves[name]))
+        if drawn:
+            _plot(evaluation.curves[name], folder / "curves" / f"{stem}.png", title=name)
+    _write_replicates(evaluation.mean_replicates, folder / _REPLICATES)
+    path = folder / "metrics.json"
+    _write(path, json.dumps(to_json(evaluation), indent=2, ensure_ascii=False) + "\n")
+    (folder / PROGRESS_NAME).unlink(missing_ok=True)
+    return path
+
+
+def read_replicates(folder: Path) -> dict[str, np.ndarray]:
+    """Read metric name -> (replicates,) of the mean, NaN where undefined; {} without a file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        text = (folder / _REPLICATES).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    names, *rows = csv.reader(io.StringIO(text))
+    return dict(zip(names, np.array(rows, dtype=np.float64).T, strict=True))
+
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """`metrics.json`: a metric that cannot be computed is absent, with a reason.
+    """Return the content of `metrics.json`.
 
-    "intervals" holds [low, high] per metric: those of a class beside its figures, those of
-    the mean at the top level, where "undefined" is the mean's too. "pixel_pictures" holds, per
-    class, how many pictures its pixel metrics rest on.
+    A metric that cannot be computed is absent, and "undefined" holds the reason. "intervals"
+    holds [low, high] per metric. Each class has both for its own metrics, and the top level for
+    the mean. "pixel_pictures" counts, per class, the pictures that pixel metrics use.
     """
     return {
         "dataset": evaluation.dataset,
@@ -49,14 +90,17 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "backbone": evaluation.backbone,
         "precision": evaluation.environment["precision"],
         "resolution": evaluation.config.resolution,
-        "classes": {name: _class_json(result) for name, result in evaluation.classes.items()},
+        "classes": {
+            name: {**result.to_dict(), "intervals": _lists(result.intervals)}
+            for name, result in evaluation.classes.items()
+        },
         "left_out_classes": list(evaluation.left_out_classes),
         "pixel_pictures": {
             name: {"normal": normal, "anomalous": anomalous}
             for name, (normal, anomalous) in evaluation.pixel_pictures.items()
         },
         "mean": evaluation.mean,
-        "intervals": _pairs(evaluation.mean_intervals),
+        "intervals": _lists(evaluation.mean_intervals),
         "undefined": evaluation.undefined,
         "unreadable": [
             {
@@ -73,7 +117,10 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def to_markdown(evaluations: Iterable[Evaluation]) -> str:
-    """One table a dataset: a row a class, then the mean; percent, "-" where undefined."""
+    """Return a table for each dataset: a row for each class and the mean, in percent.
+
+    Undefined metrics are "-". Notes on the measurement follow each table.
+    """
     parts = []
     for evaluation in evaluations:
         names = evaluation.config.metric_names
@@ -85,13 +132,13 @@ def to_markdown(evaluations: Iterable[Evaluation]) -> str:
         ]
         for name, result in evaluation.classes.items():
             counts = f"{result.normal} | {_anomalous_cell(evaluation, name)}"
-            lines.append(
-                f"| {name} | {counts} | {_cells(names, result.values, result.intervals)} |"
-            )
+            cells = _cells(names, result.values, result.intervals)
+            lines.append(f"| {name} | {counts} | {cells} |")
         if len(evaluation.classes) > 1:
             cells = _cells(names, evaluation.mean, evaluation.mean_intervals)
             lines.append(f"| **mean** | | | {cells} |")
-        lines += ["", *_remarks(evaluation)]
+        for line in _notes(evaluation):
+            lines += ["", line]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -102,95 +149,119 @@ def _anomalous_cell(evaluation: Evaluation, name: str) -> str:
     return f"{count} ({masked} with a mask)" if 0 < masked < count else str(count)
 
 
-def _remarks(evaluation: Evaluation) -> list[str]:
-    """What a reader of the table has to know."""
-    config = evaluation.config
-    lines = ["Percent."]
+def _cells(names: Iterable[str], values: Mapping[str, float], intervals: Intervals) -> str:
+    """Return cells such as "90.4 [88.1, 92.6]"."""
+    cells = []
+    for name in names:
+        cell = f"{100 * values[name]:.1f}" if name in values else "-"
+        if name in values and name in intervals:
+            low, high = intervals[name]
+            cell += f" [{100 * low:.1f}, {100 * high:.1f}]"
+        cells.append(cell)
+    return " | ".join(cells)
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    config, environment = evaluation.config, evaluation.environment
+    first = "Percent."
     if any(map(sum, evaluation.pixel_pictures.values())):
-        size = f"the model's size, {evaluation.environment['image_size']}"
+        size = f"the model's size, {environment['image_size']}"
         if config.resolution == "picture":
             size = "each picture's own size"
-        lines[0] += f" Pixel metrics at {size} (resolution: {config.resolution})."
+        first += f" Pixel metrics at {size} (resolution: {config.resolution})."
     if config.replicates and any(r.intervals for r in evaluation.classes.values()):
-        lines[0] += (
+        first += (
             " In brackets: 95 % intervals over pictures, from "
             f"{config.replicates} bootstrap replicates."
         )
-    lines[0] += (
+    first += (
         f" Preset: {evaluation.preset or 'not recorded'}. Precision of the image tower: "
-        f"{evaluation.environment['precision']}."
+        f"{environment['precision']}."
     )
-    if "picture_handling" in evaluation.environment:
-        lines[0] += " Pictures and masks are read as the public code reads them."
-    if "note" in evaluation.environment:
-        lines += ["", f"{evaluation.method}: {evaluation.environment['note']}."]
+    if "picture_handling" in environment:
+        first += " Pictures and masks are read as the public code reads them."
+    lines = [first]
+    if "note" in environment:
+        lines.append(f"{evaluation.method}: {environment['note']}.")
     if evaluation.unreadable:
-        lines += ["", f"{len(evaluation.unreadable)} pictures could not be read."]
+        lines.append(f"{len(evaluation.unreadable)} pictures could not be read.")
     for line in (*_reasons(evaluation), *evaluation.remarks):
-        lines += ["", f"{_one_line(line).rstrip('.')}."]
+        plain = _CONTROLS.sub("?", as_unicode(line))  # file names may hold line breaks
+        lines.append(f"{plain.rstrip('.')}.")
     return lines
-
-
-def _one_line(text: str) -> str:
-    """Return a text without the line breaks and control characters that file names may hold."""
-    return _CONTROLS.sub("?", as_unicode(text))
 
 
 def _reasons(evaluation: Evaluation) -> list[str]:
-    """Say why figures are missing: one line for each reason, with the metrics and classes."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """Return why metrics are undefined: a line for each reason, with its metrics and classes."""
+    reasons: dict[str, dict[str, list[str]]] = {}  # reason -> class -> metrics
     for class_name, result in evaluation.classes.items():
         for metric, reason in result.undefined.items():
-            found.setdefault(reason, {}).setdefault(class_name, []).append(metric)
+            reasons.setdefault(reason, {}).setdefault(class_name, []).append(metric)
     lines = []
-    for reason, classes in found.items():
-        same: dict[str, list[str]] = {}
+    for reason, classes in reasons.items():
+        by_metrics: dict[str, list[str]] = {}
         for class_name, metrics in classes.items():
-            same.setdefault(", ".join(metrics), []).append(class_name)
-        told = "; ".join(f"{metrics} of {', '.join(names)}" for metrics, names in same.items())
-        lines.append(f"Undefined: {told}: {reason}")
+            by_metrics.setdefault(", ".join(metrics), []).append(class_name)
+        parts = [f"{metrics} of {', '.join(names)}" for metrics, names in by_metrics.items()]
+        lines.append(f"Undefined: {'; '.join(parts)}: {reason}")
     return lines
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Write all files of one evaluation; returns the path of `metrics.json`.
+def _metrics_csv(evaluation: Evaluation) -> str:
+    """Return a row for each class: metrics, intervals, pixel pictures, reasons."""
+    names = evaluation.config.metric_names
+    ends = [f"{name}_{end}" for name in METRIC_NAMES for end in ("low", "high")]
+    last = ["pixel_normal", "pixel_anomalous", "undefined"]
 
-    The file of an interrupted run in that folder has served, and is removed. So are the gallery
-    and the curves that an earlier evaluation wrote there; files of other origin stay.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    stems = {_curve_stem(name) for name, curves in evaluation.curves.items() if curves}
-    _remove_curves(folder / CURVES_FOLDER, keep=stems)
-    remove_gallery(folder)
-    _write(folder / "metrics.md", to_markdown([evaluation]))
-    _write(folder / "metrics.csv", _metrics_csv(evaluation))
-    _write(folder / "scores.csv", _scores_csv(evaluation))
-    drawn = can_draw("Curves")
-    for class_name, curves in evaluation.curves.items():
-        if curves:
-            stem = folder / CURVES_FOLDER / _curve_stem(class_name)
-            _write(stem.with_name(f"{stem.name}.csv"), _curves_csv(curves))
-            if drawn:
-                _plot(curves, stem.with_name(f"{stem.name}.png"), title=class_name)
-    write_replicates(evaluation.mean_replicates, folder)
-    path = folder / "metrics.json"
-    _write(path, json.dumps(to_json(evaluation), indent=2, ensure_ascii=False) + "\n")
-    (folder / PROGRESS_NAME).unlink(missing_ok=True)
-    return path
+    def row(
+        start: list[Any], values: Mapping[str, float], intervals: Intervals,
+        pixels: Iterable[Any], undefined: Mapping[str, str],
+    ) -> list[Any]:  # fmt: skip
+        limits = (end for name in METRIC_NAMES for end in intervals.get(name, (None, None)))
+        numbers = map(_number, (*map(values.get, names), *limits))
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in undefined.items())
+        return [*start, *numbers, *pixels, reasons]
+
+    rows = [["class", "normal", "anomalous", *names, *ends, *last]]
+    for name, result in evaluation.classes.items():
+        start = [csv_text(name), result.normal, result.anomalous]
+        pixels = evaluation.pixel_pictures[name]
+        rows.append(row(start, result.values, result.intervals, pixels, result.undefined))
+    mean, intervals = evaluation.mean, evaluation.mean_intervals
+    rows.append(row(["mean", "", ""], mean, intervals, ["", ""], evaluation.undefined))
+    return csv_table(rows)
 
 
-def _curve_stem(class_name: str) -> str:
-    """Return the name of a class as a file name: "class/kind" does not lead out of the folder."""
-    return re.sub(r"[/\\]", "_", class_name)
+def _scores_csv(evaluation: Evaluation) -> str:
+    rows: list[list[Any]] = [
+        ["path", "region", "class", "defect_type", "label", "score", "overlap", "error"]
+    ]
+    for image in evaluation.images:
+        sample = image.sample
+        score = "" if image.score is None else f"{image.score:.9g}"  # all digits of a float32
+        place = [csv_text(str(sample.image_path)), region_text(sample)]
+        kind = [csv_text(sample.class_name), csv_text(sample.defect_type), sample.label]
+        rows.append([*place, *kind, score, _number(image.overlap), csv_text(image.error)])
+    return csv_table(rows)
+
+
+def _write_replicates(replicates: Mapping[str, np.ndarray], path: Path) -> None:
+    if not replicates:
+        path.unlink(missing_ok=True)
+        return
+    rows = ([f"{value:.9g}" for value in row] for row in zip(*replicates.values(), strict=True))
+    _write(path, csv_table([list(replicates), *rows]))
 
 
 def _remove_curves(folder: Path, *, keep: set[str]) -> None:
     """Remove curves of other classes that an earlier evaluation wrote, known by their columns."""
-    for path in sorted(folder.glob("*.csv")) if folder.is_dir() else []:
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.glob("*.csv")):
         if path.stem not in keep and _holds_curves(path):
             path.with_name(f"{path.stem}.png").unlink(missing_ok=True)
             path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
+    if not any(folder.iterdir()):
         folder.rmdir()
 
 
@@ -202,105 +273,12 @@ def _holds_curves(path: Path) -> bool:
         return False
 
 
-def write_replicates(replicates: Mapping[str, np.ndarray], folder: Path) -> None:
-    """`replicates.csv`, a line per bootstrap replicate; without any, a former file is removed."""
-    path = folder / REPLICATES_NAME
-    if not replicates:
-        path.unlink(missing_ok=True)
-        return
-    rows = zip(*replicates.values(), strict=True)
-    _write(path, _csv([list(replicates), *([f"{value:.9g}" for value in row] for row in rows)]))
-
-
-def read_replicates(folder: Path) -> dict[str, np.ndarray]:
-    """Metric name -> (replicates,) float64 of the mean, NaN where undefined; none without a file.
-
-    Raises:
-        ValueError: the file is not one of ours.
-    """
-    try:
-        text = (folder / REPLICATES_NAME).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    names, *rows = csv.reader(io.StringIO(text))
-    return dict(zip(names, np.array(rows, dtype=np.float64).T, strict=True))
-
-
-def _class_json(result: MetricResult) -> dict[str, Any]:
-    return {**result.to_dict(), "intervals": _pairs(result.intervals)}
-
-
-def _pairs(intervals: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:
-    return {name: list(pair) for name, pair in intervals.items()}
-
-
-def _cells(
-    names: Iterable[str], values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
-) -> str:
-    return " | ".join(_cell(values.get(name), intervals.get(name)) for name in names)
-
-
-def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
-    """ "90.4 [88.1, 92.6]"."""
-    if value is None:
-        return "-"
-    ends = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return f"{100 * value:.1f}{ends}"
-
-
-def _metrics_csv(evaluation: Evaluation) -> str:
-    """A row a class; behind all values stand intervals, pixel pictures and missing figures."""
-    names = evaluation.config.metric_names
-    ends = [f"{name}_{end}" for name in METRIC_NAMES for end in ("low", "high")]
-    last = ["pixel_normal", "pixel_anomalous", "undefined"]
-    rows = [["class", "normal", "anomalous", *names, *ends, *last]]
-    for name, result in evaluation.classes.items():
-        figures = _figures(names, result.values, result.intervals)
-        pixels = map(str, evaluation.pixel_pictures[name])
-        reasons = _reasons_cell(result.undefined)
-        rows.append(
-            [csv_text(name), str(result.normal), str(result.anomalous), *figures, *pixels, reasons]
-        )
-    figures = _figures(names, evaluation.mean, evaluation.mean_intervals)
-    return _csv([*rows, ["mean", "", "", *figures, "", "", _reasons_cell(evaluation.undefined)]])
-
-
-def _reasons_cell(undefined: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in undefined.items())
-
-
-def _figures(
-    names: Iterable[str], values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
-) -> list[str]:
-    ends = [end for name in METRIC_NAMES for end in intervals.get(name, (None, None))]
-    return [_number(number) for number in (*map(values.get, names), *ends)]
-
-
-def _scores_csv(evaluation: Evaluation) -> str:
-    rows = [["path", "region", "class", "defect_type", "label", "score", "overlap", "error"]]
-    for image in evaluation.images:
-        sample = image.sample
-        rows.append(
-            [
-                csv_text(str(sample.image_path)),
-                region_text(sample),
-                csv_text(sample.class_name),
-                csv_text(sample.defect_type),
-                str(sample.label),
-                "" if image.score is None else f"{image.score:.9g}",  # all of a float32
-                _number(image.overlap),
-                csv_text(image.error),
-            ]
-        )
-    return _csv(rows)
-
-
 def _curves_csv(curves: Mapping[str, Curve]) -> str:
     rows = [_CURVE_COLUMNS]
     for name, curve in curves.items():
         points = zip(curve.x, curve.y, curve.thresholds, strict=True)
-        rows += [[name, _number(x), _number(y), _number(t)] for x, y, t in points]
-    return _csv(rows)
+        rows += [[name, *map(_number, point)] for point in points]
+    return csv_table(rows)
 
 
 def _plot(curves: Mapping[str, Curve], path: Path, *, title: str) -> None:
@@ -311,7 +289,7 @@ def _plot(curves: Mapping[str, Curve], path: Path, *, title: str) -> None:
         figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
     ):
         axes.plot(curve.x, curve.y)
-        x_label, y_label = CURVE_AXES[name]
+        x_label, y_label = _CURVE_AXES[name]
         axes.set(xlabel=x_label, ylabel=y_label, title=name, xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     figure.suptitle(title)
@@ -320,18 +298,16 @@ def _plot(curves: Mapping[str, Curve], path: Path, *, title: str) -> None:
     write_atomically(path, picture.getvalue())
 
 
+def _lists(intervals: Intervals) -> dict[str, list[float]]:
+    return {name: list(pair) for name, pair in intervals.items()}
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _csv(rows: list[list[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
 def _write(path: Path, text: str) -> None:
-    """Write UTF-8; file names that are no text keep their bytes in tables."""
+    """Write UTF-8; CSV tables keep the bytes of file names that are not Unicode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     errors = "surrogateescape" if path.suffix == ".csv" else "replace"
     write_atomically(path, text.encode("utf-8", errors=errors))

@@ -1,12 +1,12 @@
-"""Pictures and masks off the disk, one batch ahead of the detector."""
+"""Read pictures and their masks, one batch ahead of the detector."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,18 @@ from faprompt.files import file_digest
 from faprompt.imaging.image_reading import read_image, read_resized
 from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
+from faprompt.work import read_ahead
+
+_READERS = 2  # threads
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSample:
-    """A sample with its pixels; `error` says why there are none."""
+    """A sample with its pixels; `error` is the reason when it could not be read."""
 
     sample: Sample
     image: np.ndarray | None  # (H, W, 3) uint8
-    mask: np.ndarray | None  # (H, W) bool; None where nobody drew one
+    mask: np.ndarray | None  # (H, W) bool; None where no mask exists
     error: str = ""
     digests: tuple[str, str] = ("", "")  # see `content_digests`
 
@@ -37,23 +40,20 @@ def read_batches(
     policy: MaskPolicy,
     released: Transform | None = None,
 ) -> Iterator[list[ReadSample]]:
-    """Read samples in order; the next batch is read while the caller works on one."""
+    """Read samples in order; the next batch is read while the caller uses one."""
     read = partial(read_sample, policy=policy, released=released)
-    chunks = [samples[i : i + size] for i in range(0, len(samples), size)]
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [[pool.submit(read, s) for s in c] for c in chunks[:1]]
-        for following in [*chunks[1:], ()] if chunks else []:
-            waiting.append([pool.submit(read, s) for s in following])
-            yield [future.result() for future in waiting.pop(0)]
+    ahead = read_ahead(read, samples, workers=_READERS, waiting=-(-size // _READERS))
+    while batch := list(islice(ahead, size)):
+        yield batch
 
 
 def read_sample(
     sample: Sample, *, policy: MaskPolicy, released: Transform | None = None
 ) -> ReadSample:
-    """Read one sample's picture and mask, cut to its region.
+    """Read the picture and the mask of one sample, cut to its region.
 
-    With `released` both have the size of that transform, see `read_resized` and
-    `read_resized_mask`; the policy is then that of the public code.
+    With `released` both have the size of that transform and are read as in the public code, see
+    `read_resized` and `read_resized_mask`; `policy` is not used.
 
     Raises:
         DatasetError: the mask or the region does not fit the picture.
@@ -72,15 +72,14 @@ def read_sample(
             mask = read_resized_mask(sample, released.image_size)
         else:
             mask = read_mask(sample, image_size=image.shape[:2], policy=policy)
-    shown = image if released else cut_region(image, sample)
-    return ReadSample(sample, shown, mask, digests=digests)
+    return ReadSample(sample, image if released else cut_region(image, sample), mask, "", digests)
 
 
 def content_digests(sample: Sample) -> tuple[str, str]:
     """Return the SHA-256 of a sample's picture file, and one of its mask files together.
 
-    Each is "" where there is no such file or it cannot be opened. Outlines that a list of
-    annotations holds are part of the sample, so the list itself is not hashed.
+    It is "" where no file exists or can be opened. The file of a `drawn_mask` is not hashed: its
+    outlines are part of the sample.
     """
     masks = () if sample.drawn_mask is not None else sample.mask_paths
     each = [_digest_or_empty(path) for path in masks]

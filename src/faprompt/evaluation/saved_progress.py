@@ -1,13 +1,13 @@
-"""An evaluation half done, as one file that the same evaluation goes on from.
+"""Save an interrupted evaluation in one file, and continue it.
 
     open/<n>/...      counts of the groups that are not complete
-    closed/<n>/...    curves and replicates of those that are
+    closed/<n>/...    curves and replicates of complete groups
     scores, overlaps, marked  of the pictures so far, NaN where there is none
     digests           (pictures, 2, 32) uint8: SHA-256 of picture and masks, zeros without a file
 
-The rest is JSON in the header. Nothing is pickled, and the file is replaced in one move. A run
-goes on only if every picture and mask that it has measured still has the same content; the time
-and the size of a file decide nothing.
+The rest is JSON in the header. Nothing is pickled, and the file is replaced atomically. A run
+continues only if every measured picture and mask still has the same content; times and sizes of
+files are not compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,35 +29,36 @@ from faprompt.evaluation.metric_groups import Groups
 from faprompt.evaluation.sample_batches import content_digests
 from faprompt.files import write_atomically
 from faprompt.records import Sample
+from faprompt.work import logger
 
 PROGRESS_NAME = "progress.safetensors"
 _HEADER = "faprompt_evaluation"
 _FORMAT = "2"
 _DIGEST_BYTES = 32  # of a SHA-256
-_SHARE = 20  # writing takes at most this part of the time
+_LEAST_REST = 20  # seconds without saving for each second that saving took
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """One picture's line of `scores.csv`; `error` says why there is no score."""
+    """One picture's line of `scores.csv`; `error` is the reason where it has no score."""
 
     sample: Sample
     score: float | None
     error: str = ""
-    overlap: float | None = None  # of map and mask, 0..1, see `overlap.py`; None without a defect
+    overlap: float | None = None  # 0..1, see `map_overlap`; None without a marked pixel
     groups: tuple[str, ...] = ()  # the metric groups it counts in
     marked: float | None = None  # share of the pixels that the mask marks; None without a mask
     digests: tuple[str, str] = ("", "")  # SHA-256 of picture and masks, see `content_digests`
 
 
 class Progress:
-    """Saves a run now and then, and finds it again.
+    """File of a run's progress.
 
     Args:
-        path: of the file; None keeps nothing.
-        identity: what has to be the same for a run to go on, in short texts.
-        every_s: seconds between two savings, more where writing is slow; 0 saves after
-            every batch.
+        path: of the file; None saves nothing.
+        identity: what must be equal for a run to continue, as short texts.
+        every_s: seconds between two writes, more where writing is slow; 0 writes after every
+            batch.
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, str], *, every_s: float) -> None:
@@ -67,39 +68,44 @@ class Progress:
         self._due = time.monotonic() + every_s
 
     def save_if_due(self, images: Sequence[ImageScore], groups: Groups) -> None:
-        """Write the state after these pictures, if the last time is long enough ago."""
+        """Write the state after these pictures if enough time has passed since the last write."""
         start = time.monotonic()
         if self._path is None or start < self._due:
             return
         _save(self._path, self._identity, images, groups)
         end = time.monotonic()
-        self._due = end + (max(self._every_s, _SHARE * (end - start)) if self._every_s else 0)
+        self._due = end + (max(self._every_s, _LEAST_REST * (end - start)) if self._every_s else 0)
 
-    def load(self, samples: Sequence[Sample], groups: Groups) -> tuple[list[ImageScore], str]:
-        """Go on where a file left off: its pictures, and a line on what was found, if anything."""
+    def load(self, samples: Sequence[Sample], groups: Groups) -> list[ImageScore]:
+        """Restore the groups, and return the pictures of the file; none if it does not fit."""
         if self._path is None or not self._path.is_file():
-            return [], ""
+            return []
         try:
-            identity, told, arrays = _load(self._path)
+            header, arrays = _load(self._path)
+            identity, digests = header["identity"], arrays["digests"]
         except (OSError, ValueError, KeyError) as error:
-            return [], f"{self._path} is damaged ({error}); measuring from the start."
+            logger.info(f"{self._path} is damaged ({error}); measuring from the start.")
+            return []
         other = [name for name, text in self._identity.items() if identity.get(name) != text]
-        if not other and not _same_content(samples, arrays["digests"]):
+        measured = zip(samples, digests, strict=False)
+        if not other and any(content_digests(sample) != _to_text(row) for sample, row in measured):
             other = ["pictures"]
         if other:
-            told_other = ", ".join(other)
-            return [], f"{self._path} is of another run ({told_other}); measuring from the start."
-        images = _images(samples, groups, told, arrays)
-        groups.restore(arrays, told["groups"], len(images))
-        return images, f"going on after {len(images)} of {len(samples)} pictures"
+            differing = ", ".join(other)
+            logger.info(f"{self._path} is of another run ({differing}); measuring from the start.")
+            return []
+        images = _images(samples, groups, header, arrays)
+        groups.restore(arrays, header["groups"], len(images))
+        logger.info(f"going on after {len(images)} of {len(samples)} pictures")
+        return images
 
 
 def run_identity(
     dataset: Dataset, config: EvaluationConfig, *, model: str, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Names of what a result depends on, each with a hash or in short.
+    """Return what a result depends on, by name, hashed where it is long.
 
-    The content of the files is not among them: `Progress` compares it picture by picture.
+    The content of the files is missing here: `Progress` compares it picture by picture.
     """
     return {
         "model": model,
@@ -116,16 +122,8 @@ def _facts(sample: Sample, root: Path) -> list[Any]:
     return [files, named, sample.region, drawn]
 
 
-def _same_content(samples: Sequence[Sample], digests: np.ndarray) -> bool:
-    """Whether the files of the first samples still have these digests."""
-    return all(
-        content_digests(sample) == _to_text(row)
-        for sample, row in zip(samples, digests, strict=False)
-    )
-
-
 def picture_key(path: Path, root: Path) -> str:
-    """A picture's name that stays when its dataset moves."""
+    """Return a picture's path below its dataset, so that it stays when the dataset moves."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
@@ -141,7 +139,7 @@ def sample_name(sample: Sample, root: Path) -> str:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)  # escapes what is no Unicode
+    text = json.dumps(value, sort_keys=True)  # escapes names that are not Unicode
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -150,48 +148,45 @@ def _save(
 ) -> None:
     from safetensors.numpy import save
 
-    arrays, told = groups.state()
-    arrays["scores"] = np.array([_or_nan(image.score) for image in images])
-    arrays["overlaps"] = np.array([_or_nan(image.overlap) for image in images])
-    arrays["marked"] = np.array([_or_nan(image.marked) for image in images])
-    digests = b"".join(_to_bytes(text) for image in images for text in image.digests)
+    arrays, values = groups.state()
+    arrays["scores"] = _column(image.score for image in images)
+    arrays["overlaps"] = _column(image.overlap for image in images)
+    arrays["marked"] = _column(image.marked for image in images)
+    empty = bytes(_DIGEST_BYTES)
+    digests = b"".join(bytes.fromhex(text) or empty for i in images for text in i.digests)
     arrays["digests"] = np.frombuffer(digests, dtype=np.uint8).reshape(-1, 2, _DIGEST_BYTES)
     errors = {str(i): image.error for i, image in enumerate(images) if image.error}
-    header = json.dumps({"identity": identity, "groups": told, "errors": errors})
+    header = json.dumps({"identity": identity, "groups": values, "errors": errors})
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save(ready, metadata={_HEADER: header}))
 
 
-def _load(path: Path) -> tuple[dict[str, str], dict[str, Any], dict[str, np.ndarray]]:
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="np") as file:
-            told = json.loads((file.metadata() or {})[_HEADER])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads((file.metadata() or {})[_HEADER])
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return told["identity"], told, arrays
 
 
 def _images(
-    samples: Sequence[Sample], groups: Groups, told: Mapping[str, Any],
+    samples: Sequence[Sample], groups: Groups, header: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> list[ImageScore]:  # fmt: skip
-    columns = (arrays[name].tolist() for name in ("scores", "overlaps", "marked"))
-    rows = zip(*columns, arrays["digests"], strict=True)
+    columns = (map(_or_none, arrays[name].tolist()) for name in ("scores", "overlaps", "marked"))
+    rows = enumerate(zip(*columns, arrays["digests"], strict=True))
+    errors = header["errors"]
     return [
         ImageScore(
-            samples[i], _or_none(score), told["errors"].get(str(i), ""), _or_none(overlap),
-            groups.names(i), _or_none(marked), _to_text(digests),
+            samples[i], score, errors.get(str(i), ""), overlap, groups.names(i), marked,
+            _to_text(digests),
         )
-        for i, (score, overlap, marked, digests) in enumerate(rows)
+        for i, (score, overlap, marked, digests) in rows
     ]  # fmt: skip
-
-
-def _to_bytes(digest: str) -> bytes:
-    return bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
 
 
 def _to_text(row: np.ndarray) -> tuple[str, str]:
@@ -199,8 +194,8 @@ def _to_text(row: np.ndarray) -> tuple[str, str]:
     return picture, masks
 
 
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _column(values: Iterable[float | None]) -> np.ndarray:
+    return np.array([math.nan if value is None else value for value in values])
 
 
 def _or_none(value: float) -> float | None:

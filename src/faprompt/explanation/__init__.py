@@ -1,4 +1,4 @@
-"""Why a picture got its score: maps, prompts, patches and summands, to look at and as numbers."""
+"""Explain scores: maps, prompts, patches and terms, as pictures and as numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explain files: one sheet, one page and one JSON file for each picture."""
+"""Explain files: a sheet, a page and a JSON file for each picture."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any
 
 from faprompt.detector import Detector
 from faprompt.errors import ImageReadError
-from faprompt.explanation.explanation_page import draw_page
-from faprompt.explanation.explanation_panels import draw_panels
-from faprompt.explanation.explanation_sheet import draw_sheet
+from faprompt.explanation.explanation_drawing import draw_page, draw_panels, draw_sheet
 from faprompt.explanation.picture_explanation import Explanation, explain_picture
 from faprompt.explanation.vocabulary import Vocabulary
 from faprompt.files import unique_stem, write_atomically
@@ -77,13 +75,11 @@ def explain_files(
         found = explain_picture(detector, read.array, vocabulary=vocabulary, threshold=threshold)
         panels = draw_panels(found, read.array)
         folder.mkdir(parents=True, exist_ok=True)
-        stem = unique_stem(name)
+        stem, title = unique_stem(name), Path(name).name
         page, data = (folder / f"{stem}.{kind}" for kind in ("html", "json"))
         sheet = folder / f"{stem}.png" if drawn else None
-        title = Path(name).name
         one = Explained(name, found, sheet, page, data, notes=read.notes)
-        told = json.dumps(one.to_dict(), allow_nan=False) + "\n"
-        write_atomically(data, told.encode())
+        write_atomically(data, json.dumps(one.to_dict(), allow_nan=False).encode() + b"\n")
         write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
         if sheet:  # last: `predict` recognises it by the other two
             write_atomically(sheet, draw_sheet(found, panels, name=title))

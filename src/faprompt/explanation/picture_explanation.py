@@ -1,7 +1,7 @@
-"""One picture taken apart: its maps, prompts, patches and the summands of its score.
+"""Explain the score of one picture: its maps, prompts, patches and the terms of its score.
 
-The parts come from the very pass that scored the picture (`Detector.explain`), so the score
-told here is `Detector.predict`'s, bit for bit.
+The parts come from the forward pass that scores the picture (`Detector.explain`), so the score
+equals that of `Detector.predict` to the bit.
 """
 
 from __future__ import annotations
@@ -20,17 +20,12 @@ from faprompt.methods.base import MethodParts
 from faprompt.records import AnomalyResult
 from faprompt.scoring import render_map
 
-WORDS = 3  # nearest words told of each vector
-NOT_THE_MEAN = (
-    "Each map is the fused map with one prompt alone in place of all. The fused map is not "
-    "their mean: the texts are averaged before they are compared with the patches."
-)
-BEFORE_SMOOTHING = "Maxima are of the patches, before the map is smoothed and stretched."
+_WORDS = 3  # nearest words of each vector
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A summand of the score: weight x value; weight 0 where it takes no part."""
+    """A term of the score: weight x value; the weight is 0 when it is not used."""
 
     name: str
     weight: float
@@ -39,9 +34,9 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A patch that fed the prior."""
+    """A patch used for the prior."""
 
-    rank: int  # from 1, in the order in which the prior read them
+    rank: int  # from 1, in the prior's order
     row: int  # of the grid
     column: int
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture
@@ -50,21 +45,21 @@ class Patch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """One abnormality prompt: its map alone, and the words nearest to its own vectors."""
+    """One abnormality prompt: its own map, and the words nearest to its vectors."""
 
     number: int  # from 1
-    score: float  # the picture's, with this prompt alone in place of all
+    score: float  # of the picture when this is the only prompt
     grid: np.ndarray  # (rows, columns) in 0..1
-    words: tuple[tuple[NearWord, ...], ...]  # of each learned vector; () where none are learned
-    shifted_words: tuple[tuple[NearWord, ...], ...]  # once the prior is added; () without one
+    words: tuple[tuple[NearWord, ...], ...]  # for each learned vector; () without any
+    shifted_words: tuple[tuple[NearWord, ...], ...]  # with the prior added; () without one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """A picture's result and all that stands behind it; grids are (rows, columns) in 0..1.
+    """A picture's result and its parts; grids are (rows, columns) in 0..1.
 
-    Empty where the method has no such thing: `terms`, `stages`, `prompts`, `patches`,
-    `context_words` (of the normal prompt's vectors).
+    `terms`, `stages`, `prompts`, `patches` and `context_words` (of the normal prompt's vectors)
+    are empty for methods without them.
     """
 
     result: AnomalyResult
@@ -80,7 +75,7 @@ class Explanation:
     sigma_px: float
 
     def render(self, grid: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """A grid smoothed as the score map is, (height, width) float32 in 0..1."""
+        """Return a grid as a map, (height, width) float32 in 0..1, smoothed as the score map."""
         maps = render_map(
             torch.from_numpy(grid)[None], model_size=self.model_size, sigma_px=self.sigma_px,
             image_size=image_size,
@@ -88,27 +83,29 @@ class Explanation:
         return maps[0].numpy()
 
     def joined(self) -> str:
-        """How the terms make the score, as a sum; "" where the method does not tell."""
+        """Return the score as the sum of its terms; "" when the method names no terms."""
         used = [f"{t.weight:.3g} x {t.value:.4f}" for t in self.terms if t.weight]
         return f"{' + '.join(used)} = {self.result.score:.4f}" if used else ""
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know besides the pictures."""
-        lines = []
+        """Return what a reader needs to know about the panels."""
         if self.terms:
-            lines.append(BEFORE_SMOOTHING)
+            lines = ["Maxima are those of the patches, before the map is smoothed and enlarged."]
         else:
-            lines.append(f"{self.method} does not tell what its score is made of.")
+            lines = [f"{self.method} does not report the terms of its score."]
         if not self.prompts:
-            lines.append(f"{self.method} has no abnormality prompts of its own to tell apart.")
+            lines.append(f"{self.method} has no abnormality prompts that could be shown apart.")
         elif len(self.prompts) > 1:
-            lines.append(NOT_THE_MEAN)
+            lines.append(
+                "Each map is the fused map with one prompt alone in place of all. The fused map "
+                "is not their mean: texts are averaged before they are compared with patches."
+            )
         if not self.patches:
-            lines.append("No patches are picked out: there is no prior.")
+            lines.append("No patches are selected, because there is no prior.")
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; every panel can be drawn again from `maps` and the picture."""
+        """Return plain values for JSON; `maps` and the picture suffice to draw the panels."""
         result = self.result
         height, width = result.image_size
         return {
@@ -131,21 +128,21 @@ class Explanation:
                     "number": prompt.number,
                     "score_alone": prompt.score,
                     "peak": float(prompt.grid.max()),
-                    "nearest_words": _told(prompt.words),
-                    "nearest_words_with_prior": _told(prompt.shifted_words),
+                    "nearest_words": _plain_words(prompt.words),
+                    "nearest_words_with_prior": _plain_words(prompt.shifted_words),
                     "map": _plain(prompt.grid),
                 }
                 for prompt in self.prompts
             ],
             "patches": [asdict(patch) | {"box": list(patch.box)} for patch in self.patches],
-            "normal_nearest_words": _told(self.context_words),
+            "normal_nearest_words": _plain_words(self.context_words),
             "chance_cosine": self.vocabulary.chance,
             "notes": [*self.notes(), *([self.vocabulary.caution()] if self.has_words else [])],
         }
 
     @property
     def has_words(self) -> bool:
-        """Whether nearest words are told of anything."""
+        """True when some vector has nearest words."""
         return bool(self.context_words) or any(prompt.words for prompt in self.prompts)
 
 
@@ -156,13 +153,13 @@ def explain_picture(
     vocabulary: Vocabulary | None = None,
     threshold: float | None = None,
 ) -> Explanation:
-    """Score one picture and keep what the score was made of.
+    """Score one picture and return the parts of the score.
 
     Args:
-        detector: of any method; those without prompts or a prior leave these empty.
+        detector: detector of any method.
         image: (H, W, 3) uint8 RGB of any size.
-        vocabulary: of the detector's backbone; made here when not given.
-        threshold: verdict and regions at this score; None uses the model's own, if any.
+        vocabulary: vocabulary of the detector's backbone; built here when not given.
+        threshold: score from which the picture is NG; None uses the model's own, if any.
 
     Raises:
         ConfigError: the method sees this picture as several tiles.
@@ -189,17 +186,17 @@ def _prompts(
 ) -> tuple[Prompt, ...]:
     if parts.prompt_maps is None or scores is None:
         return ()
-    own, prior = parts.abnormal_tokens, parts.prior
-    moved = None if own is None or prior is None else own + prior[0]
+    count, own, prior = parts.prompt_maps.shape[1], parts.abnormal_tokens, parts.prior
+    shifted = None if own is None or prior is None else own + prior[0]
     return tuple(
         Prompt(
             number=place + 1,
             score=float(scores[0, place]),
             grid=_grid(parts.prompt_maps[:, place]),
-            words=_words(None if own is None else own[place], vocabulary),
-            shifted_words=_words(None if moved is None else moved[place], vocabulary),
+            words=() if own is None else _words(own[place], vocabulary),
+            shifted_words=() if shifted is None else _words(shifted[place], vocabulary),
         )
-        for place in range(parts.prompt_maps.shape[1])
+        for place in range(count)
     )
 
 
@@ -220,13 +217,12 @@ def _patches(parts: MethodParts, image_size: tuple[int, int]) -> tuple[Patch, ..
 
 
 def _words(vectors: Tensor | None, vocabulary: Vocabulary) -> tuple[tuple[NearWord, ...], ...]:
-    if vectors is None:
-        return ()
-    return tuple(vocabulary.nearest(vectors, min(WORDS, len(vocabulary.words))))
+    count = min(_WORDS, len(vocabulary.words))
+    return () if vectors is None else tuple(vocabulary.nearest(vectors, count))
 
 
 def _grid(grids: Tensor) -> np.ndarray:
-    """(1, rows, columns) of a batch of one -> (rows, columns) float32."""
+    """Return (rows, columns) float32 from (1, rows, columns), a batch of one."""
     return grids[0].detach().float().cpu().numpy().copy()
 
 
@@ -234,5 +230,5 @@ def _plain(grid: np.ndarray) -> list[list[float]]:
     return [[round(float(value), 6) for value in row] for row in grid]
 
 
-def _told(tokens: tuple[tuple[NearWord, ...], ...]) -> list[list[dict[str, Any]]]:
+def _plain_words(tokens: tuple[tuple[NearWord, ...], ...]) -> list[list[dict[str, Any]]]:
     return [[asdict(near) for near in found] for found in tokens]

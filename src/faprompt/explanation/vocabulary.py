@@ -1,7 +1,7 @@
-"""Learned prompt vectors described by the words whose embeddings lie nearest.
+"""Describe learned prompt vectors by the words whose embeddings are nearest.
 
-A learned vector is no word: among thousands of tokens one is always the nearest. So every
-cosine stands beside the one that random vectors reach, and `caution` says so in words.
+A learned vector is no word, and one of thousands of tokens is always the nearest. So each cosine
+is shown with the one that random vectors reach, and `caution` explains it.
 """
 
 from __future__ import annotations
@@ -16,46 +16,48 @@ from faprompt.clip.backbone import Backbone
 from faprompt.errors import ConfigError
 from faprompt.scoring import unit
 
-RANDOM_VECTORS, RANDOM_SHARE = 500, 0.95  # drawn for `chance`, and its quantile
+_RANDOM_VECTORS, _RANDOM_SHARE = 500, 0.95  # for `chance`: number of vectors, and the quantile
 _AT_ONCE = 128  # vectors compared with the whole table at one time
 
 
 @dataclass(frozen=True, slots=True)
 class NearWord:
-    """A token of the vocabulary and its cosine; a hyphen where a word goes on behind it."""
+    """A token and its cosine; a hyphen ends a token that does not end a word."""
 
     word: str
     cosine: float
 
 
 class Vocabulary:
-    """The token table of a backbone, start and end left out, ready for cosines.
+    """Tokens of a backbone and their embeddings, without the start and end tokens.
 
-    `chance` is the cosine that 95 of 100 random vectors stay below with their nearest word.
+    `chance` is the cosine that 95 of 100 random vectors do not exceed with their nearest word.
 
     Raises:
-        ConfigError: the backbone has no words.
+        ConfigError: the backbone has no text tower.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         if not backbone.has_text:
-            raise ConfigError(f"{backbone.name} has no text tower, so nothing to explain by.")
+            raise ConfigError(
+                f"{backbone.name} has no text tower, so nothing can be explained by words; "
+                "choose a model with a CLIP backbone."
+            )
         tokenizer, table = backbone.tokenizer, backbone.text.token_embedding.weight
-        special = {tokenizer.start, tokenizer.end}
         words = tokenizer.words()
-        rows = [row for row in range(len(words)) if row not in special]
+        rows = [i for i in range(len(words)) if i not in (tokenizer.start, tokenizer.end)]
         self.words = [words[row] for row in rows]
         self._table = unit(table.detach()[rows])
-        draw = torch.Generator().manual_seed(0)
-        noise = torch.randn(RANDOM_VECTORS, table.shape[1], generator=draw)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(_RANDOM_VECTORS, table.shape[1], generator=generator)
         nearest = torch.tensor([found[0].cosine for found in self.nearest(noise, 1)])
-        self.chance = float(nearest.quantile(RANDOM_SHARE))
+        self.chance = float(nearest.quantile(_RANDOM_SHARE))
 
     def nearest(self, vectors: Tensor, count: int = 3) -> list[tuple[NearWord, ...]]:
-        """The nearest words of each vector (N, width), nearest first.
+        """Return the nearest words of each vector (N, width), nearest first.
 
         Raises:
-            ValueError: another width than the table's, or a count the vocabulary cannot meet.
+            ValueError: the width is not the table's, or `count` is larger than the vocabulary.
         """
         width = self._table.shape[1]
         if vectors.ndim != 2 or vectors.shape[1] != width:
@@ -71,15 +73,15 @@ class Vocabulary:
         ]
 
     def caution(self) -> str:
-        """What a reader of nearest words should know."""
+        """Return the note that must accompany nearest words."""
         return (
             f"Learned vectors are not words. Shown are the nearest of the {len(self.words):,} "
-            f"tokens this backbone knows, by cosine; of random vectors, 5 in 100 come nearer "
-            f"than {self.chance:.2f} to some word, and words in brackets are no nearer than "
-            "that. Even a near word does not say what a prompt looks for: its map does."
+            f"tokens of this backbone, by cosine. Of random vectors, 5 in 100 come nearer than "
+            f"{self.chance:.2f} to some word; words in brackets are no nearer than that. Even a "
+            "near word does not say what a prompt looks for: its map does."
         )
 
     def brief(self, tokens: Sequence[Sequence[NearWord]]) -> str:
-        """The nearest word of each vector, in brackets where chance comes as near."""
+        """Return the nearest word of each vector, in brackets if chance comes as near."""
         nearest = [found[0] for found in tokens]
         return " · ".join(n.word if n.cosine > self.chance else f"({n.word})" for n in nearest)

@@ -11,9 +11,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,11 +30,16 @@ from faprompt.prediction.earlier_run import (
 )
 from faprompt.prediction.html_report import write_report
 from faprompt.prediction.note_tally import NoteTally
-from faprompt.prediction.picture_batches import read_batches
+from faprompt.prediction.picture_scoring import ImageScorer, PictureScoring
 from faprompt.prediction.result_pictures import Artifacts
-from faprompt.prediction.result_rows import ResultRow, ResultsFile, read_rows
-from faprompt.prediction.result_table import TableKind, check_table_kind, write_table
-from faprompt.prediction.scoring_stage import ImageScorer, ScoringStage
+from faprompt.prediction.result_rows import (
+    ResultRow,
+    ResultsFile,
+    TableKind,
+    check_table_kind,
+    read_rows,
+    write_table,
+)
 from faprompt.regions import check_threshold
 from faprompt.work import lock_folder
 
@@ -157,10 +161,20 @@ def predict_files(
             earlier.remove_stale()
             record.publish()
             artifacts.make_folders()
-            _write_settings(folder, run_settings)
+            settings_text = json.dumps(run_settings, indent=2) + "\n"
+            write_atomically(folder / "run.json", settings_text.encode())
             tally = _Tally(results, record, named, on_result, strict=asked.strict)
             todo = [path for path in named if path not in results]
-            for row in _score(detector, todo, artifacts, asked, threshold):
+            scoring = PictureScoring(
+                detector=detector,
+                artifacts=artifacts,
+                threshold=threshold,
+                batch_size=asked.batch_size,
+                bit_depth=asked.bit_depth,
+                max_pixels=asked.max_pixels,
+                pixel_budget=asked.pixel_budget,
+            )
+            for row in scoring.rows(todo):
                 tally.add(row)
             tally.finish()
             results.sort(named)
@@ -176,37 +190,6 @@ def predict_files(
             )
     seconds = time.perf_counter() - started
     return tally.summary(seconds, earlier, report=report_path, table=table_path)
-
-
-def _score(
-    detector: ImageScorer,
-    paths: list[str],
-    artifacts: Artifacts,
-    options: PredictOptions,
-    threshold: float | None,
-) -> Iterator[ResultRow]:
-    """Read, score and write files; one row for each, in order."""
-    with _threads() as readers, _threads() as writers:
-        batches = read_batches(
-            paths,
-            pool=readers,
-            batch_size=options.batch_size,
-            bit_depth=options.bit_depth,
-            max_pixels=options.max_pixels,
-            pixel_budget=options.pixel_budget,
-        )
-        stage = ScoringStage(
-            detector,
-            threshold=threshold,
-            artifacts=artifacts,
-            writers=writers,
-            large_batch=options.pixel_budget // 4,
-        )
-        yield from stage.rows(batches)
-
-
-def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    write_atomically(folder / "run.json", json.dumps(settings, indent=2).encode() + b"\n")
 
 
 class _Tally:
@@ -288,13 +271,3 @@ class _Tally:
                 f"{self._results.path} has rows made with threshold {self.threshold}, and the "
                 f"model now uses {row.threshold}; run again without resume."
             )
-
-
-@contextmanager
-def _threads() -> Iterator[Executor]:
-    """Yield a pool of threads; work that has not started is cancelled at the end."""
-    pool = ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2)))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

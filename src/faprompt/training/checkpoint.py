@@ -31,7 +31,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class CheckpointHeader:
-    """Header of a checkpoint. `identity` identifies the run, see `run_identity`."""
+    """Header of a checkpoint. `identity` identifies the run, see `train_method`."""
 
     step: int  # optimiser steps done
     steps: int  # of the whole run, as planned when it was written

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
@@ -74,23 +75,32 @@ def train_classes(
         DatasetError: there is no normal picture.
         ConfigError: options were given that training sets.
     """
-    _refuse_written(method)
+    given = [name for name in method.written if getattr(method.config, name)]
+    if given:
+        raise ConfigError(
+            f"{' and '.join(given)} are set by the training of {method.name}; leave them out."
+        )
     normal = only_normal(dataset)
     lacking = sorted(set(dataset.class_names()) - set(normal.class_names()))
     if lacking:
-        logger.info(f"Without normal pictures, and left out: {', '.join(lacking)}.")
+        logger.info(f"Skipped, because they have no normal picture: {', '.join(lacking)}.")
     backbone.to(config.device)
     parts, reports = [], []
     for number, name in enumerate(normal.class_names()):
         samples = [sample for sample in normal.samples if sample.class_name == name]
         if len(samples) == 1:
-            logger.info(f"{name}: 1 normal picture only; how normal ones differ cannot be learned.")
-        part = _part(method, backbone, name, seed=config.seed).to(config.device)
+            logger.info(f"{name}: 1 normal picture only; how normal ones vary cannot be learned.")
+        options = to_mapping(method.config)
+        if not method.remembers:
+            options["classes"] = (name,)
+        part = build_method(method.name, backbone, options, seed=config.seed).to(config.device)
+        assert isinstance(part, FullShotMethod)
         if method.remembers:
             report = _remember(part, backbone, name, samples, transform, config, progress)
         else:
             logger.info(f"{name}: {len(samples)} normal pictures.")
-            place = Path(out_dir) / CLASSES / f"{number}-{_plain(name)}"
+            plain = re.sub(r"[^\w.-]+", "-", name)
+            place = Path(out_dir) / CLASSES / f"{number}-{plain}"
             report = train_method(
                 part, backbone, samples, transform, config,
                 out_dir=place, resume=resume, progress=progress,
@@ -100,16 +110,6 @@ def train_classes(
     method.adopt(parts)
     method.to(config.device).eval()
     return _summed(reports)
-
-
-def _part(method: FullShotMethod, backbone: Backbone, name: str, *, seed: int) -> FullShotMethod:
-    """Build a method with the same options for one class."""
-    options = to_mapping(method.config)
-    if not method.remembers:
-        options["classes"] = (name,)
-    part = build_method(method.name, backbone, options, seed=seed)
-    assert isinstance(part, FullShotMethod)
-    return part
 
 
 def _remember(
@@ -141,34 +141,17 @@ def _remember(
     )  # fmt: skip
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)
-
-
-def _refuse_written(method: FullShotMethod) -> None:
-    given = [name for name in method.written if getattr(method.config, name)]
-    if given:
-        raise ConfigError(
-            f"{' and '.join(given)} are set by the training of {method.name}; leave them out."
-        )
-
-
 def _summed(reports: Sequence[TrainingReport]) -> TrainingReport:
     """Join the reports of all classes; losses are averaged, files are those of the last."""
 
-    def total(name: str) -> int:
-        return sum(getattr(report, name) for report in reports)
-
+    added = (
+        "steps", "resumed_at", "pictures", "normal", "encoded", "image_seconds", "step_seconds",
+    )  # fmt: skip
+    totals: dict[str, Any] = {n: sum(getattr(report, n) for report in reports) for n in added}
     epochs = zip(*(report.epoch_means for report in reports), strict=True)
     return replace(
         reports[-1],
-        steps=total("steps"),
-        resumed_at=total("resumed_at"),
-        pictures=total("pictures"),
-        normal=total("normal"),
-        encoded=total("encoded"),
-        image_seconds=total("image_seconds"),
-        step_seconds=total("step_seconds"),
+        **totals,
         epoch_means=tuple(
             {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
             for rows in epochs

@@ -1,8 +1,7 @@
-"""Log the losses of a training: loss.csv, loss.png and TensorBoard."""
+"""Log the losses of a training in loss.csv, loss.png and TensorBoard."""
 
 from __future__ import annotations
 
-import csv
 import importlib
 import io
 import time
@@ -14,17 +13,16 @@ import torch
 from torch import Tensor
 
 from faprompt.errors import MissingExtraError
-from faprompt.files import write_atomically
+from faprompt.files import csv_table, write_atomically
 from faprompt.work import can_draw
 
 _DRAW_EVERY_SECONDS = 60.0
 
 
 class LossLog:
-    """Losses of every step.
+    """Losses of every step: `rows` holds (weighted terms..., total, seconds).
 
-    `rows` holds (weighted terms..., total, seconds) in the order of `names`. It is saved in the
-    checkpoint, so that loss.csv of a resumed run has each step once.
+    Checkpoints hold the rows, so that loss.csv of a resumed run has each step once.
     """
 
     def __init__(
@@ -56,26 +54,23 @@ class LossLog:
         assert tuple(terms) == self.names, "a method's loss terms should not change"
         self.rows.append((*terms.values(), total, seconds))
         with self.csv_path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow(self._line(len(self.rows)))
+            file.write(csv_table([self._line(len(self.rows))]))
         if self._writer is not None:
             for name, value in {**terms, "total": total}.items():
                 self._writer.add_scalar(f"loss/{name}", value, len(self.rows))
 
     def save(self) -> None:
         """Write the whole loss.csv."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("epoch", "step", *self.names, "total", "seconds"))
-        writer.writerows(self._line(step) for step in range(1, len(self.rows) + 1))
-        write_atomically(self.csv_path, text.getvalue().encode())
+        lines = (self._line(step) for step in range(1, len(self.rows) + 1))
+        text = csv_table([("epoch", "step", *self.names, "total", "seconds"), *lines])
+        write_atomically(self.csv_path, text.encode())
 
     def draw(self, *, now: bool = False) -> None:
         """Write loss.png, at most once a minute unless `now`."""
         due = now or time.monotonic() - self._drawn > _DRAW_EVERY_SECONDS
         if self._can_draw and self.rows and due:
-            write_atomically(
-                self.png_path, _draw_curves(self.names, self.rows, self.steps_per_epoch)
-            )
+            picture = _draw_curves(self.names, self.rows, self.steps_per_epoch)
+            write_atomically(self.png_path, picture)
             self._drawn = time.monotonic()
 
     def close(self) -> None:
@@ -86,20 +81,14 @@ class LossLog:
             self._writer.close()
 
     def table(self) -> Tensor:
-        """(steps, terms + 2) float64: terms, total, seconds."""
-        return torch.tensor(self.rows, dtype=torch.float64).reshape(
-            len(self.rows), len(self.names) + 2
-        )
+        """Return the rows, (steps, terms + 2) float64: terms, total, seconds."""
+        return torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(self.names) + 2)
 
     def epoch_means(self) -> tuple[dict[str, float], ...]:
-        """Mean of each term and the total over the steps of each epoch."""
-        chunks = self.table()[:, :-1].split(self.steps_per_epoch)
-        names = (*self.names, "total")
-        return tuple(
-            dict(zip(names, chunk.mean(dim=0).tolist(), strict=True))
-            for chunk in chunks
-            if len(chunk)
-        )
+        """Return the mean of each term and of the total over the steps of each epoch."""
+        names, values = (*self.names, "total"), self.table()[:, :-1]
+        means = [chunk.mean(dim=0) for chunk in values.split(self.steps_per_epoch) if len(chunk)]
+        return tuple(dict(zip(names, mean.tolist(), strict=True)) for mean in means)
 
     def _line(self, step: int) -> list[str]:
         *values, seconds = self.rows[step - 1]

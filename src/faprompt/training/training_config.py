@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,21 +54,17 @@ class TrainingConfig:
     unmasked: Literal["refuse", "skip", "empty"] = "refuse"  # [C] is "empty", see below
     cache: Switch = "auto"  # [ours] "on" insists where "auto" would stream
     cache_dir: str | None = None  # [ours] see `default_cache_dir`
-    cache_limit_gb: Annotated[float, Range(low=0)] = (
-        20.0  # [ours] largest cache of one training set, 1e9 bytes
-    )
+    cache_limit_gb: Annotated[float, Range(low=0)] = 20.0  # [ours] 1e9 bytes, for one training set
     encode_batch_size: Count = 1  # [ours] 1 makes cached and streamed tokens equal to the bit
     readers: Count = 2  # [ours] threads that read pictures ahead of the image tower
-    checkpoint_every_steps: Natural = (
-        100  # [ours] besides each epoch and each interrupt; 0 for none
-    )
+    checkpoint_every_steps: Natural = 100  # [ours] also after each epoch and interrupt; 0: none
     tensorboard: bool | Literal["auto"] = "auto"  # [ours] "auto" writes where it is installed
     device: str = "cpu"  # [ours] any torch device
 
-    # cache_dtype float16 halves the cache (MVTec AD at 518: 3.6 GB) and rounds the patch
-    # tokens by up to 1 in 2048, in the cache and in the stream alike.
-    # unmasked says what happens to anomalous pictures without a mask: the authors' code
-    # trains on them as if nothing were wrong anywhere in the picture.
+    # cache_dtype: float16 halves the cache (MVTec AD at 518: 3.6 GB) and rounds patch tokens by
+    # up to 1 in 2048, cached and streamed ones alike.
+    # unmasked: what is done with anomalous pictures without a mask. The authors' code trains on
+    # them as if no pixel were anomalous.
 
     def __post_init__(self) -> None:
         faults = []
@@ -137,8 +134,6 @@ def describe_recipe(config: TrainingConfig) -> str:
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/faprompt/features`, or `~/.cache/faprompt/features`."""
-    import os
-
+    """Return `$XDG_CACHE_HOME/faprompt/features`, or `~/.cache/faprompt/features`."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "faprompt" / "features"

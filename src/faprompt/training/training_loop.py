@@ -1,10 +1,10 @@
 """Train the parameters of one method on labelled samples.
 
-The loop knows no method by name. It calls `forward` and `loss` and updates exactly
+The loop knows no method by name: it calls `forward` and `loss`, and updates
 `method.parameters()`.
 
 Source: train.py of mala-lab/FAPrompt and zqhang/AnomalyCLIP (batches, optimizer, shuffled
-epochs with the last partial batch kept); the cache and the checkpoints are ours.
+epochs with the last partial batch kept); the cache and the checkpoints are of this project.
 """
 
 from __future__ import annotations
@@ -70,7 +70,14 @@ def train_method(
         FapromptError: a loss or gradient is not finite; the message names step and terms.
         KeyboardInterrupt: raised again after a checkpoint was written.
     """
-    _check_parts(method, backbone)
+    if not method.learns:
+        raise TypeError(f"{method.name!r} has no parameters to train.")
+    thawed = [name for name, p in backbone.named_parameters() if p.requires_grad]
+    if thawed:
+        raise ValueError(
+            f"The backbone should be frozen, but {len(thawed)} of its parameters ask for "
+            f"gradients, such as {thawed[0]!r}; call backbone.requires_grad_(False)."
+        )
     method.begin_epoch(0, config.epochs)  # refuses too few epochs before any work
     out_dir = Path(out_dir)
     chosen, blank = choose_samples(samples, config.unmasked)
@@ -92,7 +99,7 @@ def train_method(
     for line in warnings:
         logger.warning(line)
     recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
-    identity = run_identity(method, config, recipe, chosen, masks)
+    identity = _run_identity(method, config, recipe, chosen, masks)
     run = TrainingRun(method, backbone, chosen, masks, config, identity, out_dir, progress)
     run.begin(resume=resume)
     try:
@@ -104,21 +111,20 @@ def train_method(
     return replace(run.report(), warnings=warnings)
 
 
-def run_identity(
+def _run_identity(
     method: Method,
     config: TrainingConfig,
     recipe: TokenRecipe,
     samples: Sequence[Sample],
     masks: PackedMasks,
 ) -> dict[str, Any]:
-    """Return everything that a resumed run must share with its first session, as plain data."""
-    features = recipe.about()
+    """Return what a resumed run must share with its first session, as plain data."""
     named = [sample.class_name for sample in samples] if method.uses_class_names else []
     return {
         **run_options(config),
         **({"epochs": config.epochs} if method.staged else {}),
         "method": {"name": method.name, **to_mapping(method.config)},
-        "features": features,
+        "features": recipe.about(),
         "data": {
             "pictures": len(samples),
             "picture_files": _digest(recipe.pictures),
@@ -127,17 +133,6 @@ def run_identity(
             **({"class_names": _digest(named)} if named else {}),
         },
     }
-
-
-def _check_parts(method: Method, backbone: Backbone) -> None:
-    if not method.learns:
-        raise TypeError(f"{method.name!r} has no parameters to train.")
-    thawed = [name for name, p in backbone.named_parameters() if p.requires_grad]
-    if thawed:
-        raise ValueError(
-            f"The backbone should be frozen, but {len(thawed)} of its parameters ask for "
-            f"gradients, such as {thawed[0]!r}; call backbone.requires_grad_(False)."
-        )
 
 
 def _digest(values: Sequence[Any]) -> str:

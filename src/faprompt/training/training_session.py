@@ -35,9 +35,8 @@ class TrainOptions:
     preset: str = "paper"
     backbone: str = ""  # default: tiny, or that of a full-shot preset
     options: Mapping[str, Any] = field(default_factory=dict)  # of the method, over its preset
-    training: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of `TrainingConfig`, over the recipe
+    # options of `TrainingConfig`, over the recipe
+    training: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"  # of the image tower
     name: str = ""  # of the model; default: the name of the folder
@@ -65,7 +64,7 @@ def train(
         progress: called with the stage "masks", "images" or "steps".
 
     Raises:
-        ConfigError: unknown options, or a method that has nothing to train.
+        ConfigError: unknown options, or a method that needs no training.
         DatasetError, ImageReadError, FapromptError: as in `train_method`.
     """
     asked, out = options or TrainOptions(), Path(out)
@@ -82,7 +81,7 @@ def train(
     chosen = fit_to_backbone(method, frozen, asked.options, preset=preset)
     built = build_method(method, frozen, chosen, preset=preset, seed=config.seed)
     if not built.learns:
-        raise ConfigError(f"{method!r} has nothing to train; it is used as it is, by --method.")
+        raise ConfigError(f"{method!r} needs no training; use it with --method.")
     detector = Detector(
         frozen,
         built,
@@ -92,8 +91,7 @@ def train(
     usable, transform = dataset.require_usable(), detector.transform
     for line in dataset_remarks(usable, read_facts(usable, policy=config.mask_policy)):
         logger.info(f"{usable.name}: {line}")
-    note = preset_note(method, frozen, asked.options, preset=preset)
-    if note:
+    if note := preset_note(method, frozen, asked.options, preset=preset):
         logger.info(f"{method}: {note}")
     where: dict[str, Any] = {"out_dir": out, "resume": asked.resume, "progress": progress}
     if isinstance(built, FullShotMethod):
@@ -115,11 +113,7 @@ def train(
 
 
 def _training_record(
-    dataset: Dataset,
-    preset: str,
-    config: TrainingConfig,
-    report: TrainingReport,
-    precision: str,
+    dataset: Dataset, preset: str, config: TrainingConfig, report: TrainingReport, precision: str
 ) -> dict[str, Any]:
     about = {
         "dataset": dataset.name,

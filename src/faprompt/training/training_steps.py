@@ -2,11 +2,14 @@
 
 The order of epoch e comes from a generator of its own, seeded by (seed, e), and the global
 random state is not used. So a resumed run takes the same steps as an uninterrupted one.
+
+Source: train.py of mala-lab/FAPrompt (Adam, one learning rate throughout).
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +35,6 @@ from faprompt.training.checkpoint import (
 )
 from faprompt.training.features import Features, Origin
 from faprompt.training.loss_log import LossLog
-from faprompt.training.optimizer import build_optimizer, learning_rate_at, set_learning_rate
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_masks import PackedMasks
 from faprompt.work import ProgressCallback, logger
@@ -71,6 +73,48 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
+def learning_rate_at(config: TrainingConfig, epoch: int) -> float:
+    """Return the learning rate of an epoch, counted from 0.
+
+    After W epochs of `warmup_rate`, a cosine of E epochs is `0.5 r (1 + cos(pi (e - W) / E))`.
+    As in KaiyangZhou/Dassl.pytorch (optim/lr_scheduler.py), E counts all epochs, so the cosine
+    does not reach 0.
+
+    Example:
+        >>> config = TrainingConfig(
+        ...     learning_rate=0.002, schedule="cosine", epochs=4, warmup_epochs=1
+        ... )
+        >>> [round(learning_rate_at(config, epoch), 6) for epoch in range(4)]
+        [1e-05, 0.002, 0.001707, 0.001]
+    """
+    if epoch < config.warmup_epochs:
+        return config.warmup_rate
+    if config.schedule == "constant":
+        return config.learning_rate
+    turn = math.pi * (epoch - config.warmup_epochs) / config.epochs
+    return 0.5 * config.learning_rate * (1 + math.cos(turn))
+
+
+def build_optimizer(method: Method, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Return the optimizer, with one group of named parameters for each `Method.rate_factors`."""
+    factors: dict[float, list[tuple[str, torch.nn.Parameter]]] = {}
+    for name, parameter in method.named_parameters():
+        found = (f for prefix, f in method.rate_factors.items() if name.startswith(prefix))
+        factors.setdefault(next(found, 1.0), []).append((name, parameter))
+    groups = [{"params": named, "rate_factor": factor} for factor, named in factors.items()]
+    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, **common)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, betas=config.betas, eps=config.eps, **common)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of each group to `rate` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+
+
 class TrainingRun:
     """State of a training: parameters, optimizer, losses, and steps done."""
 
@@ -96,8 +140,8 @@ class TrainingRun:
         self.path = out_dir / CHECKPOINT_NAME
         self.started = self.done = self.resumed_at = 0  # steps
         self.seconds = {"images": 0.0, "steps": 0.0}
-        self.order: list[int] = []
-        self.order_epoch = self.begun_epoch = -1
+        self.order: list[int] = []  # of the pictures in `epoch`
+        self.epoch = -1
         self.origin: Origin | None = None
         self.encoded = 0
 
@@ -110,12 +154,16 @@ class TrainingRun:
         """Start from the parameters as they are, or from the checkpoint."""
         if not self.path.exists():
             if resume:
-                logger.info(f"There is no {self.path} to resume from; training begins.")
+                logger.info(f"There is no {self.path} to resume from; training starts anew.")
             self.log.start()
             return
         header, tensors = load_checkpoint(self.path)
         if not resume:
-            _refuse_to_overwrite(header, self.path)
+            if header.step < header.steps:
+                raise ConfigError(
+                    f"{self.path} is an unfinished run ({header.step} of {header.steps} steps); "
+                    "resume it, train into another folder, or delete it."
+                )
             self.log.start()
             return
         require_same_run(header.identity, self.identity, self.path)
@@ -131,7 +179,7 @@ class TrainingRun:
         logger.info(f"Resumed after step {self.done} of {self.steps}.")
 
     def work(self, features: Features) -> None:
-        """Take the remaining steps; leave a checkpoint however it ends, but for errors."""
+        """Take the remaining steps; save a checkpoint also when the user interrupts."""
         self.method.train()
         self.seconds["images"] += features.encoder.seconds  # spent on filling the cache
         try:
@@ -148,24 +196,25 @@ class TrainingRun:
             features.close()
 
     def take_step(self, features: Features) -> None:
-        """One batch: forward, loss, gradients, update.
+        """Train on one batch: forward, loss, gradients, update.
 
         Raises:
-            FapromptError: scores, a loss or a gradient are not finite; or, after the last
-                update, the parameters or what they make of this batch.
+            FapromptError: scores, a loss or a gradient are not finite; after the last update
+                also parameters and the scores of this batch.
         """
         epoch, place = divmod(self.done, self.steps_per_epoch)
-        if epoch != self.begun_epoch:
+        if epoch != self.epoch:
             self.method.begin_epoch(epoch, self.config.epochs)
-            self.begun_epoch = epoch
+            self.order = epoch_order(len(self.labels), seed=self.config.seed, epoch=epoch)
+            self.epoch = epoch
         began, encoding = time.perf_counter(), features.encoder.seconds
-        indices = self._order(epoch)[place * self.config.batch_size :][: self.config.batch_size]
+        indices = self.order[place * self.config.batch_size :][: self.config.batch_size]
         device = self.backbone.device
-        told: dict[str, Any] = {}
+        names: dict[str, Any] = {}
         if self.method.uses_class_names:
-            told["class_names"] = [self.class_names[index] for index in indices]
+            names["class_names"] = [self.class_names[index] for index in indices]
         tokens = features.batch(indices)
-        output = self.method(tokens, self.backbone.text, **told)
+        output = self.method(tokens, self.backbone.text, **names)
         self._require_finite_output(output, "scores or maps before the update", self.done + 1)
         terms = self.method.loss(
             output, self.labels[indices].to(device), self.masks.batch(indices).to(device)
@@ -184,7 +233,7 @@ class TrainingRun:
         self.done = self.started
         if self.finished:
             self._require_finite_parameters()
-            self._require_finite_scores(tokens, told)
+            self._require_finite_scores(tokens, names)
         self.progress("steps", self.done, self.steps)
 
     def save(self) -> None:
@@ -201,7 +250,7 @@ class TrainingRun:
         self.log.save()
 
     def report(self) -> TrainingReport:
-        """After the last step."""
+        """Return the result, after the last step."""
         anomalous = int(self.labels.sum())
         return TrainingReport(
             epochs=self.config.epochs,
@@ -228,14 +277,8 @@ class TrainingRun:
         elif every and self.done % every == 0:
             self.save()
 
-    def _order(self, epoch: int) -> list[int]:
-        if epoch != self.order_epoch:
-            self.order = epoch_order(len(self.labels), seed=self.config.seed, epoch=epoch)
-            self.order_epoch = epoch
-        return self.order
-
     def _finite_values(self, terms: dict[str, Tensor], total: Tensor) -> dict[str, float]:
-        """The terms as numbers, in one wait for the device; refuses what is not finite."""
+        """Return the terms as numbers after one wait for the device; refuse non-finite ones."""
         named = [(n, p.grad) for n, p in self.method.named_parameters() if p.grad is not None]
         sound = [gradient.isfinite().all().to(total.dtype) for _, gradient in named]
         flags = torch.stack([*(t.detach() for t in terms.values()), *sound]).tolist()
@@ -244,13 +287,13 @@ class TrainingRun:
             name for (name, _), ok in zip(named, flags[len(terms) :], strict=True) if not ok
         ]
         if bad_gradients or not all(abs(value) < float("inf") for value in values.values()):
-            told = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+            losses = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
             gradients = ", ".join(bad_gradients) or "none"
-            raise self._not_finite(f"{told}; gradients of {gradients}", self.done + 1)
+            raise self._not_finite(f"{losses}; gradients of {gradients}", self.done + 1)
         return values
 
     def _broken(self) -> list[str]:
-        """Names of the method's tensors that hold NaN or infinity."""
+        """Return the names of the method's tensors that hold NaN or infinity."""
         return [name for name, value in self.method.state_dict().items() if not is_finite(value)]
 
     def _require_finite_parameters(self) -> None:
@@ -259,15 +302,15 @@ class TrainingRun:
             raise self._not_finite(f"parameters {', '.join(broken)} after it", self.done)
 
     @torch.no_grad()
-    def _require_finite_scores(self, tokens: ImageFeatures, told: dict[str, Any]) -> None:
-        """The last update is followed by no loss that would show it; so look at its scores."""
+    def _require_finite_scores(self, tokens: ImageFeatures, names: dict[str, Any]) -> None:
+        """Check the scores after the last update, because no loss follows it."""
         self.method.eval()
-        output = self.method(tokens, self.backbone.text, **told)
+        output = self.method(tokens, self.backbone.text, **names)
         self.method.train()
         self._require_finite_output(output, "scores or maps after it", self.done)
 
     def _require_finite_output(self, output: Any, what: str, step: int) -> None:
-        """Before the loss is computed, too: some losses fail, and not with a sentence."""
+        # checked before the loss, because some losses fail without a clear message
         if not (is_finite(output.score) and is_finite(output.patch_map)):
             raise self._not_finite(what, step)
 
@@ -276,12 +319,4 @@ class TrainingRun:
         return FapromptError(
             f"Step {step} (epoch {epoch + 1}, batch {place + 1}) is not finite: {what}. Nothing "
             "was written after it. A lower learning_rate often helps."
-        )
-
-
-def _refuse_to_overwrite(header: CheckpointHeader, path: Path) -> None:
-    if header.step < header.steps:
-        raise ConfigError(
-            f"{path} is an unfinished run ({header.step} of {header.steps} steps); resume it, "
-            "train into another folder, or delete it."
         )

@@ -1,0 +1,236 @@
+"""Score many pictures: read them in batches ahead of the model, and write files behind it.
+
+The size of each picture is read from its header first, so that memory is bounded whatever the
+folder contains.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from faprompt.errors import ImageReadError
+from faprompt.imaging import ReadImage, count_pixels, read_image
+from faprompt.prediction.result_pictures import Artifacts
+from faprompt.prediction.result_rows import FileStamp, ResultRow, stamp_file
+from faprompt.records import AnomalyResult
+from faprompt.work import read_ahead
+
+_HEADER_READERS = 2  # threads
+
+
+class ImageScorer(Protocol):
+    """Interface that a run needs of a detector."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model, written in every row; a run is resumed under the same name only."""
+        ...
+
+    def predict_batch(
+        self, images: Sequence[np.ndarray], *, threshold: float | None
+    ) -> list[AnomalyResult]:
+        """Return one result for each (H, W, 3) uint8 picture, in order; sizes may differ."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAttempt:
+    """A picture, or the error of a file that could not be read."""
+
+    path: str
+    image: ReadImage | ImageReadError
+    seconds: float
+    stamp: FileStamp  # of the file before it was read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureScoring:
+    """Read, score and write pictures in batches."""
+
+    detector: ImageScorer
+    artifacts: Artifacts
+    threshold: float | None
+    batch_size: int  # most files in a batch
+    bit_depth: int | None
+    max_pixels: int
+    pixel_budget: int  # pixels in memory at one time; a batch has a quarter, or one picture
+
+    def rows(self, paths: Iterable[str]) -> Iterator[ResultRow]:
+        """Yield one row for each file, in order, after its pictures are on disk.
+
+        While a batch is scored, the next one is read and the one before it is written. A batch
+        of a quarter of the pixel budget is written before the next one is read.
+        """
+        with _threads() as readers, _threads() as writers:
+            writing: list[Future[ResultRow]] = []
+            for batch in self.read_batches(paths, readers):
+                started = self._score(batch, writers)
+                large = _pixels(batch) >= self.pixel_budget // 4
+                del batch  # only the writers hold the pictures from here on
+                yield from (row.result() for row in writing)
+                writing = started
+                if large:
+                    yield from (row.result() for row in writing)
+                    writing = []
+            yield from (row.result() for row in writing)
+
+    def read_batches(self, paths: Iterable[str], pool: Executor) -> Iterator[list[ReadAttempt]]:
+        """Yield batches in order; the next one is read ahead while both fit into the budget.
+
+        Args:
+            paths: files in order; an unreadable one is an attempt too.
+            pool: threads that decode.
+        """
+        sizes = read_ahead(_size, paths, workers=_HEADER_READERS, waiting=self.batch_size)
+        waiting: list[Future[ReadAttempt]] = []
+        waiting_pixels = 0
+        for batch, pixels in _group(sizes, self.batch_size, self.pixel_budget // 4):
+            if waiting and waiting_pixels + pixels > self.pixel_budget:
+                yield [future.result() for future in waiting]
+                waiting = []
+            reading = [pool.submit(self._attempt, path) for path in batch]
+            if waiting:
+                yield [future.result() for future in waiting]
+            waiting, waiting_pixels = reading, pixels
+        if waiting:
+            yield [future.result() for future in waiting]
+
+    def _attempt(self, path: str) -> ReadAttempt:
+        start = time.perf_counter()
+        stamp = stamp_file(path)  # before reading: a later change must not go unnoticed
+        image: ReadImage | ImageReadError
+        try:
+            if fault := _fault(path):
+                raise ImageReadError(f"{path}: {fault}")
+            image = read_image(path, bit_depth=self.bit_depth, max_pixels=self.max_pixels)
+        except ImageReadError as error:
+            image = error
+        return ReadAttempt(path, image, time.perf_counter() - start, stamp)
+
+    def _score(self, batch: list[ReadAttempt], writers: Executor) -> list[Future[ResultRow]]:
+        """Score a batch and pass every picture to the writers."""
+        images = [a.image.array for a in batch if isinstance(a.image, ReadImage)]
+        begin = time.perf_counter()
+        results = iter(self._predict(images))
+        share = (time.perf_counter() - begin) / max(1, len(images))
+        return [
+            writers.submit(
+                self._write,
+                attempt,
+                next(results) if isinstance(attempt.image, ReadImage) else attempt.image,
+                1000 * (attempt.seconds + share),
+            )
+            for attempt in batch
+        ]
+
+    def _predict(self, images: list[np.ndarray]) -> list[AnomalyResult | ImageReadError]:
+        """Return results in order; a picture that the detector refuses affects no other."""
+        if not images:
+            return []
+        try:
+            results = self.detector.predict_batch(images, threshold=self.threshold)
+        except ImageReadError as error:
+            if len(images) == 1:
+                return [error]
+            return [self._predict([image])[0] for image in images]
+        if [r.image_size for r in results] != [image.shape[:2] for image in images]:
+            raise ValueError(
+                f"{self.detector.name}: predict_batch should give one result per picture, "
+                f"in order and of its size; got {len(results)} for {len(images)}."
+            )
+        return list(results)
+
+    def _write(
+        self, attempt: ReadAttempt, result: AnomalyResult | ImageReadError, latency_ms: float
+    ) -> ResultRow:
+        path, model, stamp = attempt.path, self.detector.name, attempt.stamp
+        if isinstance(result, ImageReadError) or isinstance(attempt.image, ImageReadError):
+            return ResultRow(path, model, status="error", error=str(result), stamp=stamp)
+        if not _is_finite(result):
+            reason = f"{path}: the score or the map is not finite."
+            return ResultRow(path, model, status="error", error=reason, stamp=stamp)
+        notes = self.artifacts.write(path, attempt.image.array, result)
+        height, width = result.image_size
+        return ResultRow(
+            path,
+            model,
+            score=float(result.score),
+            verdict=result.verdict,
+            threshold=result.threshold,
+            width=width,
+            height=height,
+            regions=result.regions,
+            map=self.artifacts.map_name(path),
+            overlay=self.artifacts.overlay_name(path),
+            latency_ms=round(latency_ms, 3),
+            notes=attempt.image.notes + notes,
+            stamp=stamp,
+        )
+
+
+@contextmanager
+def _threads() -> Iterator[Executor]:
+    """Yield a pool of threads; work that has not started is cancelled at the end."""
+    pool = ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2)))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _size(path: str) -> tuple[str, int]:
+    """Return a path and its number of pixels, 0 where it cannot be read."""
+    return path, 0 if _fault(path) else count_pixels(path)
+
+
+def _fault(path: str) -> str:
+    """Return why a path must not be opened, or "". A pipe would block the run."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "this link points to nothing; mend or remove it." if os.path.islink(path) else ""
+    except (OSError, ValueError):  # opening it says why
+        return ""
+    if stat.S_ISDIR(mode):
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            return f"this folder cannot be listed ({error.strerror}); its pictures are not scored."
+        return ""  # a folder in place of a file: the reader says so
+    return "" if stat.S_ISREG(mode) else "this is a pipe, a socket or a device, not a file."
+
+
+def _group(
+    sizes: Iterable[tuple[str, int]], batch_size: int, batch_pixels: int
+) -> Iterator[tuple[list[str], int]]:
+    """Group (path, pixels) into batches bounded by count and by pixels."""
+    batch: list[str] = []
+    total = 0
+    for path, pixels in sizes:
+        if batch and (len(batch) == batch_size or total + pixels > batch_pixels):
+            yield batch, total
+            batch, total = [], 0
+        batch.append(path)
+        total += pixels
+    if batch:
+        yield batch, total
+
+
+def _is_finite(result: AnomalyResult) -> bool:
+    extremes = (result.score, float(result.score_map.min()), float(result.score_map.max()))
+    return all(math.isfinite(value) for value in extremes)
+
+
+def _pixels(batch: list[ReadAttempt]) -> int:
+    images = (attempt.image for attempt in batch)
+    return sum(image.array.size // 3 for image in images if isinstance(image, ReadImage))
