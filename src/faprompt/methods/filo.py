@@ -215,12 +215,7 @@ class FiLo(ClassNameMethod):
         """See `Method.score`. Features without pixels, as in training, are not grounded."""
         config, adapted = self.config, self.adapter(features.class_token)
         names = self.name_classes(class_names, adapted.shape[0])
-        tokens = features.patch_tokens
-        plain = zip(self._linear_taps, self.linears, strict=True)
-        value = zip(self._shape_taps, self.shapes, strict=True)
-        heads = [linear(tokens[tap]) for tap, linear in plain]
-        heads += [shape(tokens[tap], features.grid) for tap, shape in value]
-        look = partial(self._look, features, heads, text, adapted)
+        look = partial(self._look, features, self._project(features), text, adapted)
         boxes = self._find_boxes(features, class_names)
         positions = [box_position(each) for each in boxes] or [None] * len(names)
         pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
@@ -259,6 +254,16 @@ class FiLo(ClassNameMethod):
         names = self.name_classes(class_names, len(features.pixels), shared=False)
         seen = zip(features.pixels.to(features.class_token.device), names, strict=True)
         return [self._dino.find(pixels, self.words.phrases(name)) for pixels, name in seen]
+
+    def _project(self, features: ImageFeatures) -> list[Tensor]:
+        """Project the tokens of each head to (B, N, D)."""
+        tokens = features.patch_tokens
+        plain = zip(self._linear_taps, self.linears, strict=True)
+        value = zip(self._shape_taps, self.shapes, strict=True)
+        return [
+            *(linear(tokens[tap]) for tap, linear in plain),
+            *(shape(tokens[tap], features.grid) for tap, shape in value),
+        ]
 
     def _look(
         self,
