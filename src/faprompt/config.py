@@ -75,9 +75,7 @@ Weight = Annotated[float, Range(low=0, below=math.inf)]
 def check_fields(record: Any, faults: Iterable[str] = ()) -> None:
     """Check a dataclass, in its `__post_init__`, against the ranges and choices of its fields.
 
-    Args:
-        record: the dataclass.
-        faults: what else is wrong, such as two fields that contradict each other.
+    `faults` are what else is wrong, such as two fields that contradict each other.
 
     Raises:
         ValueError: one or more values are out of range; all of them in one message.
@@ -117,12 +115,8 @@ def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) 
     """Build a config dataclass from plain data.
 
     Lists become tuples, text becomes a number or a boolean if the field is one (so
-    `--set prompts=5` works), and closed choices are checked.
-
-    Args:
-        record: the dataclass.
-        values: option -> value; missing ones keep their default.
-        what: named in the error, such as "faprompt options".
+    `--set prompts=5` works), and closed choices are checked. `what` is named in the error,
+    such as "faprompt options".
 
     Raises:
         ConfigError: unknown options or unfit values; all of them in one message.
@@ -283,7 +277,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json_faults(value: Any, place: str, depth: int) -> Iterator[str]:
-    """Faults of a value and all within it; `place` names it, such as "training.seed"."""
+    """List the faults of a value and all within it; `place` is such as "training.seed"."""
     where = place or "the content"
     if isinstance(value, (dict, list)):
         if depth == MAX_JSON_DEPTH:

@@ -1,11 +1,8 @@
 """A detector: backbone, method and transform together, with two interfaces.
 
-    forward(pixels)   the tensor interface: a normalised batch in, scores and maps out, gradients
-                      allowed. Training, evaluation, export and serving use it.
-    predict(image)    reads and resizes a picture, calls the same code without gradients, and
-                      returns the map in the picture's own pixels.
-
-No state is kept between calls, so one detector may serve many threads.
+`forward` takes a normalised batch and allows gradients; training and evaluation use it.
+`predict` reads and resizes a picture, calls the same code without gradients, and returns the
+map in the picture's own pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +26,10 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, ReadImage, read_image
-from faprompt.imaging.square_tiles import Box, join_maps, square_tiles
+from faprompt.imaging.square_tiles import cut_tiles, join_results, tile_boxes
 from faprompt.imaging.transform import Transform, shorter_edge_size
-from faprompt.methods.base import Method, MethodOutput, MethodParts, Names
-from faprompt.model_folder import upload_model, write_model
+from faprompt.methods.base import Method, MethodOutput, MethodParts, Names, check_class_names
+from faprompt.model_folder import write_model
 from faprompt.records import AnomalyResult
 from faprompt.regions import check_threshold, marked_regions, verdict
 from faprompt.scoring import render_map
@@ -44,22 +41,15 @@ FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatur
 _log = logging.getLogger("faprompt")
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    score: float
-    score_map: np.ndarray  # in the picture's pixels
-    prompts: np.ndarray | None
-
-
 class Detector(nn.Module):
-    """One method on one frozen backbone.
+    """One method on one frozen backbone; many threads may share it.
 
     Text features that depend on no image are computed when the detector is built; call
     `refresh()` after changing parameters.
 
     Args:
         backbone, method, name: its parts, and its name in results.
-        threshold: verdict and regions at this score, 0 to 1, unless a call names another.
+        threshold: default of the verdict and the regions, 0 to 1.
         class_name: default class of the pictures, for methods with class names; a model folder
             does not hold it.
         description: further entries of the model folder's config, such as "training".
@@ -130,11 +120,7 @@ class Detector(nn.Module):
         return replace(self.transform, image_size=size).to_pixels(image)
 
     def refresh(self) -> None:
-        """Compute the image-independent text features again.
-
-        Raises:
-            ConfigError: the method's prompts are too long for the backbone.
-        """
+        """Compute the text features again; ConfigError if a prompt is too long."""
         with torch.no_grad():
             try:
                 self._static = self.method.static_text(self.backbone.text)
@@ -142,15 +128,9 @@ class Detector(nn.Module):
                 raise ConfigError(f"{self.method.name} on {self.backbone.name}: {error}") from error
 
     def forward(self, pixels: Tensor, *, class_names: Names = None) -> tuple[Tensor, Tensor]:
-        """Score a batch of model input.
+        """Return scores (B,) and smoothed maps (B, H, W) of model input, both in 0..1.
 
-        Args:
-            pixels: (B, 3, H, W) float, normalised; H and W multiples of the patch size.
-            class_names: what each picture shows, or one name for all, for methods with class
-                names.
-
-        Returns:
-            scores (B,) and maps (B, H, W), both in 0..1; maps are smoothed.
+        `pixels` are (B, 3, H, W) float, normalised; H and W are multiples of the patch size.
         """
         learning = any(p.requires_grad for p in self.method.parameters())
         static = None if learning and torch.is_grad_enabled() else self._static
@@ -179,7 +159,7 @@ class Detector(nn.Module):
         class_names: Names = None,
     ) -> MethodOutput:
         """Run the method on features of `encode_image`; see `Method.forward`."""
-        _check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
+        check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
         options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
         if self.method.uses_class_names:
             own = None if self.class_name is None else [self.class_name]
@@ -199,18 +179,22 @@ class Detector(nn.Module):
 
         Args:
             image: the picture.
-            threshold: verdict and regions at this score, 0 to 1; None uses the model's own,
-                if any.
-            with_prompt_scores: also one score per abnormality prompt.
+            threshold: verdict and regions at this score, 0 to 1; default: the model's own.
+            with_prompt_scores: also return one score per abnormality prompt.
             bit_depth, max_pixels: see `read_image`.
 
         Raises:
             ImageReadError: the picture cannot be read.
             ValueError, TypeError: an option is out of range, or of another type.
         """
-        _check_options(threshold, bit_depth, max_pixels)
-        read = read_image(image, bit_depth=bit_depth, max_pixels=max_pixels)
-        return self._predict_read([read], threshold, with_prompt_scores)[0]
+        (result,) = self.stream(
+            [image],
+            threshold=threshold,
+            with_prompt_scores=with_prompt_scores,
+            bit_depth=bit_depth,
+            max_pixels=max_pixels,
+        )
+        return result
 
     def stream(
         self,
@@ -229,24 +213,29 @@ class Detector(nn.Module):
             images: pictures as `predict` takes them.
             batch_size: pictures scored together.
             threshold, with_prompt_scores, bit_depth, max_pixels: as in `predict`.
-            on_error: what to do with a picture that cannot be read. "raise" returns the results
-                of all pictures before it, then raises its error; "skip" leaves it out and logs
-                its path and the reason as a warning of `faprompt`.
+            on_error: for a picture that cannot be read, "raise" returns the results of all
+                pictures before it, then raises its error; "skip" leaves it out and logs its
+                path and the reason as a warning of `faprompt`.
 
         Raises:
             ImageReadError: a picture cannot be read and `on_error` is "raise".
             ValueError, TypeError: an option is unknown, out of range or of another type.
         """
         check_whole_number("batch_size", batch_size, low=1)
-        _check_options(threshold, bit_depth, max_pixels)
+        check_threshold(threshold)
+        if bit_depth is not None:
+            check_whole_number("bit_depth", bit_depth, low=1, high=32)
+        check_whole_number("max_pixels", max_pixels, low=1)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error should be 'raise' or 'skip', got {on_error!r}.")
-        options: dict[str, Any] = {"bit_depth": bit_depth, "max_pixels": max_pixels}
-        batches = _read_batches(images, batch_size, on_error, options)
+        read = partial(read_image, bit_depth=bit_depth, max_pixels=max_pixels)
+        score = partial(
+            self.predict_batch, threshold=threshold, with_prompt_scores=with_prompt_scores
+        )
         return (
-            result
-            for batch in batches
-            for result in self._predict_read(batch, threshold, with_prompt_scores)
+            replace(result, notes=image.notes)
+            for batch in _read_batches(images, batch_size, on_error, read)
+            for result, image in zip(score([image.array for image in batch]), batch, strict=True)
         )
 
     def predict_batch(
@@ -259,10 +248,8 @@ class Detector(nn.Module):
     ) -> list[AnomalyResult]:
         """Score decoded pictures, each (H, W, 3) uint8 RGB of any size.
 
-        Args:
-            images: arrays; `predict` and `stream` read files.
-            threshold, with_prompt_scores: as in `predict`.
-            class_names: what each picture shows, for methods with class names.
+        `class_names` say what each picture shows, for methods with class names; the other
+        options are as in `predict`.
 
         Raises:
             ModelError: a score is not finite, because the model's values overflow.
@@ -272,24 +259,22 @@ class Detector(nn.Module):
         """
         check_threshold(threshold)
         _check_arrays(images)
-        _check_class_names(class_names, len(images))
-        if not len(images):
-            return []
-        score = self._score_tiles if self.method.tiled else self._score
-        found = score(images, with_prompt_scores, class_names)
-        return [self._result(scored, threshold) for scored in found]
-
-    def _predict_read(
-        self, batch: Sequence[ReadImage], threshold: float | None, with_prompt_scores: bool
-    ) -> list[AnomalyResult]:
-        results = self.predict_batch(
-            [read.array for read in batch],
-            threshold=threshold,
-            with_prompt_scores=with_prompt_scores,
+        check_class_names(class_names, len(images))
+        boxes = [tile_boxes(image, tiled=self.method.tiled) for image in images]
+        owners = [index for index, places in enumerate(boxes) for _ in places]
+        tiles = [tile for i, image in enumerate(images) for tile in cut_tiles(image, boxes[i])]
+        names = None if class_names is None else [class_names[index] for index in owners]
+        step = 1 if self.method.keeps_aspect else len(images)  # inputs of one pass have one size
+        results: list[AnomalyResult] = []
+        for start in range(0, len(tiles), max(1, step)):
+            part = slice(start, start + step)
+            results += self._score(tiles[part], with_prompt_scores, names and names[part])[0]
+        rest = iter(results)
+        joined = (
+            join_results([next(rest) for _ in places], places, image.shape[:2])
+            for image, places in zip(images, boxes, strict=True)
         )
-        return [
-            replace(result, notes=read.notes) for result, read in zip(results, batch, strict=True)
-        ]
+        return [self._judge(result, threshold) for result in joined]
 
     @torch.inference_mode()
     def explain(
@@ -297,12 +282,8 @@ class Detector(nn.Module):
     ) -> tuple[AnomalyResult, MethodOutput, MethodParts]:
         """Score a decoded picture and return the parts of the score, in one pass.
 
-        Args:
-            image: (H, W, 3) uint8 RGB of any size.
-            threshold, class_name: as in `predict` and `predict_batch`.
-
-        Returns:
-            The result, bit for bit that of `predict`; the method's output; and its parts.
+        The result is bit for bit that of `predict`. `image` is (H, W, 3) uint8 RGB of any size;
+        `threshold` and `class_name` are as in `predict` and `predict_batch`.
 
         Raises:
             ConfigError: this picture is scored as several tiles, which have no common parts.
@@ -316,9 +297,8 @@ class Detector(nn.Module):
                 "--set tiles=false."
             )
         names = None if class_name is None else [class_name]
-        features, output = self._encode_images([image], True, names)
-        (scored,) = self._finish([image], output)
-        return self._result(scored, threshold), output, self.method.explain(features, output)
+        (result,), features, output = self._score([image], True, names)
+        return self._judge(result, threshold), output, self.method.explain(features, output)
 
     def fingerprint(self) -> str:
         """Return SHA-256 of all that decides a score: options, weights, backbone, precision."""
@@ -355,12 +335,16 @@ class Detector(nn.Module):
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the model folder to the Hugging Face hub; return the commit's address."""
+        from huggingface_hub import HfApi
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return upload_model(folder, repo_id, **options)
+            api = HfApi()
+            api.create_repo(repo_id, exist_ok=True)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
 
     def _apply(self, *args: Any, **options: Any) -> Detector:
-        """Behind `.to(device)` and its kin: the text features move along."""
+        """Move the text features along in `.to(device)` and its kin."""
         super()._apply(*args, **options)
         self.refresh()
         return self
@@ -368,90 +352,61 @@ class Detector(nn.Module):
     @torch.inference_mode()
     def _score(
         self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
-    ) -> list[_Scored]:
-        """All pictures in one pass; one by one if they keep their aspect ratios."""
-        if self.method.keeps_aspect and len(images) > 1:
-            names = [None] * len(images) if class_names is None else [[n] for n in class_names]
-            pairs = zip(images, names, strict=True)
-            return [self._score([image], with_prompt_scores, name)[0] for image, name in pairs]
-        return self._finish(images, self._encode_images(images, with_prompt_scores, class_names)[1])
-
-    def _encode_images(
-        self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
-    ) -> tuple[ImageFeatures, MethodOutput]:
+    ) -> tuple[list[AnomalyResult], ImageFeatures, MethodOutput]:
+        """Score pictures in one pass; the results have no verdict yet."""
         features = self.encode_image(torch.stack([self.to_pixels(image) for image in images]))
-        options: dict[str, Any] = {"static": self._static, "class_names": class_names}
-        output = self.score_features(features, with_prompt_scores=with_prompt_scores, **options)
-        return features, output
-
-    def _finish(self, images: Sequence[np.ndarray], output: MethodOutput) -> list[_Scored]:
-        prompts = output.prompt_scores
+        output = self.score_features(
+            features,
+            static=self._static,
+            with_prompt_scores=with_prompt_scores,
+            class_names=class_names,
+        )
         if not output.score.isfinite().all():
             raise ModelError(
                 f"{self.name} gives a score that is no number: its values overflow at precision "
                 f"{self.backbone.precision}. Use precision fp32, or train the model again."
             )
-        return [
-            _Scored(
-                float(output.score[index]),
-                self._render(output.patch_map[index : index + 1], image.shape[:2]),
-                None if prompts is None else prompts[index].cpu().numpy(),
+        prompts, results = output.prompt_scores, []
+        for index, image in enumerate(images):
+            size = (image.shape[0], image.shape[1])
+            score_map = render_map(
+                output.patch_map[index : index + 1],
+                model_size=self.model_size(size),
+                sigma_px=self.method.sigma_px,
+                image_size=size,
             )
-            for index, image in enumerate(images)
-        ]
+            result = AnomalyResult(
+                score=float(output.score[index]),
+                score_map=score_map[0].cpu().numpy(),
+                image_size=size,
+                model=self.name,
+                prompt_scores=None if prompts is None else tuple(prompts[index].tolist()),
+            )
+            results.append(result)
+        return results, features, output
 
-    def _score_tiles(
-        self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
-    ) -> list[_Scored]:
-        """Each picture as overlapping squares, as many in one pass as there are pictures."""
-        boxes = [square_tiles(*image.shape[:2]) for image in images]
-        tiles = [
-            image[y0:y1, x0:x1]
-            for image, places in zip(images, boxes, strict=True)
-            for x0, y0, x1, y1 in places
-        ]
-        names = None
-        if class_names is not None:
-            named = zip(class_names, boxes, strict=True)
-            names = [name for name, places in named for _ in places]
-        found: list[_Scored] = []
-        for start in range(0, len(tiles), len(images)):
-            part = slice(start, start + len(images))
-            found += self._score(tiles[part], with_prompt_scores, names[part] if names else None)
-        rest = iter(found)
-        return [
-            _join([next(rest) for _ in places], places, image.shape[:2])
-            for image, places in zip(images, boxes, strict=True)
-        ]
-
-    def _result(self, scored: _Scored, threshold: float | None) -> AnomalyResult:
+    def _judge(self, result: AnomalyResult, threshold: float | None) -> AnomalyResult:
         threshold = self.threshold if threshold is None else threshold
-        return AnomalyResult(
-            score=scored.score,
-            score_map=scored.score_map,
-            image_size=scored.score_map.shape,
-            model=self.name,
-            verdict=verdict(scored.score, threshold),
+        return replace(
+            result,
+            verdict=verdict(result.score, threshold),
             threshold=threshold,
-            regions=marked_regions(scored.score_map, scored.score, threshold),
-            prompt_scores=None if scored.prompts is None else tuple(scored.prompts.tolist()),
+            regions=marked_regions(result.score_map, result.score, threshold),
         )
-
-    def _render(self, grid: Tensor, image_size: tuple[int, int]) -> np.ndarray:
-        size, sigma_px = self.model_size(image_size), self.method.sigma_px
-        maps = render_map(grid, model_size=size, sigma_px=sigma_px, image_size=image_size)
-        return maps[0].cpu().numpy()
 
 
 def _read_batches(
-    images: Iterable[ImageSource], batch_size: int, on_error: OnError, options: dict[str, Any]
+    images: Iterable[ImageSource],
+    batch_size: int,
+    on_error: OnError,
+    read: Callable[[ImageSource], ReadImage],
 ) -> Iterator[list[ReadImage]]:
     """Read pictures in batches; an incomplete batch comes before the error that ends it."""
     batch: list[ReadImage] = []
     try:
         for image in images:
             try:
-                batch.append(read_image(image, **options))
+                batch.append(read(image))
             except ImageReadError as error:
                 if on_error == "raise":
                     raise
@@ -465,48 +420,14 @@ def _read_batches(
     yield batch
 
 
-def _check_options(threshold: float | None, bit_depth: int | None, max_pixels: int) -> None:
-    check_threshold(threshold)
-    if bit_depth is not None:
-        check_whole_number("bit_depth", bit_depth, low=1, high=32)
-    check_whole_number("max_pixels", max_pixels, low=1)
-
-
 def _check_arrays(images: Any) -> None:
     """Refuse what is no sequence of (H, W, 3) uint8 arrays, before anything is scored."""
     advice = "`predict` and `stream` read files and all other kinds of pictures."
     if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__len__"):
         raise TypeError(f"a batch is a list of arrays, got a {type(images).__name__}; {advice}")
     for image in images:
+        wanted = "image should be a (H, W, 3) uint8 array"
         if not isinstance(image, np.ndarray):
-            raise TypeError(
-                f"image should be a (H, W, 3) uint8 array, got a {type(image).__name__}; {advice}"
-            )
+            raise TypeError(f"{wanted}, got a {type(image).__name__}; {advice}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ValueError(
-                f"image should be (H, W, 3) uint8, got {image.shape} {image.dtype}; {advice}"
-            )
-
-
-def _check_class_names(class_names: Names, count: int, *, one_for_all: bool = False) -> None:
-    if class_names is None:
-        return
-    if isinstance(class_names, str):
-        raise TypeError(
-            f"class_names is a list with one name for each picture, got the text {class_names!r}."
-        )
-    if len(class_names) != count and not (one_for_all and len(class_names) == 1):
-        raise ValueError(
-            f"class_names should have one name for each of the {count} pictures, "
-            f"got {len(class_names)}."
-        )
-
-
-def _join(tiles: Sequence[_Scored], boxes: Sequence[Box], image_size: tuple[int, int]) -> _Scored:
-    """One picture from its tiles: the mean of their scores, and of their maps."""
-    prompts = [tile.prompts for tile in tiles if tile.prompts is not None]
-    return _Scored(
-        sum(tile.score for tile in tiles) / len(tiles),
-        join_maps([tile.score_map for tile in tiles], boxes, image_size),
-        np.mean(prompts, axis=0) if prompts else None,
-    )
+            raise ValueError(f"{wanted}, got {image.shape} {image.dtype}; {advice}")

@@ -1,12 +1,8 @@
 """The files of a model folder: `config.json`, `model.safetensors` and a model card.
 
-The folder holds the learned part only. Its config names the backbone and the fingerprint of its
-weights, the method with every option, the transform, the threshold and what the model was
-trained on, so loading needs nothing but the backbone.
-
-A folder may come from anywhere, so nothing in it is trusted: types, ranges, names, shapes and
-values are checked before they are used, and every fault is a `ModelError` that names it. Nothing
-is ever unpickled.
+The folder holds the learned part only; its config names the backbone and all options. It may
+come from anywhere, so types, ranges, names, shapes and values are checked before they are used,
+and every fault is a `ModelError` that names it. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from faprompt.clip.tensor_files import is_finite, read_safetensors, value_faults
+from faprompt.clip.tensor_files import is_finite, read_safetensors, state_faults
 from faprompt.config import from_mapping, read_json, to_mapping
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
@@ -71,12 +67,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def write_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Write a model folder, each file whole or not at all.
+    """Write a model folder, each file whole or not at all; it is created if it does not exist.
 
-    Args:
-        folder: made if it does not exist.
-        config: as `read_config` gives it, without `format`.
-        state: the learned parameters, by name.
+    `config` is as `read_config` returns it, without `format`.
 
     Raises:
         ModelError: a parameter holds values that are not finite; nothing is written.
@@ -95,43 +88,23 @@ def write_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Ten
     write_atomically(folder / CONFIG, (text + "\n").encode())
 
 
-def upload_model(folder: str, repo_id: str, **options: Any) -> str:
-    """Upload a model folder to the Hugging Face hub; return the commit's address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repo_id, exist_ok=True)
-    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
-
-
 def load_weights(method: Method, folder: Path) -> None:
     """Load the tensors of a model folder into a method.
 
     Raises:
         ModelError: the file is no safetensors file, or tensors are missing, unknown, of another
-            shape or type, or not finite; all are named.
+            shape or type, or not finite; they are named.
     """
     path = folder / WEIGHTS
-    state, wanted = read_safetensors(path), method.state_dict()
-    faults = [f"missing {key}" for key in sorted(set(wanted) - set(state))]
-    faults += [f"unknown {key}" for key in sorted(set(state) - set(wanted))]
-    faults += [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in sorted(set(wanted) & set(state))
-        if state[key].shape != wanted[key].shape
-    ]
-    faults += value_faults(wanted, state)
-    if faults:
+    state = read_safetensors(path)
+    if faults := state_faults(method.state_dict(), state):
         raise ModelError(f"{path} does not fit its config: {'; '.join(faults)}.")
     method.load_state_dict(state)
 
 
 @contextmanager
 def bounded_tensors(most_bytes: int) -> Iterator[None]:
-    """Raise MemoryError for a tensor above a size, as options of a damaged config ask for.
-
-    Memory is taken when a tensor is filled, so the refusal comes in time.
-    """
+    """Raise MemoryError for a tensor above a size, before it is filled and takes memory."""
 
     class Bounded(TorchFunctionMode):
         def __torch_function__(
@@ -188,15 +161,10 @@ def _config_faults(config: Mapping[str, Any]) -> list[str]:
     if isinstance(threshold, int | float) and not 0 <= threshold <= 1:
         faults.append(f"threshold should lie in 0..1, got {threshold}")
     backbone = config.get("backbone")
-    return faults + (_backbone_faults(backbone) if isinstance(backbone, dict) else [])
-
-
-def _backbone_faults(backbone: Mapping[str, Any]) -> list[str]:
-    faults = [
-        f"backbone's {part} is missing"
-        for part in _BACKBONE
-        if not isinstance(backbone.get(part), str)
-    ]
+    if not isinstance(backbone, dict):
+        return faults
+    lacking = [part for part in _BACKBONE if not isinstance(backbone.get(part), str)]
+    faults += [f"backbone's {part} is missing" for part in lacking]
     faults += [f"backbone's {part!r} is unknown" for part in backbone if part not in _BACKBONE]
     digits = backbone.get("fingerprint")
     if isinstance(digits, str) and not _FINGERPRINT.fullmatch(digits):

@@ -62,13 +62,12 @@ def load_detector(
         model: "tiny", a folder written by `save_pretrained` or `train`, or "owner/name".
         device: "cpu", "cuda", "cuda:1", "mps".
         precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
-        backbone: path of the frozen backbone on this machine, if its recorded name cannot be
-            found; its weights must be the recorded ones.
+        backbone: path of the backbone, if its recorded name cannot be found; its weights must be
+            the recorded ones.
         class_name: default class of the pictures, see `Detector`.
 
     Raises:
-        ModelError: no model of that name, an incomplete or damaged folder, or another backbone's
-            weights.
+        ModelError: no model of that name, a damaged folder, or another backbone's weights.
     """
     folder = find_model(model)
     config = read_config(folder)
@@ -156,7 +155,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def _build_recorded(config: Mapping[str, Any], backbone: Backbone, folder: Path) -> Method:
-    """Build the method of a config, whose options may ask for more memory than there is."""
+    """Build the method of a config; options that ask for too much memory are refused."""
     largest = max(_LARGEST_TENSOR, (folder / WEIGHTS).stat().st_size)
     try:
         with bounded_tensors(largest):

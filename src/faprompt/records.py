@@ -11,6 +11,9 @@ import numpy as np
 
 Verdict = Literal["OK", "REVIEW", "NG"]
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # red, green, blue in 0..1 (Radford et al., 2021)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 @dataclass(frozen=True, slots=True)
 class DrawnMask:

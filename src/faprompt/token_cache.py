@@ -1,14 +1,11 @@
-"""Cache the image tower's tokens on disk, under a key of everything that they depend on.
-
-A store is one folder for a list of pictures, memory-mapped for reading:
+"""Keep the image tower's tokens on disk; a store is one folder for a list of pictures.
 
     index.json          what the tokens are, and the key they belong to
     class_tokens.npy    (pictures, D) float32
     patch_tokens.npy    (layers, pictures, N, D or the tower's width)
     done.npy            per picture: 0 while missing, else 2^32 + CRC-32 of its tokens
 
-A picture is done once its tokens are on the disk, so an interrupted run continues where it
-stopped, and two runs that fill the same store at once write the same bytes.
+An interrupted run resumes with the missing pictures; two runs may fill a store at once.
 """
 
 from __future__ import annotations
@@ -64,7 +61,7 @@ class TokenRecipe:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
-        """Return the recipe for people: everything but the long list."""
+        """Return everything but the list of pictures."""
         plain = {k: v for k, v in asdict(self).items() if k != "pictures"}
         if self.handling == "upright":  # left out, so that older trainings resume
             del plain["handling"]
@@ -104,7 +101,7 @@ def token_shape(
     pictures: int,
     dtype: TokenType = "float32",
 ) -> StoreShape:
-    """Return the size of the tokens of a transformer's pass over pixels of (height, width)."""
+    """Return the size of a transformer's tokens for pixels of (height, width)."""
     spec = backbone.spec
     rows, columns = (side // spec.vision.patch_size for side in image_size)
     return StoreShape(
@@ -134,11 +131,7 @@ class TokenStore:
         return np.flatnonzero(np.asarray(self._done) == 0).tolist()
 
     def write(self, rows: Sequence[int], features: ImageFeatures) -> None:
-        """Write the tokens of some pictures; `commit` makes them count.
-
-        Args:
-            rows: numbers of the pictures.
-            features: of these pictures in that order; patch tokens in the store's type.
+        """Write the tokens of some pictures, in the store's type; `commit` makes them count.
 
         Raises:
             FapromptError: the disk is full.
@@ -207,9 +200,7 @@ class TokenStore:
 
 
 def open_store(folder: Path, recipe: TokenRecipe, shape: StoreShape) -> TokenStore:
-    """Open the store of a recipe; create it when it is missing or lost a file.
-
-    `TokenRecipe.about` is written into index.json, for people.
+    """Open the store of a recipe; it is created if it is new or has lost a file.
 
     Raises:
         FapromptError: the folder holds something else, or cannot be written.

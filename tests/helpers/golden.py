@@ -14,7 +14,7 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.methods.anomalyclip import AnomalyCLIP, AnomalyCLIPConfig
 from faprompt.methods.base import Method
 from faprompt.methods.faprompt import PRESETS, FAPrompt, FAPromptConfig
-from faprompt.methods.released_checkpoints import read_anomalyclip, read_faprompt
+from faprompt.model_import import read_released
 from faprompt.scoring import render_map, unit, upsample
 from tests.golden import recipe
 
@@ -89,11 +89,11 @@ def method(name: str) -> Method:
         state = tensors(recipe.anomalyclip_state(SEED, width=128))
         config = AnomalyCLIPConfig(image_size=70, round_deep_to_half=True, map_layers=LAYERS)
         built: Method = AnomalyCLIP(config, backbone())
-        built.load_state_dict(read_anomalyclip(state).state)
+        built.load_state_dict(read_released("anomalyclip", state, embed_dim=128).state)
     else:
         state = tensors(recipe.faprompt_state(SEED, width=128))
         built = FAPrompt(FAPromptConfig(**FAPROMPT_FILES[name]), backbone())
-        built.load_state_dict(read_faprompt(state, embed_dim=128).state)
+        built.load_state_dict(read_released("faprompt", state, embed_dim=128).state)
     return built
 
 

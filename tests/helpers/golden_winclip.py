@@ -14,9 +14,8 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import infer_spec
 from faprompt.clip.vision import ImageFeatures
-from faprompt.methods.few_shot import EVERY_CLASS, ReferenceMemory
 from faprompt.methods.registry import preset_config
-from faprompt.methods.winclip import WinCLIP, WinCLIPConfig
+from faprompt.methods.winclip import EVERY_CLASS, ReferenceMemory, WinCLIP, WinCLIPConfig
 from tests.golden import recipe
 from tests.helpers.golden_drawn import SEED, absolute, encode, load, rows_of
 from tests.helpers.golden_rows import Row

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from faprompt.errors import ConfigError
-from faprompt.imaging.transform import CLIP_MEAN, CLIP_STD, Transform, resize_map, shorter_edge_size
+from faprompt.imaging.transform import Transform, resize_map, shorter_edge_size
+from faprompt.records import CLIP_MEAN, CLIP_STD
 from tests.imaging.files import colours
 
 

@@ -10,7 +10,7 @@ from faprompt.clip.backbone import build_backbone
 from faprompt.clip.vision import ImageOptions
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
-from faprompt.methods.april_gan import AprilGAN, count_parameters
+from faprompt.methods.april_gan import AprilGAN
 from faprompt.methods.registry import build_method, preset_config
 from faprompt.prompts import templates
 from tests.helpers import large, small
@@ -65,9 +65,7 @@ def test_a_backbone_of_another_depth_has_the_same_shares():
         assert deep.vision.quarter_layers == wanted
     built = small.method("april-gan")
     assert built.image_options.layers == (1, 2)
-    assert sum(p.numel() for p in built.parameters()) == count_parameters(
-        width=64, embed_dim=64, layers=2
-    )
+    assert sum(p.numel() for p in built.parameters()) == 2 * (64 + 1) * 64
 
 
 def test_map_and_score_are_the_formulas():

@@ -11,7 +11,7 @@ import torch
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
 from faprompt.imaging import read_image
-from faprompt.methods.few_shot import EVERY_CLASS, find_references, fingerprint, picture_parts
+from faprompt.methods.winclip import EVERY_CLASS, find_references, fingerprint, picture_parts
 from faprompt.models import load_detector
 from faprompt.records import Sample
 from tests.helpers import folders, small

@@ -66,8 +66,8 @@ def test_a_mistake_in_the_adapter_is_noticed(start, adapter, options):
 def test_moments_that_both_macaronis_share_are_noticed(monkeypatch):
     adapt = anovl.AnoVL.adapt
 
-    def by_word(self, tokens, text, class_name, canvas, *, moments_of):
-        return adapt(self, tokens, text, class_name, canvas, moments_of=class_name)
+    def by_word(self, tokens, text, class_name, layout, *, moments_of):
+        return adapt(self, tokens, text, class_name, layout, moments_of=class_name)
 
     monkeypatch.setattr(anovl.AnoVL, "adapt", by_word)
     assert beyond(anovl_visa()) == {"visa_adapted/anomaly_map"}
@@ -77,8 +77,8 @@ def test_a_loss_of_single_patches_is_noticed(monkeypatch):
     """The script for VisA takes it over the pixels of both squares together."""
     plain = anovl.AnoVL._logits
 
-    def of_patches(self, tokens, pair, canvas):
-        return plain(self, tokens, pair, anovl.Canvas(canvas.grid, canvas.patch_size))
+    def of_patches(self, tokens, pair, layout):
+        return plain(self, tokens, pair, anovl.PatchLayout(layout.grid, layout.patch_size))
 
     monkeypatch.setattr(anovl.AnoVL, "_logits", of_patches)
     assert "visa_adapted/loss" in beyond(anovl_visa())

@@ -11,16 +11,10 @@ from torch import Tensor, nn
 
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.spec import BackboneSpec
-from faprompt.clip.tensor_files import value_faults
+from faprompt.clip.tensor_files import state_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import (
-    DEFAULT_OPTIONS,
-    ConvStem,
-    ImageFeatures,
-    ImageOptions,
-    VisionTower,
-)
+from faprompt.clip.vision import DEFAULT_OPTIONS, ConvStem, ImageFeatures, ImageOptions, VisionTower
 from faprompt.errors import ModelError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -169,20 +163,7 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], name: str) -> Non
         ModelError: keys are missing, unknown, of another shape, not floating-point numbers,
             or not finite; they are named.
     """
-    wanted = module.state_dict()
-    missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
-    clash = [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in sorted(set(wanted) & set(state))
-        if state[key].shape != wanted[key].shape
-    ]
-    faults = [
-        *([f"missing: {', '.join(missing[:12])}"] if missing else []),
-        *([f"unknown: {', '.join(unknown[:12])}"] if unknown else []),
-        *clash[:12],
-        *value_faults(wanted, state)[:12],
-    ]
-    if faults:
+    if faults := state_faults(module.state_dict(), state):
         raise ModelError(f"The weights of {name!r} do not fit. {'; '.join(faults)}.")
     copies = {
         key: tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

@@ -14,6 +14,7 @@ from typing import Any
 
 from faprompt.clip._open_clip import open_clip_module
 from faprompt.errors import ConfigError, ModelError
+from faprompt.records import CLIP_MEAN, CLIP_STD
 
 HEAD_WIDTH = 64  # every OpenAI CLIP; open_clip's default
 WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}  # image towers of ViT-H, g, bigG, e
@@ -25,8 +26,6 @@ _SIZES = (
     "text.width", "text.heads", "text.context_length", "text.vocab_size",
 )  # fmt: skip
 VALUE_PATH_SHARE = 19 / 24  # AnomalyCLIP's DPAM_layer 20: the last 19 of 24 blocks
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,21 @@ def load_plain(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def state_faults(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """List missing and unknown keys, other shapes, and `value_faults`; at most 12 of each."""
+    keys = {"missing": wanted.keys() - given.keys(), "unknown": given.keys() - wanted.keys()}
+    shapes = [
+        f"{key} is {tuple(given[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & given.keys())
+        if given[key].shape != wanted[key].shape
+    ]
+    return [
+        *(f"{word}: {', '.join(sorted(odd)[:12])}" for word, odd in keys.items() if odd),
+        *shapes[:12],
+        *value_faults(wanted, given)[:12],
+    ]
+
+
 def value_faults(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     """List what is wrong with the types and values of the tensors that both sides name.
 

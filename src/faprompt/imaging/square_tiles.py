@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
+
+from faprompt.records import AnomalyResult
 
 STRIDE_SHARE = 0.8  # of a tile's side (mala-lab/WinCLIP datasets/mvtec_dataset.py)
 
@@ -24,6 +27,17 @@ def square_tiles(height: int, width: int) -> list[Box]:
     side, length = _edges(height, width)
     step = max(1, int(STRIDE_SHARE * side))
     return _squares([*range(0, length - side, step), length - side], side, width >= height)
+
+
+def tile_boxes(image: np.ndarray, *, tiled: bool) -> list[Box]:
+    """Return the `square_tiles` of an array, or the whole array as the only box."""
+    height, width = image.shape[:2]
+    return square_tiles(height, width) if tiled else [(0, 0, width, height)]
+
+
+def cut_tiles(image: np.ndarray, boxes: Iterable[Box]) -> list[np.ndarray]:
+    """Return the parts of an array in boxes; they share its memory."""
+    return [image[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
 
 
 def end_squares(height: int, width: int) -> list[Box]:
@@ -82,3 +96,20 @@ def join_maps(
     if not count.all():
         raise ValueError(f"The boxes leave {(count == 0).sum()} pixels of the picture uncovered.")
     return (total / count).astype(np.float32)
+
+
+def join_results(
+    tiles: Sequence[AnomalyResult], boxes: Sequence[Box], image_size: tuple[int, int]
+) -> AnomalyResult:
+    """Return the mean of the scores, the maps and the prompt scores of a picture's tiles."""
+    if len(tiles) == 1:
+        return tiles[0]
+    prompts = [tile.prompt_scores for tile in tiles if tile.prompt_scores is not None]
+    means = np.array(prompts, np.float32).mean(axis=0).tolist() if prompts else None
+    return replace(
+        tiles[0],
+        score=sum(tile.score for tile in tiles) / len(tiles),
+        score_map=join_maps([tile.score_map for tile in tiles], boxes, image_size),
+        image_size=image_size,
+        prompt_scores=None if means is None else tuple(means),
+    )

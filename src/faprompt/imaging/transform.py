@@ -11,12 +11,10 @@ from PIL import Image
 
 from faprompt.config import from_mapping
 from faprompt.errors import ConfigError
+from faprompt.records import CLIP_MEAN, CLIP_STD
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 MAX_ASPECT = 16  # longer over shorter edge, where a picture keeps its aspect ratio
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}

@@ -9,17 +9,14 @@ of them. W and b are drawn anew for every picture and take a few steps of AdamW 
 
     mean H(p(y_i)) + 1/2 mean(-log p~_i(abnormal) - log p_i(normal)),   p~ of x_i + noise
 
-so no picture affects another. `carry_moments` keeps AdamW's moments from one picture of a class
-to the next, as the authors' code does; results then depend on the order of the pictures.
-
-`squares` is the authors' script for VisA: the shorter edge is resized to `image_size`, the
-squares at both ends are encoded, the score is the mean over the squares, and their maps are
-joined. The loss of the adapter is then a mean over the pixels of the joined map of logits.
+`carry_moments` keeps AdamW's moments from one picture of a class to the next, as the authors'
+code does; results then depend on the order of the pictures. `squares` is the authors' script for
+VisA: the shorter edge is resized to `image_size`, and the squares at both ends are encoded. The
+score is their mean, and the adapter's loss a mean over the pixels of the joined map of logits.
 
 Paper: Deng et al., AnoVL: Adapting Vision-Language Models for Unified Zero-shot Anomaly
-Localization, 2023. Facts from hq-deng/AnoVL at 3a70bfd (vl_test.py, vis_test.py, model.py).
-That code picks the tokens by a position in a list that fits 12 blocks only; here they are the
-last block's.
+Localization, 2023. Facts from hq-deng/AnoVL at 3a70bfd (vl_test.py, vis_test.py, model.py), whose
+tokens are chosen by a position in a list that fits 12 blocks only; here they are the last block's.
 """
 
 from __future__ import annotations
@@ -89,7 +86,7 @@ PRESETS: dict[str, dict[str, object]] = {
 
 
 class AnoVL(SentenceMethod):
-    """V-V tokens against domain sentences; nothing is kept of what an adapter learns."""
+    """V-V tokens against domain sentences, with an optional adapter."""
 
     name = "anovl"
     shared_names = {"macaroni1": "macaroni", "macaroni2": "macaroni"}  # VisA
@@ -157,41 +154,40 @@ class AnoVL(SentenceMethod):
         pair = self.text_pairs(text, class_names)
         image = features.class_token[:, None] if features.views is None else features.views
         score = self.chance(image, pair).mean(dim=1)
-        tokens, canvas = features.patch_tokens[max(features.patch_tokens)], self._canvas(features)
+        tokens, layout = features.patch_tokens[max(features.patch_tokens)], self._layout(features)
         if self.config.adapt_steps:
             names = self.name_classes(class_names, tokens.shape[0])
             shown = names if class_names is None else list(class_names)  # before any renaming
             shown = shown * len(names) if len(shown) == 1 else shown
             adapted = [
-                self.adapt(x, text, name, canvas, moments_of=own)
+                self.adapt(x, text, name, layout, moments_of=own)
                 for x, name, own in zip(tokens, names, shown, strict=True)
             ]
             tokens = torch.stack(adapted)
-        return MethodOutput(
-            score=score, patch_map=canvas.to_pixels(self.chance(tokens, pair), smooth=True)
-        )
+        patch_map = layout.to_pixels(self.chance(tokens, pair), smooth=True)
+        return MethodOutput(score=score, patch_map=patch_map)
 
-    def _canvas(self, features: ImageFeatures) -> Canvas:
+    def _layout(self, features: ImageFeatures) -> PatchLayout:
         if not self.config.squares:
-            return Canvas(features.grid, self._patch_size)
+            return PatchLayout(features.grid, self._patch_size)
         assert features.pixels is not None, "encode_image keeps them with squares"
         height, width = features.pixels.shape[-2:]
         boxes = tuple(end_squares(height, width))
-        return Canvas(features.grid, self._patch_size, boxes, (height, width))
+        return PatchLayout(features.grid, self._patch_size, boxes, (height, width))
 
     def adapt(
         self,
         tokens: Tensor,
         text: TextTower,
         class_name: str,
-        canvas: Canvas,
+        layout: PatchLayout,
         *,
         moments_of: str = "",
     ) -> Tensor:
         """Return one picture's tokens (N, D) after an adapter that was trained on them alone.
 
-        `class_name` is in the words of the sentences; `moments_of` is the class as the dataset
-        has it, so that macaroni1 and macaroni2, of one name, keep their own moments.
+        `class_name` is in words; `moments_of` is the dataset's class, as macaroni1 and
+        macaroni2 share a name but not their moments.
         """
         features = self.state_features(text, class_name)
         pair = self.class_pair(text, class_name)
@@ -207,7 +203,7 @@ class AnoVL(SentenceMethod):
             for _ in range(self.config.adapt_steps):
                 noised = tokens + draw_noise(tokens.shape, draw).to(tokens)
                 clean_logits, noised_logits = (
-                    self._logits(move(x, weights, words), pair, canvas) for x in (tokens, noised)
+                    self._logits(move(x, weights, words), pair, layout) for x in (tokens, noised)
                 )
                 optimizer.zero_grad()
                 adaptation_loss(clean_logits, noised_logits).backward()
@@ -216,33 +212,31 @@ class AnoVL(SentenceMethod):
                 self._moments[moments_of] = optimizer.state_dict()
             return move(tokens, weights, words).detach()
 
-    def _logits(self, tokens: Tensor, pair: Tensor, canvas: Canvas) -> Tensor:
+    def _logits(self, tokens: Tensor, pair: Tensor, layout: PatchLayout) -> Tensor:
         """Return the logits of tokens (N, D), or of the pixels of joined squares: (M, 2)."""
         logits = pair_logits(tokens[None], pair, temperature=self.config.temperature)[0]
-        return canvas.to_pixels(logits.T).flatten(1).T if canvas.boxes else logits
+        return layout.to_pixels(logits.T).flatten(1).T if layout.boxes else logits
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
-    """Layout of a picture's patches.
+class PatchLayout:
+    """Layout of a picture's patches."""
 
-    grid: (rows, columns) of patches, all squares one below the other. boxes: the squares, empty
-    if the whole picture is one. size: (height, width) in pixels of what the squares cover.
-    """
-
-    grid: tuple[int, int]
+    grid: tuple[int, int]  # rows and columns of patches, all squares one below the other
     patch_size: int
-    boxes: tuple[Box, ...] = ()
-    size: tuple[int, int] = (0, 0)
+    boxes: tuple[Box, ...] = ()  # the squares, empty if the whole picture is one
+    size: tuple[int, int] = (0, 0)  # (height, width) in pixels of what the squares cover
 
     def to_pixels(self, patches: Tensor, *, smooth: bool = False) -> Tensor:
         """Spread values of patches (B, N) over pixels (B, height, width); squares are averaged.
 
         `smooth` first takes the mean of each patch and its neighbours, edges repeated.
         """
-        grids = grid_map(patches, self.grid).chunk(max(1, len(self.boxes)), dim=1)
-        smoothed = map(_mean_of_nine, grids) if smooth else grids
-        squares = [in_pixels(grid, self.patch_size) for grid in smoothed]
+        grids = list(grid_map(patches, self.grid).chunk(max(1, len(self.boxes)), dim=1))
+        if smooth:
+            padded = [F.pad(grid[:, None], (1, 1, 1, 1), mode="replicate") for grid in grids]
+            grids = [F.avg_pool2d(grid, 3, stride=1)[:, 0] for grid in padded]
+        squares = [in_pixels(grid, self.patch_size) for grid in grids]
         if not self.boxes:
             return squares[0]
         total = patches.new_zeros(patches.shape[0], *self.size)
@@ -253,18 +247,13 @@ class Canvas:
         return total / count
 
 
-def count_adapter_parameters(embed_dim: int, adapter: Adapter = "prompts") -> int:
-    """Return how many parameters adaptation trains: 592,284 for D = 640, 710,556 for D = 768.
+def draw_adapter(embed_dim: int, adapter: Adapter, draw: torch.Generator) -> list[Tensor]:
+    """Draw W (924 or D, D) and its b as torch does for a linear layer.
 
     Example:
-        >>> count_adapter_parameters(640), count_adapter_parameters(768)
-        (592284, 710556)
+        >>> sum(weight.numel() for weight in draw_adapter(640, "prompts", torch.Generator()))
+        592284
     """
-    return (embed_dim + 1) * (PROMPTS if adapter == "prompts" else embed_dim)
-
-
-def draw_adapter(embed_dim: int, adapter: Adapter, draw: torch.Generator) -> list[Tensor]:
-    """Draw W (924 or D, D) and its b as torch does for a linear layer."""
     rows, bound = PROMPTS if adapter == "prompts" else embed_dim, embed_dim**-0.5
     shapes: tuple[tuple[int, ...], ...] = ((rows, embed_dim), (rows,))
     return [torch.empty(shape).uniform_(-bound, bound, generator=draw) for shape in shapes]
@@ -286,8 +275,3 @@ def adaptation_loss(clean_logits: Tensor, noised_logits: Tensor) -> Tensor:
     logs, noised_logs = clean_logits.log_softmax(dim=-1), noised_logits.log_softmax(dim=-1)
     entropy = -(logs.exp() * logs).sum(dim=-1).mean()
     return entropy - NOISE_WEIGHT * (noised_logs[:, 1] + logs[:, 0]).mean()
-
-
-def _mean_of_nine(grid: Tensor) -> Tensor:
-    """(B, rows, columns): each patch with its neighbours, edges repeated."""
-    return F.avg_pool2d(F.pad(grid[:, None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[:, 0]

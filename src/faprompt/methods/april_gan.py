@@ -48,17 +48,12 @@ class AprilGANOutput(MethodOutput):
     layer_maps: Tensor
 
 
-def count_parameters(*, width: int = 1024, embed_dim: int = 768, layers: int = 4) -> int:
-    """Return the number of parameters: 3,148,800 on ViT-L/14@336."""
-    return layers * (width + 1) * embed_dim
-
-
 class AprilGAN(SentenceMethod):
     """Linear layers on the patch tokens of several depths."""
 
     name = "april-gan"
     config_class = AprilGANConfig
-    parameters_at_full_size = ParameterCount(count_parameters(), count_parameters())
+    parameters_at_full_size = ParameterCount(3_148_800, 3_148_800)
     presets = {"paper": {}, "common": {"position_filter": "bilinear", "raw_class_names": False}}
     backbones = {"paper": "ViT-L-14-336:gelu"}
     # train.sh: 15 epochs on VisA, 3 on MVTec AD; otherwise as FAPrompt

@@ -1,22 +1,25 @@
 """Base of all methods: image tokens in, scores and patch maps out, by one forward pass.
 
-Training, evaluation, export and serving all call `Method.forward`. A method that learns adds
-`loss`; its parameters are exactly the ones that move. The backbone is not part of the method
-and is never saved with it.
+A method that learns adds `loss`; its parameters are exactly the ones that move. The backbone
+is not part of the method and is never saved with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.config import Count, check_fields
+from faprompt.data.dataset_catalog import display_names
+from faprompt.errors import ConfigError
 from faprompt.imaging.image_reading import PictureHandling
 
 Kind = Literal["training-free", "learned", "full-shot"]
@@ -24,10 +27,12 @@ Filter = Literal["bicubic", "bilinear"]
 Table = Mapping[str, Mapping[str, Any]]  # preset -> option -> value
 Names = Sequence[str] | None  # what each picture shows, one for each or one for all
 
+_NAMES_SHOWN = 12  # class names in an error
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodConfig:
-    """Options of every method: what it sees and how its map is finished."""
+    """Options of every method."""
 
     image_size: Count = 518  # side in pixels the picture is resized to (AnomalyCLIP utils.py)
     sigma_px: float = 4.0  # Gaussian on the map, in pixels of `image_size`; 0 for none
@@ -63,7 +68,7 @@ class MethodOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTerm:
-    """A summand of the score, weight times value (B,). Weight 0: it takes no part."""
+    """Summand of the score, weight times value (B,); of weight 0, it is shown only."""
 
     name: str
     weight: float
@@ -72,7 +77,7 @@ class ScoreTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodParts:
-    """What a forward pass was made of; a method leaves empty what it does not have.
+    """Parts of a forward pass; empty where a method has none.
 
     terms: summands of the score. stages: name -> (B, rows, columns) in 0..1, the maps whose
     mean is `patch_map`, in order. prompt_maps: (B, K, rows, columns) in 0..1, `patch_map` with
@@ -93,7 +98,7 @@ class MethodParts:
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """live: what moves. reported: as the authors count, unused layers included."""
+    """Parameters that move, and those the authors report, unused layers included."""
 
     live: int = 0
     reported: int = 0
@@ -109,11 +114,7 @@ def class_token_terms(output: MethodOutput) -> tuple[ScoreTerm, ...]:
 
 
 def within_depth(layers: Sequence[int], depth: int) -> None:
-    """Refuse `map_layers` with blocks a tower does not have.
-
-    Raises:
-        ValueError: one lies outside 1..depth.
-    """
+    """Refuse `map_layers` outside 1..depth by a ValueError."""
     if any(not 1 <= layer <= depth for layer in layers):
         raise ValueError(f"map_layers should lie in 1..{depth}, got {layers}")
 
@@ -177,15 +178,10 @@ class Method(nn.Module):
         with_prompt_scores: bool = False,
         class_names: Names = None,
     ) -> Any:
-        """Compute `MethodOutput` of a batch.
+        """Compute the `MethodOutput` of a batch of features from `encode_image`.
 
-        Args:
-            features: from `encode_image`.
-            text: the backbone's text tower.
-            static: result of `static_text`; None computes it here, with gradients.
-            with_prompt_scores: also score the image by each abnormality prompt alone.
-            class_names: what each picture shows, one name for each or one for all; only for
-                methods with `uses_class_names`.
+        `static` is the result of `static_text`; None computes it here, with gradients.
+        `class_names` are only for methods with `uses_class_names`.
         """
         output = self.score(features, text, static, class_names)
         if not with_prompt_scores:
@@ -206,31 +202,21 @@ class Method(nn.Module):
     def loss(self, output: Any, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name; their sum is minimised.
 
-        Args:
-            output: of `forward` on the same batch.
-            label: (B,) int64, 1 anomalous.
-            mask: (B, image_size, image_size) float, 1 where anomalous.
-
-        Raises:
-            TypeError: the method does not learn.
+        `output` is from `forward`; `label` is (B,) int64, 1 anomalous; `mask` is
+        (B, image_size, image_size) float, 1 where anomalous. TypeError if nothing learns.
         """
         raise TypeError(f"{self.name!r} has no parameters to train.")
 
     def begin_training(self, class_names: Sequence[str]) -> None:
-        """Prepare for training; called once before the first step.
+        """Prepare for training; `class_names` are the dataset's, each once, sorted.
 
-        Args:
-            class_names: of the dataset, each once, sorted; "" for pictures without one.
+        It is called once before the first step. Pictures without a class have the name "".
         """
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Prepare for an epoch; called before its first step, also when one is resumed.
+        """Prepare for an epoch, counted from 0, of so many; also called when one is resumed.
 
         A method that learns in stages sets `requires_grad` of its parameters here.
-
-        Args:
-            epoch: counted from 0.
-            epochs: of the whole training.
         """
 
     def explain(self, features: ImageFeatures, output: Any) -> MethodParts:
@@ -241,3 +227,113 @@ class Method(nn.Module):
     def learns(self) -> bool:
         """Whether any parameter moves."""
         return any(True for _ in self.parameters())
+
+
+class ClassNameMethod(Method):
+    """A method with class names; its config has `class_word` and `use_class_names`.
+
+    A dataset names the class of its pictures. Other pictures, and all pictures with
+    `use_class_names=false`, show `class_word`.
+    """
+
+    config: Any  # of two families, which share these two options and no base
+    shared_names: ClassVar[Mapping[str, str]] = {}  # of a dataset's folders of one product
+    raw_class_names: bool = False  # as a dataset has them, "metal_nut" or "01", not in words
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.uses_class_names = config.use_class_names
+
+    def name_classes(self, class_names: Names, count: int, *, shared: bool = True) -> list[str]:
+        """Return in words what each of `count` pictures shows; `shared` applies `shared_names`.
+
+        One name counts for all pictures.
+        """
+        asked = class_names if self.config.use_class_names else None
+        word, raw = self.config.class_word, self.raw_class_names
+        names = display_names(asked, count, otherwise=word, raw=raw)
+        if shared:
+            names = [self.shared_names.get(name, name) for name in names]
+        return names * count if len(names) == 1 < count else names
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Turn a word without a token into a ConfigError."""
+        try:
+            yield
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.name}: {error} Choose another class_word; or set use_class_names=false, "
+                f"and every picture shows {self.config.class_word!r}."
+            ) from error
+
+
+def check_class_names(class_names: Names, count: int, *, one_for_all: bool = False) -> None:
+    """Check that there is one name for each of `count` pictures, or one for all of them.
+
+    Raises:
+        TypeError: a text in place of a list.
+        ValueError: another number of names.
+    """
+    if class_names is None:
+        return
+    if isinstance(class_names, str):
+        raise TypeError(
+            f"class_names is a list with one name for each picture, got the text {class_names!r}."
+        )
+    if len(class_names) not in ((1, count) if one_for_all else (count,)):
+        raise ValueError(
+            f"class_names should have one name for each of the {count} pictures, "
+            f"got {len(class_names)}."
+        )
+
+
+def number_classes(
+    known: Sequence[str], class_names: Names, *, each: str, nothing: str, advice: str
+) -> list[int]:
+    """Return the index of each name in `known`; a single known class needs no name.
+
+    `each`, `nothing` and `advice` are parts of the errors, such as "patchcore has a model for
+    each", "patchcore has learned nothing" and what to do about unknown names.
+
+    Raises:
+        ConfigError: a class is unknown, or not named although there are several.
+    """
+    shown = ", ".join(known[:_NAMES_SHOWN]) + (", ..." if len(known) > _NAMES_SHOWN else "")
+    if class_names is None and len(known) > 1:
+        raise ConfigError(
+            f"{each} of {len(known)} classes and was not told "
+            f"which these pictures show; say it by --class-name. Known: {shown}."
+        )
+    names = [known[0]] if class_names is None else list(class_names)
+    strange = sorted(set(names) - set(known))
+    if strange:
+        raise ConfigError(
+            f"{nothing} of {', '.join(strange)}; known: {shown}. {advice}, "
+            "or say by --class-name which of these they are."
+        )
+    return [known.index(name) for name in names]
+
+
+def group_rows(numbers: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
+    """Return the rows of each number, and the order that sorts the joined groups back.
+
+    Example:
+        >>> rows, order = group_rows([1, 0, 1])
+        >>> [each.tolist() for each in rows.values()], order.tolist()
+        ([[1], [0, 2]], [1, 0, 2])
+    """
+    every = torch.tensor(numbers)
+    rows = {number: (every == number).nonzero()[:, 0] for number in sorted(set(numbers))}
+    return rows, torch.cat(list(rows.values())).argsort()
+
+
+def take_rows(features: ImageFeatures, rows: Tensor) -> ImageFeatures:
+    """Return the class tokens, patches and windows of some pictures of a batch."""
+    rows = rows.to(features.class_token.device)
+    patches, windows = (
+        {key: tokens[rows] for key, tokens in held.items()}
+        for held in (features.patch_tokens, features.windows)
+    )
+    return ImageFeatures(features.class_token[rows], patches, features.grid, windows)

@@ -5,14 +5,13 @@
     CoCoOp    V1+Omega..V12+Omega,  Omega = W2 relu(W1 g),  g the unit class token, width D/16
 
 CoOp is trained by the image's label alone, as the AnomalyCLIP paper sets it up: no mask loss,
-CLIP's unmodified image tower, map from the last layer's patches. The original has no map; a
-pixel AUROC below chance is expected of it on the paper's backbone, and published (33.3 on MVTec
-AD).
+CLIP's unmodified image tower, map from the last layer's patches. A pixel AUROC below chance is
+expected on the paper's backbone, and published (33.3 on MVTec AD).
 
-CoCoOp's original sees no mask either, but published maps of it are good, which its own loss
-cannot explain. So `paper` trains it as AnomalyCLIP: V-V patch tokens, focal and Dice beside the
-cross entropy, temperature 0.07. `original` is the trainer's own: plain tokens, cross entropy at
-CLIP's temperature, and SGD on one picture at a time.
+CoCoOp's original sees no mask either, but its published maps are good, which its own loss cannot
+explain. So `paper` trains it as AnomalyCLIP: V-V patch tokens, focal and Dice beside the cross
+entropy, temperature 0.07. `original` is the trainer's own: plain tokens, cross entropy at CLIP's
+temperature, and SGD on one picture at a time.
 
 Papers: Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022; Conditional Prompt
 Learning for Vision-Language Models, CVPR 2022. Public code: trainers/coop.py and
@@ -32,10 +31,8 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import EncodedPrefix, TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import Count, Positive, Weight
-from faprompt.methods.anomalyclip import RECIPE
-from faprompt.methods.base import Names, ParameterCount, Table
-from faprompt.methods.class_names import ClassNameMethod
-from faprompt.methods.text_pair import PairConfig, PairMethod, TextPair
+from faprompt.methods.anomalyclip import RECIPE, PairConfig, PairMethod, TextPair
+from faprompt.methods.base import ClassNameMethod, Names, ParameterCount, Table
 from faprompt.prompts.prompt_parts import (
     ImageContext,
     encode_prompts,
@@ -48,13 +45,9 @@ from faprompt.scoring import CLIP_AD_TEMPERATURE
 CLIP_TEMPERATURE = 0.01  # where CLIP's own training ended: factor 100, frozen in all three
 # Dassl's defaults and configs/trainers/CoOp, with the batches of the other methods here
 COSINE_RECIPE: Mapping[str, Any] = {
-    "learning_rate": 0.002,
-    "weight_decay": 5e-4,
-    "schedule": "cosine",
-    "warmup_epochs": 1,
-    "warmup_rate": 1e-5,
-    "epochs": 50,
-}
+    "learning_rate": 0.002, "weight_decay": 5e-4, "epochs": 50,
+    "schedule": "cosine", "warmup_epochs": 1, "warmup_rate": 1e-5,
+}  # fmt: skip
 SGD_RECIPE: Mapping[str, Any] = {**COSINE_RECIPE, "optimizer": "sgd", "momentum": 0.9}
 
 

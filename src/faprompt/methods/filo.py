@@ -9,21 +9,18 @@
     map       their mean, blurred by 3x3
     score     (cos(adapter(g), F_a) / sqrt 2 + max of the map) / 2, cut to 0..1; theirs is not cut
 
-The authors ground it: a Grounding DINO finds boxes, only sentences with the best box's position
-are averaged, and the map is dimmed outside all boxes. Their fine-tuned weights are not included,
-so the default is `grounding="none"`: all positions, nothing dimmed. Published scores are with
-grounding; expect less. "self" (ours) takes the position of the map's own peak and looks once
-more. "dino" does as they do with the checkpoint `grounding_model`, see `grounding`. Training uses
-neither.
+The authors' Grounding DINO finds boxes; only sentences with the best box's position are averaged,
+and the map is dimmed outside all boxes. Their fine-tuned weights are not included, so the default
+is `grounding="none"`: all positions, nothing dimmed; expect less than the published scores.
+"self" (ours) takes the position of the map's own peak and looks once more. "dino" does as they do
+with the checkpoint `grounding_model`, see `grounding`. Training uses neither.
 
-It learns in two stages: first the prompts, which see the raw class token, and the heads, on the
-maps; then, for `adapter_epochs`, the image adapter alone, on the label, while the prompts see
-its output. The authors' mosaics of four pictures (MVTec AD, one item in five) are left out
-because tokens are encoded once.
+First the prompts learn, which see the raw class token, and the heads, on the maps; then, for
+`adapter_epochs`, the image adapter alone, on the label, while the prompts see its output. The
+authors' mosaics of four pictures (MVTec AD, one item in five) are left out.
 
 Paper: Gu et al., FiLo: Zero-Shot Anomaly Detection by Fine-Grained Description and
-High-Quality Localization, ACM MM 2024. Public code: CASIA-IVA-Lab/FiLo at 36ff29c, whose
-numbers `tests/methods/test_golden_filo.py` compares.
+High-Quality Localization, ACM MM 2024. Public code: CASIA-IVA-Lab/FiLo at 36ff29c.
 """
 
 from __future__ import annotations
@@ -45,8 +42,14 @@ from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Positive
 from faprompt.data.dataset_catalog import defect_phrases
 from faprompt.errors import ConfigError
-from faprompt.methods.base import MethodConfig, MethodOutput, Names, ParameterCount, Table
-from faprompt.methods.class_names import ClassNameMethod
+from faprompt.methods.base import (
+    ClassNameMethod,
+    MethodConfig,
+    MethodOutput,
+    Names,
+    ParameterCount,
+    Table,
+)
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
 from faprompt.prompts.descriptions import Descriptions
@@ -253,7 +256,7 @@ class FiLo(ClassNameMethod):
         return [self._dino.find(pixels, self.words.phrases(name)) for pixels, name in seen]
 
     def _project(self, features: ImageFeatures) -> list[Tensor]:
-        """Each head's projection of its tokens, (B, N, D)."""
+        """Project the tokens of each head to (B, N, D)."""
         tokens = features.patch_tokens
         plain = zip(self._linear_taps, self.linears, strict=True)
         value = zip(self._shape_taps, self.shapes, strict=True)

@@ -20,8 +20,15 @@ from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError, MissingExtraError
-from faprompt.methods.base import Method, MethodConfig, MethodOutput, Names
-from faprompt.methods.class_names import number_classes
+from faprompt.methods.base import (
+    Method,
+    MethodConfig,
+    MethodOutput,
+    Names,
+    group_rows,
+    number_classes,
+    take_rows,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +63,9 @@ class FullShotMethod(Method):
         raise NotImplementedError
 
     def remember(self, class_name: str, batches: Iterable[ImageFeatures], *, seed: int) -> str:
-        """Learn one class from its normal pictures; what was learned before is dropped.
+        """Learn one class from features of its normal pictures, in place of all others.
 
-        Args:
-            class_name: what the pictures show.
-            batches: of `encode_image`.
-            seed: of what is drawn; the global random states are left as they were.
-
-        Returns:
-            A line for the user.
+        The global random states are left as they were. Returns a line for the user.
 
         Raises:
             TypeError: the method learns in steps.
@@ -72,7 +73,7 @@ class FullShotMethod(Method):
         raise TypeError(f"{self.name!r} learns in steps, see `loss`.")
 
     def adopt(self, parts: Sequence[FullShotMethod]) -> None:
-        """Take over the classes of other methods of this kind and these options."""
+        """Take over the classes of methods of this kind and with these options."""
         written: dict[str, Any] = {
             name: tuple(value for part in parts for value in getattr(part.config, name))
             for name in self.written
@@ -87,13 +88,11 @@ class FullShotMethod(Method):
         numbers = self.choose(class_names)
         if len(set(numbers)) == 1:
             return self.score_class(self.models[numbers[0]], features)
-        chosen = torch.tensor(numbers)
-        rows = [(chosen == number).nonzero()[:, 0] for number in chosen.unique()]
+        rows, order = group_rows(numbers)
         outputs = [
-            self.score_class(self.models[numbers[int(some[0])]], _only(features, some))
-            for some in rows
+            self.score_class(self.models[number], take_rows(features, some))
+            for number, some in rows.items()
         ]
-        order = torch.cat(rows).argsort()
         return MethodOutput(
             score=torch.cat([output.score for output in outputs])[order],
             patch_map=torch.cat([output.patch_map for output in outputs])[order],
@@ -132,9 +131,3 @@ def anomalib_module(name: str) -> Any:
             f"PatchCore and RD4AD need anomalib, which cannot be imported ({error}): "
             "pip install 'faprompt[baselines]'."
         ) from error
-
-
-def _only(features: ImageFeatures, rows: torch.Tensor) -> ImageFeatures:
-    rows = rows.to(features.class_token.device)
-    tokens = {layer: tokens[rows] for layer, tokens in features.patch_tokens.items()}
-    return ImageFeatures(features.class_token[rows], tokens, features.grid)

@@ -8,19 +8,14 @@
     map        times 0.7 outside all kept boxes; a box holds the pixels int(left) to
                int(right) - 1 of int(top) to int(bottom) - 1
 
-Two slips of the authors' test.py are kept by `box_slips` of FiLo. It compares chances cut to two
+`box_slips` of FiLo keeps two slips of the authors' test.py. It compares chances cut to two
 decimals, and of equal ones the last query is the best (lines 263 and 604). And a box that starts
-left of or above the picture is a slice from a negative number, which counts from the other end
-and is usually empty, so the box has no effect on the map.
+left of or above the picture counts from the other end, so it is usually empty.
 
-Differences from test.py:
-- It matches phrases as written against a phrase in lower case, so phrases with a capital letter
-  (pill, candle, macaroni1, macaroni2, all pcb) never match, nor does "uneven shape " (macaroni1)
-  except before another word; here they match.
-- It leaves pixels outside all boxes undimmed where the map is exactly 1.
-- Its model sees the picture in its proportions, ours the method's square; boxes are relative.
-- The authors tuned their model on the other of MVTec AD and VisA; any GroundingDino checkpoint
-  of `transformers` will do here.
+Other slips are not kept: phrases with a capital letter (pill, candle, macaroni1, macaroni2, all
+pcb) never match there, nor does "uneven shape " (macaroni1) except before another word; and
+pixels outside all boxes stay undimmed where the map is exactly 1. Its model sees the picture in
+its proportions, ours the method's square. Any GroundingDino checkpoint of `transformers` will do.
 
 Papers: Gu et al., FiLo, ACM MM 2024; Liu et al., Grounding DINO, ECCV 2024. Public code:
 test.py of CASIA-IVA-Lab/FiLo at 36ff29c. `peak_cell` is ours.
@@ -120,17 +115,12 @@ def dim_outside(maps: Tensor, boxes: Sequence[Tensor], *, slips: bool = False) -
     `boxes` are (K, 4) for each picture as in `likely_boxes`; K = 0 dims the whole map. With
     `slips`, a box that starts left of or above the picture counts from the other end.
     """
-    inside = torch.stack([_inside(each.to(maps), maps.shape[-2:], slips) for each in boxes])
+    inside = torch.zeros_like(maps, dtype=torch.bool)
+    for own, each in zip(inside, boxes, strict=True):
+        places = _corners(each.to(maps), maps.shape[-2:]).int()
+        for left, top, right, bottom in (places if slips else places.clamp(min=0)).tolist():
+            own[top:bottom, left:right] = True
     return torch.where(inside, maps, OUTSIDE_FACTOR * maps)
-
-
-def _inside(boxes: Tensor, image_size: Sequence[int], slips: bool) -> Tensor:
-    """(height, width) bool: pixels within any of the boxes."""
-    inside = torch.zeros(*image_size, dtype=torch.bool, device=boxes.device)
-    places = _corners(boxes, image_size).int()
-    for left, top, right, bottom in (places if slips else places.clamp(min=0)).tolist():
-        inside[top:bottom, left:right] = True
-    return inside
 
 
 def _corners(boxes: Tensor, image_size: Sequence[int]) -> Tensor:

@@ -109,8 +109,8 @@ class PatchCore(FullShotMethod):
                 layers=self._layers, value_path=config.value_path, raw_tokens=True
             )
         self._patch_size = vision.patch_size
-        self._widths = [STAGES[k][0] if self._stages else vision.width for k in self._layers]
-        self.models = nn.ModuleList(_Memory(kept, sum(self._widths)) for kept in config.memory)
+        widths = [STAGES[k][0] if self._stages else vision.width for k in self._layers]
+        self.models = nn.ModuleList(_Memory(kept, sum(widths)) for kept in config.memory)
 
     @property
     def sigma_px(self) -> float:

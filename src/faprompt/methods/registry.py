@@ -1,7 +1,4 @@
-"""Methods by the names that scripts rely on, and their presets.
-
-Every function raises `ConfigError` for an unknown method or preset and lists the known ones.
-"""
+"""Methods by name, and their presets; an unknown name is a `ConfigError` that lists the known."""
 
 from __future__ import annotations
 
@@ -28,22 +25,12 @@ from faprompt.methods.tcp import TCPV1, TCPV2
 from faprompt.methods.winclip import WinCLIP
 
 METHODS: dict[str, type[Method]] = {
-    "clip": PlainCLIP,
-    "clip-ac": CLIPAC,
-    "winclip": WinCLIP,
-    "april-gan": AprilGAN,
-    "anovl": AnoVL,
-    "coop": CoOp,
-    "cocoop": CoCoOp,
-    "anomalyclip": AnomalyCLIP,
-    "anomalyclip-ensemble": AnomalyCLIPEnsemble,
-    "tcp-v1": TCPV1,
-    "tcp-v2": TCPV2,
-    "filo": FiLo,
-    "faprompt": FAPrompt,
-    "patchcore": PatchCore,
-    "rd4ad": RD4AD,
-}
+    cls.name: cls
+    for cls in (
+        PlainCLIP, CLIPAC, WinCLIP, AprilGAN, AnoVL, CoOp, CoCoOp, AnomalyCLIP,
+        AnomalyCLIPEnsemble, TCPV1, TCPV2, FiLo, FAPrompt, PatchCore, RD4AD,
+    )
+}  # fmt: skip
 PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that name no other; they run on any
 PAPER, COMMON = "paper", "common"
 FITTED_OPTIONS = ("image_size", "sigma_px", "use_class_names")  # what `fit_to_backbone` sets
@@ -82,8 +69,8 @@ def method_class(name: str) -> type[Method]:
 def presets_of(name: str) -> Table:
     """Return a method's presets, each with the options that differ from the defaults.
 
-    `common` is ViT-L/14@336 at 518 pixels, the same for all methods. A method whose `paper` is
-    just that has it under both names; a method that needs its own network has none.
+    `common` is ViT-L/14@336 at 518 pixels for all methods. A method whose `paper` is just that
+    has it under both names; a method that needs its own network has none.
 
     Example:
         >>> list(presets_of("anomalyclip")), list(presets_of("rd4ad"))
@@ -142,12 +129,11 @@ def own_backbone(name: str, preset: str) -> str:
 def fit_to_backbone(
     method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
 ) -> dict[str, Any]:
-    """Complete options whose preset suits one backbone only, for the backbone at hand.
+    """Complete options for a backbone; those of the caller are kept.
 
-    The paper's 518 pixels are a 37x37 grid of 14-pixel patches, smoothed with sigma 10 (or 4)
-    of those pixels. Other patch sizes get the nearest multiple; `tiny` gets the size it was
-    trained at; sigma is scaled alike. A backbone with a part of CLIP's vocabulary has no words
-    for most classes, so every picture shows `class_word` there. Options of the caller are kept.
+    The image size is the nearest multiple of the patch size to the preset's, or the size `tiny`
+    was trained at; sigma is scaled alike. A backbone with a part of CLIP's vocabulary has no
+    words for most classes, so every picture shows `class_word` there.
     """
     chosen = dict(options or {})
     vision = backbone.spec.vision
@@ -165,16 +151,10 @@ def fit_to_backbone(
 def preset_note(
     method: str, backbone: Backbone, options: Mapping[str, Any] | None, *, preset: str = "paper"
 ) -> str:
-    """Say that a preset runs on another backbone or image size than it was published for.
+    """Describe how a preset's backbone or image size differs from the published one.
 
-    Args:
-        method: one of `list_methods()`.
-        backbone: what it runs on.
-        options: what the caller sets; an image size that was asked for needs no note.
-        preset: one of the method's.
-
-    Returns:
-        Sentences without the last full stop, or "" if the preset runs as published.
+    An image size among `options` needs no note. The sentences have no last full stop; they
+    are "" if the preset runs as published.
     """
     asked, wanted = options or {}, preset_config(method, preset).image_size
     side = wanted
@@ -201,14 +181,14 @@ def build_method(
     preset: str = "paper",
     seed: int = 111,
 ) -> Method:
-    """Build a method with freshly drawn parameters.
+    """Build a method with freshly drawn parameters; the global random state is left as it was.
 
     Args:
         name: one of `list_methods()`.
         backbone: read for its sizes, tokens and the embeddings of fixed words.
-        options: any fields of the method's config; they override the preset.
-        preset: "paper", or "official" if a method's public code differs.
-        seed: of the initial values; the global random state is left as it was.
+        options: fields of the method's config; they override the preset.
+        preset: one of `presets_of(name)`.
+        seed: of the initial values.
 
     Raises:
         ConfigError: an unknown option, or values out of range or that do not fit this backbone.

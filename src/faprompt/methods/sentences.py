@@ -1,17 +1,16 @@
 """Handcrafted sentences about what is shown; `clip` and `clip-ac`, which need nothing else.
 
 Every template is filled with every state of a class, normal and abnormal, and each side
-becomes one direction. The text tower is frozen, so the sentences of a class are encoded once.
-WinCLIP, APRIL-GAN and AnoVL share `SentenceMethod`.
+becomes one direction. WinCLIP, APRIL-GAN and AnoVL share `SentenceMethod`.
 
 `clip` compares with "a photo of a normal {class}." and "a photo of an anomalous {class}.";
 `clip-ac` with the 80 ImageNet templates around both states. As the AnomalyCLIP paper runs
 them: unmodified image tower, class token without ln_post, temperature 0.07, map from the
-last layer's patches. Pixel AUROC far below chance is expected of them on the paper's
-backbone; the sign is right. `value_path=true` reads the V-V patch tokens instead (ours).
+last layer's patches. A pixel AUROC far below chance is expected on the paper's backbone; the
+sign is right. `value_path=true` reads the V-V patch tokens instead (ours).
 
-Neither the templates of CLIP-AC nor the layers of its map are published: `prompt_set=april-gan`
-and `map_layers=6,12,18,24` are the other candidates. A third party reproduced the published image
+The templates of CLIP-AC and the layers of its map are not published: `prompt_set=april-gan` and
+`map_layers=6,12,18,24` are the other candidates. A third party reproduced the published image
 scores of CLIP without `ln_post`; `common` has it, as CLIP itself does.
 
 Source: Radford et al., CLIP (ICML 2021); Zhou et al., AnomalyCLIP (ICLR 2024), baselines, and
@@ -32,6 +31,7 @@ from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import Positive
 from faprompt.methods.base import (
+    ClassNameMethod,
     MethodConfig,
     MethodOutput,
     MethodParts,
@@ -40,7 +40,6 @@ from faprompt.methods.base import (
     class_token_terms,
     within_depth,
 )
-from faprompt.methods.class_names import ClassNameMethod
 from faprompt.prompts import templates
 from faprompt.prompts.prompt_parts import SentenceEncoder
 from faprompt.prompts.templates import StateTexts

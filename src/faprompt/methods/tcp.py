@@ -32,17 +32,11 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.text import Injection, TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import Count, Range, Weight
+from faprompt.methods.anomalyclip import TextPair
 from faprompt.methods.base import MethodConfig, Names, ParameterCount, Table
 from faprompt.methods.coop import COSINE_RECIPE, ClassPromptConfig, ClassPromptMethod, distinct
-from faprompt.methods.text_pair import TextPair
 from faprompt.prompts import templates
-from faprompt.prompts.prompt_parts import (
-    MetaNet,
-    SentenceEncoder,
-    encode_prompts,
-    learned_vectors,
-    quick_gelu,
-)
+from faprompt.prompts.prompt_parts import MetaNet, SentenceEncoder, encode_prompts, learned_vectors
 from faprompt.prompts.templates import StateTexts
 
 REDUCTION = 4  # hidden width of the meta-net is D/4 (trainers/tcp.py)
@@ -95,7 +89,7 @@ class TCPV1(ClassPromptMethod):
             backbone.spec.embed_dim,
             config.context_tokens * text.width,
             reduction=REDUCTION,
-            activation=quick_gelu,
+            activation=lambda values: values * torch.sigmoid(1.702 * values),  # CLIP's own
         )
         lines, states = KNOWLEDGE_FORMS[config.knowledge]
         self._known = StateTexts(states, lambda _: lines)

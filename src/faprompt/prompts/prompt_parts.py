@@ -29,11 +29,6 @@ def learned_vectors(*shape: int) -> nn.Parameter:
     return vectors
 
 
-def quick_gelu(values: Tensor) -> Tensor:
-    """Return CLIP's own activation, x sigmoid(1.702 x)."""
-    return values * torch.sigmoid(1.702 * values)
-
-
 class MetaNet(nn.Module):
     """Map features to vectors by two linear layers with biases, in torch's initialisation."""
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faprompt.errors import ModelError
-from faprompt.methods.released_checkpoints import read_anomalyclip, read_april_gan, read_faprompt
+from faprompt.model_import import read_released
 from tests.golden import recipe
 from tests.helpers import golden
 
@@ -28,14 +28,14 @@ def anomalyclip_state(**options):
 
 def test_faprompts_shapes_tell_the_options():
     options = {"prompts": 3, "normal_tokens": 4, "abnormal_tokens": 1, "patches": 6}
-    found = read_faprompt(faprompt_state(**options, depth=5, length=2), embed_dim=WIDTH)
+    found = read_released("faprompt", faprompt_state(**options, depth=5, length=2), embed_dim=WIDTH)
     assert found.options == {**options, "deep_depth": 5, "deep_length": 2}
     assert found.left_behind == ()
 
 
 def test_faprompts_tensors_arrive_unchanged():
     state = faprompt_state()
-    ours = read_faprompt({**state, **DEAD}, embed_dim=WIDTH)
+    ours = read_released("faprompt", {**state, **DEAD}, embed_dim=WIDTH)
     assert torch.equal(ours.state["prompts.normal_context"], state["ctx_pos"][0, 0])
     assert torch.equal(ours.state["prompts.abnormal_tokens"], state["ctx_neg"][0])
     for index in range(8):
@@ -51,7 +51,7 @@ def test_faprompts_tensors_arrive_unchanged():
 
 def test_anomalyclips_tensors_arrive_unchanged():
     state = anomalyclip_state(tokens=6, depth=12, length=3)
-    ours = read_anomalyclip({**state, **DEAD})
+    ours = read_released("anomalyclip", {**state, **DEAD}, embed_dim=WIDTH)
     assert ours.options == {"context_tokens": 6, "deep_depth": 12, "deep_length": 3}
     assert torch.equal(ours.state["normal_context"], state["ctx_pos"][0, 0])
     assert torch.equal(ours.state["abnormal_context"], state["ctx_neg"][0, 0])
@@ -61,7 +61,7 @@ def test_anomalyclips_tensors_arrive_unchanged():
 
 def test_half_precision_checkpoints_become_float32():
     state = {key: value.half() for key, value in faprompt_state().items()}
-    ours = read_faprompt(state, embed_dim=WIDTH)
+    ours = read_released("faprompt", state, embed_dim=WIDTH)
     assert {tensor.dtype for tensor in ours.state.values()} == {torch.float32}
 
 
@@ -70,19 +70,19 @@ def test_a_missing_tensor_is_named(key):
     state = faprompt_state()
     del state[key]
     with pytest.raises(ModelError, match=f"lacks '{key}'. Besides what was read it holds"):
-        read_faprompt(state, embed_dim=WIDTH)
+        read_released("faprompt", state, embed_dim=WIDTH)
 
 
 def test_a_gap_in_the_deep_prompts_is_named():
     state = faprompt_state()
     del state["compound_prompts_text.3"]
     with pytest.raises(ModelError, match="lacks 'compound_prompts_text.3'"):
-        read_faprompt(state, embed_dim=WIDTH)
+        read_released("faprompt", state, embed_dim=WIDTH)
     for key in list(state):
         if key.startswith("compound_prompts_text."):
             del state[key]
     with pytest.raises(ModelError, match="lacks the deep prompts"):
-        read_faprompt(state, embed_dim=WIDTH)
+        read_released("faprompt", state, embed_dim=WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -98,32 +98,31 @@ def test_a_gap_in_the_deep_prompts_is_named():
 def test_tensors_of_another_shape_are_named(key, shape, told):
     state = {**faprompt_state(), key: torch.zeros(shape)}
     with pytest.raises(ModelError, match=told):
-        read_faprompt(state, embed_dim=WIDTH)
+        read_released("faprompt", state, embed_dim=WIDTH)
 
 
 def test_psi_of_another_backbone_is_refused():
     with pytest.raises(ModelError, match="psi takes 320 numbers, which is no multiple of .* 48"):
-        read_faprompt(faprompt_state(), embed_dim=48)
+        read_released("faprompt", faprompt_state(), embed_dim=48)
 
 
 @pytest.mark.parametrize("key", ["meta_net.linear1.weight", "compound_prompts_text.x"])
 def test_unknown_tensors_are_refused(key):
     with pytest.raises(ModelError, match="does not know|lacks"):
-        read_faprompt({**faprompt_state(), key: torch.zeros(4, WIDTH)}, embed_dim=WIDTH)
+        read_released("faprompt", {**faprompt_state(), key: torch.zeros(4, WIDTH)}, embed_dim=WIDTH)
 
 
 def test_the_other_methods_checkpoint_is_refused():
     with pytest.raises(ModelError, match="does not know: patch_meta_net.*Choose it with --method"):
-        read_anomalyclip(
-            {k: v[:, :1] if k == "ctx_neg" else v for k, v in faprompt_state().items()}
-        )
+        state = {k: v[:, :1] if k == "ctx_neg" else v for k, v in faprompt_state().items()}
+        read_released("anomalyclip", state, embed_dim=WIDTH)
     with pytest.raises(ModelError, match="lacks 'patch_meta_net.linear1.weight'"):
-        read_faprompt(anomalyclip_state(), embed_dim=WIDTH)
+        read_released("faprompt", anomalyclip_state(), embed_dim=WIDTH)
 
 
 def test_what_is_no_tensor_is_refused():
     with pytest.raises(ModelError, match="ctx_pos should be tensors"):
-        read_faprompt({**faprompt_state(), "ctx_pos": [1.0]}, embed_dim=WIDTH)
+        read_released("faprompt", {**faprompt_state(), "ctx_pos": [1.0]}, embed_dim=WIDTH)
 
 
 class TestAprilGAN:
@@ -137,7 +136,7 @@ class TestAprilGAN:
 
     def test_layers_arrive_unchanged_in_their_order(self):
         theirs = {key: tensor.half() for key, tensor in self.layers().items()}
-        ours = read_april_gan(theirs)
+        ours = read_released("april-gan", theirs, embed_dim=WIDTH)
         assert ours.options == {} and ours.left_behind == ()
         assert set(ours.state) == {key.replace("fc", "linears") for key in theirs}
         for key, tensor in theirs.items():
@@ -159,8 +158,8 @@ class TestAprilGAN:
     )
     def test_what_is_not_theirs_is_refused(self, changes, told):
         with pytest.raises(ModelError, match=told):
-            read_april_gan(self.layers(**changes))
+            read_released("april-gan", self.layers(**changes), embed_dim=WIDTH)
 
     def test_other_tensors_are_refused(self):
         with pytest.raises(ModelError, match="lacks the linear layers"):
-            read_april_gan(anomalyclip_state())
+            read_released("april-gan", anomalyclip_state(), embed_dim=WIDTH)
