@@ -13,7 +13,6 @@ import zipfile
 
 import pytest
 import torch
-from faprompt.model_config import WEIGHTS, load_weights
 from safetensors.torch import save, save_file
 from torch import nn
 
@@ -25,6 +24,7 @@ from faprompt.clip.tensor_files import (
 )
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ModelError
+from faprompt.model_folder import WEIGHTS, load_weights
 from faprompt.model_import import read_checkpoint
 from tests.helpers import small
 
