@@ -29,7 +29,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ReadImage, read_image
-from faprompt.imaging.square_tiles import Box, join_maps, square_tiles
+from faprompt.imaging.picture_views import Box, join_maps, square_tiles
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts, Names
 from faprompt.model_folder import upload_model, write_model

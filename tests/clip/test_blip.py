@@ -14,10 +14,14 @@ import torch.nn.functional as F
 pytest.importorskip("transformers")
 
 from faprompt.clip import downloads  # noqa: E402
-from faprompt.clip.blip import BlipTextTower, BlipVisionTower, BlipVisual  # noqa: E402
 from faprompt.clip.known_backbones import BLIP_BASE, list_backbones  # noqa: E402
 from faprompt.clip.text import DeepPrompts, Injection  # noqa: E402
-from faprompt.clip.transformers_folders import transformers_module  # noqa: E402
+from faprompt.clip.transformers_folders import (  # noqa: E402
+    BlipTextTower,
+    BlipVisionTower,
+    BlipVisual,
+    transformers_module,  # noqa: E402
+)
 from faprompt.clip.vision import ImageOptions  # noqa: E402
 from faprompt.clip.weights import load_backbone, save_backbone  # noqa: E402
 from faprompt.errors import ModelError  # noqa: E402

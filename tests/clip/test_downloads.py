@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from faprompt.clip import downloads, known_backbones
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.downloads import fetch_backbone
 from faprompt.clip.known_backbones import list_backbones
-from faprompt.clip.spec import spec_from_open_clip
+from faprompt.clip.spec import open_clip_module, spec_from_open_clip
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ConfigError, ModelError
 from tests.helpers.clip_files import write_open_clip_folder

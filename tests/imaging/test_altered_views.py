@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from faprompt.imaging.altered_views import ANGLES, SHIFTS, VIEWS, altered_views
+from faprompt.imaging.picture_views import ANGLES, SHIFTS, VIEWS, altered_views
 
 
 def draw(height=9, width=9):

@@ -15,7 +15,7 @@ from faprompt.errors import ConfigError
 from faprompt.evaluation import evaluate
 from faprompt.explanation.picture_explanation import explain_picture
 from faprompt.imaging import views
-from faprompt.imaging.altered_views import altered_views
+from faprompt.imaging.picture_views import altered_views
 from faprompt.methods import anovl
 from faprompt.methods.registry import build_method, preset_config, preset_options
 from faprompt.prompts import templates

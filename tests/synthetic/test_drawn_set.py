@@ -17,7 +17,7 @@ OPTIONS = {"kinds": "test", "count": 20, "size": 40, "seed": 7}
 def drawn(tmp_path_factory):
     calls = []
     root = tmp_path_factory.mktemp("drawn") / "set"
-    write_dataset(root, **OPTIONS, progress=lambda done, total: calls.append((done, total)))
+    write_dataset(root, **OPTIONS, progress=lambda _, done, total: calls.append((done, total)))
     return root, calls
 
 

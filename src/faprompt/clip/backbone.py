@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from faprompt.clip._open_clip import open_clip_module
-from faprompt.clip.spec import BackboneSpec
+from faprompt.clip.spec import BackboneSpec, open_clip_module
 from faprompt.clip.tensor_files import value_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.known_backbones import (
     BLIP_NAMES,
     BUNDLED,
@@ -25,7 +24,7 @@ from faprompt.clip.known_backbones import (
     split_name,
     unknown_backbone,
 )
-from faprompt.clip.spec import spec_from_open_clip
+from faprompt.clip.spec import open_clip_module, spec_from_open_clip
 from faprompt.clip.wide_resnet import WIDE_RESNET
 from faprompt.errors import ModelError
 from faprompt.files import file_digest

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import build_clip
 from faprompt.clip.spec import (
     BackboneSpec,
     TextSpec,
     VisionSpec,
+    open_clip_module,
     spec_from_open_clip,
     spec_from_open_clip_config,
 )

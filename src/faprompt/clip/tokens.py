@@ -23,7 +23,7 @@ START, END = 49406, 49407
 
 @cache
 def _bpe() -> Any:
-    from faprompt.clip._open_clip import open_clip_module
+    from faprompt.clip.spec import open_clip_module
 
     return open_clip_module().tokenizer.SimpleTokenizer()
 

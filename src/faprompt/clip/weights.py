@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
-from faprompt.clip.blip import BlipTextTower
 from faprompt.clip.downloads import named_weights
 from faprompt.clip.known_backbones import (
     BUNDLED,
@@ -51,6 +50,7 @@ from faprompt.clip.spec import (
 from faprompt.clip.tensor_files import read_tensors
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.transformers_folders import (
+    BlipTextTower,
     find_blip,
     from_transformers,
     load_blip,

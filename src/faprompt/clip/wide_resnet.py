@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import Backbone, load_strictly
-from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
+from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, open_clip_module
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
 from faprompt.errors import ModelError

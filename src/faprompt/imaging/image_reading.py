@@ -15,10 +15,12 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.formats import HEAD_BYTES, check_pixels, identify, open_picture
-from faprompt.imaging.rgb_levels import array_to_rgb, picture_to_rgb, samples_to_rgb
-from faprompt.imaging.stored_samples import (
+from faprompt.imaging.decoding import (
+    HEAD_BYTES,
     Samples,
+    check_pixels,
+    identify,
+    open_picture,
     picture_samples,
     raw_mode,
     read_colours,
@@ -26,6 +28,7 @@ from faprompt.imaging.stored_samples import (
     wide_samples,
     widen_key,
 )
+from faprompt.imaging.rgb_levels import array_to_rgb, picture_to_rgb, samples_to_rgb
 from faprompt.imaging.tiff import (
     decode_failed_for_good,
     mend,

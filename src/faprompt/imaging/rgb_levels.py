@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.stored_samples import Samples, refuse_lab
+from faprompt.imaging.decoding import Samples, refuse_lab
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits per value that cameras deliver in 16-bit files
 NO_ALPHA = "alpha is 0 everywhere: colours read as if opaque"

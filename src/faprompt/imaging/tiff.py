@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.formats import check_pixels
-from faprompt.imaging.stored_samples import Samples
+from faprompt.imaging.decoding import Samples, check_pixels
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6  # photometric
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4}

@@ -19,7 +19,7 @@ from faprompt.data import cut_region, read_dataset
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.files import natural_key
 from faprompt.imaging.image_reading import read_image
-from faprompt.imaging.square_tiles import square_tiles
+from faprompt.imaging.picture_views import square_tiles
 from faprompt.methods.base import Names
 from faprompt.methods.class_names import number_classes
 from faprompt.records import Sample

@@ -1,19 +1,26 @@
-"""AUPRO: how well each anomalous region is covered, whatever its size.
+"""AUPRO: how well each anomalous region is covered; and `pro_200`, the authors' own PRO.
 
-PRO(t) is the mean, over all 8-connected ground-truth regions of all images, of the share of
-the region with score >= t; FPR(t) is the share of all normal pixels with score >= t. AUPRO is
-the area under PRO over FPR from 0 to a limit, divided by that limit.
+PRO(t) is the mean, over all 8-connected regions of all masks, of the share of the region with
+score >= t; FPR(t) is the share of all normal pixels with score >= t. AUPRO is the area under
+PRO over FPR from 0 to a limit, divided by that limit.
 
-Source: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.
+`pro_200` is not AUPRO and serves the comparison with published tables. Its thresholds are 200
+equal steps of *score*, so a monotonic change of the scores changes it, and its FPR axis is
+stretched to the sampled range instead of being cut at the limit.
+
+Sources: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5; `pro_200`
+is `cal_pro_score` in the public code of APRIL-GAN, AnomalyCLIP, AnoVL, FAPrompt and FiLo.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from faprompt.metrics.checked_inputs import Maps, check_fpr_limit, check_pairs
-from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels
-from faprompt.metrics.tally import Tally
+from faprompt.metrics.checked_inputs import Maps, as_float, check_fpr_limit, check_pairs
+from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels, mask_regions
+from faprompt.metrics.tally import Tally, UndefinedMetricError, pro_points
+
+_STEPS = 200
 
 
 def aupro(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
@@ -55,10 +62,104 @@ def aupro_of(tally: Tally, *, fpr_limit: float) -> float:
     return float(min(area / fpr_limit, 1.0))
 
 
-def pro_points(tally: Tally) -> tuple[np.ndarray, np.ndarray]:
-    """Return FPR and PRO, (K + 1,) each, from (0, 0) to (1, 1), one point a distinct score."""
+def pro_200(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
+    """Return PRO as the authors compute it, in one pass over the pixels instead of 200.
+
+    Per threshold from the lowest score to just below the highest: a pixel is called
+    anomalous when score > threshold; PRO is the mean overlap of all regions and FPR the
+    share of normal pixels called anomalous. Points with FPR < fpr_limit stay, their FPR is
+    stretched to 0..1, and the trapezoid under them is the value.
+
+    Args:
+        score_maps: (B, H, W), or a list of (H, W) of any sizes; one class, all its images.
+        masks: likewise, bool or 0/1; 1 is anomalous.
+        fpr_limit: points at or above this false-positive rate are dropped; in (0, 1].
+
+    Returns:
+        0..1, higher is better. Not comparable with `aupro`.
+
+    Raises:
+        ValueError: maps or masks that do not fit, or a limit out of range.
+        UndefinedMetricError: no region, no normal pixel, one score for everything, or
+            fewer than two different false-positive rates below the limit (NaN there).
+    """
+    fpr_limit = check_fpr_limit(fpr_limit)
+    found = check_pairs(score_maps, masks).values()
+    pairs = [(as_float(score_map), mask) for score_map, mask in found]
+    return _area(*_sample(pairs, _thresholds(pairs)), fpr_limit)
+
+
+def pro_200_of(tally: Tally, *, low: float, high: float, fpr_limit: float) -> float:
+    """Return `pro_200` of counts: the mean overlap of the regions is their weights, summed.
+
+    Args:
+        tally: pixels with region weights. Binned, it adds the error of its bins.
+        low: the lowest score of all pixels, float32 or float64, which is the precision of
+            the steps; `high` is the highest.
+        fpr_limit: as in `pro_200`.
+    """
     overlap = tally.require_regions()
-    false_positives = np.cumsum(tally.normal, dtype=np.float64)
-    fpr = np.append(0.0, false_positives / false_positives[-1])
-    pro = np.append(0.0, np.cumsum(overlap) / tally.regions)
-    return fpr, pro
+    # The number of scores above each threshold; the rows of a tally fall.
+    above = np.searchsorted(-tally.thresholds, -_steps(low, high), side="left")
+    false_positives = np.append(0, np.cumsum(tally.normal))
+    pro = np.append(0, np.cumsum(overlap))[above] / tally.regions
+    return _area(false_positives[above] / false_positives[-1], pro, fpr_limit)
+
+
+def _area(fpr: np.ndarray, pro: np.ndarray, fpr_limit: float) -> float:
+    """Area under PRO over the points below the limit, its axis stretched to 0..1."""
+    kept = fpr < fpr_limit
+    if kept.sum() < 2 or np.ptp(fpr[kept]) == 0:
+        raise UndefinedMetricError(
+            f"of {len(fpr)} thresholds fewer than two give different false-positive rates "
+            f"below {fpr_limit:g}, so there is no axis to stretch"
+        )
+    x = fpr[kept] - fpr[kept].min()
+    x, y = x / x.max(), pro[kept]
+    return float(np.sum(-np.diff(x) * (y[1:] + y[:-1])) / 2)
+
+
+def _thresholds(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """200 or 201 rising thresholds, in the maps' own precision, as the authors' arange."""
+    if not pairs:
+        raise UndefinedMetricError("no image has both a score map and a mask")
+    dtype = np.result_type(*(score_map for score_map, _ in pairs)).type
+    low = dtype(min(score_map.min() for score_map, _ in pairs))
+    high = dtype(max(score_map.max() for score_map, _ in pairs))
+    if low == high:
+        raise UndefinedMetricError(
+            f"all pixels have the same score ({float(low):.6g}), so nothing is ranked"
+        )
+    return _steps(low, high)
+
+
+def _steps(low: float, high: float) -> np.ndarray:
+    return np.arange(low, high, (high - low) / _STEPS)
+
+
+def _sample(
+    pairs: list[tuple[np.ndarray, np.ndarray]], thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """FPR and PRO at each threshold, (T,) each; FPR falls."""
+    levels = len(thresholds) + 1
+    normal = np.zeros(levels, dtype=np.int64)
+    overlaps = []
+    for score_map, mask in pairs:
+        # A pixel's level is the number of thresholds it exceeds.
+        level = np.searchsorted(thresholds, score_map.ravel(), side="left")
+        found = mask_regions(mask)
+        inside = level[found.pixels]
+        normal += np.bincount(level, minlength=levels) - np.bincount(inside, minlength=levels)
+        cells = np.bincount(found.region * levels + inside, minlength=len(found.sizes) * levels)
+        overlaps.append(_above(cells.reshape(-1, levels)) / found.sizes[:, None])
+    regions = np.concatenate(overlaps)
+    if len(regions) == 0:
+        raise UndefinedMetricError("no region: no mask has an anomalous pixel")
+    if not normal.any():
+        raise UndefinedMetricError("no normal pixel: the masks are anomalous all over")
+    return _above(normal) / normal.sum(), regions.mean(axis=0)
+
+
+def _above(counts: np.ndarray) -> np.ndarray:
+    """Count the higher levels, for each level but the last."""
+    return np.cumsum(counts[..., ::-1], axis=-1)[..., -2::-1]

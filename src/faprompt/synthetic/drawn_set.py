@@ -17,10 +17,9 @@ from torch import Tensor
 
 from faprompt.errors import DatasetError
 from faprompt.files import write_atomically
-from faprompt.synthetic.camera import photograph
 from faprompt.synthetic.canvas import Canvas
 from faprompt.synthetic.kinds import KindSet, ObjectKind, defects_of, objects_of
-from faprompt.synthetic.scene import damage, paint, turn_over
+from faprompt.synthetic.scene import damage, paint, photograph, turn_over
 from faprompt.work import LOCK_NAME, ProgressCallback, no_progress
 
 LEAST_SIZE = 32

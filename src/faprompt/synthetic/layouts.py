@@ -6,8 +6,18 @@ import torch
 from torch import Tensor
 
 from faprompt.synthetic.canvas import TAU, Canvas
-from faprompt.synthetic.fields import below, box, in_cell, line_at, mix
-from faprompt.synthetic.painting import Content, blend, colour, glyphs, tint
+from faprompt.synthetic.painting import (
+    Content,
+    below,
+    blend,
+    box,
+    colour,
+    glyphs,
+    in_cell,
+    line_at,
+    mix,
+    tint,
+)
 
 
 def _grid(

@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 from faprompt.synthetic.canvas import TAU, Canvas, stamp, walk
-from faprompt.synthetic.fields import below, in_cell, smooth_step, soften
-from faprompt.synthetic.painting import Content, colour, texture, tint
+from faprompt.synthetic.painting import (
+    Content,
+    below,
+    colour,
+    in_cell,
+    smooth_step,
+    soften,
+    texture,
+    tint,
+)
 
 
 def _slant(canvas: Canvas) -> Tensor:
