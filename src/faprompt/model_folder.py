@@ -22,7 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from faprompt.clip.tensor_files import is_finite, read_safetensors, value_faults
+from faprompt.clip.tensor_files import is_finite, read_safetensors, state_faults
 from faprompt.config import from_mapping, read_json, to_mapping
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
@@ -112,16 +112,8 @@ def load_weights(method: Method, folder: Path) -> None:
             shape or type, or not finite; all are named.
     """
     path = folder / WEIGHTS
-    state, wanted = read_safetensors(path), method.state_dict()
-    faults = [f"missing {key}" for key in sorted(set(wanted) - set(state))]
-    faults += [f"unknown {key}" for key in sorted(set(state) - set(wanted))]
-    faults += [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in sorted(set(wanted) & set(state))
-        if state[key].shape != wanted[key].shape
-    ]
-    faults += value_faults(wanted, state)
-    if faults:
+    state = read_safetensors(path)
+    if faults := state_faults(method.state_dict(), state):
         raise ModelError(f"{path} does not fit its config: {'; '.join(faults)}.")
     method.load_state_dict(state)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faprompt.clip.spec import BackboneSpec, open_clip_module
-from faprompt.clip.tensor_files import value_faults
+from faprompt.clip.tensor_files import state_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.vision import (
@@ -29,9 +29,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Backbone(nn.Module):
     """Hold both towers of one CLIP or BLIP, frozen: no parameter has a gradient.
 
-    `precision` is that of the image tower's matrices, where the time goes. Sums, norms,
-    projections and the whole text tower stay in float32. `logit_scale` is CLIP's own log
-    temperature; no tower reads it and the fingerprint does not cover it.
+    `precision` is that of the image tower's matrices; sums, norms, projections and the text
+    tower stay in float32. `logit_scale` is CLIP's log temperature, which no tower reads.
     """
 
     logit_scale: Tensor
@@ -89,9 +88,7 @@ class Backbone(nn.Module):
         return self.logit_scale.device
 
     def encode_image(
-        self,
-        pixels: Tensor,
-        options: ImageOptions = DEFAULT_OPTIONS,
+        self, pixels: Tensor, options: ImageOptions = DEFAULT_OPTIONS
     ) -> ImageFeatures:
         """Encode a batch of images; see `VisionTower.forward`."""
         return self.vision(pixels.to(self.device), options)
@@ -142,8 +139,7 @@ def build_backbone(
     Raises:
         ModelError: the spec cannot be built, or the weights do not fit (see `load_strictly`).
     """
-    faults = spec.faults()
-    if faults:
+    if faults := spec.faults():
         raise ModelError(f"No CLIP can be built for {name!r}: {'; '.join(faults)}.")
     if state is None:
         clip = build_clip(spec)
@@ -168,20 +164,7 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], name: str) -> Non
         ModelError: keys are missing, unknown, of another shape, not floating-point numbers,
             or not finite; they are named.
     """
-    wanted = module.state_dict()
-    missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
-    clash = [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in sorted(set(wanted) & set(state))
-        if state[key].shape != wanted[key].shape
-    ]
-    faults = [
-        *([f"missing: {', '.join(missing[:12])}"] if missing else []),
-        *([f"unknown: {', '.join(unknown[:12])}"] if unknown else []),
-        *clash[:12],
-        *value_faults(wanted, state)[:12],
-    ]
-    if faults:
+    if faults := state_faults(module.state_dict(), state):
         raise ModelError(f"The weights of {name!r} do not fit. {'; '.join(faults)}.")
     copies = {
         key: tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)

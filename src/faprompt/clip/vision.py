@@ -131,11 +131,7 @@ class VisionTower(nn.Module):
             block.attn.to(dtype)
             block.mlp.to(dtype)
 
-    def forward(
-        self,
-        pixels: Tensor,
-        options: ImageOptions = DEFAULT_OPTIONS,
-    ) -> ImageFeatures:
+    def forward(self, pixels: Tensor, options: ImageOptions = DEFAULT_OPTIONS) -> ImageFeatures:
         """Encode a batch once.
 
         Args:
@@ -307,14 +303,9 @@ def position_table(
 
 
 def _step(
-    block: Any,
-    stream: Tensor,
-    value: Tensor | None,
-    *,
-    with_value: bool,
-    class_only: bool,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    block: Any, stream: Tensor, value: Tensor | None, *,
+    with_value: bool, class_only: bool, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Run one block of both paths on `stream` (B, 1+N, W) and `value` (B, N, W) or None.
 
     Return the stream between attention and MLP, then stream and value after the block.

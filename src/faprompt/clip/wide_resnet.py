@@ -1,11 +1,8 @@
 """Use the first three stages of WideResNet-50-2 as a frozen backbone.
 
-    pixels (B, 3, H, W)
-      -> stage 1 (B, 256, H/4, W/4), stage 2 (B, 512, H/8, W/8), stage 3 (B, 1024, H/16, W/16)
-      -> one token per cell of 32 pixels, with the values of all three stages
-
-Code that reads patch tokens treats it as any other backbone. `unpack_stages` returns the
-feature maps, bit by bit. It has no text tower: PatchCore and RD4AD need none.
+The maps of stages 1 to 3, (B, 256, H/4, W/4), (B, 512, H/8, W/8) and (B, 1024, H/16, W/16), are
+packed into one token per cell of 32 pixels, so code that reads patch tokens treats it as any
+other backbone. `unpack_stages` returns the maps, bit by bit. It has no text tower.
 
 Source: WideResNet (Zagoruyko and Komodakis, BMVC 2016), as torchvision builds it; weights
 IMAGENET1K_V1, which timm calls wide_resnet50_2.tv_in1k.

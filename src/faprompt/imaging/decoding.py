@@ -74,12 +74,7 @@ _OPENERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
 
 
 def identify(head: bytes) -> str | None:
-    """Return "PNG", "JPEG", "TIFF", "BMP" or "WebP" from the first bytes, None for other files.
-
-    Example:
-        >>> identify(b"\\xff\\xd8\\xff\\xe0 and so on")
-        'JPEG'
-    """
+    """Return "PNG", "JPEG", "TIFF", "BMP" or "WebP" from the first bytes, None for other files."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     return next((kind for kind, magic in _SIGNATURES if head.startswith(magic)), None)

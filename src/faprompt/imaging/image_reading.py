@@ -295,7 +295,7 @@ def _read_stream(stream: IO[bytes], max_pixels: int) -> _Stored:
         picture = open_picture(stream, max_pixels=max_pixels)
         reason = _pillow_fault(picture)
         if reason is None:
-            return _decode_stream(picture, stream, max_pixels)
+            return _decode(picture, stream, max_pixels=max_pixels)
     except (ImageReadError, MemoryError):
         raise
     except Exception as error:  # perhaps a TIFF kind that Pillow does not know: float colours
@@ -315,26 +315,24 @@ def _pillow_fault(picture: Image.Image) -> str | None:
     return header.pillow_fault() if header else None
 
 
-def _decode_stream(picture: ImageFile.ImageFile, stream: IO[bytes], max_pixels: int) -> _Stored:
-    """Decode a file; 16-bit colours and premultiplied ones with every bit."""
-    notes = _frame_notes(picture)
-    samples = read_colours(picture, stream, max_pixels=max_pixels)
+def _decode(
+    picture: Image.Image, stream: IO[bytes] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> _Stored:
+    """Decode a picture; from its stream also 16-bit and premultiplied colours with every bit."""
+    count = getattr(picture, "n_frames", 1)
+    notes: tuple[str, ...] = (f"frame {picture.tell()} of {count}",) if count > 1 else ()
+    samples = None
+    if stream is not None and isinstance(picture, ImageFile.ImageFile):
+        samples = read_colours(picture, stream, max_pixels=max_pixels)
     if samples is None:
-        return _decode(picture)
+        if re.match("(RGB|LA|CMYK).*;16", raw_mode(picture)):
+            notes += (_UPPER_BITS,)
+        header = picture_header(picture)
+        widen_key(picture)
+        _load(picture)
+        samples = (mend(picture, header) if header else None) or wide_samples(picture)
     turn, turn_notes = _orientation(picture)
-    return _Stored(samples, turn, notes + turn_notes)
-
-
-def _decode(picture: Image.Image) -> _Stored:
-    notes = _frame_notes(picture)
-    if re.match("(RGB|LA|CMYK).*;16", raw_mode(picture)):
-        notes += (_UPPER_BITS,)
-    header = picture_header(picture)
-    widen_key(picture)
-    _load(picture)
-    turn, turn_notes = _orientation(picture)
-    samples = mend(picture, header) if header else None
-    return _Stored(samples or wide_samples(picture) or picture, turn, notes + turn_notes)
+    return _Stored(samples or picture, turn, notes + turn_notes)
 
 
 def _load(picture: Image.Image) -> None:
@@ -362,11 +360,6 @@ def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
         array, notes = picture_to_rgb(content)
     array = np.ascontiguousarray(upright(array, stored.orientation))
     return ReadImage(array, stored.notes + notes)
-
-
-def _frame_notes(picture: Image.Image) -> tuple[str, ...]:
-    count = getattr(picture, "n_frames", 1)
-    return (f"frame {picture.tell()} of {count}",) if count > 1 else ()
 
 
 def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:

@@ -23,7 +23,6 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 exclusive
 ANGLES = tuple(sign * k * math.pi / 16 for k in (1, 2, 3, 4) for sign in (1, -1))
 SHIFTS = tuple((a * s, b * s) for s in (0.2, 0.1) for a in (1, -1) for b in (1, -1))
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-VIEWS = 1 + len(ANGLES) + len(SHIFTS) + 1 + 1 + 3  # 22, the picture itself among them
 
 
 def square_tiles(height: int, width: int) -> list[Box]:
