@@ -257,8 +257,8 @@ class TestRefusals:
         with pytest.raises(ModelError) as caught:
             load_detector(folder)
         for told in (
-            "missing prior.linear1.bias",
-            "unknown prior.linear3.bias",
+            "missing: prior.linear1.bias",
+            "unknown: prior.linear3.bias",
             "prompts.normal_context is (4, 64), wanted (5, 64)",
         ):
             assert told in str(caught.value)

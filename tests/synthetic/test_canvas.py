@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from faprompt.synthetic.canvas import Canvas, stamp, to_pixels, walk
-from faprompt.synthetic.painting import relief, smooth_step, soften, warp
+from faprompt.synthetic.fields import relief, smooth_step, soften, warp
 
 
 def new_canvas(count=4, size=96, seed=0, channels=3):

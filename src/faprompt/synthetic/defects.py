@@ -12,23 +12,19 @@ import torch
 from torch import Tensor
 
 from faprompt.synthetic.canvas import TAU, Canvas, Span, stamp, walk
+from faprompt.synthetic.fields import below, relief, smooth_step, soften, warp
 from faprompt.synthetic.painting import (
     LEAST_ALPHA,
     Content,
     Damage,
     Spot,
-    below,
     blend,
     brighten,
     colour,
     contrast,
     region,
-    relief,
     size_of,
-    smooth_step,
-    soften,
     start_of,
-    warp,
 )
 
 

@@ -9,19 +9,8 @@ import torch
 from torch import Tensor
 
 from faprompt.synthetic.canvas import TAU, Canvas
-from faprompt.synthetic.painting import (
-    Content,
-    below,
-    blend,
-    colour,
-    fold,
-    glyphs,
-    in_cell,
-    line_at,
-    relief,
-    round_box,
-    smooth_step,
-)
+from faprompt.synthetic.fields import below, fold, in_cell, line_at, relief, round_box, smooth_step
+from faprompt.synthetic.painting import Content, blend, colour, glyphs
 
 
 @dataclass(frozen=True, slots=True)

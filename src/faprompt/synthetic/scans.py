@@ -8,17 +8,8 @@ import torch
 from torch import Tensor
 
 from faprompt.synthetic.canvas import TAU, Canvas, stamp, to_pixels, walk
-from faprompt.synthetic.painting import (
-    Content,
-    below,
-    blend,
-    colour,
-    glyphs,
-    line_at,
-    mix,
-    smooth_step,
-    soften,
-)
+from faprompt.synthetic.fields import below, line_at, mix, smooth_step, soften
+from faprompt.synthetic.painting import Content, blend, colour, glyphs
 
 
 def _mirror(field: Tensor, canvas: Canvas) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faprompt.synthetic import defects, layouts, objects, scans, textures
+from faprompt.synthetic import defects, objects, scans, textures
 from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.fields import line_at, mix, smooth_step, soften
 from faprompt.synthetic.kinds import DEFECT_KINDS, OBJECT_KINDS, ObjectKind
 from faprompt.synthetic.painting import (
     LEAST_ALPHA,
@@ -24,13 +25,9 @@ from faprompt.synthetic.painting import (
     Spot,
     find_spot,
     glyphs,
-    line_at,
-    mix,
-    smooth_step,
-    soften,
 )
 
-_MODULES = {"texture": textures, "layout": layouts, "object": objects, "scan": scans}
+_MODULES = {"texture": textures, "layout": textures, "object": objects, "scan": scans}
 PAINTERS: dict[str, Painter] = {
     kind.name: getattr(_MODULES[kind.sort], kind.name.replace(" ", "_")) for kind in OBJECT_KINDS
 }
