@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from faprompt.metrics.checked_inputs import Maps, as_float, check_fpr_limit, check_pairs
-from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels, mask_regions
+from faprompt.metrics.checked_inputs import Maps, check_fpr_limit, check_pairs
+from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels
 from faprompt.metrics.tally import Tally, UndefinedMetricError, pro_points
 
 _STEPS = 200
@@ -46,9 +46,7 @@ def aupro(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
         0.3333
     """
     fpr_limit = check_fpr_limit(fpr_limit)
-    pixels = ExactPixels()
-    pixels.add([LabelledPixels.of(*pair) for pair in check_pairs(score_maps, masks).values()])
-    return aupro_of(pixels.tally(), fpr_limit=fpr_limit)
+    return aupro_of(_count_pixels(score_maps, masks), fpr_limit=fpr_limit)
 
 
 def aupro_of(tally: Tally, *, fpr_limit: float) -> float:
@@ -63,7 +61,7 @@ def aupro_of(tally: Tally, *, fpr_limit: float) -> float:
 
 
 def pro_200(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
-    """Return PRO as the authors compute it, in one pass over the pixels instead of 200.
+    """Return PRO as the authors compute it, from one count of the pixels instead of 200.
 
     Per threshold from the lowest score to just below the highest: a pixel is called
     anomalous when score > threshold; PRO is the mean overlap of all regions and FPR the
@@ -84,9 +82,10 @@ def pro_200(score_maps: Maps, masks: Maps, *, fpr_limit: float = 0.3) -> float:
             fewer than two different false-positive rates below the limit (NaN there).
     """
     fpr_limit = check_fpr_limit(fpr_limit)
-    found = check_pairs(score_maps, masks).values()
-    pairs = [(as_float(score_map), mask) for score_map, mask in found]
-    return _area(*_sample(pairs, _thresholds(pairs)), fpr_limit)
+    tally = _count_pixels(score_maps, masks)
+    tally.require_regions()
+    low, high = tally.thresholds[-1], tally.thresholds[0]  # in the maps' own precision
+    return pro_200_of(tally, low=low, high=high, fpr_limit=fpr_limit)
 
 
 def pro_200_of(tally: Tally, *, low: float, high: float, fpr_limit: float) -> float:
@@ -100,7 +99,9 @@ def pro_200_of(tally: Tally, *, low: float, high: float, fpr_limit: float) -> fl
     """
     overlap = tally.require_regions()
     # The number of scores above each threshold; the rows of a tally fall.
-    above = np.searchsorted(-tally.thresholds, -_steps(low, high), side="left")
+    above = np.searchsorted(
+        -tally.thresholds, -np.arange(low, high, (high - low) / _STEPS), side="left"
+    )
     false_positives = np.append(0, np.cumsum(tally.normal))
     pro = np.append(0, np.cumsum(overlap))[above] / tally.regions
     return _area(false_positives[above] / false_positives[-1], pro, fpr_limit)
@@ -119,47 +120,7 @@ def _area(fpr: np.ndarray, pro: np.ndarray, fpr_limit: float) -> float:
     return float(np.sum(-np.diff(x) * (y[1:] + y[:-1])) / 2)
 
 
-def _thresholds(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """200 or 201 rising thresholds, in the maps' own precision, as the authors' arange."""
-    if not pairs:
-        raise UndefinedMetricError("no image has both a score map and a mask")
-    dtype = np.result_type(*(score_map for score_map, _ in pairs)).type
-    low = dtype(min(score_map.min() for score_map, _ in pairs))
-    high = dtype(max(score_map.max() for score_map, _ in pairs))
-    if low == high:
-        raise UndefinedMetricError(
-            f"all pixels have the same score ({float(low):.6g}), so nothing is ranked"
-        )
-    return _steps(low, high)
-
-
-def _steps(low: float, high: float) -> np.ndarray:
-    return np.arange(low, high, (high - low) / _STEPS)
-
-
-def _sample(
-    pairs: list[tuple[np.ndarray, np.ndarray]], thresholds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """FPR and PRO at each threshold, (T,) each; FPR falls."""
-    levels = len(thresholds) + 1
-    normal = np.zeros(levels, dtype=np.int64)
-    overlaps = []
-    for score_map, mask in pairs:
-        # A pixel's level is the number of thresholds it exceeds.
-        level = np.searchsorted(thresholds, score_map.ravel(), side="left")
-        found = mask_regions(mask)
-        inside = level[found.pixels]
-        normal += np.bincount(level, minlength=levels) - np.bincount(inside, minlength=levels)
-        cells = np.bincount(found.region * levels + inside, minlength=len(found.sizes) * levels)
-        overlaps.append(_above(cells.reshape(-1, levels)) / found.sizes[:, None])
-    regions = np.concatenate(overlaps)
-    if len(regions) == 0:
-        raise UndefinedMetricError("no region: no mask has an anomalous pixel")
-    if not normal.any():
-        raise UndefinedMetricError("no normal pixel: the masks are anomalous all over")
-    return _above(normal) / normal.sum(), regions.mean(axis=0)
-
-
-def _above(counts: np.ndarray) -> np.ndarray:
-    """Count the higher levels, for each level but the last."""
-    return np.cumsum(counts[..., ::-1], axis=-1)[..., -2::-1]
+def _count_pixels(score_maps: Maps, masks: Maps) -> Tally:
+    pixels = ExactPixels()
+    pixels.add([LabelledPixels.of(*pair) for pair in check_pairs(score_maps, masks).values()])
+    return pixels.tally()
