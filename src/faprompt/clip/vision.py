@@ -184,16 +184,8 @@ class VisionTower(nn.Module):
         self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
     ) -> tuple[Tensor, tuple[int, int]]:
         """Return tokens (B, 1+N, width) after `ln_pre`, and the grid (H/p, W/p)."""
-        visual, patch = self.visual, self.spec.patch_size
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
-        height, width = pixels.shape[-2:]
-        if height % patch or width % patch or not height or not width:
-            fit = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
-            raise ValueError(
-                f"{height}x{width} pixels do not split into {patch}-pixel patches; "
-                f"{fit[0]}x{fit[1]} would."
-            )
+        visual = self.visual
+        check_pixels_split(pixels, self.spec.patch_size, "patches")
         patches = visual.conv1(pixels.float())
         grid = (patches.shape[-2], patches.shape[-1])
         patches = patches.flatten(2).mT  # (B, N, width)
@@ -247,6 +239,19 @@ class VisionTower(nn.Module):
 
     def _project_class(self, token: Tensor, ln_post: bool) -> Tensor:
         return self._unprojected(token, ln_post) @ self.visual.proj.float()
+
+
+def check_pixels_split(pixels: Tensor, side: int, parts: str) -> None:
+    """Refuse pixels that are not (B, 3, H, W) with H and W multiples of `side`."""
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
+    height, width = pixels.shape[-2:]
+    if height % side or width % side or not height or not width:
+        fit = (max(1, round(height / side)) * side, max(1, round(width / side)) * side)
+        raise ValueError(
+            f"{height}x{width} pixels do not split into {side}-pixel {parts}; "
+            f"{fit[0]}x{fit[1]} would."
+        )
 
 
 def window_places(grid: tuple[int, int], side: int) -> Tensor:

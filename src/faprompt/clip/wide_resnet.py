@@ -21,7 +21,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from faprompt.clip.backbone import Backbone, load_strictly
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, open_clip_module
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions, check_pixels_split
 from faprompt.errors import ModelError
 
 WIDE_RESNET, TEST_WIDE_RESNET = "wide_resnet50_2", "test-wide-resnet"
@@ -78,11 +78,8 @@ class WideResNet(Backbone):
         Raises:
             ValueError: the pixels have another shape, or H and W are no multiples of 32.
         """
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
+        check_pixels_split(pixels, CELL, "cells")
         height, width = pixels.shape[-2:]
-        if height % CELL or width % CELL or not height or not width:
-            raise ValueError(f"{height}x{width} pixels do not split into {CELL}-pixel cells.")
         tokens = pack_stages(self.vision(pixels.to(self.device)))
         return ImageFeatures(tokens.mean(dim=1), {1: tokens}, (height // CELL, width // CELL))
 
