@@ -85,10 +85,9 @@ def read_image(
     """Read one picture, upright, as RGB bytes.
 
     Files are identified by their content: PNG, JPEG, TIFF, BMP and WebP. EXIF orientation is
-    applied. Palettes are resolved, grey is repeated, CMYK and YCbCr are converted,
-    white-is-zero values are inverted, and transparency is composited over white; where alpha
-    is 0 everywhere the colours are used, with a note. Colour profiles are not applied. Of
-    several frames the first is read, with a note; of a Pillow picture, its current frame.
+    applied, colour profiles are not. Transparency is composited over white; where alpha is 0
+    everywhere the colours are used, with a note. Of several frames the first is read, with a
+    note; of a Pillow picture, its current frame.
 
     Unsigned values of up to 16 bits are scaled by their range, never clipped: the bits of
     the file's header, or `bit_depth`. A note suggests a `bit_depth` of 8, 10, 12 or 14 where

@@ -103,9 +103,8 @@ def write_dataset(
 ) -> Path:
     """Draw a labelled set with masks into a folder; about half of the pictures are normal.
 
-    Files: `<kind>/test/good/000.png`, `<kind>/test/<defect>/000.png`, the masks
-    `<kind>/ground_truth/<defect>/000_mask.png`, `LICENSE.txt` and, last of all,
-    `synthetic.json` with the seed and the counts. Each file appears whole or not at all.
+    The layout is MVTec AD's, with `LICENSE.txt` and, last of all, `synthetic.json` with the seed
+    and the counts. Each file appears whole or not at all.
 
     Args:
         folder: created if it does not exist; it must be empty. It is returned.
