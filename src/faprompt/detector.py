@@ -26,7 +26,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
 from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, ReadImage, read_image
-from faprompt.imaging.square_tiles import cut_tiles, join_results, tile_boxes
+from faprompt.imaging.picture_views import cut_tiles, join_results, tile_boxes
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, MethodParts, Names, check_class_names
 from faprompt.model_folder import write_model

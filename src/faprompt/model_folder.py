@@ -93,7 +93,7 @@ def load_weights(method: Method, folder: Path) -> None:
 
     Raises:
         ModelError: the file is no safetensors file, or tensors are missing, unknown, of another
-            shape or type, or not finite; they are named.
+            shape or type, or not finite; up to 12 of each kind are named.
     """
     path = folder / WEIGHTS
     state = read_safetensors(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.clip.backbone import Backbone, Precision
-from faprompt.clip.downloads import offline
+from faprompt.clip.known_backbones import offline
 from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError

@@ -109,7 +109,7 @@ def test_info_tells_what_a_model_is(faprompt, tmp_path):
 
 def test_fetch_prints_the_file_and_its_hash(faprompt, monkeypatch):
     monkeypatch.setattr(
-        "faprompt.clip.downloads.fetch_backbone",
+        "faprompt.clip.known_backbones.fetch_backbone",
         lambda name: SimpleNamespace(path=f"cache/{name}.pt", sha256="ab" * 32),
     )
     told = faprompt("models", "fetch", "ViT-B-32")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from faprompt.clip.attention import HEADS_AT_ONCE, attend
+from faprompt.clip.vision import HEADS_AT_ONCE, attend
 
 
 def draw(batch, heads, length, *, shift=0.0):

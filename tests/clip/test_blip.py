@@ -13,11 +13,15 @@ import torch.nn.functional as F
 
 pytest.importorskip("transformers")
 
-from faprompt.clip import downloads  # noqa: E402
-from faprompt.clip.blip import BlipTextTower, BlipVisionTower, BlipVisual  # noqa: E402
+from faprompt.clip import known_backbones  # noqa: E402
 from faprompt.clip.known_backbones import BLIP_BASE, list_backbones  # noqa: E402
 from faprompt.clip.text import DeepPrompts, Injection  # noqa: E402
-from faprompt.clip.transformers_folders import transformers_module  # noqa: E402
+from faprompt.clip.transformers_folders import (  # noqa: E402
+    BlipTextTower,
+    BlipVisionTower,
+    BlipVisual,
+    transformers_module,  # noqa: E402
+)
 from faprompt.clip.vision import ImageOptions  # noqa: E402
 from faprompt.clip.weights import load_backbone, save_backbone  # noqa: E402
 from faprompt.errors import ModelError  # noqa: E402
@@ -333,8 +337,8 @@ class TestName:
             return str(folder)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-        monkeypatch.setattr(downloads, "_reach_hub", lambda: None)
-        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record: None)
+        monkeypatch.setattr(known_backbones, "_reach_hub", lambda: None)
+        monkeypatch.setattr(known_backbones, "_find_in_hub_cache", lambda record: None)
         return folder, asked
 
     @pytest.mark.parametrize("name", ["BLIP-ViT-B-16", "Salesforce/blip-itm-base-coco"])
@@ -345,21 +349,21 @@ class TestName:
         ((repository, patterns),) = hub[1]
         assert repository == "Salesforce/blip-itm-base-coco"
         assert not any("bin" in pattern for pattern in patterns)  # nothing that is a pickle
-        fetched = downloads.fetch_backbone(name)
+        fetched = known_backbones.fetch_backbone(name)
         assert fetched.path == hub[0] / "model.safetensors" and len(fetched.sha256) == 64
 
     def test_what_the_cache_holds_needs_no_network(self, hub, monkeypatch):
         cached = hub[0] / "model.safetensors"
-        monkeypatch.setattr(downloads, "_find_in_hub_cache", lambda record: cached)
-        assert downloads.named_weights("BLIP-ViT-B-16") == cached and not hub[1]
+        monkeypatch.setattr(known_backbones, "_find_in_hub_cache", lambda record: cached)
+        assert known_backbones.named_weights("BLIP-ViT-B-16") == cached and not hub[1]
         for words in ("vocab.txt", "tokenizer.json"):
             (hub[0] / words).unlink()
-        assert downloads.named_weights("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
+        assert known_backbones.named_weights("BLIP-ViT-B-16") == cached and len(hub[1]) == 1
 
     def test_without_safetensors_or_network_it_says_what_to_do(self, hub):
         (hub[0] / "model.safetensors").unlink()
         with pytest.raises(ModelError, match="BLIP-ViT-B-16 are not on this machine.*models fetch"):
-            downloads.fetch_backbone("BLIP-ViT-B-16")
+            known_backbones.fetch_backbone("BLIP-ViT-B-16")
 
     def test_the_list_has_it_with_its_true_size(self):
         (row,) = [row for row in list_backbones() if row["kind"] == "transformers"]

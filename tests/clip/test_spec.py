@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import build_clip
 from faprompt.clip.spec import (
     BackboneSpec,
     TextSpec,
     VisionSpec,
     infer_spec,
+    open_clip_module,
     spec_from_open_clip,
     spec_from_open_clip_config,
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.spec import open_clip_module
 from faprompt.clip.text import DeepPrompts
 from faprompt.clip.tokens import grow_tree
 from faprompt.prompts.prompt_parts import sentence_tree

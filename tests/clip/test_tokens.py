@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import build_backbone
+from faprompt.clip.spec import open_clip_module
 from faprompt.clip.tokens import END, START, Tokenizer, bpe_ids, grow_tree
 from faprompt.prompts.descriptions import state_sentences
 from faprompt.prompts.prompt_parts import sentence_tree

@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from faprompt.clip import wide_resnet
-from faprompt.clip.downloads import fetch_backbone, wide_resnet_file
-from faprompt.clip.known_backbones import list_backbones
+from faprompt.clip.known_backbones import fetch_backbone, list_backbones, wide_resnet_file
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ConfigError, ModelError
 from faprompt.methods.registry import build_method

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.spec import open_clip_module
 from faprompt.data.masks import read_resized_mask
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
 from faprompt.evaluation import EvaluationConfig, evaluate, write_evaluation

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.spec import open_clip_module
 
 WORDS = ("anomaly", "damage", "broken", "defect", "contamination", "a", "flaw", "burn", "mark")
 CLS, SEP, STOP, QUESTION = 101, 102, 1012, 1029  # BERT's numbers, which the model relies on

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.vision import ImageFeatures
-from faprompt.imaging.altered_views import altered_views
+from faprompt.imaging.picture_views import altered_views
 from faprompt.imaging.transform import Transform
 from faprompt.methods import anovl
 from faprompt.methods.registry import preset_config

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from faprompt.imaging.square_tiles import end_squares, join_maps, square_tiles
+from faprompt.imaging.picture_views import end_squares, join_maps, square_tiles
 
 
 @pytest.mark.parametrize(

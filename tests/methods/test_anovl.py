@@ -14,8 +14,8 @@ from faprompt.config import to_mapping
 from faprompt.errors import ConfigError
 from faprompt.evaluation import evaluate
 from faprompt.explanation.picture_explanation import explain_picture
-from faprompt.imaging import altered_views as views
-from faprompt.imaging.altered_views import altered_views
+from faprompt.imaging import picture_views
+from faprompt.imaging.picture_views import altered_views
 from faprompt.methods import anovl
 from faprompt.methods.registry import build_method, preset_config, preset_options
 from faprompt.prompts import templates
@@ -33,8 +33,8 @@ class AnoVLSuite(TrainingFreeSuite):
 
 class TestSuite(AnoVLSuite):
     def test_exported_before_any_prediction_it_gives_the_same(self, monkeypatch):
-        monkeypatch.setattr(views, "ANGLES", views.ANGLES[:1])  # of each kind of view one is enough
-        monkeypatch.setattr(views, "SHIFTS", views.SHIFTS[:1])
+        for name in ("ANGLES", "SHIFTS"):  # one view of each kind is enough
+            monkeypatch.setattr(picture_views, name, getattr(picture_views, name)[:1])
         super().test_exported_before_any_prediction_it_gives_the_same()
 
 

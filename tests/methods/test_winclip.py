@@ -8,7 +8,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.imaging.square_tiles import square_tiles
+from faprompt.imaging.picture_views import square_tiles
 from faprompt.methods.registry import build_method, preset_config
 from faprompt.methods.winclip import WinCLIP
 from faprompt.prompts import templates

@@ -195,31 +195,6 @@ class TestOrder:
             assert np.array_equal(array, once[key]), key
         assert once["shift"] > 0 and 75 < len(once["cells"]) <= 300
 
-    def test_merged_equals_one_store(self, images):
-        parts = [fed(images, rows=rows) for rows in ([0, 3, 6], [1, 4, 7], [2, 5, 8])]
-        alone = parts[1].replicate_values()
-        parts[0].merge(parts[1])
-        parts[0].merge(parts[2])
-        whole, merged = fed(images).replicate_values(), parts[0].replicate_values()
-        for name in METRIC_NAMES:
-            assert np.array_equal(whole[name], merged[name], equal_nan=True), name
-            again = parts[1].replicate_values()[name]
-            assert np.array_equal(again, alone[name], equal_nan=True)
-
-    def test_stores_of_different_cells_merge(self):
-        score_maps, masks = nasty_maps("heavy tails", count=40, size=(15, 16), separation=1.0)
-        whole = store_of(score_maps, masks, most_cells=300).state()
-        pair = [
-            store_of(score_maps, masks, most_cells=300, order=rows)
-            for rows in (range(3), range(3, 40))
-        ]
-        for mine, other in (pair, pair[::-1]):
-            joined = PixelReplicates(REPLICATES, most_cells=300)
-            joined.merge(mine)
-            joined.merge(other)
-            for key, array in joined.state().items():
-                assert np.array_equal(array, whole[key]), key
-
 
 class TestIntervals:
     def test_they_are_percentiles_of_the_replicates(self, images):
@@ -435,23 +410,6 @@ def test_refuses_keys_that_do_not_fit(keys, error, told, replicates):
     with pytest.raises(error, match=told):
         metrics.update([0.1, 0.2], [0, 1], keys=keys)
     assert metrics.compute()["normal"] == 0
-
-
-def test_refuses_to_merge_images_that_nobody_can_tell_apart(images):
-    scores, labels, score_maps, masks = images
-    pair = [AnomalyMetrics(replicates=REPLICATES) for _ in range(2)]
-    for metrics in pair:
-        metrics.update(scores, labels, score_maps, masks)
-    with pytest.raises(ValueError, match="to merge replicates give `update` keys"):
-        pair[0].merge(pair[1])
-    assert pair[0].compute()["normal"] == (labels == 0).sum()
-
-
-@pytest.mark.parametrize("options", [{"replicates": 50}, {"seed": 1}, {"pro_200": True}])
-def test_refuses_to_merge_other_options(options):
-    mine = AnomalyMetrics(replicates=REPLICATES)
-    with pytest.raises(ValueError, match="cannot merge"):
-        mine.merge(AnomalyMetrics(**{"replicates": REPLICATES, **options}))
 
 
 def test_a_paired_interval_is_of_the_differences_and_leaves_common_luck_out():

@@ -8,8 +8,7 @@ from sklearn import metrics as rival
 
 from faprompt.metrics import AnomalyMetrics, Curve, UndefinedMetricError, aupro
 from faprompt.metrics.labelled_pixels import ExactPixels, LabelledPixels
-from faprompt.metrics.metric_curves import pr_curve_of, pro_curve_of, roc_curve_of
-from faprompt.metrics.tally import tally_scores
+from faprompt.metrics.tally import pr_curve_of, pro_curve_of, roc_curve_of, tally_scores
 from tests.helpers.score_maps import draw_maps
 
 

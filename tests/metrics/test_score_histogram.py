@@ -63,21 +63,6 @@ def test_no_error_where_bins_suffice(name):
     np.testing.assert_allclose(measure(binned.tally()), measure(exact.tally()), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "heavy tails", "each image elsewhere"])
-def test_merged_equals_one_stream(name):
-    images = labelled(*nasty_maps(name, count=12, size=SIZE, separation=2.0))
-    one = feed(ScoreHistogram(), images).tally()
-    parts = [feed(ScoreHistogram(), images[start::3]) for start in range(3)]
-    before = [part.tally().normal.copy() for part in parts]
-    merged = ScoreHistogram()
-    for part in parts:
-        merged.merge(part)
-    np.testing.assert_allclose(measure(merged.tally()), measure(one), rtol=0, atol=1e-4)
-    assert merged.tally().normal.sum() == one.normal.sum()
-    for part, counts in zip(parts, before, strict=True):
-        np.testing.assert_array_equal(part.tally().normal, counts)
-
-
 def test_order_hardly_counts():
     images = labelled(*nasty_maps("late change of range", count=40, size=SIZE, separation=2.0))
     forth, back = feed(ScoreHistogram(), images), feed(ScoreHistogram(), images[::-1])
@@ -129,19 +114,6 @@ def test_small_sets_stay_exact_and_large_ones_move_on(keep):
     np.testing.assert_allclose(
         measure(store.tally()), measure(exact.tally()), rtol=0, atol=tolerance
     )
-
-
-@pytest.mark.parametrize("mine", [0, 10**9])
-@pytest.mark.parametrize("theirs", [0, 10**9])
-def test_small_and_large_merge_either_way(mine, theirs):
-    images = labelled(*nasty_maps("sigmoid", count=8, size=SIZE, separation=2.0))
-    left, right = feed(BinnedPixels(keep=mine), images[:5]), BinnedPixels(keep=theirs)
-    feed(right, images[5:])
-    left.merge(right)
-    expected = feed(ExactPixels(), images).tally()
-    np.testing.assert_allclose(measure(left.tally()), measure(expected), rtol=0, atol=1e-4)
-    assert left.tally().normal.sum() == expected.normal.sum()
-    assert right.tally().regions == sum(image.regions for image in images[5:])
 
 
 def test_refuses_too_few_bins():

@@ -79,25 +79,6 @@ def test_neither_portions_nor_order_count(order, portions, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_merged_equals_one_update(images, mode):
-    parts = [fed(images, mode=mode, order=rows) for rows in ([0, 3, 6], [1, 4, 7], [2, 5])]
-    alone = parts[1].compute()
-    parts[0].merge(parts[1])
-    parts[0].merge(parts[2])
-    assert_same(parts[0].compute(), fed(images, mode=mode).compute())
-    assert parts[1].compute() == alone
-
-
-def test_merging_with_itself_changes_no_rate(images):
-    metrics = fed(images)
-    before = metrics.compute()
-    metrics.merge(metrics)
-    after = metrics.compute()
-    assert after.values == pytest.approx(before.values)
-    assert after["normal"] == 2 * before["normal"]
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_reset_forgets(images, mode):
     metrics = fed(images, mode=mode)
     metrics.reset()
@@ -328,13 +309,6 @@ def test_refuses_an_unknown_mode(mode):
 def test_refuses_a_limit_out_of_range(fpr_limit):
     with pytest.raises(ValueError, match="fpr_limit should be above 0 and at most 1"):
         AnomalyMetrics(fpr_limit=fpr_limit)
-
-
-def test_refuses_to_merge_what_differs():
-    with pytest.raises(ValueError, match="cannot merge mode='exact'"):
-        AnomalyMetrics("binned").merge(AnomalyMetrics("exact"))
-    with pytest.raises(ValueError, match="fpr_limit=0.1"):
-        AnomalyMetrics().merge(AnomalyMetrics(fpr_limit=0.1))
 
 
 # The record

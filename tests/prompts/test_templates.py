@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.spec import open_clip_module
 from faprompt.clip.weights import load_backbone
 from faprompt.prompts import templates
 from faprompt.prompts.prompt_parts import SentenceEncoder

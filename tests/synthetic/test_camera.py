@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from faprompt.synthetic import camera
+from faprompt.synthetic import scene
 from faprompt.synthetic.canvas import Canvas
 from faprompt.synthetic.scene import add_clutter
 
@@ -37,47 +37,47 @@ def test_compression_stays_near_and_forgets_fine_detail():
     noisy = (
         checks() + torch.randn(6, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 0.02
     )
-    squeezed = camera._compress(new_canvas(host=Loaded(0.0)), noisy)
+    squeezed = scene._compress(new_canvas(host=Loaded(0.0)), noisy)
     assert not torch.equal(squeezed, noisy)
     assert (squeezed - noisy).abs().mean() < 0.03
     assert (squeezed - noisy).abs().max() < 0.3
     block = squeezed[:, 0, :8, :8]
     assert block.std((1, 2)).mean() < 0.02  # the noise inside a flat block shrinks
-    assert torch.equal(camera._compress(new_canvas(host=Loaded(0.9)), noisy), noisy)
+    assert torch.equal(scene._compress(new_canvas(host=Loaded(0.9)), noisy), noisy)
 
 
 def test_compression_leaves_sizes_alone_that_are_no_whole_blocks():
     odd = torch.rand(6, 1, 60, 60)
-    assert torch.equal(camera._compress(new_canvas(host=Loaded(0.0), size=60), odd), odd)
+    assert torch.equal(scene._compress(new_canvas(host=Loaded(0.0), size=60), odd), odd)
 
 
 def test_the_cosine_basis_is_orthonormal():
-    basis = camera._cosines()
+    basis = scene._cosines()
     torch.testing.assert_close(basis @ basis.T, torch.eye(8), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("even", [True, False])
 def test_photograph_keeps_the_pattern(even):
-    scene = checks()
-    pictures = camera.photograph(new_canvas(), scene, even=even)
-    assert pictures.shape == scene.shape
+    drawn = checks()
+    pictures = scene.photograph(new_canvas(), drawn, even=even)
+    assert pictures.shape == drawn.shape
     for picture in pictures:
-        likeness = torch.corrcoef(torch.stack((picture.flatten(), scene[0].flatten())))[0, 1]
+        likeness = torch.corrcoef(torch.stack((picture.flatten(), drawn[0].flatten())))[0, 1]
         assert likeness > 0.6
 
 
 def test_even_light_varies_less():
     flat = torch.full((40, 1, SIZE, SIZE), 0.5)
     spread = [
-        camera._light(new_canvas(40), even).std((1, 2)).mean().item() for even in (True, False)
+        scene._light(new_canvas(40), even).std((1, 2)).mean().item() for even in (True, False)
     ]
     assert spread[0] < 0.4 * spread[1]
-    assert camera.photograph(new_canvas(40), flat).shape == flat.shape
+    assert scene.photograph(new_canvas(40), flat).shape == flat.shape
 
 
 def test_frames_darken_the_border_and_spare_the_middle():
     flat = torch.full((60, 1, SIZE, SIZE), 0.5)
-    framed = camera.cut_by_frame(new_canvas(60), flat)
+    framed = scene.cut_by_frame(new_canvas(60), flat)
     middle = framed[:, :, 26:38, 26:38]
     torch.testing.assert_close(middle, flat[:, :, 26:38, 26:38], atol=1e-4, rtol=0)
     border = torch.cat((framed[:, :, 0].flatten(), framed[..., 0].flatten()))
@@ -86,8 +86,8 @@ def test_frames_darken_the_border_and_spare_the_middle():
 
 def test_turning_a_share_of_the_surfaces():
     stripes = (torch.arange(SIZE) % 8 < 4).float().expand(6, 1, SIZE, SIZE).clone()
-    assert torch.equal(camera.turn_texture(new_canvas(), stripes, share=0.0), stripes)
-    turned = camera.turn_texture(new_canvas(), stripes, share=1.0)
+    assert torch.equal(scene.turn_texture(new_canvas(), stripes, share=0.0), stripes)
+    turned = scene.turn_texture(new_canvas(), stripes, share=1.0)
     assert turned.min() >= 0 and turned.max() <= 1
     assert (turned - stripes).abs().mean((1, 2, 3)).max() > 0.2
     assert turned.mean((1, 2, 3)).sub(0.5).abs().max() < 0.1  # nothing empty came in

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from faprompt.synthetic import DEFECT_KINDS, OBJECT_KINDS
-from faprompt.synthetic.camera import photograph
 from faprompt.synthetic.canvas import Canvas
-from faprompt.synthetic.scene import LEAST_PIXELS, MAKERS, damage, paint, turn_over
+from faprompt.synthetic.scene import LEAST_PIXELS, MAKERS, damage, paint, photograph, turn_over
 
 SIZE = 72
 

@@ -28,7 +28,7 @@ def read(samples, size=toys.IMAGE_SIZE):
 
 def test_masks_equal_the_authors_chain_of_torchvision(samples):
     """utils.py and train.py: Resize, CenterCrop, ToTensor on the Pillow mask, then 0.5."""
-    from faprompt.clip._open_clip import open_clip_module
+    from faprompt.clip.spec import open_clip_module
 
     open_clip_module()  # lets torchvision be imported beside a CPU torch
     from torchvision import transforms

@@ -66,7 +66,7 @@ def fetch(
 ) -> None:
     """Download a backbone for offline use, and print its path and SHA-256."""
     from faprompt.cli.terminal import say
-    from faprompt.clip.downloads import fetch_backbone
+    from faprompt.clip.known_backbones import fetch_backbone
 
     fetched = fetch_backbone(backbone)
     say(f"{fetched.path}\nsha256 {fetched.sha256}")

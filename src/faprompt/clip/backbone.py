@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from faprompt.clip._open_clip import open_clip_module
-from faprompt.clip.spec import BackboneSpec
+from faprompt.clip.spec import BackboneSpec, open_clip_module
 from faprompt.clip.tensor_files import state_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
@@ -24,9 +23,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Backbone(nn.Module):
     """Hold both towers of one CLIP or BLIP, frozen: no parameter has a gradient.
 
-    `precision` is that of the image tower's matrices, where the time goes. Sums, norms,
-    projections and the whole text tower stay in float32. `logit_scale` is CLIP's own log
-    temperature; no tower reads it and the fingerprint does not cover it.
+    `precision` is that of the image tower's matrices; sums, norms, projections and the text
+    tower stay in float32. `logit_scale` is CLIP's log temperature, which no tower reads.
     """
 
     logit_scale: Tensor
@@ -84,9 +82,7 @@ class Backbone(nn.Module):
         return self.logit_scale.device
 
     def encode_image(
-        self,
-        pixels: Tensor,
-        options: ImageOptions = DEFAULT_OPTIONS,
+        self, pixels: Tensor, options: ImageOptions = DEFAULT_OPTIONS
     ) -> ImageFeatures:
         """Encode a batch of images; see `VisionTower.forward`."""
         return self.vision(pixels.to(self.device), options)
@@ -137,8 +133,7 @@ def build_backbone(
     Raises:
         ModelError: the spec cannot be built, or the weights do not fit (see `load_strictly`).
     """
-    faults = spec.faults()
-    if faults:
+    if faults := spec.faults():
         raise ModelError(f"No CLIP can be built for {name!r}: {'; '.join(faults)}.")
     if state is None:
         clip = build_clip(spec)

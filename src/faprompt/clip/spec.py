@@ -7,12 +7,14 @@ open_clip's own configs by name, from a JSON file, or from the shapes in a state
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.errors import ConfigError, ModelError
 from faprompt.records import CLIP_MEAN, CLIP_STD
 
@@ -295,3 +297,33 @@ def _build(record: type, values: Mapping[str, Any], place: str) -> Any:
         return record(**frozen)
     except TypeError as error:
         raise ConfigError(f"{place} spec is incomplete: {error}") from error
+
+
+@cache
+def open_clip_module() -> ModuleType:
+    """Import the `open_clip` package at first use, and return it.
+
+    It imports torchvision, which fails where torch is built for the CPU and torchvision for
+    CUDA ("operator torchvision::nms does not exist"). Nothing here uses those operators, so it
+    is enough to declare their signatures.
+    """
+    try:
+        import open_clip
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        _declare_torchvision_operators()
+        import open_clip
+    return open_clip
+
+
+def _declare_torchvision_operators() -> None:
+    import torch
+
+    for name in [m for m in sys.modules if m.split(".")[0] in ("torchvision", "open_clip", "timm")]:
+        del sys.modules[name]
+    for operator in ("nms", "qnms"):
+        torch.library.define(
+            f"torchvision::{operator}",
+            "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        )

@@ -1,15 +1,10 @@
 """Read the tensors of a weights file without running anything in the file.
 
-Three formats, told apart by content:
-
-    safetensors          header and raw tensors
-    torch.save           a pickle of tensors, read with `torch.load(weights_only=True)`
-    TorchScript archive  OpenAI's format: NAME/data.pkl lists modules and tensors,
-                         NAME/data/0, 1, ... are raw storages, NAME/code/ is a program
-
-`torch.jit.load` would compile and run the program, and `torch.load` refuses such archives
-unless all safety is off. Here an unpickler that knows a few names reads data.pkl alone and
-turns every class of the archive into an empty holder. The program is never opened.
+Three formats, told apart by content: safetensors; a pickle of tensors by `torch.save`, read with
+`weights_only=True`; OpenAI's TorchScript archive, where NAME/data.pkl lists modules and tensors,
+NAME/data/0, 1, ... are raw storages and NAME/code/ is a program. `torch.jit.load` would run the
+program. Here an unpickler that knows a few names reads data.pkl alone and turns every class of
+the archive into an empty holder.
 """
 
 from __future__ import annotations
@@ -43,7 +38,7 @@ _STORAGES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_NAMED = 6  # names listed in an error
+_NAMED, _LISTED = 6, 12  # names in an error; faults of each kind in an error
 _POINTERS = (b"version https://git-lfs", b"version https://hawser", b"# xet version")
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
 _FOREIGN = {  # first bytes -> what the file is
@@ -104,7 +99,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except Exception as error:  # a hostile or broken file may raise anything
+    except Exception as error:  # as in `read_tensors`
         what = describe_file(path) or _first_line(error)
         raise ModelError(f"{path} is no safetensors file: {what}") from error
 

@@ -5,10 +5,9 @@ A prompt is split into a part that all prompts share and a part of its own:
     [SOT] V1 V2 V3 V4 V5 | A1 A2 damaged object . [EOT]
           prefix (once)  |   suffix (once per prompt)
 
-The mask is causal, so a prefix never sees its suffixes. Its keys and values are computed
-once per layer and shared by all suffixes of all images. Positions after the end token cannot
-influence it and are not computed (12 instead of 77). Deep prompts overwrite positions 1..t
-of layers 2..d, wherever the split lies.
+The mask is causal, so the prefix's keys and values are computed once per layer and shared by
+all suffixes of all images. Positions after the end token are not computed (12 instead of 77).
+Deep prompts overwrite positions 1..t of layers 2..d, wherever the split lies.
 
 Source: AnomalyCLIP_lib/AnomalyCLIP.py and prompt_ensemble.py of zqhang/AnomalyCLIP; the
 split is ours.

@@ -1,10 +1,9 @@
 """Turn sentences into token ids, with CLIP's byte-pair encoding or BERT's word pieces.
 
-A backbone may keep only some rows of CLIP's 49,408-row token table (`tiny` does, to be
-small). Its vocabulary lists the kept ids in rising order. Start and end stay the two
-largest, so "the end token is the largest id" still holds. BLIP has BERT's word pieces and
-another end token (`TextTower.find_end`). A token outside the vocabulary is an error that
-names the word, because a replacement would silently change the prompt.
+A backbone may keep only some rows of CLIP's 49,408-row token table, as `tiny` does; its
+vocabulary lists the kept ids in rising order. Start and end stay the two largest, so the end
+token is the largest id. A token outside the vocabulary is an error that names the word, because
+a replacement would silently change the prompt.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faprompt.clip.spec import open_clip_module
+
 START, END = 49406, 49407
 
 
 @cache
 def _bpe() -> Any:
-    from faprompt.clip._open_clip import open_clip_module
-
     return open_clip_module().tokenizer.SimpleTokenizer()
 
 

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faprompt.clip.attention import attend
 from faprompt.clip.spec import VisionSpec
 
 PositionFilter = Literal["bilinear", "bicubic", "plain-bicubic"]
+HEADS_AT_ONCE = 4  # 15 MB of bf16 scores for 1370 tokens
 WINDOWS_AT_ONCE = 512  # sequences of a few tokens each, over all images of a batch
 
 
@@ -131,11 +131,7 @@ class VisionTower(nn.Module):
             block.attn.to(dtype)
             block.mlp.to(dtype)
 
-    def forward(
-        self,
-        pixels: Tensor,
-        options: ImageOptions = DEFAULT_OPTIONS,
-    ) -> ImageFeatures:
+    def forward(self, pixels: Tensor, options: ImageOptions = DEFAULT_OPTIONS) -> ImageFeatures:
         """Encode a batch once.
 
         Args:
@@ -188,16 +184,8 @@ class VisionTower(nn.Module):
         self, pixels: Tensor, position_filter: PositionFilter = "bilinear"
     ) -> tuple[Tensor, tuple[int, int]]:
         """Return tokens (B, 1+N, width) after `ln_pre`, and the grid (H/p, W/p)."""
-        visual, patch = self.visual, self.spec.patch_size
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
-        height, width = pixels.shape[-2:]
-        if height % patch or width % patch or not height or not width:
-            fit = (max(1, round(height / patch)) * patch, max(1, round(width / patch)) * patch)
-            raise ValueError(
-                f"{height}x{width} pixels do not split into {patch}-pixel patches; "
-                f"{fit[0]}x{fit[1]} would."
-            )
+        visual = self.visual
+        check_pixels_split(pixels, self.spec.patch_size, "patches")
         patches = visual.conv1(pixels.float())
         grid = (patches.shape[-2], patches.shape[-1])
         patches = patches.flatten(2).mT  # (B, N, width)
@@ -251,6 +239,19 @@ class VisionTower(nn.Module):
 
     def _project_class(self, token: Tensor, ln_post: bool) -> Tensor:
         return self._unprojected(token, ln_post) @ self.visual.proj.float()
+
+
+def check_pixels_split(pixels: Tensor, side: int, parts: str) -> None:
+    """Refuse pixels that are not (B, 3, H, W) with H and W multiples of `side`."""
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
+    height, width = pixels.shape[-2:]
+    if height % side or width % side or not height or not width:
+        fit = (max(1, round(height / side)) * side, max(1, round(width / side)) * side)
+        raise ValueError(
+            f"{height}x{width} pixels do not split into {side}-pixel {parts}; "
+            f"{fit[0]}x{fit[1]} would."
+        )
 
 
 def window_places(grid: tuple[int, int], side: int) -> Tensor:
@@ -307,14 +308,9 @@ def position_table(
 
 
 def _step(
-    block: Any,
-    stream: Tensor,
-    value: Tensor | None,
-    *,
-    with_value: bool,
-    class_only: bool,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    block: Any, stream: Tensor, value: Tensor | None, *,
+    with_value: bool, class_only: bool, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Run one block of both paths on `stream` (B, 1+N, W) and `value` (B, N, W) or None.
 
     Return the stream between attention and MLP, then stream and value after the block.
@@ -349,3 +345,43 @@ def _split_heads(tokens: Tensor, heads: int) -> Tensor:
 
 def _join_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return softmax(q k' / sqrt(d)) v, without a mask.
+
+    On a CPU in bf16 or fp16, two matrix products with a softmax between them are faster than
+    torch's fused kernel, a few heads at a time to keep the scores small. With gradients all
+    heads run at once, because the scores are kept anyway. Rounding scores to 16 bits costs
+    precision in proportion to their size, so the mean key is subtracted first: it shifts all
+    scores of a query by the same amount, which a softmax ignores.
+
+    Args:
+        queries: (B, heads, Q, d). keys, values: (B, heads, K, d).
+
+    Returns:
+        (B, heads, Q, d), of the queries' dtype.
+    """
+    written_out = (
+        queries.device.type == "cpu"
+        and queries.dtype in (torch.bfloat16, torch.float16)
+        and queries.shape[-2] > 1
+    )
+    if not written_out:
+        return F.scaled_dot_product_attention(queries, keys, values)
+    queries, values = queries.contiguous(), values.contiguous()
+    centred = (keys - keys.mean(dim=-2, keepdim=True)).contiguous() * queries.shape[-1] ** -0.5
+    if torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):  # which would widen the scores to float32
+            return (queries @ centred.mT).softmax(dim=-1) @ values
+    result = torch.empty_like(queries)
+    batch, heads = queries.shape[:2]
+    together = min(heads, HEADS_AT_ONCE)
+    buffer = queries.new_empty(batch, together, queries.shape[-2], keys.shape[-2])
+    for first in range(0, heads, together):
+        group = slice(first, min(first + together, heads))
+        scores = buffer[:, : group.stop - first]
+        torch.matmul(queries[:, group], centred[:, group].mT, out=scores)
+        torch.softmax(scores, dim=-1, out=scores)  # row by row, so it may write where it reads
+        torch.matmul(scores, values[:, group], out=result[:, group])
+    return result

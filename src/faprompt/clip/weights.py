@@ -4,7 +4,7 @@
     "test-tiny"                   a small CLIP with random weights, for tests
     "wide_resnet50_2"             torchvision's, for PatchCore and RD4AD; no text tower
     "ViT-L-14-336[:TAG]"          open_clip's name and tag; the default tag is OpenAI's
-    "BLIP-ViT-B-16"               Salesforce/blip-itm-base-coco, see `blip`
+    "BLIP-ViT-B-16"               Salesforce/blip-itm-base-coco, see `transformers_folders`
     FILE                          OpenAI's .pt, a state dict, open_clip's .safetensors or .bin,
                                   torchvision's or timm's WideResNet-50-2
     FOLDER                        ours, open_clip's or transformers', identified by its config
@@ -29,14 +29,13 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
-from faprompt.clip.blip import BlipTextTower
-from faprompt.clip.downloads import named_weights
 from faprompt.clip.known_backbones import (
     BUNDLED,
     SPEC_FILE,
     WEIGHTS_FILE,
     bundled_backbone_folder,
     is_blip_name,
+    named_weights,
     pretrained_spec,
     split_name,
     unknown_backbone,
@@ -51,6 +50,7 @@ from faprompt.clip.spec import (
 from faprompt.clip.tensor_files import read_tensors
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.transformers_folders import (
+    BlipTextTower,
     find_blip,
     from_transformers,
     load_blip,

@@ -1,11 +1,8 @@
 """Use the first three stages of WideResNet-50-2 as a frozen backbone.
 
-    pixels (B, 3, H, W)
-      -> stage 1 (B, 256, H/4, W/4), stage 2 (B, 512, H/8, W/8), stage 3 (B, 1024, H/16, W/16)
-      -> one token per cell of 32 pixels, with the values of all three stages
-
-Code that reads patch tokens treats it as any other backbone. `unpack_stages` returns the
-feature maps, bit by bit. It has no text tower: PatchCore and RD4AD need none.
+The maps of stages 1 to 3, (B, 256, H/4, W/4), (B, 512, H/8, W/8) and (B, 1024, H/16, W/16), are
+packed into one token per cell of 32 pixels, so code that reads patch tokens treats it as any
+other backbone. `unpack_stages` returns the maps, bit by bit. It has no text tower.
 
 Source: WideResNet (Zagoruyko and Komodakis, BMVC 2016), as torchvision builds it; weights
 IMAGENET1K_V1, which timm calls wide_resnet50_2.tv_in1k.
@@ -21,11 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from faprompt.clip._open_clip import open_clip_module
 from faprompt.clip.backbone import Backbone, load_strictly
-from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec
+from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, open_clip_module
 from faprompt.clip.tokens import Tokenizer
-from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions
+from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions, check_pixels_split
 from faprompt.errors import ModelError
 
 WIDE_RESNET, TEST_WIDE_RESNET = "wide_resnet50_2", "test-wide-resnet"
@@ -82,11 +78,8 @@ class WideResNet(Backbone):
         Raises:
             ValueError: the pixels have another shape, or H and W are no multiples of 32.
         """
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(f"pixels should be (B, 3, H, W), got {tuple(pixels.shape)}.")
+        check_pixels_split(pixels, CELL, "cells")
         height, width = pixels.shape[-2:]
-        if height % CELL or width % CELL or not height or not width:
-            raise ValueError(f"{height}x{width} pixels do not split into {CELL}-pixel cells.")
         tokens = pack_stages(self.vision(pixels.to(self.device)))
         return ImageFeatures(tokens.mean(dim=1), {1: tokens}, (height // CELL, width // CELL))
 

@@ -31,7 +31,7 @@ from faprompt.data.remarks import (
 )
 from faprompt.errors import FapromptError, ImageReadError
 from faprompt.files import natural_key
-from faprompt.imaging.formats import open_picture
+from faprompt.imaging.decoding import open_picture
 from faprompt.imaging.image_reading import MAX_PIXELS, read_image, read_picture_header
 from faprompt.records import Sample
 from faprompt.work import ProgressCallback, no_progress

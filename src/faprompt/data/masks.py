@@ -11,9 +11,9 @@ from PIL import Image
 
 from faprompt.data.outlines import draw_mask
 from faprompt.errors import DatasetError, ImageReadError
+from faprompt.imaging.decoding import Samples
 from faprompt.imaging.image_reading import read_luminance, read_picture_header, read_samples
 from faprompt.imaging.rgb_levels import samples_to_rgb
-from faprompt.imaging.stored_samples import Samples
 from faprompt.records import DrawnMask, Sample
 
 MaskPolicy = Literal["any-channel", "reference", "strict"]

@@ -1,6 +1,6 @@
 """Read pictures, prepare them for a model, show score maps."""
 
-from faprompt.imaging.formats import IMAGE_EXTENSIONS
+from faprompt.imaging.decoding import IMAGE_EXTENSIONS, Samples
 from faprompt.imaging.image_reading import (
     MAX_PIXELS,
     ImageSource,
@@ -20,7 +20,6 @@ from faprompt.imaging.overlay import (
     shrink,
     thumbnail,
 )
-from faprompt.imaging.stored_samples import Samples
 from faprompt.imaging.transform import Transform, resize_map
 
 __all__ = [

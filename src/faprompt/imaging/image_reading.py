@@ -15,10 +15,12 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.formats import HEAD_BYTES, check_pixels, identify, open_picture
-from faprompt.imaging.rgb_levels import array_to_rgb, picture_to_rgb, samples_to_rgb
-from faprompt.imaging.stored_samples import (
+from faprompt.imaging.decoding import (
+    HEAD_BYTES,
     Samples,
+    check_pixels,
+    identify,
+    open_picture,
     picture_samples,
     raw_mode,
     read_colours,
@@ -26,6 +28,7 @@ from faprompt.imaging.stored_samples import (
     wide_samples,
     widen_key,
 )
+from faprompt.imaging.rgb_levels import array_to_rgb, picture_to_rgb, samples_to_rgb
 from faprompt.imaging.tiff import (
     decode_failed_for_good,
     mend,
@@ -82,10 +85,9 @@ def read_image(
     """Read one picture, upright, as RGB bytes.
 
     Files are identified by their content: PNG, JPEG, TIFF, BMP and WebP. EXIF orientation is
-    applied. Palettes are resolved, grey is repeated, CMYK and YCbCr are converted,
-    white-is-zero values are inverted, and transparency is composited over white; where alpha
-    is 0 everywhere the colours are used, with a note. Colour profiles are not applied. Of
-    several frames the first is read, with a note; of a Pillow picture, its current frame.
+    applied, colour profiles are not. Transparency is composited over white; where alpha is 0
+    everywhere the colours are used, with a note. Of several frames the first is read, with a
+    note; of a Pillow picture, its current frame.
 
     Unsigned values of up to 16 bits are scaled by their range, never clipped: the bits of
     the file's header, or `bit_depth`. A note suggests a `bit_depth` of 8, 10, 12 or 14 where
@@ -292,7 +294,7 @@ def _read_stream(stream: IO[bytes], max_pixels: int) -> _Stored:
         picture = open_picture(stream, max_pixels=max_pixels)
         reason = _pillow_fault(picture)
         if reason is None:
-            return _decode_stream(picture, stream, max_pixels)
+            return _decode(picture, stream, max_pixels=max_pixels)
     except (ImageReadError, MemoryError):
         raise
     except Exception as error:  # perhaps a TIFF kind that Pillow does not know: float colours
@@ -312,26 +314,24 @@ def _pillow_fault(picture: Image.Image) -> str | None:
     return header.pillow_fault() if header else None
 
 
-def _decode_stream(picture: ImageFile.ImageFile, stream: IO[bytes], max_pixels: int) -> _Stored:
-    """Decode a file; 16-bit colours and premultiplied ones with every bit."""
-    notes = _frame_notes(picture)
-    samples = read_colours(picture, stream, max_pixels=max_pixels)
+def _decode(
+    picture: Image.Image, stream: IO[bytes] | None = None, *, max_pixels: int = MAX_PIXELS
+) -> _Stored:
+    """Decode a picture; from its stream also 16-bit and premultiplied colours with every bit."""
+    count = getattr(picture, "n_frames", 1)
+    notes: tuple[str, ...] = (f"frame {picture.tell()} of {count}",) if count > 1 else ()
+    samples = None
+    if stream is not None and isinstance(picture, ImageFile.ImageFile):
+        samples = read_colours(picture, stream, max_pixels=max_pixels)
     if samples is None:
-        return _decode(picture)
+        if re.match("(RGB|LA|CMYK).*;16", raw_mode(picture)):
+            notes += (_UPPER_BITS,)
+        header = picture_header(picture)
+        widen_key(picture)
+        _load(picture)
+        samples = (mend(picture, header) if header else None) or wide_samples(picture)
     turn, turn_notes = _orientation(picture)
-    return _Stored(samples, turn, notes + turn_notes)
-
-
-def _decode(picture: Image.Image) -> _Stored:
-    notes = _frame_notes(picture)
-    if re.match("(RGB|LA|CMYK).*;16", raw_mode(picture)):
-        notes += (_UPPER_BITS,)
-    header = picture_header(picture)
-    widen_key(picture)
-    _load(picture)
-    turn, turn_notes = _orientation(picture)
-    samples = mend(picture, header) if header else None
-    return _Stored(samples or wide_samples(picture) or picture, turn, notes + turn_notes)
+    return _Stored(samples or picture, turn, notes + turn_notes)
 
 
 def _load(picture: Image.Image) -> None:
@@ -359,11 +359,6 @@ def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
         array, notes = picture_to_rgb(content)
     array = np.ascontiguousarray(upright(array, stored.orientation))
     return ReadImage(array, stored.notes + notes)
-
-
-def _frame_notes(picture: Image.Image) -> tuple[str, ...]:
-    count = getattr(picture, "n_frames", 1)
-    return (f"frame {picture.tell()} of {count}",) if count > 1 else ()
 
 
 def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:

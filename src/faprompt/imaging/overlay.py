@@ -1,8 +1,7 @@
 """Show score maps: colours on a fixed scale, boxes, and encoded pictures.
 
-The colour of a score never depends on the other scores of its picture: 0.2 looks the same
-in a good part and in a broken one. The ramp rises evenly in lightness (CIE L* 10 to 92),
-so it also reads in grey and with any kind of colour blindness.
+The colour of a score never depends on the other scores of its picture. The ramp rises evenly in
+lightness (CIE L* 10 to 92), so it also reads in grey and with any kind of colour blindness.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.stored_samples import Samples, refuse_lab
+from faprompt.imaging.decoding import Samples, refuse_lab
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits per value that cameras deliver in 16-bit files
 NO_ALPHA = "alpha is 0 everywhere: colours read as if opaque"
@@ -28,7 +28,21 @@ def picture_to_rgb(picture: Image.Image) -> Levels:
     with a note. CIELAB colours raise an `ImageReadError`.
     """
     refuse_lab(picture)
-    return _convert_to_rgb(picture)
+    see_through = picture.has_transparency_data
+    opaque = see_through and not any(_alpha_seen(picture.crop(box)) for box in _boxes(picture))
+    width, height = picture.size
+    out = np.empty((height, width, 3), np.uint8)
+    for left, top, right, bottom in _boxes(picture):  # Pillow's copies have 4 bytes a pixel
+        block = picture.crop((left, top, right, bottom))
+        if see_through:
+            block = block.convert("RGBA")
+        if see_through and not opaque:
+            white = Image.new("RGB", block.size, "white")
+            white.paste(block, mask=block.getchannel("A"))
+            block = white
+        rgb = block if block.mode == "RGB" else block.convert("RGB")
+        out[top:bottom, left:right] = np.asarray(rgb)
+    return out, (NO_ALPHA,) if opaque else ()
 
 
 def array_to_rgb(array: np.ndarray, *, bit_depth: int | None = None) -> Levels:
@@ -57,11 +71,10 @@ def array_to_rgb(array: np.ndarray, *, bit_depth: int | None = None) -> Levels:
 def samples_to_rgb(samples: Samples, *, bit_depth: int | None = None) -> Levels:
     """Return the RGB bytes of stored values.
 
-    Unsigned values are scaled by their bits: those of the header, or `bit_depth`. Signed
-    8-bit values are scaled by -128..127. Wider signed values, and unsigned ones of more than
-    16 bits, are scaled by the range of their type where they fill at least half of it, and
-    otherwise by their own minimum and maximum, with a note. Float values in [0, 1] are
-    scaled by that range, others by their own minimum and maximum, with a note.
+    Unsigned values are scaled by the bits of the header, or by `bit_depth`; signed 8-bit values
+    by -128..127; float values in [0, 1] by that range. Wider integers that fill at least half
+    the range of their type are scaled by that range. All others are scaled by their own minimum
+    and maximum, with a note.
 
     Args:
         samples: values of any integer or float type.
@@ -75,7 +88,7 @@ def samples_to_rgb(samples: Samples, *, bit_depth: int | None = None) -> Levels:
         levels = 255 - levels
     if levels.ndim == 3 and levels.shape[2] == 4:
         size = (levels.shape[1], levels.shape[0])
-        levels, _ = _convert_to_rgb(Image.frombytes("CMYK", size, levels.tobytes()))
+        levels, _ = picture_to_rgb(Image.frombytes("CMYK", size, levels.tobytes()))
     grey = levels.ndim == 2
     rgb = np.repeat(levels[..., None], 3, axis=2) if grey else np.ascontiguousarray(levels)
     if samples.alpha is None:
@@ -227,25 +240,6 @@ def _over_white(levels: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> n
         colours = levels[rows] if premultiplied else levels[rows] * opacity
         out[rows] = np.rint(np.minimum(colours + 255.0 * (1 - opacity), 255))
     return out
-
-
-def _convert_to_rgb(picture: Image.Image) -> Levels:
-    """8-bit modes, block by block: Pillow holds 4 bytes a pixel, and a second copy adds up."""
-    see_through = picture.has_transparency_data
-    opaque = see_through and not any(_alpha_seen(picture.crop(box)) for box in _boxes(picture))
-    width, height = picture.size
-    out = np.empty((height, width, 3), np.uint8)
-    for left, top, right, bottom in _boxes(picture):
-        block = picture.crop((left, top, right, bottom))
-        if see_through:
-            block = block.convert("RGBA")
-        if see_through and not opaque:
-            white = Image.new("RGB", block.size, "white")
-            white.paste(block, mask=block.getchannel("A"))
-            block = white
-        rgb = block if block.mode == "RGB" else block.convert("RGB")
-        out[top:bottom, left:right] = np.asarray(rgb)
-    return out, (NO_ALPHA,) if opaque else ()
 
 
 def _alpha_seen(block: Image.Image) -> bool:

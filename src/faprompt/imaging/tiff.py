@@ -1,9 +1,8 @@
-"""TIFF kinds that Pillow decodes wrongly or not at all.
+"""TIFF kinds that Pillow decodes wrongly without a warning, or not at all.
 
-Pillow opens some TIFF kinds and returns wrong pixels without a warning: planes of 16 bits,
-white-is-zero values wider than 8 bits, signed bytes, and compressed big-endian values that
-are signed, float or 32 bits wide. The header tells. Such a file is corrected, read with
-tifffile (extra `tiff`), or refused; it is never shown wrong.
+They are planes of 16 bits, white-is-zero values wider than 8 bits, signed bytes, and compressed
+big-endian values that are signed, float or 32 bits wide. The header tells. Such a file is
+corrected, read with tifffile (extra `tiff`), or refused; it is never shown wrong.
 
 Tag numbers and values: TIFF 6.0 specification (Adobe, 1992).
 """
@@ -20,8 +19,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.formats import check_pixels
-from faprompt.imaging.stored_samples import Samples
+from faprompt.imaging.decoding import Samples, check_pixels
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6  # photometric
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4}

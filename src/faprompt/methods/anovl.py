@@ -34,8 +34,7 @@ from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Natural, Positive
 from faprompt.data.dataset_catalog import display_name
-from faprompt.imaging.altered_views import altered_views
-from faprompt.imaging.square_tiles import Box, end_squares
+from faprompt.imaging.picture_views import Box, altered_views, end_squares
 from faprompt.methods.base import Filter, MethodOutput, Names
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod
 from faprompt.prompts import templates

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from faprompt.clip._open_clip import open_clip_module
+from faprompt.clip.spec import open_clip_module
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError, MissingExtraError

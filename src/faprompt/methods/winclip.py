@@ -35,7 +35,7 @@ from faprompt.data import cut_region, read_dataset
 from faprompt.errors import ConfigError, DatasetError
 from faprompt.files import natural_key
 from faprompt.imaging.image_reading import read_image
-from faprompt.imaging.square_tiles import cut_tiles, tile_boxes
+from faprompt.imaging.picture_views import cut_tiles, tile_boxes
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import MethodOutput, Names, group_rows, number_classes, take_rows
 from faprompt.methods.sentences import SentenceConfig, SentenceMethod

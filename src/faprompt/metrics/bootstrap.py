@@ -1,23 +1,16 @@
 """95 % intervals of the metrics over images, by the online Poisson bootstrap.
 
-Each replicate takes every image 0, 1, 2, ... times, drawn from Poisson(1). That is the limit
-of drawing with replacement, and needs no total number of images. The draw is a hash of seed,
-image key and number of the replicate. So it does not depend on portions, order or an
-interruption, and images with one key are drawn together.
+Each replicate takes every image Poisson(1) times: the limit of drawing with replacement, which
+needs no total number. The draw is a hash of seed, image key and replicate, so it depends on no
+portion, order or interruption, and images with one key are drawn together.
 
-Per replicate the pixels are counted in cells: the upper bits of float32, read as whole
-numbers that rise with the float. All cells start as single floats and are joined two by two,
-everywhere alike, whenever too many are in use; the final width follows from the scores
-alone. All sums are of whole numbers, below 2**53 unless one cell holds 8,192 whole regions,
-and so exact in any order.
+Pixels are counted in cells, the upper bits of float32; cells are joined two by two, everywhere
+alike, when too many are in use, so the width follows from the scores alone. All sums are of
+whole numbers below 2**53, and so exact in any order.
 
-Replicates in which a metric is undefined are left out of its interval. That is a share of
-about exp(-k) where k images are anomalous: 37 % for one, 5 % for three, 0.7 % for five.
-
-From a few images the replicates may all lie above or below the value they were drawn for,
-because AP, F1-max and AUPRO depend on the mix of images, or they may repeat one number. So an
-interval that excludes its value, or that has no width although the value is neither 0 nor 1,
-is not reported. No width at 0 or 1 means that no image was ranked wrong (or none right).
+Replicates in which a metric is undefined are left out: a share of about exp(-k) where k images
+are anomalous. An interval that excludes its value is not reported, nor one without a width
+although the value is neither 0 nor 1: few images give such intervals.
 
 Source: Oza and Russell, "Online Bagging and Boosting", AISTATS 2001; Chamandy et al.,
 "Estimating Uncertainty for Massive Data Streams", Google 2012; plain percentile interval.
@@ -233,15 +226,6 @@ class PixelReplicates:
             self._waiting.append(self._count(image, number))
             if len(self._waiting) == _AT_ONCE:
                 self._add_waiting()
-
-    def merge(self, other: PixelReplicates) -> None:
-        """Add the counts of `other`, which keeps them."""
-        self._add_waiting()
-        other._add_waiting()
-        at = self._admit(other._cells, other._shift)
-        for mine, theirs in zip(self._sums, other._sums, strict=True):
-            np.add.at(mine, at, theirs[other._row])
-        self._regions = self._regions + other._regions
 
     def tallies(self) -> Iterator[Tally]:
         """Yield the counts of each replicate; thresholds are numbers of cells."""

@@ -79,10 +79,6 @@ class ExactPixels:
         """Add more images."""
         self.images.extend(images)
 
-    def merge(self, other: ExactPixels) -> None:
-        """Add the images of `other`, which stays as it is."""
-        self.images.extend(list(other.images))
-
     def tally(self) -> Tally:
         """Count all images per distinct score."""
         if not self.images:

@@ -70,9 +70,7 @@ def auroc_of(tally: Tally) -> float:
 
 def average_precision_of(tally: Tally) -> float:
     """Return the average precision of counts."""
-    tally.require_two_classes()
-    hits = np.cumsum(tally.anomalous, dtype=np.float64)
-    flagged = np.cumsum(tally.normal, dtype=np.float64) + hits
+    hits, flagged = _called_anomalous(tally)
     return float(np.sum(tally.anomalous * (hits / flagged)) / hits[-1])
 
 
@@ -96,7 +94,12 @@ def f1_max_threshold(scores: ArrayLike, labels: ArrayLike) -> float:
 
 def _f1(tally: Tally) -> np.ndarray:
     """(K,) F1 per threshold: 2 TP / (TP + FP + all anomalous)."""
+    hits, flagged = _called_anomalous(tally)
+    return 2 * hits / (flagged + hits[-1])
+
+
+def _called_anomalous(tally: Tally) -> tuple[np.ndarray, np.ndarray]:
+    """True positives, and all that is called anomalous, per threshold: (K,) float64 each."""
     tally.require_two_classes()
     hits = np.cumsum(tally.anomalous, dtype=np.float64)
-    flagged = np.cumsum(tally.normal, dtype=np.float64) + hits
-    return 2 * hits / (flagged + hits[-1])
+    return hits, np.cumsum(tally.normal, dtype=np.float64) + hits

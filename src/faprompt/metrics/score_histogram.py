@@ -1,13 +1,10 @@
 """A histogram over all of float32 with fine bins where the pixels are.
 
-Scores have no common range, and with fixed bins one outlier would squeeze everything else
-into a single bin. So the bit pattern of a float32 is read as a whole number that rises with
-the float. Its upper 16 bits name a *cell* (128 cells an octave, 65,536 in all), its lower
-16 bits a place in that cell. Every cell is cut into 1 to 65,536 equal bins; with 65,536 each
-float32 has a bin of its own. A fixed number of bins is distributed by what the cells weigh
-in the metrics, and distributed again when the weights move. Scores crowded in one cell are
-therefore counted exactly, and scores spread over many get bins of about a millionth of the
-pixels. Memory does not depend on the number of pixels.
+The bits of a float32 are read as a whole number that rises with the float: the upper 16 name
+one of 65,536 *cells*, the lower 16 a place in it. Each cell is cut into 1 to 65,536 equal bins.
+A fixed number of bins is distributed by what the cells weigh in the metrics, and again when
+the weights move. So crowded scores are counted exactly, an outlier squeezes nothing, and memory
+does not depend on the number of pixels.
 """
 
 from __future__ import annotations
@@ -85,17 +82,6 @@ class ScoreHistogram:
             np.add.at(self._anomalous, bins, 1)
             np.add.at(self._overlap, bins, image.weights)
             self.regions += image.regions
-
-    def merge(self, other: ScoreHistogram) -> None:
-        """Add the counts of `other`, which stays as it is."""
-        theirs, mine = other._filled(), self._filled()
-        known = self._cell_total > 0
-        self._known_place = np.where(known, self._known_place, other._known_place)
-        self._cell_total = self._cell_total + other._cell_total
-        self._cell_anomalous = self._cell_anomalous + other._cell_anomalous
-        self.regions += other.regions
-        self._distribute(mine)
-        self._put(theirs)
 
     def tally(self) -> Tally:
         """Return the counts per filled bin; a bin's threshold is its lowest float32."""
@@ -254,15 +240,6 @@ class BinnedPixels:
         self._held += sum(len(image.scores) for image in images)
         if self._held > self.keep:
             self._enlarge()
-
-    def merge(self, other: BinnedPixels) -> None:
-        """Add the images of `other`, which stays as it is."""
-        if other._small is not None:
-            self.add(list(other._small.images))
-            return
-        if self._small is not None:
-            self._enlarge()
-        self._large.merge(other._large)
 
     def tally(self) -> Tally:
         """Count per distinct score, or per filled bin once the set is large."""

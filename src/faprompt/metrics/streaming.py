@@ -1,9 +1,10 @@
-"""Image and pixel metrics over a stream of images."""
+"""Image and pixel metrics over a stream of images, and the record of their values."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
@@ -34,19 +35,86 @@ from faprompt.metrics.labelled_pixels import (
     with_prefix,
     without_prefix,
 )
-from faprompt.metrics.metric_curves import Curve, pr_curve_of, pro_curve_of, roc_curve_of
-from faprompt.metrics.metric_result import MetricResult
-from faprompt.metrics.official_pro import pro_200_of
 from faprompt.metrics.ranking import auroc_of, average_precision_of, f1_max_of
-from faprompt.metrics.region_overlap import aupro_of
+from faprompt.metrics.region_overlap import aupro_of, pro_200_of
 from faprompt.metrics.score_histogram import BinnedPixels
-from faprompt.metrics.tally import Tally, UndefinedMetricError, tally_scores
+from faprompt.metrics.tally import (
+    Curve,
+    Tally,
+    UndefinedMetricError,
+    pr_curve_of,
+    pro_curve_of,
+    roc_curve_of,
+    tally_scores,
+)
 
 Mode = Literal["binned", "exact"]
 T = TypeVar("T")
 
+METRIC_NAMES = (
+    "image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro",
+)  # fmt: skip
+ON_REQUEST = ("pro_200",)  # see `region_overlap`
 _AT_ONCE = 8  # images
 _NO_ID = np.zeros(0, dtype=np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """Every metric is either in `values` or, with its reason, in `undefined`.
+
+    An interval of `intervals` contains its value, see `bootstrap`. Values without one (no
+    replicates, too few images) are absent there.
+
+    Works like a mapping of the values and the two counts: `result["aupro"]`,
+    `"aupro" in result`, `result.get("aupro")`, `dict(result)`.
+    """
+
+    values: Mapping[str, float]  # metric name -> 0..1; never NaN
+    undefined: Mapping[str, str]  # metric name -> why it has no value
+    normal: int  # images with label 0
+    anomalous: int  # images with label 1
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # low, high; 95 %
+
+    def __post_init__(self) -> None:
+        both = self.values.keys() & self.undefined.keys()
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))} cannot have a value and be undefined.")
+
+    def __getitem__(self, name: str) -> float:
+        if name in self.undefined:
+            raise KeyError(f"{name} is undefined: {self.undefined[name]}")
+        return self._flat()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._flat()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._flat())
+
+    def __len__(self) -> int:
+        return len(self._flat())
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names that have a value, then "normal" and "anomalous"."""
+        return tuple(self._flat())
+
+    def items(self) -> tuple[tuple[str, float], ...]:
+        """Return (name, value) for each of `keys()`."""
+        return tuple(self._flat().items())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value, or `default` when there is none."""
+        return self._flat().get(name, default)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form of `metrics.json`: values, counts, "undefined", "intervals" if any."""
+        values = {**self._flat(), "undefined": dict(self.undefined)}
+        ends = {name: list(pair) for name, pair in self.intervals.items()}
+        return {**values, "intervals": ends} if ends else values
+
+    def _flat(self) -> dict[str, float]:
+        return {**self.values, "normal": self.normal, "anomalous": self.anomalous}
 
 
 class AnomalyMetrics:
@@ -159,29 +227,6 @@ class AnomalyMetrics:
                 self._span(image.scores.min(), image.scores.max())
             if self._replicates:
                 self._drawn.add(few, ids[part])
-
-    def merge(self, other: AnomalyMetrics) -> None:
-        """Add the images of `other`, which stays as it is.
-
-        Raises:
-            ValueError: the two differ in their options, or both have replicates and
-                images without a key: then two images would be drawn as one.
-        """
-        mine, theirs = self._options(), other._options()
-        if mine != theirs:
-            texts = [", ".join(f"{k}={v!r}" for k, v in o.items()) for o in (theirs, mine)]
-            raise ValueError(f"cannot merge {texts[0]} into {texts[1]}.")
-        if self._replicates and self._unnamed and other._unnamed:
-            raise ValueError("to merge replicates give `update` keys, different for each image.")
-        self._values = None
-        self._scores.extend(list(other._scores))
-        self._labels.extend(list(other._labels))
-        self._ids.extend(list(other._ids))
-        self._unnamed += other._unnamed
-        self._pixels.merge(other._pixels)
-        self._drawn.merge(other._drawn)
-        if other._range:
-            self._span(*other._range)
 
     def compute(self) -> MetricResult:
         """Compute all seven metrics over the images so far; may be called repeatedly.

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from faprompt.errors import ImageReadError
-from faprompt.imaging.formats import open_picture
+from faprompt.imaging.decoding import open_picture
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _DEPTH_HINT = re.compile(r"bit[_-]depth[= ]\d+")

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faprompt.clip.downloads import HUB_FILES, wide_resnet_file
-from faprompt.clip.known_backbones import BUNDLED, split_name
+from faprompt.clip.known_backbones import BUNDLED, HUB_FILES, split_name, wide_resnet_file
 from faprompt.clip.weights import load_backbone
 from faprompt.clip.wide_resnet import WIDE_RESNET
 from faprompt.data.dataset_catalog import published_counts

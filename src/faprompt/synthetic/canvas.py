@@ -1,8 +1,7 @@
 """A drawing sheet for a batch of pictures at once: coordinates, random numbers, noise, lines.
 
-Lengths are physical: the sheet spans about -1..1, and a sheet that was squashed to a square
-spans less on one axis and more on the other, so a disc drawn on it becomes an ellipse.
-Random values are (count, 1, 1), one for each picture; fields are (count, size, size).
+Lengths are physical: the sheet spans about -1..1, less on one axis and more on the other where
+it was squashed to a square. Random values are (count, 1, 1); fields are (count, size, size).
 """
 
 from __future__ import annotations

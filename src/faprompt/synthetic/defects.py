@@ -13,8 +13,19 @@ from torch import Tensor
 
 from faprompt.synthetic.canvas import TAU, Canvas, Span, stamp, walk
 from faprompt.synthetic.fields import below, relief, smooth_step, soften, warp
-from faprompt.synthetic.painting import Content, blend, brighten, colour
-from faprompt.synthetic.spots import LEAST_ALPHA, Damage, Spot, contrast, region, size_of, start_of
+from faprompt.synthetic.painting import (
+    LEAST_ALPHA,
+    Content,
+    Damage,
+    Spot,
+    blend,
+    brighten,
+    colour,
+    contrast,
+    region,
+    size_of,
+    start_of,
+)
 
 
 def _patch(

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from faprompt.errors import DatasetError
 from faprompt.files import write_atomically
-from faprompt.synthetic.camera import photograph
 from faprompt.synthetic.canvas import Canvas
 from faprompt.synthetic.kinds import KindSet, ObjectKind, defects_of, objects_of
-from faprompt.synthetic.scene import damage, paint, turn_over
+from faprompt.synthetic.scene import damage, paint, photograph, turn_over
 from faprompt.work import LOCK_NAME, ProgressCallback, no_progress
 
 LEAST_SIZE = 32
@@ -104,9 +103,8 @@ def write_dataset(
 ) -> Path:
     """Draw a labelled set with masks into a folder; about half of the pictures are normal.
 
-    Files: `<kind>/test/good/000.png`, `<kind>/test/<defect>/000.png`, the masks
-    `<kind>/ground_truth/<defect>/000_mask.png`, `LICENSE.txt` and, last of all,
-    `synthetic.json` with the seed and the counts. Each file appears whole or not at all.
+    The layout is MVTec AD's, with `LICENSE.txt` and, last of all, `synthetic.json` with the seed
+    and the counts. Each file appears whole or not at all.
 
     Args:
         folder: created if it does not exist; it must be empty. It is returned.

@@ -1,18 +1,31 @@
-"""Square tiles of pictures that are not square, and their maps joined again."""
+"""Views of a picture: square tiles of it and their joined maps, and altered copies of a batch.
+
+Source of the copies, whose scores AnoVL averages: vl_test.py of hq-deng/AnoVL. Small rotations
+and shifts by affine grids with reflected borders, a mirror image, grey, and quarter turns, all
+on pixels that are already normalised.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from faprompt.records import AnomalyResult
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 STRIDE_SHARE = 0.8  # of a tile's side (mala-lab/WinCLIP datasets/mvtec_dataset.py)
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 exclusive
+
+ANGLES = tuple(sign * k * math.pi / 16 for k in (1, 2, 3, 4) for sign in (1, -1))
+SHIFTS = tuple((a * s, b * s) for s in (0.2, 0.1) for a in (1, -1) for b in (1, -1))
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def square_tiles(height: int, width: int) -> list[Box]:
@@ -112,4 +125,36 @@ def join_results(
         score_map=join_maps([tile.score_map for tile in tiles], boxes, image_size),
         image_size=image_size,
         prompt_scores=None if means is None else tuple(means),
+    )
+
+
+def altered_views(pixels: Tensor) -> Iterator[Tensor]:
+    """Yield the 21 copies besides the picture itself, one batch at a time.
+
+    Args:
+        pixels: (B, 3, H, W), normalised.
+
+    Yields:
+        (B, 3, H, W); two of the three quarter turns are (B, 3, W, H).
+    """
+    for angle in ANGLES:
+        sine, cosine = math.sin(angle), math.cos(angle)
+        yield _move(pixels, ((cosine, -sine, 0.0), (sine, cosine, 0.0)))
+    for right, down in SHIFTS:
+        yield _move(pixels, ((1.0, 0.0, right), (0.0, 1.0, down)))
+    yield pixels.flip(-1)
+    weights = pixels.new_tensor(LUMA)[:, None, None]
+    yield (pixels * weights).sum(dim=1, keepdim=True).expand_as(pixels)
+    for turns in (1, 2, 3):
+        yield pixels.rot90(turns, dims=(-2, -1))
+
+
+def _move(pixels: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+    """Sample at `matrix` @ (x, y, 1), in units of half the picture."""
+    from torch.nn import functional
+
+    theta = pixels.new_tensor(matrix).expand(pixels.shape[0], 2, 3)
+    grid = functional.affine_grid(theta, list(pixels.shape), align_corners=True)
+    return functional.grid_sample(
+        pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=True
     )

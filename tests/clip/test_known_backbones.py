@@ -10,11 +10,9 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from faprompt.clip import downloads, known_backbones
-from faprompt.clip._open_clip import open_clip_module
-from faprompt.clip.downloads import fetch_backbone
-from faprompt.clip.known_backbones import list_backbones
-from faprompt.clip.spec import spec_from_open_clip
+from faprompt.clip import known_backbones
+from faprompt.clip.known_backbones import fetch_backbone, list_backbones
+from faprompt.clip.spec import open_clip_module, spec_from_open_clip
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.errors import ConfigError, ModelError
 from tests.helpers.clip_files import write_open_clip_folder
@@ -37,7 +35,7 @@ def no_network(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    for name in downloads.OFFLINE:
+    for name in known_backbones.OFFLINE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # open_clip's own cache
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
@@ -280,9 +278,9 @@ class TestOffline:
             load_backbone(NAME)
 
     def test_words_that_mean_no(self, monkeypatch):
-        for name in downloads.OFFLINE:
+        for name in known_backbones.OFFLINE:
             monkeypatch.setenv(name, "0")
-        assert downloads.offline() == ""
+        assert known_backbones.offline() == ""
 
 
 class TestReach:
@@ -291,20 +289,20 @@ class TestReach:
             port = server.getsockname()[1]
             place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [place])
-            downloads.reach(f"http://somewhere:{port}/file")
+            known_backbones.reach(f"http://somewhere:{port}/file")
         with pytest.raises(OSError, match="somewhere does not answer"):
-            downloads.reach(f"http://somewhere:{port}/file")
+            known_backbones.reach(f"http://somewhere:{port}/file")
 
     def test_a_proxy_is_what_has_to_answer(self, monkeypatch):
         monkeypatch.setattr("urllib.request.getproxies", lambda: {"https": "proxy.local:3128"})
         monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: host == "here")
         with pytest.raises(socket.gaierror, match="not known: proxy.local"):
-            downloads.reach("https://somewhere/file")
+            known_backbones.reach("https://somewhere/file")
         with pytest.raises(socket.gaierror, match="not known: here"):
-            downloads.reach("https://here/file")
+            known_backbones.reach("https://here/file")
 
     def test_other_addresses_need_no_network(self):
-        downloads.reach("file:///tmp/x.pt")
-        downloads.reach("")
+        known_backbones.reach("file:///tmp/x.pt")
+        known_backbones.reach("")
         with pytest.raises(ModelError, match="could not be downloaded .*not known"):
             fetch_backbone("wide_resnet50_2")  # its address is torch's
