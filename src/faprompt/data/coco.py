@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.data.dataset import Dataset
-from faprompt.data.layout_reader import check_split
+from faprompt.data.layout_reader import Reader, Reading, check_split
 from faprompt.data.listing import ListedPicture, Listing
 from faprompt.data.masks import picture_size
 from faprompt.data.outlines import check_runs, decode_runs, outline_corners
@@ -21,6 +21,7 @@ from faprompt.data.picture_files import (
     PathFinder,
     best_root,
     examples,
+    json_object,
     list_files,
     list_folders,
     list_images,
@@ -36,27 +37,21 @@ _LISTS = ("images", "annotations", "categories")
 _Record = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CocoReader:
-    """Reads a file, or the only such file of a folder and of its `annotations/`."""
+@dataclass(frozen=True)
+class CocoReader(Reader):
+    """Reads a file, or the only such file of a folder and of its `annotations/`; one split."""
 
-    name: str = "coco"
-    title: str = "COCO annotations; pictures without one are normal"
-    layout: str = "one instances .json at the root or in annotations/, pictures beside or images/"
+    name = "coco"
+    title = "COCO annotations; pictures without one are normal"
+    layout = "one instances .json at the root or in annotations/, pictures beside or images/"
     class_name: str | None = None  # None: the file's stem
     normal_categories: frozenset[str] = NORMAL_CATEGORIES  # categories that are no defects
     box_masks: bool = False  # fill a box that has no outline
 
     def recognise(self, root: Path) -> str | None:
-        """Return the names of the files with lists of images, annotations and categories."""
         return examples(file.name for file in _coco_files(root)) or None
 
     def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """Return every listed picture that exists; a file is one split.
-
-        Raises:
-            DatasetError: there is no such file or several, or the file contradicts itself.
-        """
         check_split(self.name, split)
         wanted = f"COCO annotations ({', '.join(_LISTS)} in one .json file)"
         file = only_file(_coco_files(root), root, kind="annotation files", wanted=wanted)
@@ -65,13 +60,14 @@ class CocoReader:
         place = best_root(_picture_folders(file), names)
         base = root if root.is_dir() else root.parent
         folder = base if place.is_relative_to(base) else place
-        listing = Listing(self.name, file.name, folder, PathFinder(place), own_classes=False)
+        reading, finder = Reading(folder, split), PathFinder(place)
+        listing = Listing(self.name, file.name, finder, reading, own_classes=False)
         for name, record in zip(names, annotations.images, strict=True):
             image = listing.find_image(name)
             if image is not None:
                 listing.pictures.append(annotations.picture(image, record))
         annotations.report(listing)
-        return listing.dataset(split)
+        return listing.dataset()
 
 
 @dataclass(slots=True)
@@ -124,20 +120,19 @@ class _Annotations:
 
     def report(self, listing: Listing) -> None:
         """Note what cannot be drawn and what is left out."""
-        problems, warnings = listing.notes.problems, listing.notes.warnings
-        if self.faults:
-            problems.append(f"{len(self.faults)} cannot be drawn: {examples(self.faults)}")
+        reading = listing.reading
+        reading.add_problem("{count} cannot be drawn: {names}", self.faults)
         if self.boxed:
             has_masks = any(picture.mask for picture in listing.pictures)
             told = "left out of pixel figures" if has_masks else "image labels only"
-            warnings.append(f"{self.boxed} pictures have boxes without outlines: {told}")
+            reading.warnings.append(f"{self.boxed} pictures have boxes without outlines: {told}")
         if self.strays:
-            warnings.append(f"{self.strays} annotations belong to pictures that are not listed")
+            told = "annotations belong to pictures that are not listed"
+            reading.warnings.append(f"{self.strays} {told}")
         listed = {picture.image for picture in listing.pictures}
         folders = {path.parent for path in listed}
         beside = {path for folder in folders for path in list_images(folder)} - listed
-        if beside:
-            warnings.append(f"{len(beside)} pictures beside them are not listed, left out")
+        reading.add_warning("{count} pictures beside them are not listed, left out", beside)
 
     def _id(self, record: _Record, what: str) -> int | str:
         key = _key(record, "id")
@@ -226,11 +221,8 @@ def _coco_files(root: Path) -> list[Path]:
 
 
 def _is_coco(file: Path) -> bool:
-    try:
-        content = read_json_list(file)
-    except DatasetError:
-        return False
-    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)
+    content = json_object(file)
+    return all(isinstance(content.get(key), list) for key in _LISTS)
 
 
 def _picture_folders(file: Path) -> list[Path]:

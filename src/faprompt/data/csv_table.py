@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.data.dataset import Dataset
+from faprompt.data.layout_reader import Reader, Reading
 from faprompt.data.listing import ListedPicture, Listing, as_extra
 from faprompt.data.picture_files import (
     PathFinder,
@@ -64,24 +65,17 @@ class Row:
         return "" if value is None else str(value).strip()
 
 
-@dataclass(frozen=True, slots=True)
-class TableReader:
-    """Reads a table, or the only table of a folder."""
+class TableReader(Reader):
+    """Reads a table, or the only table of a folder; without a split column all rows are `test`."""
 
-    name: str = "table"
-    title: str = "a table with one row per picture: .csv, .tsv, .txt, .jsonl, .json"
-    layout: str = "columns image_path and label; also mask_path, class_name, split, x0 to y1"
+    name = "table"
+    title = "a table with one row per picture: .csv, .tsv, .txt, .jsonl, .json"
+    layout = "columns image_path and label; also mask_path, class_name, split, x0 to y1"
 
     def recognise(self, root: Path) -> str | None:
-        """Return the names of the tables with columns for the picture and its label."""
         return examples(file.name for file in _tables(root)) or None
 
     def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """Return the rows of one split; without a split column all rows belong to `test`.
-
-        Raises:
-            DatasetError: there is no table or several; a row or a column is missing or odd.
-        """
         image, label = (", ".join(COLUMNS[role]) for role in ("image", "label"))
         wanted = f"table with columns for the picture ({image}) and its label ({label})"
         file = only_file(_tables(root), root, kind="tables", wanted=wanted)
@@ -94,13 +88,13 @@ class TableReader:
         chosen = [row for row, own in zip(rows, splits, strict=True) if own == split.casefold()]
         images = [row.text(roles["image"]) for row in chosen]
         folder = best_root((file.parent, file.parent.parent), images)
-        has_classes = "class" in roles
-        listing = Listing(self.name, file.name, folder, PathFinder(folder), own_classes=has_classes)
+        reading, finder = Reading(folder, split), PathFinder(folder)
+        listing = Listing(self.name, file.name, finder, reading, own_classes="class" in roles)
         if folder != file.parent:
-            listing.notes.warnings.append(f"paths are taken from the folder above {file.name}'s")
+            reading.warnings.append(f"paths are taken from the folder above {file.name}'s")
         for row in chosen:
             _add(listing, row, roles, default_class=folder_name(folder))
-        return listing.dataset(split)
+        return listing.dataset()
 
 
 def parse_label(value: object) -> int:

@@ -24,8 +24,8 @@ from faprompt.data.label_folders import (
     MagneticTileReader,
 )
 from faprompt.data.label_lists import ElpvReader, HeadCtReader
-from faprompt.data.layout_reader import LayoutReader, Reader
-from faprompt.data.meta_json import MetaJsonReader
+from faprompt.data.layout_reader import SUBSETS, LayoutReader, Reader
+from faprompt.data.listing import MetaJsonReader
 from faprompt.data.mvtec_tree import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
 from faprompt.data.picture_files import examples, is_folder, list_folders, list_images
 from faprompt.data.realiad import RealIadReader
@@ -41,7 +41,6 @@ from faprompt.data.segmented import (
     images_and_masks,
 )
 from faprompt.data.sliced_pictures import AitexReader, SddReader
-from faprompt.data.subsample import SUBSETS
 from faprompt.data.visa import VisaReader
 from faprompt.errors import ConfigError, DatasetError
 

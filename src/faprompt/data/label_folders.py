@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faprompt.data.dataset_catalog import published_counts
-from faprompt.data.layout_reader import LayoutReader, Masks, Match, Reading, make_sample
+from faprompt.data.layout_reader import SUBSETS, LayoutReader, Masks, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     find_folder,
@@ -24,7 +24,6 @@ from faprompt.data.picture_files import (
     relative_name,
     stem_key,
 )
-from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.records import Sample
 
 _MASK_FOLDERS = ("masks", "mask", "ground_truth")
@@ -161,7 +160,7 @@ class LagReader(LayoutReader[tuple[Path, Path]]):
         beside += [path for part in parts if part in folders for path in list_folders(part)]
         others = [path for path in beside if path not in labels]
         reading.add_warning("left out, being no pictures with a label: {names}", others)
-        return take_subset(_samples(kinds, "fundus", {}), reading.subset, reading)
+        return reading.take_subset(_samples(kinds, "fundus", {}))
 
 
 class MagneticTileReader(LayoutReader[list[Path]]):

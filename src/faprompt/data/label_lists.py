@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from faprompt.data.csv_table import read_columns, read_rows
-from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
+from faprompt.data.layout_reader import SUBSETS, LayoutReader, Match, Reading, make_sample
 from faprompt.data.picture_files import folders_beside, holds_images, list_images, relative_name
-from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
 
@@ -50,7 +49,7 @@ class ElpvReader(LayoutReader[Path]):
         if left_out := len(cells) - len(certain):
             reading.warnings.append(f"{left_out} cells of probability 1/3 or 2/3 are left out")
         # drawn before missing pictures are dropped, so that a lost file changes nothing else
-        kept = take_subset(certain, reading.subset, reading)
+        kept = reading.take_subset(certain)
         exists = reading.existing(cells, source=_LIST)
         others = [path for path in list_images(parts / "images") if path not in cells]
         reading.add_warning("{count} pictures are not in labels.csv and left out: {names}", others)

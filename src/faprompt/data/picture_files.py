@@ -146,6 +146,15 @@ def read_json_list(file: Path) -> Any:
         raise DatasetError(f"{file} is no readable JSON: {error}.") from error
 
 
+def json_object(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} if it cannot be read or holds anything else."""
+    try:
+        content = read_json_list(file)
+    except DatasetError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def only_file(files: Sequence[Path], root: Path, *, kind: str, wanted: str) -> Path:
     """Return the one file that was found in `root`; `kind` and `wanted` are nouns for messages.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from faprompt.data.dataset import sort_samples
-from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
+from faprompt.data.layout_reader import SUBSETS, LayoutReader, Match, Reading, make_sample
 from faprompt.data.masks import picture_size, read_mask
 from faprompt.data.picture_files import (
     examples,
@@ -19,7 +19,6 @@ from faprompt.data.picture_files import (
     stem_key,
     unnested,
 )
-from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.errors import DatasetError, ImageReadError
 from faprompt.records import Sample
 
@@ -73,7 +72,7 @@ class SddReader(LayoutReader[list[Path]]):
             for image, masks in pairing.masks.items():
                 whole = make_sample(image, "defect", "sdd", masks, pixels=True)
                 bands += _slices(whole, cut_bands, reading)
-        return take_subset(sort_samples(bands, reading.root), reading.subset, reading)
+        return reading.take_subset(sort_samples(bands, reading.root))
 
 
 class AitexReader(LayoutReader[dict[str, Path]]):
@@ -125,7 +124,7 @@ class AitexReader(LayoutReader[dict[str, Path]]):
                 slices += marked
                 blank += [] if marked else [strip]
         reading.add_warning("without a marked pixel, so not one slice is used: {names}", blank)
-        return take_subset(sort_samples(slices, reading.root), reading.subset, reading)
+        return reading.take_subset(sort_samples(slices, reading.root))
 
 
 def cut_bands(image_size: tuple[int, int], count: int = _BANDS) -> list[Slice]:
