@@ -9,9 +9,17 @@ import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from faprompt.data.class_trees import (
+    BTAD,
+    DTD_SYNTHETIC,
+    MPDD,
+    MVTEC,
+    MVTEC_STYLE,
+    DagmReader,
+    foreign_tree,
+)
 from faprompt.data.coco import CocoReader
 from faprompt.data.csv_table import TableReader
-from faprompt.data.dagm import DagmReader
 from faprompt.data.dataset import Dataset, rename_dataset
 from faprompt.data.dataset_catalog import DatasetFacts, compare_counts, dataset_facts
 from faprompt.data.foreign_layouts import unread_list
@@ -23,12 +31,10 @@ from faprompt.data.label_folders import (
     LagReader,
     MagneticTileReader,
 )
-from faprompt.data.label_lists import ElpvReader, HeadCtReader
+from faprompt.data.label_lists import ElpvReader, HeadCtReader, RealIadReader, VisaReader
 from faprompt.data.layout_reader import SUBSETS, LayoutReader, Reader
 from faprompt.data.listing import MetaJsonReader
-from faprompt.data.mvtec_tree import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
 from faprompt.data.picture_files import examples, is_folder, list_folders, list_images
-from faprompt.data.realiad import RealIadReader
 from faprompt.data.segmented import (
     CVC_CLINICDB,
     CVC_COLONDB,
@@ -41,7 +47,6 @@ from faprompt.data.segmented import (
     images_and_masks,
 )
 from faprompt.data.sliced_pictures import AitexReader, SddReader
-from faprompt.data.visa import VisaReader
 from faprompt.errors import ConfigError, DatasetError
 
 _META_JSON = MetaJsonReader()
