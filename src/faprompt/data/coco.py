@@ -14,7 +14,7 @@ from typing import Any
 
 from faprompt.data.dataset import Dataset
 from faprompt.data.layout_reader import Reader, Reading, check_split
-from faprompt.data.listing import ListedPicture, Listing
+from faprompt.data.listing import ListedPicture, Listing, as_object
 from faprompt.data.masks import picture_size
 from faprompt.data.outlines import check_runs, decode_runs, outline_corners
 from faprompt.data.picture_files import (
@@ -234,11 +234,7 @@ def _picture_folders(file: Path) -> list[Path]:
 
 
 def _records(file: Path, content: _Record, key: str) -> list[_Record]:
-    records: list[_Record] = content[key]
-    for at, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise DatasetError(f"{file}, {key}, record {at}: should be an object, got {record!r}.")
-    return records
+    return [as_object(item, f"{file}, {key}, record {at}") for at, item in enumerate(content[key])]
 
 
 def _key(record: _Record, name: str) -> int | str | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from faprompt.data.dataset import Dataset
 from faprompt.data.layout_reader import Reader, Reading
-from faprompt.data.listing import ListedPicture, Listing, as_extra
+from faprompt.data.listing import ListedPicture, Listing, as_extra, as_object
 from faprompt.data.picture_files import (
     PathFinder,
     best_root,
@@ -101,7 +101,7 @@ def parse_label(value: object) -> int:
     """Return 0 for normal and 1 for anomalous, from a number, a truth value or a word.
 
     Raises:
-        ValueError: the value is neither; an unknown word is not taken for anomalous.
+        ValueError: the value is none of them.
 
     Example:
         >>> parse_label("1.0"), parse_label("Good "), parse_label(True), parse_label("ng")
@@ -127,8 +127,7 @@ def read_rows(file: Path) -> list[Row]:
     """
     if _is_json(file):
         return list(_json_rows(file))
-    lines = _split_lines(file)
-    names = [name for line in islice(lines, 1) for name in _header(file, line)]
+    names, lines = _header_and_lines(file)
     rows = []
     for where, cells in lines:
         if len(cells) != len(names):
@@ -148,7 +147,7 @@ def read_columns(file: Path) -> list[str]:
     """
     if _is_json(file):
         return [name for row in islice(_json_rows(file), 1) for name in row.cells]
-    return [name for line in islice(_split_lines(file), 1) for name in _header(file, line)]
+    return _header_and_lines(file)[0]
 
 
 def _is_json(file: Path) -> bool:
@@ -157,9 +156,8 @@ def _is_json(file: Path) -> bool:
 
 def _json_rows(file: Path) -> Iterator[Row]:
     for where, item in _json_items(file):
-        if not isinstance(item, dict):
-            raise DatasetError(f"{where}: should be an object, got {item!r}.")
-        yield Row(where, {name.strip().casefold(): value for name, value in item.items()})
+        cells = as_object(item, where)
+        yield Row(where, {name.strip().casefold(): value for name, value in cells.items()})
 
 
 def _json_items(file: Path) -> Iterator[tuple[str, Any]]:
@@ -176,12 +174,14 @@ def _json_items(file: Path) -> Iterator[tuple[str, Any]]:
             raise DatasetError(f"{where} is no JSON: {error}.") from error
 
 
-def _header(file: Path, line: tuple[str, list[str]]) -> list[str]:
-    names = [name.casefold() for name in line[1]]
+def _header_and_lines(file: Path) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
+    """Return the column names, and the place and the cells of the other lines."""
+    lines = _split_lines(file)
+    names = [name.casefold() for name in next(lines, ("", []))[1]]
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
         raise DatasetError(f"{file} has several columns {', '.join(sorted(twice))}; keep one each.")
-    return names
+    return names, lines
 
 
 def _split_lines(file: Path) -> Iterator[tuple[str, list[str]]]:
@@ -268,23 +268,17 @@ def _add(listing: Listing, row: Row, roles: Mapping[str, str], *, default_class:
 
 
 def _region(row: Row) -> tuple[int, int, int, int] | None:
-    given = [row.cells.get(name) for name in CROP]
+    given: list[Any] = [row.cells.get(name) for name in CROP]
     if all(value in (None, "") for value in given):
         return None
     try:
-        x0, y0, x1, y1 = map(_whole, given)
+        numbers = [float(value) for value in given]
+        x0, y0, x1, y1 = map(int, numbers)
     except (TypeError, ValueError, OverflowError):
-        x0 = y0 = x1 = y1 = -1
-    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        numbers, x0, y0, x1, y1 = [], -1, -1, -1, -1
+    if not (0 <= x0 < x1 and 0 <= y0 < y1) or numbers != [x0, y0, x1, y1]:
         raise DatasetError(
             f"{row.where}: x0, y0, x1, y1 should be whole pixels with 0 <= x0 < x1 and "
             f"0 <= y0 < y1, got {', '.join(map(str, given))}."
         )
     return x0, y0, x1, y1
-
-
-def _whole(value: Any) -> int:
-    number = float(value)
-    if number != int(number):
-        raise ValueError(f"{value!r} is no whole number")
-    return int(number)

@@ -18,6 +18,7 @@ from faprompt.data.layout_reader import (
     check_split,
     make_sample,
 )
+from faprompt.data.listing import as_object
 from faprompt.data.picture_files import (
     examples,
     find_folder,
@@ -350,8 +351,7 @@ def _read_list(file: Path, folder: Path, split: str) -> list[Sample]:
 
 
 def _read_record(record: Any, folder: Path, normal: str, where: str) -> Sample:
-    if not isinstance(record, dict):
-        raise DatasetError(f"{where}: should be an object, got {record!r}.")
+    record = as_object(record, where)
     cells = [record.get(key) for key in ("anomaly_class", "image_path", "mask_path")]
     kind, image, mask = cells[0], cells[1], cells[2] or ""
     if not (isinstance(kind, str) and isinstance(image, str) and isinstance(mask, str)):

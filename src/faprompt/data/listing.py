@@ -147,6 +147,13 @@ class Listing:
         self.reading.add_problem("listed as normal and as anomalous: {names}", contradicting)
 
 
+def as_object(item: Any, where: str) -> dict[str, Any]:
+    """Return a record of a JSON list; refuse one that is no object."""
+    if not isinstance(item, dict):
+        raise DatasetError(f"{where}: should be an object, got {item!r}.")
+    return item
+
+
 def as_extra(others: Mapping[str, Any]) -> dict[str, str]:
     """Return further keys of a record as text, values of other types as JSON."""
     return {
@@ -266,9 +273,7 @@ def _records(file: Path, split: str) -> Iterator[tuple[str, dict[str, Any], str]
             raise DatasetError(f"{file}, class {class_key!r}: should be a list of records.")
         for number, record in enumerate(records):
             where = f"{file}, class {class_key!r}, record {number}"
-            if not isinstance(record, dict):
-                raise DatasetError(f"{where}: should be an object, got {record!r}.")
-            yield class_key, record, where
+            yield class_key, as_object(record, where), where
 
 
 def _text(record: dict[str, Any], key: str, where: str) -> str:

@@ -104,7 +104,7 @@ def unnested(folder: Path) -> Path:
 
 
 def folder_name(path: Path) -> str:
-    """Return a folder's name, also for `.` and `..`; the target of a link is not looked up."""
+    """Return a folder's name, also for `.` and `..`; links are not followed."""
     return os.path.basename(os.path.abspath(path))
 
 
@@ -134,8 +134,8 @@ def examples(names: Iterable[str], *, limit: int = 5) -> str:
 def read_json_list(file: Path) -> Any:
     """Read a JSON file that lists pictures.
 
-    Unlike `faprompt.config.read_json`, which reads settings, it has no limit of size and leaves
-    odd numbers to the reader: annotations of large datasets have hundreds of megabytes.
+    Unlike `faprompt.config.read_json`, it has no limit of size and leaves odd numbers to the
+    reader: annotations of large datasets have hundreds of megabytes.
 
     Raises:
         DatasetError: the file cannot be read or is not JSON.
@@ -228,11 +228,7 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
     Stems have to be equal, so `1` is never paired with `10`. Numbered masks belong together. If
     a picture has several other candidates (`0.png` beside `0.bmp`), or two pictures could have
     the same mask, any choice may be wrong: the picture gets no mask and a clash is reported.
-
-    Args:
-        images: pictures that should have masks.
-        masks: all picture files among the masks; those without a mask's extension are unclaimed.
-        root: names in messages are relative to it.
+    Files without a mask's extension are unclaimed. Names in messages are relative to `root`.
     """
     every = tuple(masks)
     candidates: dict[str, list[tuple[int, Path]]] = defaultdict(list)
