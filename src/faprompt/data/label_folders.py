@@ -130,11 +130,7 @@ class LagReader(LayoutReader[tuple[Path, Path]]):
 
     `non_glaucoma/` is normal and `suspicious_glaucoma/` anomalous. Both hold `image/`,
     `attention_map/` and `label/`, or the pictures themselves. The attention maps record where
-    doctors looked; they are no lesion masks and are not read.
-
-    There is no official test split. The paper tests on every anomalous picture and a quarter of
-    the normal ones, drawn from the order of a directory listing that cannot be recovered. Ours
-    is drawn from the natural order, so the counts are the paper's and the members are not.
+    doctors looked; they are no lesion masks and are not read. For the subset see `paper_normals`.
     """
 
     name = "lag"

@@ -56,8 +56,7 @@ class ElpvReader(LayoutReader[Path]):
 
     `labels.csv` has no header and is parted by blanks: picture, probability, `mono` or `poly`. As
     in the paper a cell of probability 1 is anomalous, a cell of probability 0 is normal, and the
-    others are left out. The paper tests on a quarter of the normal cells. It is drawn in the
-    order of the file, so ours are the cells of the published converters.
+    others are left out. The paper tests on a quarter of the normal cells; see `paper_normals`.
     """
 
     name = "elpv"
