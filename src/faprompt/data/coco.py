@@ -14,7 +14,7 @@ from typing import Any
 
 from faprompt.data.dataset import Dataset
 from faprompt.data.layout_reader import Reader, Reading, check_split
-from faprompt.data.listing import ListedPicture, Listing, as_object
+from faprompt.data.listing import Listing, as_object
 from faprompt.data.masks import picture_size
 from faprompt.data.outlines import check_runs, decode_runs, outline_corners
 from faprompt.data.picture_files import (
@@ -29,7 +29,7 @@ from faprompt.data.picture_files import (
     read_json_list,
 )
 from faprompt.errors import DatasetError, ImageReadError
-from faprompt.records import DrawnMask
+from faprompt.records import DrawnMask, Sample
 
 NORMAL_CATEGORIES = frozenset({"normal", "good", "ok", "background"})
 
@@ -65,7 +65,8 @@ class CocoReader(Reader):
         for name, record in zip(names, annotations.images, strict=True):
             image = listing.find_image(name)
             if image is not None:
-                listing.pictures.append(annotations.picture(image, record))
+                sample = annotations.sample(image, record)
+                listing.add(sample, names_mask=bool(sample.mask_paths))
         annotations.report(listing)
         return listing.dataset()
 
@@ -103,19 +104,17 @@ class _Annotations:
             else:
                 found.append(annotation)
 
-    def picture(self, image: Path, record: _Record) -> ListedPicture:
+    def sample(self, image: Path, record: _Record) -> Sample:
         """Return one picture with the union of its annotations."""
         annotations = self.counted[record["id"]]
         drawn = self._draw(image, record, annotations)
-        mask = self.file if annotations and drawn is not None else None
-        return ListedPicture(
-            image=image,
-            label=int(bool(annotations)),
-            class_name=self.reader.class_name or self.file.stem,
-            defect_type="+".join(sorted(set(map(self._category, annotations)))) or "good",
-            mask=mask,
-            mask_named=mask is not None,
-            drawn=drawn,
+        return Sample(
+            image,
+            int(bool(annotations)),
+            self.reader.class_name or self.file.stem,
+            "+".join(sorted(set(map(self._category, annotations)))) or "good",
+            (self.file,) if annotations and drawn is not None else (),
+            drawn_mask=drawn,
         )
 
     def report(self, listing: Listing) -> None:
@@ -123,13 +122,13 @@ class _Annotations:
         reading = listing.reading
         reading.add_problem("{count} cannot be drawn: {names}", self.faults)
         if self.boxed:
-            has_masks = any(picture.mask for picture in listing.pictures)
+            has_masks = any(sample.mask_paths for sample in listing.samples)
             told = "left out of pixel figures" if has_masks else "image labels only"
             reading.warnings.append(f"{self.boxed} pictures have boxes without outlines: {told}")
         if self.strays:
             told = "annotations belong to pictures that are not listed"
             reading.warnings.append(f"{self.strays} {told}")
-        listed = {picture.image for picture in listing.pictures}
+        listed = {sample.image_path for sample in listing.samples}
         folders = {path.parent for path in listed}
         beside = {path for folder in folders for path in list_images(folder)} - listed
         reading.add_warning("{count} pictures beside them are not listed, left out", beside)

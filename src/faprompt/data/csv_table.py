@@ -17,7 +17,7 @@ from typing import Any
 
 from faprompt.data.dataset import Dataset
 from faprompt.data.layout_reader import Reader, Reading
-from faprompt.data.listing import ListedPicture, Listing, as_extra, as_object
+from faprompt.data.listing import Listing, as_extra, as_object
 from faprompt.data.picture_files import (
     PathFinder,
     best_root,
@@ -28,6 +28,7 @@ from faprompt.data.picture_files import (
     read_json_list,
 )
 from faprompt.errors import DatasetError
+from faprompt.records import Sample
 
 # Meaning -> possible column names, compared trimmed and in lower case; the first one found counts.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -253,18 +254,16 @@ def _add(listing: Listing, row: Row, roles: Mapping[str, str], *, default_class:
         raise DatasetError(f"{row.where}: {error}.") from error
     mask_text = row.text(roles.get("mask"))
     used = {*roles.values(), *CROP}
-    listing.pictures.append(
-        ListedPicture(
-            image=image,
-            label=label,
-            class_name=row.text(roles.get("class")) or default_class,
-            defect_type=row.text(roles.get("defect")) or ("" if label else "good"),
-            mask=listing.find_mask(mask_text, image),
-            mask_named=bool(mask_text),
-            region=_region(row),
-            extra=as_extra({key: value for key, value in row.cells.items() if key not in used}),
-        )
+    sample = Sample(
+        image,
+        label,
+        row.text(roles.get("class")) or default_class,
+        row.text(roles.get("defect")) or ("" if label else "good"),
+        listing.find_mask(mask_text, image),
+        region=_region(row),
+        extra=as_extra({key: value for key, value in row.cells.items() if key not in used}),
     )
+    listing.add(sample, names_mask=bool(mask_text))
 
 
 def _region(row: Row) -> tuple[int, int, int, int] | None:

@@ -21,15 +21,10 @@ Labels = Literal["P", "I", "P, A"]
 Level = Literal["image", "pixel"]
 _Record = TypeVar("_Record")
 
-_LABELLED: Mapping[Labels, str] = {
-    "P": "pixel masks",
-    "I": "image labels only",
-    "P, A": "pixel masks, every picture anomalous",
-}
-_LEVELS: Mapping[Labels, tuple[Level, ...]] = {
-    "P": ("image", "pixel"),
-    "I": ("image",),
-    "P, A": ("pixel",),
+_LABELS: Mapping[Labels, tuple[str, tuple[Level, ...]]] = {
+    "P": ("pixel masks", ("image", "pixel")),
+    "I": ("image labels only", ("image",)),
+    "P, A": ("pixel masks, every picture anomalous", ("pixel",)),
 }
 
 
@@ -65,12 +60,12 @@ class DatasetFacts:
     @property
     def labelled(self) -> str:
         """The labels in words."""
-        return _LABELLED[self.labels]
+        return _LABELS[self.labels][0]
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """The levels at which the paper measures the dataset."""
-        return _LEVELS[self.labels]
+        return _LABELS[self.labels][1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,14 +325,14 @@ def _read_row(row: Row, root: Path) -> Sample:
         raise DatasetError(f"{row.where}: label should be normal or anomaly, got {label!r}.")
     if not image:
         raise DatasetError(f"{row.where}: there is no image path.")
-    is_anomalous = label.casefold() == "anomaly"
-    has_mask = is_anomalous and bool(mask) and (root / mask).is_file()
-    return make_sample(
-        root / image,
-        "bad" if is_anomalous else None,  # the name in the MVTec tree
-        row.cells["object"],
-        (root / mask,) if has_mask else (),
-    )
+    defect = "bad" if label.casefold() == "anomaly" else None  # the name in the MVTec tree
+    return _listed(root, image, mask, defect, row.cells["object"])
+
+
+def _listed(folder: Path, image: str, mask: str, defect: str | None, class_name: str) -> Sample:
+    has_mask = defect is not None and bool(mask) and (folder / mask).is_file()
+    masks = (folder / mask,) if has_mask else ()
+    return make_sample(folder / image, defect, class_name, masks)
 
 
 def _read_list(file: Path, folder: Path, split: str) -> list[Sample]:
@@ -358,9 +358,7 @@ def _read_record(record: Any, folder: Path, normal: str, where: str) -> Sample:
             f"{where}: anomaly_class and image_path should be text, mask_path text or null, "
             f"got {cells}."
         )
-    has_mask = kind != normal and bool(mask) and (folder / mask).is_file()
-    masks = (folder / mask,) if has_mask else ()
-    sample = make_sample(folder / image, None if kind == normal else kind, folder.name, masks)
+    sample = _listed(folder, image, mask, None if kind == normal else kind, folder.name)
     # the view, C1 to C5, is the last part but one of the file name
     view = [*sample.image_path.stem.split("_")[-2:-1], ""][0]
     return replace(sample, extra={"view": view}) if view.startswith("C") else sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,12 @@ from faprompt.data.picture_files import (
 )
 from faprompt.errors import DatasetError
 from faprompt.files import natural_key
-from faprompt.records import DrawnMask, Sample
+from faprompt.records import Sample
 
 _META_JSON = "meta.json"
 _KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
 _OTHER_KEYS = {"images", "items", "normal"}  # of lists that other tools call `meta.json`
 _SHAPE = '{"test": {"<class>": [{"img_path": …, "anomaly": 0 or 1, …}, …]}}'
-
-
-@dataclass(frozen=True, slots=True)
-class ListedPicture:
-    """One record of a list, with its files found."""
-
-    image: Path
-    label: int
-    class_name: str
-    defect_type: str = ""
-    mask: Path | None = None
-    mask_named: bool = False  # whether the record names a mask, found or not
-    drawn: DrawnMask | None = None  # what `mask` holds of this picture if it is no picture file
-    region: tuple[int, int, int, int] | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -51,7 +36,8 @@ class Listing:
     file_name: str
     finder: PathFinder
     reading: Reading
-    pictures: list[ListedPicture] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    naming_masks: set[str] = field(default_factory=set)  # classes whose records name masks
     missing: list[str] = field(default_factory=list)
     without_path: int = 0
     own_classes: bool = True  # the records name their classes, which may identify the dataset
@@ -66,10 +52,16 @@ class Listing:
             self.missing.append(text)
         return image
 
-    def find_mask(self, text: str, image: Path) -> Path | None:
-        """Return the mask of a record; None if the shortened path leads to the picture itself."""
+    def find_mask(self, text: str, image: Path) -> tuple[Path, ...]:
+        """Return the mask of a record; () if the shortened path leads to the picture itself."""
         mask = self.finder.find(text) if text else None
-        return None if mask == image else mask
+        return () if mask in (None, image) else (mask,)
+
+    def add(self, sample: Sample, *, names_mask: bool) -> None:
+        """Add a record with the files that were found; its class gets pixel labels later."""
+        self.samples.append(sample)
+        if sample.label and names_mask:
+            self.naming_masks.add(sample.class_name)
 
     def dataset(self) -> Dataset:
         """Return all records as a dataset, named by `dataset_name` or by the classes.
@@ -80,7 +72,7 @@ class Listing:
             DatasetError: there is not a single picture.
         """
         masked = self._classes_with_masks()
-        samples = [self._sample(row, row.class_name in masked) for row in self.pictures]
+        samples = [self._finished(sample, sample.class_name in masked) for sample in self.samples]
         self._note_lost_files()
         self._note_repeats()
         found = self.reading.dataset(self.name, samples, reason=self.file_name)
@@ -93,35 +85,29 @@ class Listing:
         classes = frozenset(sample.class_name for sample in samples if self.own_classes)
         return dataset_of_classes(classes) or self.name
 
-    def _sample(self, row: ListedPicture, class_has_masks: bool) -> Sample:
-        masks = (row.mask,) if row.label and row.mask and class_has_masks else ()
-        if row.label and class_has_masks and not masks:
-            self.reading.unmasked.append(row.image)
-        return Sample(
-            image_path=row.image,
-            label=row.label,
-            class_name=row.class_name,
-            defect_type=row.defect_type,
+    def _finished(self, sample: Sample, class_has_masks: bool) -> Sample:
+        masks = sample.mask_paths if sample.label and class_has_masks else ()
+        if sample.label and class_has_masks and not masks:
+            self.reading.unmasked.append(sample.image_path)
+        return replace(
+            sample,
             mask_paths=masks,
-            has_pixel_label=class_has_masks and (row.label == 0 or bool(masks)),
-            region=row.region,
+            has_pixel_label=class_has_masks and (sample.label == 0 or bool(masks)),
             split=self.reading.split,
             dataset=self.name,
-            extra=row.extra,
-            drawn_mask=row.drawn if class_has_masks else None,
+            drawn_mask=sample.drawn_mask if class_has_masks else None,
         )
 
     def _classes_with_masks(self) -> set[str]:
-        anomalous = [row for row in self.pictures if row.label]
+        anomalous = [sample for sample in self.samples if sample.label]
         found: set[str] = set()
-        for row in anomalous:  # opens one mask per class, more only if masks are blank
-            if row.class_name not in found and _has_mask(row):
-                found.add(row.class_name)
-        named = {row.class_name for row in anomalous if row.mask_named}
-        unnamed = {row.class_name for row in anomalous} - named
+        for sample in anomalous:  # opens one mask per class, more only if masks are blank
+            if sample.class_name not in found and _has_mask(sample):
+                found.add(sample.class_name)
+        unnamed = {sample.class_name for sample in anomalous} - self.naming_masks
         warn = self.reading.add_warning
         lost = "all masks of {names} are missing or blank: image labels only"
-        warn(lost, sorted(named - found))
+        warn(lost, sorted(self.naming_masks - found))
         warn("no masks for {names}: image labels only", sorted(unnamed) if found else ())
         return found
 
@@ -139,8 +125,8 @@ class Listing:
 
     def _note_repeats(self) -> None:
         labels: dict[tuple[Path, object], list[int]] = {}
-        for row in self.pictures:
-            labels.setdefault((row.image, row.region), []).append(row.label)
+        for sample in self.samples:
+            labels.setdefault((sample.image_path, sample.region), []).append(sample.label)
         repeated = {place[0]: None for place, own in labels.items() if len(own) > 1}
         contradicting = {place[0]: None for place, own in labels.items() if len(set(own)) > 1}
         self.reading.add_warning("listed more than once: {names}", repeated)
@@ -161,11 +147,11 @@ def as_extra(others: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _has_mask(row: ListedPicture) -> bool:
-    if row.drawn is not None or row.mask is None:
-        return row.mask is not None
+def _has_mask(sample: Sample) -> bool:
+    if sample.drawn_mask is not None or not sample.mask_paths:
+        return bool(sample.mask_paths)
     try:
-        return not is_blank_mask(row.mask)
+        return not is_blank_mask(sample.mask_paths[0])
     except DatasetError:  # a damaged file is a mask all the same; its later use raises the error
         return True
 
@@ -206,17 +192,15 @@ class MetaJsonReader(Reader):
             label = record.get("anomaly")
             if label not in (0, 1, "0", "1"):
                 raise DatasetError(f"{where}: anomaly should be 0 or 1, got {label!r}.")
-            listing.pictures.append(
-                ListedPicture(
-                    image=image,
-                    label=int(label),
-                    class_name=class_name,
-                    defect_type=_text(record, "specie_name", where),
-                    mask=listing.find_mask(mask, image),
-                    mask_named=bool(mask),
-                    extra=as_extra({k: v for k, v in record.items() if k not in _KEYS}),
-                )
+            sample = Sample(
+                image,
+                int(label),
+                class_name,
+                _text(record, "specie_name", where),
+                listing.find_mask(mask, image),
+                extra=as_extra({k: v for k, v in record.items() if k not in _KEYS}),
             )
+            listing.add(sample, names_mask=bool(mask))
         listing.reading.add_warning(
             "cls_name differs from the class it is listed under, and wins: {names}",
             [f"{record} under {key}" for key, record in sorted(renamed)],
