@@ -21,7 +21,7 @@ from faprompt.data.dataset_catalog import (
 )
 from faprompt.data.known_readers import read_dataset
 from faprompt.data.masks import read_mask
-from faprompt.data.picture_files import examples, relative_name
+from faprompt.data.picture_files import examples, path_examples, relative_name
 from faprompt.data.remarks import (
     PictureFacts,
     blank_remarks,
@@ -265,7 +265,7 @@ class _OpenedFiles:
                 yield "VisA's masks hold small class ids and look black; these hold only 0"
         yield from inverted_remarks(self.pictures)
         if self.turned_with_mask:
-            named = examples(map(self.name, self.turned_with_mask))
+            named = path_examples(self.turned_with_mask, self.root)
             yield f"turned by EXIF, so the mask has to be drawn as shown: {named}"
 
     def name(self, path: Path) -> str:

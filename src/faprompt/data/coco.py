@@ -1,7 +1,7 @@
 """COCO annotations: a picture with an annotation is anomalous, one without is normal.
 
 One instances file and a folder of pictures. Outlines and run lengths are drawn when the mask is
-read; `pycocotools` is not needed. A box without an outline gives an image label only, since a
+read. A box without an outline gives an image label only, since a
 filled box would mark normal pixels too.
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from faprompt.data.picture_files import examples, relative_name
+from faprompt.data.picture_files import path_examples, relative_name
 from faprompt.errors import DatasetError
 from faprompt.files import natural_key
 from faprompt.records import Sample
@@ -108,7 +108,7 @@ class Dataset:
             "without a picture, among the masks": self.orphan_masks,
         }
         return tuple(
-            f"{len(paths)} {title}: {examples(relative_name(path, self.root) for path in paths)}"
+            f"{len(paths)} {title}: {path_examples(paths, self.root)}"
             for title, paths in titles.items()
             if paths
         )

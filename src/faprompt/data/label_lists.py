@@ -276,18 +276,14 @@ def _read_cells(place: Path) -> dict[Path, tuple[float, str]]:
             raise DatasetError(f"{where}: should be picture, probability, mono or poly, got {row}.")
         if place / row[0] in cells:
             raise DatasetError(f"{where} names a picture twice; a fresh copy does not.")
-        cells[place / row[0]] = _probability(row[1], where), row[2]
+        try:
+            near = [value for value in _PROBABILITIES if abs(float(row[1]) - value) < _TOLERANCE]
+        except ValueError:
+            near = []
+        if not near:
+            raise DatasetError(f"{where}: probability should be 0, 1/3, 2/3 or 1, got {row[1]}.")
+        cells[place / row[0]] = near[0], row[2]
     return cells
-
-
-def _probability(text: str, where: str) -> float:
-    try:
-        near = [value for value in _PROBABILITIES if abs(float(text) - value) < _TOLERANCE]
-    except ValueError:
-        near = []
-    if not near:
-        raise DatasetError(f"{where}: probability should be 0, 1/3, 2/3 or 1, got {text}.")
-    return near[0]
 
 
 def _read_head_ct(file: Path) -> dict[int, int]:

@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ def examples(names: Iterable[str], *, limit: int = 5) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
+def path_examples(paths: Iterable[Path], root: Path) -> str:
+    """Return `examples` of paths, relative to `root`."""
+    return examples(relative_name(path, root) for path in paths)
+
+
 def read_json_list(file: Path) -> Any:
     """Read a JSON file that lists pictures.
 
@@ -240,9 +246,7 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
     several: dict[Path, str] = {}
     claims: dict[Path, list[Path]] = defaultdict(list)  # mask -> pictures
 
-    def names(paths: Iterable[Path]) -> str:
-        return examples(relative_name(path, root) for path in paths)
-
+    names = partial(path_examples, root=root)
     for image in images:
         ranked = sorted(candidates.get(stem_key(image), ()), key=lambda pair: pair[0])
         found[image] = tuple(mask for _, mask in ranked)

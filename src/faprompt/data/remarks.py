@@ -13,7 +13,7 @@ from statistics import median
 
 from faprompt.data.dataset import Dataset
 from faprompt.data.masks import MaskPolicy, read_mask
-from faprompt.data.picture_files import examples, relative_name
+from faprompt.data.picture_files import examples, path_examples, relative_name
 from faprompt.errors import FapromptError
 from faprompt.files import file_digest, natural_key
 from faprompt.records import Sample
@@ -39,8 +39,8 @@ def dataset_remarks(dataset: Dataset, facts: Sequence[PictureFacts]) -> tuple[st
     if left_out:
         both = len(kept) + len(left_out)
         lines.append(f"{len(kept)} of {both} classes are used: {', '.join(kept)}")
-    if lost := {relative_name(fact.sample.image_path, root): None for fact in facts if fact.error}:
-        lines.append(f"{len(lost)} unreadable, left out: {examples(lost)}")
+    if lost := dict.fromkeys(fact.sample.image_path for fact in facts if fact.error):
+        lines.append(f"{len(lost)} unreadable, left out: {path_examples(lost, root)}")
     return (
         *lines,
         *contradiction_remarks(root, facts),
@@ -80,8 +80,7 @@ def blank_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name anomalous pictures whose mask marks nothing."""
     blank = [fact.sample.image_path for fact in facts if fact.sample.label and fact.marked == 0]
     if blank:
-        named = examples(relative_name(path, root) for path in blank)
-        yield f"masks without a single marked pixel: {named}"
+        yield f"masks without a single marked pixel: {path_examples(blank, root)}"
 
 
 def inverted_remarks(facts: Iterable[PictureFacts]) -> Iterator[str]:
