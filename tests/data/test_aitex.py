@@ -9,8 +9,8 @@ from PIL import Image
 
 from faprompt.data import compare_counts, read_dataset, read_mask
 from faprompt.data.dataset import ClassCount
+from faprompt.data.layout_reader import paper_normals
 from faprompt.data.sliced_pictures import AitexReader
-from faprompt.data.subsample import paper_normals
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import industrial

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from faprompt.data import published_counts, read_dataset
-from faprompt.data.dagm import DagmReader
+from faprompt.data.class_trees import DagmReader
 from faprompt.data.dataset_catalog import dataset_of_classes
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from faprompt.data import read_dataset
-from faprompt.data.subsample import paper_normals
+from faprompt.data.layout_reader import paper_normals
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders, industrial

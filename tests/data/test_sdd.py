@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from faprompt.data import check_dataset, dataset_info, read_dataset, read_mask
-from faprompt.data.subsample import paper_normals
+from faprompt.data.layout_reader import paper_normals
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders, industrial

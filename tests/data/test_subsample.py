@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faprompt.data.dataset import Notes
-from faprompt.data.subsample import SUBSETS, paper_normals, take_subset
-from faprompt.errors import ConfigError
+from faprompt.data.layout_reader import SUBSETS, Reading, paper_normals
 from faprompt.records import Sample
 
 
@@ -55,34 +53,29 @@ def samples():
 
 
 def test_paper_keeps_every_anomalous_sample_and_the_order(samples):
-    notes = Notes()
-    kept = take_subset(samples, "paper", notes)
+    reading = Reading()
+    kept = reading.take_subset(samples)
     assert [sample.image_path.stem for sample in kept] == ["1", "2", "5", "7"]
-    assert notes.warnings == [
+    assert reading.warnings == [
         "2 of 8 normal samples are kept, as in the paper; subset 'all' keeps every one"
     ]
 
 
-def test_equal_samples_are_told_apart_by_their_place(samples):
-    twins = [samples[0]] * 8
-    assert len(take_subset(twins, "all", Notes())) == 8
+def test_equal_samples_are_told_apart_by_their_place():
     copies = [Sample(Path("a.png"), 0, "a") for _ in range(8)]
-    assert len(take_subset(copies, "paper", Notes())) == 2
+    assert len(Reading().take_subset(copies)) == 2
 
 
 def test_all_keeps_everything_without_a_word(samples):
-    notes = Notes()
-    assert take_subset(samples, "all", notes) == samples
-    assert notes == Notes()
+    assert SUBSETS == ("paper", "all")
+    twins = [samples[0]] * 8
+    reading = Reading(subset="all")
+    assert reading.take_subset(samples) == samples
+    assert len(reading.take_subset(twins)) == 8
+    assert reading == Reading(subset="all")
 
 
 def test_without_normal_samples_nothing_is_drawn(samples):
-    notes = Notes()
+    reading = Reading()
     bad = [sample for sample in samples if sample.label]
-    assert take_subset(bad, "paper", notes) == bad and notes == Notes()
-
-
-def test_other_subsets_are_refused(samples):
-    assert SUBSETS == ("paper", "all")
-    with pytest.raises(ConfigError, match="'paper' or 'all', got 'half'"):
-        take_subset(samples, "half", Notes())
+    assert reading.take_subset(bad) == bad and reading == Reading()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from faprompt.data.dataset import ClassCount, Dataset
 from faprompt.data.dataset_catalog import (
@@ -20,7 +21,7 @@ from faprompt.data.dataset_catalog import (
 )
 from faprompt.data.known_readers import read_dataset
 from faprompt.data.masks import read_mask
-from faprompt.data.picture_files import examples, relative_name
+from faprompt.data.picture_files import examples, path_examples, relative_name
 from faprompt.data.remarks import (
     PictureFacts,
     blank_remarks,
@@ -93,8 +94,8 @@ class DatasetCheck:
             "anomalous": self.anomalous,
             "classes": {name: asdict(count) for name, count in self.classes.items()},
             "published": {
-                name: {"normal": normal, "anomalous": anomalous}
-                for name, (normal, anomalous) in self.published.items()
+                name: dict(zip(("normal", "anomalous"), pair, strict=True))
+                for name, pair in self.published.items()
             },
             "matches_paper": self.matches_paper,
             "usable": self.usable,
@@ -117,16 +118,9 @@ def check_dataset(
 ) -> DatasetCheck:
     """Read a folder like `read_dataset`, then open every picture and every mask.
 
-    Args:
-        root: the dataset's folder, or a list of pictures, as for `read_dataset`.
-        dataset: one of `list_datasets()`, or "auto".
-        split: "test" or "train".
-        subset: "paper" or "all", as for `read_dataset`.
-        progress: called after each picture with "check", pictures done and all pictures.
-
-    Returns:
-        The counts beside the paper's, and the faults: lost masks and pictures, masks of another
-        size, unreadable files, copies, empty masks, masks that look inverted.
+    The result has the counts beside the paper's, and the faults: lost masks and pictures, masks
+    of another size, unreadable files, copies, empty masks, masks that look inverted. `progress`
+    is called after each picture with "check", pictures done and all pictures.
 
     Raises:
         ConfigError: there is no such dataset.
@@ -139,7 +133,7 @@ def check_dataset(
         progress("check", done, len(found))
     counts = found.counts()
     orphans = found.orphan_lines()
-    blocking = found.problems + files.mask_problems()
+    blocking = (*found.problems, *dict.fromkeys(files.bad_masks))
     return DatasetCheck(
         dataset=found.name,
         root=found.root,
@@ -155,9 +149,9 @@ def check_dataset(
             *files.warnings(found.name),
         ),
         usable=not blocking and _has_metrics(found, files.unreadable()),
-        unmasked=tuple(relative_name(path, found.root) for path in found.unmasked),
-        orphan_masks=tuple(relative_name(path, found.root) for path in found.orphan_masks),
-        copies=tuple(tuple(map(files.name, group)) for group in find_copies(files.pictures)),
+        unmasked=tuple(map(files.name, found.unmasked)),
+        orphan_masks=tuple(map(files.name, found.orphan_masks)),
+        copies=tuple(tuple(map(files.name, group)) for group, _ in find_copies(files.pictures)),
         facts=dataset_facts(found.name),
     )
 
@@ -182,11 +176,7 @@ def describe(check: DatasetCheck) -> str:
 
 
 def inspect_picture(path: Path) -> FileFacts:
-    """Decode a picture file and report its faults; a bad file raises nothing.
-
-    The whole picture is decoded, as a run decodes it, because only this proves that it can be
-    read. A JPEG is decoded at an eighth of its size, which reads every byte as well.
-    """
+    """Decode a whole picture file, as a run does, and report its faults; raise nothing."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -219,6 +209,7 @@ def _decode(content: bytes, digest: str, extension: str) -> FileFacts:
 
 
 def _decode_small(content: bytes) -> None:
+    """Decode a JPEG at an eighth of its size, which reads every byte as well."""
     picture = open_picture(io.BytesIO(content), max_pixels=MAX_PIXELS)
     picture.draft("L", (max(1, picture.width // 8), max(1, picture.height // 8)))
     try:
@@ -234,7 +225,7 @@ class _OpenedFiles:
     root: Path
     files: dict[Path, FileFacts] = field(default_factory=dict)
     pictures: list[PictureFacts] = field(default_factory=list)
-    bad_masks: list[str] = field(default_factory=list)
+    bad_masks: list[str] = field(default_factory=list)  # faults that prevent pixel metrics
     turned_with_mask: list[Path] = field(default_factory=list)
 
     def open(self, sample: Sample) -> None:
@@ -244,24 +235,16 @@ class _OpenedFiles:
             self.files[path] = inspect_picture(path)
         facts, marked = self.files[path], None
         if (sample.mask_paths or sample.drawn_mask) and not facts.fault:
-            marked = self._marked_share(sample, facts)
+            if facts.turned:
+                self.turned_with_mask.append(path)
+            try:
+                marked = float(read_mask(sample, image_size=facts.size).mean())
+            except FapromptError as error:
+                self.bad_masks.append(str(error).rstrip("."))
         self.pictures.append(PictureFacts(sample, facts.digest, marked, facts.fault))
-
-    def _marked_share(self, sample: Sample, facts: FileFacts) -> float | None:
-        if facts.turned:
-            self.turned_with_mask.append(sample.image_path)
-        try:
-            return float(read_mask(sample, image_size=facts.size).mean())
-        except FapromptError as error:
-            self.bad_masks.append(str(error).rstrip("."))
-            return None
 
     def unreadable(self) -> set[Path]:
         return {path for path, facts in self.files.items() if facts.fault}
-
-    def mask_problems(self) -> tuple[str, ...]:
-        """Return the faults that prevent pixel metrics, each one once."""
-        return tuple(dict.fromkeys(self.bad_masks))
 
     def picture_problems(self) -> Iterator[str]:
         """Yield the faults of pictures that a run would skip or count twice."""
@@ -276,13 +259,13 @@ class _OpenedFiles:
         if other:
             named = examples(f"{self.name(p)} ({self.files[p].other_format})" for p in other)
             yield f"{len(other)} hold another format than their name says: {named}"
-        for remark in blank_remarks(self.root, self.pictures):
-            yield remark
+        if blank := list(blank_remarks(self.root, self.pictures)):
+            yield from blank
             if dataset == "visa":
                 yield "VisA's masks hold small class ids and look black; these hold only 0"
         yield from inverted_remarks(self.pictures)
         if self.turned_with_mask:
-            named = examples(map(self.name, self.turned_with_mask))
+            named = path_examples(self.turned_with_mask, self.root)
             yield f"turned by EXIF, so the mask has to be drawn as shown: {named}"
 
     def name(self, path: Path) -> str:
@@ -297,12 +280,9 @@ def _class_table(check: DatasetCheck) -> list[str]:
         count = check.classes.get(name, ClassCount(0, 0, 0))
         numbers = map(str, (count.normal, count.anomalous, count.with_mask))
         rows.append([name, *numbers, _published_cell(check, name)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for name, *counts, paper in rows:
-        cells = [count.rjust(width) for count, width in zip(counts, widths[1:-1], strict=True)]
-        lines.append("  " + "  ".join([name.ljust(widths[0]), *cells, paper]).rstrip())
-    return lines
+    align = ("left", "right", "right", "right", "left")
+    table = tabulate(rows, tablefmt="plain", colalign=align, disable_numparse=True)
+    return [f"  {line}".rstrip() for line in table.splitlines()]
 
 
 def _published_cell(check: DatasetCheck, name: str) -> str:
@@ -331,8 +311,7 @@ def _has_metrics(dataset: Dataset, unreadable: set[Path]) -> bool:
     readable = [sample for sample in dataset if sample.image_path not in unreadable]
     if dataset.split != "test":
         return bool(readable)
-    labels: dict[str, set[int]] = defaultdict(set)
-    for sample in readable:
-        labels[sample.class_name].add(sample.label)
-    both = any(len(found) == 2 for found in labels.values())
-    return both or any(sample.mask_paths for sample in readable)
+    normal, anomalous = (
+        {sample.class_name for sample in readable if sample.label == label} for label in (0, 1)
+    )
+    return bool(normal & anomalous) or any(sample.mask_paths for sample in readable)

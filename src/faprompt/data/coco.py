@@ -1,7 +1,7 @@
 """COCO annotations: a picture with an annotation is anomalous, one without is normal.
 
 One instances file and a folder of pictures. Outlines and run lengths are drawn when the mask is
-read; `pycocotools` is not needed. A box without an outline gives an image label only, since a
+read. A box without an outline gives an image label only, since a
 filled box would mark normal pixels too.
 """
 
@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.data.dataset import Dataset
-from faprompt.data.layout_reader import check_split
-from faprompt.data.listing import ListedPicture, Listing
+from faprompt.data.layout_reader import Reader, Reading, check_split
+from faprompt.data.listing import Listing, as_object
 from faprompt.data.masks import picture_size
 from faprompt.data.outlines import check_runs, decode_runs, outline_corners
 from faprompt.data.picture_files import (
     PathFinder,
     best_root,
     examples,
+    json_object,
     list_files,
     list_folders,
     list_images,
@@ -28,7 +29,7 @@ from faprompt.data.picture_files import (
     read_json_list,
 )
 from faprompt.errors import DatasetError, ImageReadError
-from faprompt.records import DrawnMask
+from faprompt.records import DrawnMask, Sample
 
 NORMAL_CATEGORIES = frozenset({"normal", "good", "ok", "background"})
 
@@ -36,27 +37,21 @@ _LISTS = ("images", "annotations", "categories")
 _Record = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CocoReader:
-    """Reads a file, or the only such file of a folder and of its `annotations/`."""
+@dataclass(frozen=True)
+class CocoReader(Reader):
+    """Reads a file, or the only such file of a folder and of its `annotations/`; one split."""
 
-    name: str = "coco"
-    title: str = "COCO annotations; pictures without one are normal"
-    layout: str = "one instances .json at the root or in annotations/, pictures beside or images/"
+    name = "coco"
+    title = "COCO annotations; pictures without one are normal"
+    layout = "one instances .json at the root or in annotations/, pictures beside or images/"
     class_name: str | None = None  # None: the file's stem
     normal_categories: frozenset[str] = NORMAL_CATEGORIES  # categories that are no defects
     box_masks: bool = False  # fill a box that has no outline
 
     def recognise(self, root: Path) -> str | None:
-        """Return the names of the files with lists of images, annotations and categories."""
         return examples(file.name for file in _coco_files(root)) or None
 
     def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """Return every listed picture that exists; a file is one split.
-
-        Raises:
-            DatasetError: there is no such file or several, or the file contradicts itself.
-        """
         check_split(self.name, split)
         wanted = f"COCO annotations ({', '.join(_LISTS)} in one .json file)"
         file = only_file(_coco_files(root), root, kind="annotation files", wanted=wanted)
@@ -65,13 +60,15 @@ class CocoReader:
         place = best_root(_picture_folders(file), names)
         base = root if root.is_dir() else root.parent
         folder = base if place.is_relative_to(base) else place
-        listing = Listing(self.name, file.name, folder, PathFinder(place), own_classes=False)
+        reading, finder = Reading(folder, split), PathFinder(place)
+        listing = Listing(self.name, file.name, finder, reading, own_classes=False)
         for name, record in zip(names, annotations.images, strict=True):
             image = listing.find_image(name)
             if image is not None:
-                listing.pictures.append(annotations.picture(image, record))
+                sample = annotations.sample(image, record)
+                listing.add(sample, names_mask=bool(sample.mask_paths))
         annotations.report(listing)
-        return listing.dataset(split)
+        return listing.dataset()
 
 
 @dataclass(slots=True)
@@ -107,37 +104,34 @@ class _Annotations:
             else:
                 found.append(annotation)
 
-    def picture(self, image: Path, record: _Record) -> ListedPicture:
+    def sample(self, image: Path, record: _Record) -> Sample:
         """Return one picture with the union of its annotations."""
         annotations = self.counted[record["id"]]
         drawn = self._draw(image, record, annotations)
-        mask = self.file if annotations and drawn is not None else None
-        return ListedPicture(
-            image=image,
-            label=int(bool(annotations)),
-            class_name=self.reader.class_name or self.file.stem,
-            defect_type="+".join(sorted(set(map(self._category, annotations)))) or "good",
-            mask=mask,
-            mask_named=mask is not None,
-            drawn=drawn,
+        return Sample(
+            image,
+            int(bool(annotations)),
+            self.reader.class_name or self.file.stem,
+            "+".join(sorted(set(map(self._category, annotations)))) or "good",
+            (self.file,) if annotations and drawn is not None else (),
+            drawn_mask=drawn,
         )
 
     def report(self, listing: Listing) -> None:
         """Note what cannot be drawn and what is left out."""
-        problems, warnings = listing.notes.problems, listing.notes.warnings
-        if self.faults:
-            problems.append(f"{len(self.faults)} cannot be drawn: {examples(self.faults)}")
+        reading = listing.reading
+        reading.add_problem("{count} cannot be drawn: {names}", self.faults)
         if self.boxed:
-            has_masks = any(picture.mask for picture in listing.pictures)
+            has_masks = any(sample.mask_paths for sample in listing.samples)
             told = "left out of pixel figures" if has_masks else "image labels only"
-            warnings.append(f"{self.boxed} pictures have boxes without outlines: {told}")
+            reading.warnings.append(f"{self.boxed} pictures have boxes without outlines: {told}")
         if self.strays:
-            warnings.append(f"{self.strays} annotations belong to pictures that are not listed")
-        listed = {picture.image for picture in listing.pictures}
+            told = "annotations belong to pictures that are not listed"
+            reading.warnings.append(f"{self.strays} {told}")
+        listed = {sample.image_path for sample in listing.samples}
         folders = {path.parent for path in listed}
         beside = {path for folder in folders for path in list_images(folder)} - listed
-        if beside:
-            warnings.append(f"{len(beside)} pictures beside them are not listed, left out")
+        reading.add_warning("{count} pictures beside them are not listed, left out", beside)
 
     def _id(self, record: _Record, what: str) -> int | str:
         key = _key(record, "id")
@@ -226,11 +220,8 @@ def _coco_files(root: Path) -> list[Path]:
 
 
 def _is_coco(file: Path) -> bool:
-    try:
-        content = read_json_list(file)
-    except DatasetError:
-        return False
-    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)
+    content = json_object(file)
+    return all(isinstance(content.get(key), list) for key in _LISTS)
 
 
 def _picture_folders(file: Path) -> list[Path]:
@@ -242,11 +233,7 @@ def _picture_folders(file: Path) -> list[Path]:
 
 
 def _records(file: Path, content: _Record, key: str) -> list[_Record]:
-    records: list[_Record] = content[key]
-    for at, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise DatasetError(f"{file}, {key}, record {at}: should be an object, got {record!r}.")
-    return records
+    return [as_object(item, f"{file}, {key}, record {at}") for at, item in enumerate(content[key])]
 
 
 def _key(record: _Record, name: str) -> int | str | None:

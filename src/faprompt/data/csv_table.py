@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.data.dataset import Dataset
-from faprompt.data.listing import ListedPicture, Listing, as_extra
+from faprompt.data.layout_reader import Reader, Reading
+from faprompt.data.listing import Listing, as_extra, as_object
 from faprompt.data.picture_files import (
     PathFinder,
     best_root,
@@ -27,6 +28,7 @@ from faprompt.data.picture_files import (
     read_json_list,
 )
 from faprompt.errors import DatasetError
+from faprompt.records import Sample
 
 # Meaning -> possible column names, compared trimmed and in lower case; the first one found counts.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -64,24 +66,17 @@ class Row:
         return "" if value is None else str(value).strip()
 
 
-@dataclass(frozen=True, slots=True)
-class TableReader:
-    """Reads a table, or the only table of a folder."""
+class TableReader(Reader):
+    """Reads a table, or the only table of a folder; without a split column all rows are `test`."""
 
-    name: str = "table"
-    title: str = "a table with one row per picture: .csv, .tsv, .txt, .jsonl, .json"
-    layout: str = "columns image_path and label; also mask_path, class_name, split, x0 to y1"
+    name = "table"
+    title = "a table with one row per picture: .csv, .tsv, .txt, .jsonl, .json"
+    layout = "columns image_path and label; also mask_path, class_name, split, x0 to y1"
 
     def recognise(self, root: Path) -> str | None:
-        """Return the names of the tables with columns for the picture and its label."""
         return examples(file.name for file in _tables(root)) or None
 
     def read(self, root: Path, *, split: str = "test") -> Dataset:
-        """Return the rows of one split; without a split column all rows belong to `test`.
-
-        Raises:
-            DatasetError: there is no table or several; a row or a column is missing or odd.
-        """
         image, label = (", ".join(COLUMNS[role]) for role in ("image", "label"))
         wanted = f"table with columns for the picture ({image}) and its label ({label})"
         file = only_file(_tables(root), root, kind="tables", wanted=wanted)
@@ -94,20 +89,20 @@ class TableReader:
         chosen = [row for row, own in zip(rows, splits, strict=True) if own == split.casefold()]
         images = [row.text(roles["image"]) for row in chosen]
         folder = best_root((file.parent, file.parent.parent), images)
-        has_classes = "class" in roles
-        listing = Listing(self.name, file.name, folder, PathFinder(folder), own_classes=has_classes)
+        reading, finder = Reading(folder, split), PathFinder(folder)
+        listing = Listing(self.name, file.name, finder, reading, own_classes="class" in roles)
         if folder != file.parent:
-            listing.notes.warnings.append(f"paths are taken from the folder above {file.name}'s")
+            reading.warnings.append(f"paths are taken from the folder above {file.name}'s")
         for row in chosen:
             _add(listing, row, roles, default_class=folder_name(folder))
-        return listing.dataset(split)
+        return listing.dataset()
 
 
 def parse_label(value: object) -> int:
     """Return 0 for normal and 1 for anomalous, from a number, a truth value or a word.
 
     Raises:
-        ValueError: the value is neither; an unknown word is not taken for anomalous.
+        ValueError: the value is none of them.
 
     Example:
         >>> parse_label("1.0"), parse_label("Good "), parse_label(True), parse_label("ng")
@@ -133,8 +128,7 @@ def read_rows(file: Path) -> list[Row]:
     """
     if _is_json(file):
         return list(_json_rows(file))
-    lines = _split_lines(file)
-    names = [name for line in islice(lines, 1) for name in _header(file, line)]
+    names, lines = _header_and_lines(file)
     rows = []
     for where, cells in lines:
         if len(cells) != len(names):
@@ -154,7 +148,7 @@ def read_columns(file: Path) -> list[str]:
     """
     if _is_json(file):
         return [name for row in islice(_json_rows(file), 1) for name in row.cells]
-    return [name for line in islice(_split_lines(file), 1) for name in _header(file, line)]
+    return _header_and_lines(file)[0]
 
 
 def _is_json(file: Path) -> bool:
@@ -163,9 +157,8 @@ def _is_json(file: Path) -> bool:
 
 def _json_rows(file: Path) -> Iterator[Row]:
     for where, item in _json_items(file):
-        if not isinstance(item, dict):
-            raise DatasetError(f"{where}: should be an object, got {item!r}.")
-        yield Row(where, {name.strip().casefold(): value for name, value in item.items()})
+        cells = as_object(item, where)
+        yield Row(where, {name.strip().casefold(): value for name, value in cells.items()})
 
 
 def _json_items(file: Path) -> Iterator[tuple[str, Any]]:
@@ -182,12 +175,14 @@ def _json_items(file: Path) -> Iterator[tuple[str, Any]]:
             raise DatasetError(f"{where} is no JSON: {error}.") from error
 
 
-def _header(file: Path, line: tuple[str, list[str]]) -> list[str]:
-    names = [name.casefold() for name in line[1]]
+def _header_and_lines(file: Path) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
+    """Return the column names, and the place and the cells of the other lines."""
+    lines = _split_lines(file)
+    names = [name.casefold() for name in next(lines, ("", []))[1]]
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
         raise DatasetError(f"{file} has several columns {', '.join(sorted(twice))}; keep one each.")
-    return names
+    return names, lines
 
 
 def _split_lines(file: Path) -> Iterator[tuple[str, list[str]]]:
@@ -259,38 +254,30 @@ def _add(listing: Listing, row: Row, roles: Mapping[str, str], *, default_class:
         raise DatasetError(f"{row.where}: {error}.") from error
     mask_text = row.text(roles.get("mask"))
     used = {*roles.values(), *CROP}
-    listing.pictures.append(
-        ListedPicture(
-            image=image,
-            label=label,
-            class_name=row.text(roles.get("class")) or default_class,
-            defect_type=row.text(roles.get("defect")) or ("" if label else "good"),
-            mask=listing.find_mask(mask_text, image),
-            mask_named=bool(mask_text),
-            region=_region(row),
-            extra=as_extra({key: value for key, value in row.cells.items() if key not in used}),
-        )
+    sample = Sample(
+        image,
+        label,
+        row.text(roles.get("class")) or default_class,
+        row.text(roles.get("defect")) or ("" if label else "good"),
+        listing.find_mask(mask_text, image),
+        region=_region(row),
+        extra=as_extra({key: value for key, value in row.cells.items() if key not in used}),
     )
+    listing.add(sample, names_mask=bool(mask_text))
 
 
 def _region(row: Row) -> tuple[int, int, int, int] | None:
-    given = [row.cells.get(name) for name in CROP]
+    given: list[Any] = [row.cells.get(name) for name in CROP]
     if all(value in (None, "") for value in given):
         return None
     try:
-        x0, y0, x1, y1 = map(_whole, given)
+        numbers = [float(value) for value in given]
+        x0, y0, x1, y1 = map(int, numbers)
     except (TypeError, ValueError, OverflowError):
-        x0 = y0 = x1 = y1 = -1
-    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        numbers, x0, y0, x1, y1 = [], -1, -1, -1, -1
+    if not (0 <= x0 < x1 and 0 <= y0 < y1) or numbers != [x0, y0, x1, y1]:
         raise DatasetError(
             f"{row.where}: x0, y0, x1, y1 should be whole pixels with 0 <= x0 < x1 and "
             f"0 <= y0 < y1, got {', '.join(map(str, given))}."
         )
     return x0, y0, x1, y1
-
-
-def _whole(value: Any) -> int:
-    number = float(value)
-    if number != int(number):
-        raise ValueError(f"{value!r} is no whole number")
-    return int(number)

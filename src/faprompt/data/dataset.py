@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from faprompt.data.picture_files import examples, relative_name
+from faprompt.data.picture_files import path_examples, relative_name
 from faprompt.errors import DatasetError
 from faprompt.files import natural_key
 from faprompt.records import Sample
@@ -68,15 +68,11 @@ class Dataset:
     def with_classes(self, names: Iterable[str]) -> Dataset:
         """Return this dataset with the samples of some classes only.
 
-        Args:
-            names: class names, spelled as `class_names()` gives them; their order and
-                repetitions do not matter. Without any name the dataset is returned as it is.
-
-        Returns:
-            A dataset whose `left_out_classes` lists the classes that were removed.
+        Without any name the dataset is returned as it is. The result's `left_out_classes` lists
+        the classes that were removed.
 
         Raises:
-            DatasetError: a name is not a class of this dataset; the message lists the classes.
+            DatasetError: a name is not one of `class_names()`.
             TypeError: `names` is one text instead of a list of names.
         """
         if isinstance(names, str):
@@ -91,20 +87,31 @@ class Dataset:
             return self
         samples = tuple(sample for sample in self.samples if sample.class_name in wanted)
         kept = {sample.image_path for sample in samples}
-        unmasked = tuple(path for path in self.unmasked if path in kept)
-        others = [line for line in self.warnings if line not in self.orphan_lines()]
+        left_out = (name for name in known if name not in wanted)
+        orphans = self.orphan_lines()
         return replace(
             self,
             samples=samples,
-            unmasked=unmasked,
-            warnings=(*_orphan_lines(unmasked, self.orphan_masks, self.root), *others),
-            left_out_classes=self.left_out_classes
-            + tuple(name for name in known if name not in wanted),
-        )
+            unmasked=tuple(path for path in self.unmasked if path in kept),
+            warnings=tuple(line for line in self.warnings if line not in orphans),
+            left_out_classes=(*self.left_out_classes, *left_out),
+        ).with_orphan_lines()
+
+    def with_orphan_lines(self) -> Dataset:
+        """Return this dataset with `orphan_lines()` before its other warnings."""
+        return replace(self, warnings=(*self.orphan_lines(), *self.warnings))
 
     def orphan_lines(self) -> tuple[str, ...]:
         """Return one line on pictures without a mask and one on masks without a picture."""
-        return _orphan_lines(self.unmasked, self.orphan_masks, self.root)
+        titles = {
+            "anomalous without a mask, left out of pixel figures": self.unmasked,
+            "without a picture, among the masks": self.orphan_masks,
+        }
+        return tuple(
+            f"{len(paths)} {title}: {path_examples(paths, self.root)}"
+            for title, paths in titles.items()
+            if paths
+        )
 
     def require_usable(self) -> Dataset:
         """Return this dataset if it has no problems.
@@ -115,44 +122,6 @@ class Dataset:
         if self.problems:
             raise DatasetError(f"{self.root} cannot be used yet: {'; '.join(self.problems)}.")
         return self
-
-
-@dataclass(slots=True)
-class Notes:
-    """Remarks that a reader collects for its `Dataset`."""
-
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    unmasked: list[Path] = field(default_factory=list)
-    orphan_masks: list[Path] = field(default_factory=list)
-
-
-def build_dataset(
-    name: str, root: Path, samples: Iterable[Sample], notes: Notes, *, split: str, reason: str
-) -> Dataset:
-    """Build a dataset from samples in any order.
-
-    Raises:
-        DatasetError: there are no samples; the message has the notes.
-    """
-    ordered = sort_samples(samples, root)
-    if not ordered:
-        faults = [*notes.problems, *notes.warnings]
-        told = f" {'; '.join(faults)}." if faults else ""
-        raise DatasetError(f"{root} was read as {name}, but its {split} split is empty.{told}")
-    unmasked = _ordered_paths(notes.unmasked, root)
-    orphan_masks = _ordered_paths(notes.orphan_masks, root)
-    return Dataset(
-        name=name,
-        root=root,
-        samples=tuple(ordered),
-        split=split,
-        problems=tuple(notes.problems),
-        warnings=(*_orphan_lines(unmasked, orphan_masks, root), *notes.warnings),
-        unmasked=unmasked,
-        orphan_masks=orphan_masks,
-        reason=reason,
-    )
 
 
 def sort_samples(samples: Iterable[Sample], root: Path) -> list[Sample]:
@@ -194,21 +163,3 @@ def _count(samples: tuple[Sample, ...], class_name: str) -> ClassCount:
     anomalous = [sample for sample in own if sample.label]
     with_mask = sum(bool(sample.mask_paths) for sample in anomalous)
     return ClassCount(len(own) - len(anomalous), len(anomalous), with_mask)
-
-
-def _ordered_paths(paths: Iterable[Path], root: Path) -> tuple[Path, ...]:
-    return tuple(sorted(set(paths), key=lambda path: natural_key(relative_name(path, root))))
-
-
-def _orphan_lines(
-    unmasked: tuple[Path, ...], orphan_masks: tuple[Path, ...], root: Path
-) -> tuple[str, ...]:
-    titles = {
-        "anomalous without a mask, left out of pixel figures": unmasked,
-        "without a picture, among the masks": orphan_masks,
-    }
-    return tuple(
-        f"{len(paths)} {title}: {examples(relative_name(path, root) for path in paths)}"
-        for title, paths in titles.items()
-        if paths
-    )

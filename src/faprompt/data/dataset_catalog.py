@@ -21,15 +21,10 @@ Labels = Literal["P", "I", "P, A"]
 Level = Literal["image", "pixel"]
 _Record = TypeVar("_Record")
 
-_LABELLED: Mapping[Labels, str] = {
-    "P": "pixel masks",
-    "I": "image labels only",
-    "P, A": "pixel masks, every picture anomalous",
-}
-_LEVELS: Mapping[Labels, tuple[Level, ...]] = {
-    "P": ("image", "pixel"),
-    "I": ("image",),
-    "P, A": ("pixel",),
+_LABELS: Mapping[Labels, tuple[str, tuple[Level, ...]]] = {
+    "P": ("pixel masks", ("image", "pixel")),
+    "I": ("image labels only", ("image",)),
+    "P, A": ("pixel masks, every picture anomalous", ("pixel",)),
 }
 
 
@@ -65,12 +60,12 @@ class DatasetFacts:
     @property
     def labelled(self) -> str:
         """The labels in words."""
-        return _LABELLED[self.labels]
+        return _LABELS[self.labels][0]
 
     @property
     def levels(self) -> tuple[Level, ...]:
         """The levels at which the paper measures the dataset."""
-        return _LEVELS[self.labels]
+        return _LABELS[self.labels][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +158,11 @@ def compare_counts(
 ) -> Comparison:
     """Compare the pictures of a dataset with the published counts.
 
-    A dataset of several classes is compared class by class; all classes have to be present.
-    A dataset that the paper pools into one group is compared by its totals.
-
-    Args:
-        dataset: id of the dataset.
-        counts: pictures of each class that was read.
-        split: only the test split has published counts.
-        left_out: classes that were left out on purpose; they are not compared.
+    A dataset of several classes is compared class by class; all classes have to be present, save
+    those that were left out on purpose. A dataset that the paper pools into one group is compared
+    by its totals. Only the test split has published counts.
     """
-    facts = dataset_facts(dataset)
-    published = published_counts(dataset)
+    facts, published = dataset_facts(dataset), published_counts(dataset)
     is_pooled = len(published) == 1
     if facts is None or not published or split != "test" or (left_out and is_pooled):
         return Comparison(None)
@@ -184,13 +173,13 @@ def compare_counts(
         found = {"in all": (sum(normal), sum(anomalous))}
         wanted = {"in all": next(iter(published.values()))}
     differences = _differences(found, wanted)
-    if differences and found.keys() == wanted.keys():
-        gaps = [
-            (found[name][0] - pair[0], found[name][1] - pair[1]) for name, pair in wanted.items()
-        ]
-        if all(normal == 0 and abs(anomalous) <= facts.tolerance for normal, anomalous in gaps):
-            reason = f"within {facts.tolerance}: {facts.tolerance_reason}"
-            return Comparison(True, remarks=(f"{differences[0]}, {reason}",))
+    is_close = found.keys() == wanted.keys() and all(
+        found[name][0] == normal and abs(found[name][1] - anomalous) <= facts.tolerance
+        for name, (normal, anomalous) in wanted.items()
+    )
+    if differences and is_close:
+        reason = f"within {facts.tolerance}: {facts.tolerance_reason}"
+        return Comparison(True, remarks=(f"{differences[0]}, {reason}",))
     return Comparison(not differences, differences)
 
 
@@ -201,8 +190,7 @@ def display_name(class_name: str) -> str:
         >>> display_name("elpv"), display_name("Woven_001"), display_name("metal_nut")
         ('solar cell', 'woven texture', 'metal nut')
     """
-    name = _with_blanks(class_name)
-    return _display_names().get(name.lower(), name)
+    return _display_names().get(_key(class_name), class_name.replace("_", " ").strip())
 
 
 def display_names(
@@ -210,11 +198,8 @@ def display_names(
 ) -> list[str]:
     """Return the words for what each of `count` pictures shows.
 
-    Args:
-        class_names: one per picture, as a dataset spells them; or None if they are unknown.
-        count: number of pictures.
-        otherwise: the word for pictures without a class name.
-        raw: keep the dataset's spelling, as much public code does.
+    `class_names` has one name per picture, as a dataset spells it; `otherwise` is the word for
+    pictures without one. `raw` keeps the dataset's spelling, as much public code does.
 
     Example:
         >>> display_names(["metal_nut", "sdd", ""], 3, otherwise="object")
@@ -283,12 +268,8 @@ def _phrases() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _with_blanks(class_name: str) -> str:
-    return class_name.replace("_", " ").strip()
-
-
 def _key(class_name: str) -> str:
-    return _with_blanks(class_name).lower()
+    return class_name.replace("_", " ").strip().lower()
 
 
 def _differences(
@@ -299,9 +280,9 @@ def _differences(
         for name, pair in wanted.items()
         if name in found and found[name] != pair
     ]
-    missing = [name for name in wanted if name not in found]
-    unknown = [name for name in found if name not in wanted]
-    lines = [f"normal + anomalous differ: {examples(differing)}"] if differing else []
-    lines += [f"classes missing: {examples(missing)}"] if missing else []
-    lines += [f"classes the paper does not have: {examples(unknown)}"] if unknown else []
-    return tuple(lines)
+    titles = {
+        "normal + anomalous differ": differing,
+        "classes missing": [name for name in wanted if name not in found],
+        "classes the paper does not have": [name for name in found if name not in wanted],
+    }
+    return tuple(f"{title}: {examples(names)}" for title, names in titles.items() if names)

@@ -15,10 +15,10 @@ from faprompt.data.picture_files import (
     find_folder,
     is_folder,
     is_normal_name,
+    json_object,
     list_files,
     list_folders,
     list_images,
-    read_json_list,
 )
 from faprompt.errors import DatasetError
 
@@ -137,11 +137,7 @@ def _has_yolo_config(folder: Path) -> bool:
 
 
 def _has_keys(file: Path, *keys: str) -> bool:
-    try:
-        content = read_json_list(file)
-    except DatasetError:
-        return False
-    return isinstance(content, dict) and content.keys() >= set(keys)
+    return json_object(file).keys() >= set(keys)
 
 
 def _beginning(path: Path, *, lines: int = 200) -> str:

@@ -9,9 +9,17 @@ import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from faprompt.data.class_trees import (
+    BTAD,
+    DTD_SYNTHETIC,
+    MPDD,
+    MVTEC,
+    MVTEC_STYLE,
+    DagmReader,
+    foreign_tree,
+)
 from faprompt.data.coco import CocoReader
 from faprompt.data.csv_table import TableReader
-from faprompt.data.dagm import DagmReader
 from faprompt.data.dataset import Dataset, rename_dataset
 from faprompt.data.dataset_catalog import DatasetFacts, compare_counts, dataset_facts
 from faprompt.data.foreign_layouts import unread_list
@@ -23,12 +31,10 @@ from faprompt.data.label_folders import (
     LagReader,
     MagneticTileReader,
 )
-from faprompt.data.label_lists import ElpvReader, HeadCtReader
-from faprompt.data.layout_reader import LayoutReader, Reader
-from faprompt.data.meta_json import MetaJsonReader
-from faprompt.data.mvtec_tree import BTAD, DTD_SYNTHETIC, MPDD, MVTEC, MVTEC_STYLE, foreign_tree
+from faprompt.data.label_lists import ElpvReader, HeadCtReader, RealIadReader, VisaReader
+from faprompt.data.layout_reader import SUBSETS, LayoutReader, Reader
+from faprompt.data.listing import MetaJsonReader
 from faprompt.data.picture_files import examples, is_folder, list_folders, list_images
-from faprompt.data.realiad import RealIadReader
 from faprompt.data.segmented import (
     CVC_CLINICDB,
     CVC_COLONDB,
@@ -41,8 +47,6 @@ from faprompt.data.segmented import (
     images_and_masks,
 )
 from faprompt.data.sliced_pictures import AitexReader, SddReader
-from faprompt.data.subsample import SUBSETS
-from faprompt.data.visa import VisaReader
 from faprompt.errors import ConfigError, DatasetError
 
 _META_JSON = MetaJsonReader()
@@ -126,20 +130,15 @@ def dataset_info(name: str) -> DatasetInfo:
 def read_dataset(
     root: str | Path, dataset: str = "auto", *, split: str = "test", subset: str = "paper"
 ) -> Dataset:
-    """Read a labelled folder.
+    """Read a labelled folder; counts that differ from the paper's are among the warnings.
 
     Args:
-        root: the dataset's folder; or a list of pictures: `meta.json`, a table, COCO
-            annotations.
+        root: the folder; or a list of pictures: `meta.json`, a table, COCO annotations.
         dataset: one of `list_datasets()`, or "auto" to detect it. A known dataset is also
             read from the forms that other projects prepare it in (`meta.json`, an MVTec tree).
         split: "test" by default, for training on auxiliary data too; few datasets have "train".
         subset: "paper" is the paper's test split; "all" keeps every normal sample of the
             datasets without an official test split, of which the paper uses a quarter.
-
-    Returns:
-        The samples in natural order of their paths. Counts that differ from the paper's are
-        among the warnings.
 
     Raises:
         ConfigError: `dataset` or `subset` has an unknown value.
@@ -153,8 +152,10 @@ def read_dataset(
         raise DatasetError(f"{place} does not exist; give the dataset's folder.")
     if dataset == "auto":
         reader, reason = detect_dataset(place)
+        others = [one.name for one in _NAMED if reader is _META_JSON and one.recognise(place)]
+        rivals = (f"meta.json decides; the folders alone would be {name!r}" for name in others)
         found = _read(reader, place, split, subset)
-        found = replace(found, reason=reason, warnings=found.warnings + _rivals(place, reader))
+        found = replace(found, reason=reason, warnings=(*found.warnings, *rivals))
     else:
         found = _read_named(place, _reader(dataset), split, subset)
     comparison = compare_counts(found.name, found.counts(), split=split)
@@ -166,7 +167,7 @@ def detect_dataset(root: Path) -> tuple[Reader, str]:
     """Return the reader for a folder, and the reason for the choice.
 
     Raises:
-        DatasetError: no reader or several readers fit; the message lists the choices.
+        DatasetError: no reader or several readers fit.
     """
     for group in _DETECTION:
         answers = [(reader, reason) for reader in group if (reason := reader.recognise(root))]
@@ -217,14 +218,6 @@ def _read_named(root: Path, reader: Reader, split: str, subset: str) -> Dataset:
             if form is not reader and form.recognise(root):
                 return rename_dataset(_read(form, root, split, subset), reader.name)
     return _read(reader, root, split, subset)
-
-
-def _rivals(root: Path, reader: Reader) -> tuple[str, ...]:
-    """Name the known datasets that the folders would be without their `meta.json`."""
-    if reader is not _META_JSON:
-        return ()
-    others = [other.name for other in _NAMED if other.recognise(root)]
-    return tuple(f"meta.json decides; the folders alone would be {name!r}" for name in others)
 
 
 def _hint(root: Path) -> str:

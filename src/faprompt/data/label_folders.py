@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faprompt.data.dataset_catalog import published_counts
-from faprompt.data.layout_reader import LayoutReader, Masks, Match, Reading, make_sample
+from faprompt.data.layout_reader import SUBSETS, LayoutReader, Masks, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
     find_folder,
@@ -24,7 +24,6 @@ from faprompt.data.picture_files import (
     relative_name,
     stem_key,
 )
-from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.records import Sample
 
 _MASK_FOLDERS = ("masks", "mask", "ground_truth")
@@ -131,11 +130,7 @@ class LagReader(LayoutReader[tuple[Path, Path]]):
 
     `non_glaucoma/` is normal and `suspicious_glaucoma/` anomalous. Both hold `image/`,
     `attention_map/` and `label/`, or the pictures themselves. The attention maps record where
-    doctors looked; they are no lesion masks and are not read.
-
-    There is no official test split. The paper tests on every anomalous picture and a quarter of
-    the normal ones, drawn from the order of a directory listing that cannot be recovered. Ours
-    is drawn from the natural order, so the counts are the paper's and the members are not.
+    doctors looked; they are no lesion masks and are not read. For the subset see `paper_normals`.
     """
 
     name = "lag"
@@ -161,7 +156,7 @@ class LagReader(LayoutReader[tuple[Path, Path]]):
         beside += [path for part in parts if part in folders for path in list_folders(part)]
         others = [path for path in beside if path not in labels]
         reading.add_warning("left out, being no pictures with a label: {names}", others)
-        return take_subset(_samples(kinds, "fundus", {}), reading.subset, reading)
+        return reading.take_subset(_samples(kinds, "fundus", {}))
 
 
 class MagneticTileReader(LayoutReader[list[Path]]):

@@ -4,51 +4,56 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from faprompt.data.dataset import Dataset, Notes, build_dataset
+import numpy as np
+
+from faprompt.data.dataset import Dataset, sort_samples
 from faprompt.data.picture_files import Pairing, examples, list_folders, pair_masks, relative_name
 from faprompt.errors import DatasetError
+from faprompt.files import natural_key
 from faprompt.records import Sample
 
 Parts = TypeVar("Parts")
 Masks = dict[Path, tuple[Path, ...]]  # picture -> its mask files
 
+SUBSETS = ("paper", "all")
+_SEED = 42
 
-class Reader(Protocol):
+
+class Reader(ABC):
     """One layout on disk. A reader lists files; it opens a picture only if it has to."""
 
-    @property
-    def name(self) -> str: ...  # dataset id for `--dataset`
+    name: str  # dataset id for `--dataset`
+    title: str  # content of the dataset, in a few words
+    layout: str  # layout of the folder, in one line
 
-    @property
-    def title(self) -> str: ...  # content of the dataset, in a few words
-
-    @property
-    def layout(self) -> str: ...  # layout of the folder, in one line
-
+    @abstractmethod
     def recognise(self, root: Path) -> str | None:
         """Return why a folder has this layout, or None if it does not."""
-        ...
 
+    @abstractmethod
     def read(self, root: Path, *, split: str = "test") -> Dataset:
         """Return all samples of one split.
 
         Raises:
             DatasetError: the folder has another layout, or there are no samples of that split.
         """
-        ...
 
 
 @dataclass(slots=True)
-class Reading(Notes):
-    """One reading of a folder: the request, and the notes of the reader."""
+class Reading:
+    """One reading of a folder: the request, and the remarks of the reader for its `Dataset`."""
 
     root: Path = Path()
     split: str = "test"
-    subset: str = "paper"
+    subset: str = "paper"  # one of `SUBSETS`
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unmasked: list[Path] = field(default_factory=list)
+    orphan_masks: list[Path] = field(default_factory=list)
 
     def place(self, path: Path) -> str:
         """Return a path's name for a message."""
@@ -103,6 +108,47 @@ class Reading(Notes):
         self.unmasked += [sample.image_path for sample in lost]
         return found
 
+    def take_subset(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return the anomalous samples and the subset's normal ones; the order decides which."""
+        normal = [sample for sample in samples if sample.label == 0]
+        if self.subset == "all" or not normal:
+            return list(samples)
+        kept = {id(normal[index]) for index in paper_normals(len(normal))}
+        self.warnings.append(
+            f"{len(kept)} of {len(normal)} normal samples are kept, as in the paper; "
+            "subset 'all' keeps every one"
+        )
+        return [sample for sample in samples if sample.label or id(sample) in kept]
+
+    def dataset(self, name: str, samples: Iterable[Sample], *, reason: str) -> Dataset:
+        """Build a dataset from samples in any order.
+
+        Raises:
+            DatasetError: there are no samples; the message has the remarks.
+        """
+        ordered = sort_samples(samples, self.root)
+        if not ordered:
+            faults = "; ".join([*self.problems, *self.warnings])
+            raise DatasetError(
+                f"{self.root} was read as {name}, but its {self.split} split is empty."
+                + (f" {faults}." if faults else "")
+            )
+
+        def in_order(paths: Iterable[Path]) -> tuple[Path, ...]:
+            return tuple(sorted(set(paths), key=lambda path: natural_key(self.place(path))))
+
+        return Dataset(
+            name=name,
+            root=self.root,
+            samples=tuple(ordered),
+            split=self.split,
+            problems=tuple(self.problems),
+            warnings=tuple(self.warnings),
+            unmasked=in_order(self.unmasked),
+            orphan_masks=in_order(self.orphan_masks),
+            reason=reason,
+        ).with_orphan_lines()
+
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[Parts]):
@@ -113,12 +159,9 @@ class Match(Generic[Parts]):
     is_certain: bool = True  # False if the same layout may hold another dataset
 
 
-class LayoutReader(ABC, Generic[Parts]):
+class LayoutReader(Reader, Generic[Parts]):
     """Base class of readers: a layout has parts on disk, and the parts give samples."""
 
-    name: str
-    title: str
-    layout: str
     splits: tuple[str, ...] = ("test",)
     subsets: tuple[str, ...] = ("paper",)
 
@@ -139,7 +182,6 @@ class LayoutReader(ABC, Generic[Parts]):
         return examples(path.name for path in list_folders(root)) or "no folders"
 
     def recognise(self, root: Path) -> str | None:
-        """Return why a folder has this layout, or None if it does not."""
         try:
             match = None if self.foreign(root) else self.find(root)
         except DatasetError:  # two spellings of one folder name: another reader may not mind
@@ -163,7 +205,7 @@ class LayoutReader(ABC, Generic[Parts]):
         reading = Reading(root=root, split=split, subset=subset)
         found = self.samples(match.parts, reading)
         samples = [replace(sample, dataset=self.name, split=split) for sample in found]
-        return build_dataset(self.name, root, samples, reading, split=split, reason=match.reason)
+        return reading.dataset(self.name, samples, reason=match.reason)
 
 
 def make_sample(
@@ -183,6 +225,34 @@ def make_sample(
         mask_paths=masks,
         has_pixel_label=pixels and (defect is None or bool(masks)),
     )
+
+
+def paper_normals(count: int) -> list[int]:
+    """Return the indices of the normal samples in the paper's test split of SDD, AITEX, ELPV, LAG.
+
+    These four have no official test split. The research group's converters (InCTRL, AHL, earlier
+    DRA) keep every anomalous sample and a quarter of the normal ones, which depends on their
+    order. For ELPV this is the order of its CSV, so our samples are theirs. For SDD, AITEX and
+    LAG it was an unsorted directory listing, so only the number of our samples is theirs.
+
+    Returns:
+        ceil(count / 4) of the indices 0 to count - 1, ascending.
+
+    Raises:
+        ValueError: `count` is below 0.
+
+    Source:
+        scikit-learn's `train_test_split(range(count), test_size=0.25, random_state=42)`: the
+        first ceil(count / 4) entries of one permutation by NumPy's legacy generator.
+
+    Example:
+        >>> paper_normals(8), len(paper_normals(1143))
+        ([1, 5], 286)
+    """
+    if count < 0:
+        raise ValueError(f"count should be 0 or more, got {count}.")
+    drawn = np.random.RandomState(_SEED).permutation(count)[: -(-count // 4)]
+    return sorted(drawn.tolist())
 
 
 def check_split(name: str, split: str, splits: Sequence[str] = ("test",)) -> None:

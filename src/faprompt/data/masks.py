@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from faprompt.imaging.rgb_levels import samples_to_rgb
 from faprompt.records import DrawnMask, Sample
 
 MaskPolicy = Literal["any-channel", "reference", "strict"]
+_Content = TypeVar("_Content")
 
 
 def read_mask(
@@ -28,21 +30,19 @@ def read_mask(
     """Read the anomalous pixels of one sample.
 
     Several mask files are united; outlines are drawn. A normal sample gives zeros. A sample with
-    a region gives that part of the picture.
+    a region gives that part of the picture. Masks are never resized.
 
     Args:
         sample: one with `has_pixel_label`.
-        image_size: (height, width) of the whole picture as shown, EXIF orientation applied;
-            read from its header if not given.
+        image_size: (height, width) of the whole picture as shown; by default from its header.
         policy: which mask pixels are anomalous.
             "any-channel" (ours, the default): any colour channel and alpha, if the file has it,
             are above 0.
-            "reference" (`convert('L') > 0` in the datasets of AnomalyCLIP's and FAPrompt's
-            public code): the luminance, rounded to 8 bits, is above 0; alpha is ignored. A
-            pure red of 1 rounds to 0.
-            "strict" (ours): the brightest channel where alpha is above 0 is above 127, or
-            above 0 in a file whose maximum is 127 or less (masks that hold class ids). Meant
-            for JPEG masks, whose contours are noisy.
+            "reference" (`convert('L') > 0`, public code of AnomalyCLIP and FAPrompt): the
+            luminance, rounded to 8 bits, is above 0; alpha is ignored.
+            "strict" (ours, for JPEG masks with noisy contours): the brightest channel where
+            alpha is above 0 is above 127, or above 0 in a file whose maximum is 127 or less
+            (masks that hold class ids).
             Under every policy palettes are looked up, white-is-zero files are inverted, EXIF
             orientation is applied, and values wider than 8 bits are never rounded to 0.
 
@@ -51,7 +51,7 @@ def read_mask(
 
     Raises:
         DatasetError: the sample has no pixel label, or a mask cannot be read or has another
-            size than its picture. Masks are never resized.
+            size than its picture.
         ImageReadError: the picture's size was needed and cannot be read.
     """
     if policy not in get_args(MaskPolicy):
@@ -63,14 +63,13 @@ def read_mask(
             "keep it out of pixel figures."
         )
     size = image_size or picture_size(sample.image_path)
-    truth = np.zeros(size, dtype=bool)
     if sample.drawn_mask is not None:
-        truth |= _draw_in_size(sample, sample.drawn_mask, size)
-    elif sample.label:
-        for path in _mask_files(sample):
-            marked = _marked(path, policy)
-            _check_size(path, marked.shape, sample.image_path, size)
-            truth |= marked
+        return cut_region(_draw_in_size(sample, sample.drawn_mask, size), sample)
+    truth = np.zeros(size, dtype=bool)
+    for path in _mask_files(sample):
+        marked = _marked(path, policy)
+        _check_size(path, marked.shape, sample.image_path, size)
+        truth |= marked
     return cut_region(truth, sample)
 
 
@@ -81,12 +80,8 @@ def read_resized_mask(sample: Sample, image_size: tuple[int, int]) -> np.ndarray
     A pixel is marked where the luminance that Pillow computes is above 0. Several files are
     united; outlines, which that code does not know, are drawn in the picture's own size first.
 
-    Args:
-        sample: one with `has_pixel_label`.
-        image_size: (height, width) of the result, in pixels.
-
     Returns:
-        (height, width) bool; True is anomalous.
+        `image_size` bool, (height, width); True is anomalous.
 
     Raises:
         DatasetError: a mask cannot be read, or an anomalous sample names none.
@@ -98,26 +93,16 @@ def read_resized_mask(sample: Sample, image_size: tuple[int, int]) -> np.ndarray
     if sample.drawn_mask is not None:
         return resize_mask(cut_region(draw_mask(sample.drawn_mask), sample), image_size)
     truth = np.zeros(image_size, dtype=bool)
-    for path in _mask_files(sample) if sample.label else ():
-        try:
-            marked = read_luminance(path) > 0
-        except ImageReadError as error:
-            raise DatasetError(f"mask {path} cannot be read: {reason(path, error)}") from error
+    for path in _mask_files(sample):
+        marked = _read(path, read_luminance) > 0
         truth |= resize_mask(cut_region(marked, sample), image_size)
     return truth
 
 
 def resize_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Resize a mask: bilinear with antialias, above one half is True.
+    """Resize a mask, (H, W) bool, to (height, width): bilinear with antialias, above one half.
 
     A defect much thinner than one pixel of the new size vanishes.
-
-    Args:
-        mask: (H, W) bool.
-        image_size: (height, width) of the result, in pixels.
-
-    Returns:
-        (height, width) bool.
 
     Source:
         The target transform of AnomalyCLIP's and FAPrompt's `utils.py` and `test.py`.
@@ -133,11 +118,7 @@ def resize_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def cut_region(image: np.ndarray, sample: Sample) -> np.ndarray:
-    """Return the region of a sample, from its picture or mask; without a region, all of it.
-
-    Args:
-        image: (H, W, ...), the whole picture.
-        sample: gives the region.
+    """Cut a sample's region, if it has one, out of its whole picture or mask, (H, W, ...).
 
     Raises:
         DatasetError: the region leaves the picture.
@@ -194,6 +175,8 @@ def _draw_in_size(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np
 
 
 def _mask_files(sample: Sample) -> tuple[Path, ...]:
+    if not sample.label:
+        return ()
     if not sample.mask_paths:
         raise DatasetError(
             f"{sample.image_path} should have a mask, being anomalous, but names none."
@@ -215,12 +198,16 @@ def _check_size(
     )
 
 
-def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
-    """Return the marked pixels of one mask file, (height, width) bool."""
+def _read(path: Path, read: Callable[[Path], _Content]) -> _Content:
     try:
-        shown = _shown(read_samples(path))
+        return read(path)
     except ImageReadError as error:
         raise DatasetError(f"mask {path} cannot be read: {reason(path, error)}") from error
+
+
+def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
+    """Return the marked pixels of one mask file, (height, width) bool."""
+    shown = _read(path, lambda file: _shown(read_samples(file)))
     if policy == "reference":
         levels = _scaled_to_8_bit(shown.values)
         grey = levels if levels.ndim == 2 else Image.fromarray(levels).convert("L")

@@ -33,10 +33,8 @@ def draw_mask(drawn: DrawnMask) -> np.ndarray:
 def fill_polygon(points: Sequence[float], image_size: tuple[int, int]) -> np.ndarray:
     """Mark the pixels whose centre lies within a closed outline, by the even-odd rule.
 
-    Args:
-        points: x0, y0, x1, y1, ... in pixels. Pixel (0, 0) reaches from 0 to 1, so its centre
-            is at 0.5. Parts outside the picture are cut off.
-        image_size: (height, width).
+    `points` are x0, y0, x1, y1, ... in pixels; the centre of pixel (0, 0) is at 0.5. Parts
+    outside the picture are cut off.
 
     Example:
         >>> fill_polygon([1, 0, 3, 0, 3, 2, 1, 2], (3, 4)).astype(int)
@@ -98,9 +96,9 @@ def check_runs(runs: Sequence[int], image_size: tuple[int, int]) -> None:
     Raises:
         ValueError: a length is negative, or the sum is not height times width.
     """
-    height, width = image_size
     if any(run < 0 for run in runs):
         raise ValueError(f"run lengths should not be negative, got {min(runs)}")
+    height, width = image_size
     if sum(runs) != height * width:
         raise ValueError(
             f"run lengths add up to {sum(runs)} pixels, and {height}x{width} has {height * width}"

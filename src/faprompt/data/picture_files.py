@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def unnested(folder: Path) -> Path:
 
 
 def folder_name(path: Path) -> str:
-    """Return a folder's name, also for `.` and `..`; the target of a link is not looked up."""
+    """Return a folder's name, also for `.` and `..`; links are not followed."""
     return os.path.basename(os.path.abspath(path))
 
 
@@ -131,11 +132,16 @@ def examples(names: Iterable[str], *, limit: int = 5) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
+def path_examples(paths: Iterable[Path], root: Path) -> str:
+    """Return `examples` of paths, relative to `root`."""
+    return examples(relative_name(path, root) for path in paths)
+
+
 def read_json_list(file: Path) -> Any:
     """Read a JSON file that lists pictures.
 
-    Unlike `faprompt.config.read_json`, which reads settings, it has no limit of size and leaves
-    odd numbers to the reader: annotations of large datasets have hundreds of megabytes.
+    Unlike `faprompt.config.read_json`, it has no limit of size and leaves odd numbers to the
+    reader: annotations of large datasets have hundreds of megabytes.
 
     Raises:
         DatasetError: the file cannot be read or is not JSON.
@@ -144,6 +150,15 @@ def read_json_list(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{file} is no readable JSON: {error}.") from error
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} if it cannot be read or holds anything else."""
+    try:
+        content = read_json_list(file)
+    except DatasetError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def only_file(files: Sequence[Path], root: Path, *, kind: str, wanted: str) -> Path:
@@ -219,11 +234,7 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
     Stems have to be equal, so `1` is never paired with `10`. Numbered masks belong together. If
     a picture has several other candidates (`0.png` beside `0.bmp`), or two pictures could have
     the same mask, any choice may be wrong: the picture gets no mask and a clash is reported.
-
-    Args:
-        images: pictures that should have masks.
-        masks: all picture files among the masks; those without a mask's extension are unclaimed.
-        root: names in messages are relative to it.
+    Files without a mask's extension are unclaimed. Names in messages are relative to `root`.
     """
     every = tuple(masks)
     candidates: dict[str, list[tuple[int, Path]]] = defaultdict(list)
@@ -235,9 +246,7 @@ def pair_masks(images: Sequence[Path], masks: Iterable[Path], *, root: Path) -> 
     several: dict[Path, str] = {}
     claims: dict[Path, list[Path]] = defaultdict(list)  # mask -> pictures
 
-    def names(paths: Iterable[Path]) -> str:
-        return examples(relative_name(path, root) for path in paths)
-
+    names = partial(path_examples, root=root)
     for image in images:
         ranked = sorted(candidates.get(stem_key(image), ()), key=lambda pair: pair[0])
         found[image] = tuple(mask for _, mask in ranked)

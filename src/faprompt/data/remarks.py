@@ -13,7 +13,7 @@ from statistics import median
 
 from faprompt.data.dataset import Dataset
 from faprompt.data.masks import MaskPolicy, read_mask
-from faprompt.data.picture_files import examples, relative_name
+from faprompt.data.picture_files import examples, path_examples, relative_name
 from faprompt.errors import FapromptError
 from faprompt.files import file_digest, natural_key
 from faprompt.records import Sample
@@ -34,11 +34,15 @@ class PictureFacts:
 
 def dataset_remarks(dataset: Dataset, facts: Sequence[PictureFacts]) -> tuple[str, ...]:
     """Return all remarks on a dataset; `facts` are those on its samples, in any order."""
-    root = dataset.root
+    root, kept, left_out = dataset.root, dataset.class_names(), dataset.left_out_classes
+    lines = list(dataset.warnings)
+    if left_out:
+        both = len(kept) + len(left_out)
+        lines.append(f"{len(kept)} of {both} classes are used: {', '.join(kept)}")
+    if lost := dict.fromkeys(fact.sample.image_path for fact in facts if fact.error):
+        lines.append(f"{len(lost)} unreadable, left out: {path_examples(lost, root)}")
     return (
-        *dataset.warnings,
-        *_class_remarks(dataset),
-        *_unreadable_remarks(root, facts),
+        *lines,
         *contradiction_remarks(root, facts),
         *copy_remarks(root, facts),
         *_pixel_remarks(facts),
@@ -58,31 +62,25 @@ def read_facts(samples: Iterable[Sample], *, policy: MaskPolicy) -> list[Picture
 
 def contradiction_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name files of equal content that are labelled both normal and anomalous."""
-    groups = [_joined(group, root) for group, labels in _copies(facts) if len(labels) > 1]
+    groups = [_joined(group, root) for group, labels in find_copies(facts) if len(labels) > 1]
     if groups:
         yield f"{len(groups)} with equal content, normal and anomalous at once: {examples(groups)}"
 
 
 def copy_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name files of equal content and equal label."""
-    groups = [group for group, labels in _copies(facts) if len(labels) == 1]
+    groups = [group for group, labels in find_copies(facts) if len(labels) == 1]
     if groups:
         surplus = sum(len(group) - 1 for group in groups)
         named = examples((_joined(group, root) for group in groups), limit=3)
         yield f"{surplus} exact copies in {len(groups)} groups: {named}"
 
 
-def find_copies(facts: Iterable[PictureFacts]) -> list[tuple[Path, ...]]:
-    """Return the groups of readable picture files with equal content."""
-    return [group for group, _ in _copies(facts)]
-
-
 def blank_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name anomalous pictures whose mask marks nothing."""
     blank = [fact.sample.image_path for fact in facts if fact.sample.label and fact.marked == 0]
     if blank:
-        named = examples(relative_name(path, root) for path in blank)
-        yield f"masks without a single marked pixel: {named}"
+        yield f"masks without a single marked pixel: {path_examples(blank, root)}"
 
 
 def inverted_remarks(facts: Iterable[PictureFacts]) -> Iterator[str]:
@@ -114,20 +112,6 @@ def _inverted(shares: Sequence[float]) -> list[float]:
     return large if apart else []
 
 
-def _class_remarks(dataset: Dataset) -> Iterator[str]:
-    """Name the selected classes if others were left out."""
-    kept, left_out = dataset.class_names(), dataset.left_out_classes
-    if left_out:
-        yield f"{len(kept)} of {len(kept) + len(left_out)} classes are used: {', '.join(kept)}"
-
-
-def _unreadable_remarks(root: Path, facts: Iterable[PictureFacts]) -> Iterator[str]:
-    paths = dict.fromkeys(fact.sample.image_path for fact in facts if fact.error)
-    if paths:
-        named = examples(relative_name(path, root) for path in paths)
-        yield f"{len(paths)} unreadable, left out: {named}"
-
-
 def _pixel_remarks(facts: Iterable[PictureFacts]) -> Iterator[str]:
     """Name the classes in which only some anomalous pictures have a mask."""
     masked: dict[str, list[bool]] = defaultdict(list)
@@ -149,20 +133,17 @@ def _read_facts(sample: Sample, policy: MaskPolicy) -> PictureFacts:
         digest = file_digest(sample.image_path)
     except OSError as error:
         return PictureFacts(sample, error=str(error))
-    return PictureFacts(sample, digest, _marked_share(sample, policy))
-
-
-def _marked_share(sample: Sample, policy: MaskPolicy) -> float | None:
     if not sample.has_pixel_label:
-        return None
+        return PictureFacts(sample, digest)
     try:
-        return float(read_mask(sample, policy=policy).mean()) if sample.label else 0.0
+        marked = float(read_mask(sample, policy=policy).mean()) if sample.label else 0.0
     except FapromptError:
-        return None
+        marked = None
+    return PictureFacts(sample, digest, marked)
 
 
-def _copies(facts: Iterable[PictureFacts]) -> list[tuple[tuple[Path, ...], set[int]]]:
-    """Return groups of files with equal content, and the labels that each group has."""
+def find_copies(facts: Iterable[PictureFacts]) -> list[tuple[tuple[Path, ...], set[int]]]:
+    """Return the groups of readable files with equal content, and the labels of each group."""
     labels: dict[str, dict[Path, int]] = defaultdict(dict)  # digest -> file -> label
     for fact in facts:
         if fact.digest and not fact.error:

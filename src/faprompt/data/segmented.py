@@ -63,15 +63,12 @@ class Parts:
     masks: tuple[Path, ...]
 
     def pictures(self) -> list[Path]:
-        """Return all pictures."""
         return [path for folder in self.images for path in list_images(folder)]
 
     def mask_files(self) -> list[Path]:
-        """Return all picture files among the masks."""
         return [path for folder in self.masks for path in list_images(folder)]
 
     def stems(self) -> list[str]:
-        """Return the pictures' names without extension."""
         return [stem_key(path) for path in self.pictures()]
 
 
@@ -85,13 +82,9 @@ def images_and_masks(
     masks: tuple[str, ...] = ("masks",),
     below: tuple[str, ...] = (),
 ) -> Parts | None:
-    """Return two folders side by side, the first with pictures in it.
+    """Return two folders side by side, the first with pictures in it, by their possible names.
 
-    Args:
-        base: the folder to search.
-        images: possible names of the folder of pictures.
-        masks: possible names of the folder of masks.
-        below: possible names of a folder in `base` that holds the two.
+    `below` are possible names of a folder in `base` that holds the two.
 
     Raises:
         DatasetError: several folders have one of the names but for their case.

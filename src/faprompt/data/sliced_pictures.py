@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from faprompt.data.dataset import sort_samples
-from faprompt.data.layout_reader import LayoutReader, Match, Reading, make_sample
+from faprompt.data.layout_reader import SUBSETS, LayoutReader, Match, Reading, make_sample
 from faprompt.data.masks import picture_size, read_mask
 from faprompt.data.picture_files import (
     examples,
@@ -19,7 +19,6 @@ from faprompt.data.picture_files import (
     stem_key,
     unnested,
 )
-from faprompt.data.subsample import SUBSETS, take_subset
 from faprompt.errors import DatasetError, ImageReadError
 from faprompt.records import Sample
 
@@ -41,9 +40,8 @@ class SddReader(LayoutReader[list[Path]]):
     """KolektorSDD (Tabernik et al., J. Intelligent Manufacturing 2019): `kosNN/Part*.jpg`.
 
     Every picture is three samples, its horizontal bands. Masks `Part*_label.bmp` lie beside the
-    pictures and label each band. The paper tests on every anomalous band and a quarter of the
-    normal ones, drawn from an order of files that cannot be recovered: our counts are the
-    paper's, and the members are not. KolektorSDD2 is another dataset.
+    pictures and label each band. For the subset see `paper_normals`. KolektorSDD2 is another
+    dataset.
     """
 
     name = "sdd"
@@ -73,19 +71,17 @@ class SddReader(LayoutReader[list[Path]]):
             for image, masks in pairing.masks.items():
                 whole = make_sample(image, "defect", "sdd", masks, pixels=True)
                 bands += _slices(whole, cut_bands, reading)
-        return take_subset(sort_samples(bands, reading.root), reading.subset, reading)
+        return reading.take_subset(sort_samples(bands, reading.root))
 
 
 class AitexReader(LayoutReader[dict[str, Path]]):
     """AITEX, also AFID (Silvestre-Blanes et al., Autex Research Journal 2019): strips of fabric.
 
     Every sample is a slice of 256 columns. Slices of the strips in `NODefect_images` are normal;
-    of a defect strip only the slices with a marked pixel are used. The paper tests on all of
-    those and on a quarter of the normal ones, drawn from an order of files that cannot be
-    recovered: the counts agree, and the members do not. About a twelfth of the normal slices are
-    blank padding, which the paper's count includes. Two strips have two masks, whose union
-    counts; one has none and is left out. How the authors treated these three is not known. The
-    Kaggle copy nests some folders once more.
+    of a defect strip only the slices with a marked pixel are used. For the subset see
+    `paper_normals`. About a twelfth of the normal slices are blank padding, which the paper's
+    count includes. Two strips have two masks, whose union counts; one has none and is left out.
+    How the authors treated these three is not known. The Kaggle copy nests some folders.
     """
 
     name = "aitex"
@@ -125,7 +121,7 @@ class AitexReader(LayoutReader[dict[str, Path]]):
                 slices += marked
                 blank += [] if marked else [strip]
         reading.add_warning("without a marked pixel, so not one slice is used: {names}", blank)
-        return take_subset(sort_samples(slices, reading.root), reading.subset, reading)
+        return reading.take_subset(sort_samples(slices, reading.root))
 
 
 def cut_bands(image_size: tuple[int, int], count: int = _BANDS) -> list[Slice]:
@@ -160,12 +156,7 @@ def cut_columns(image_size: tuple[int, int], step: int = _STEP) -> list[Slice]:
 def label_slices(
     whole: Sample, slices: Iterable[Slice], *, image_size: tuple[int, int]
 ) -> list[Sample]:
-    """Return one sample per slice: anomalous if any of its mask pixels is marked.
-
-    Args:
-        whole: a sample without a region.
-        slices: within the picture.
-        image_size: (height, width) of the whole picture.
+    """Return one sample per slice of a whole picture: anomalous if a mask pixel is marked.
 
     Raises:
         DatasetError: a mask cannot be read, or its size is not the picture's.

@@ -7,6 +7,7 @@ prepared copies of other datasets follow it, with other folder names and file ex
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,20 @@ from faprompt.data.foreign_layouts import classes_without_normal, foreign_layout
 from faprompt.data.layout_reader import LayoutReader, Masks, Match, Reading, make_sample
 from faprompt.data.picture_files import (
     examples,
+    find_folder,
     folder_name,
     holds_images,
     is_folder,
     is_normal_name,
     list_folders,
     list_images,
+    unnested,
 )
 from faprompt.errors import DatasetError
 from faprompt.records import Sample
+
+_DAGM_CLASS = re.compile(r"class([0-9]+)", re.IGNORECASE)
+_DAGM_LIST = "Labels.txt"
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,79 @@ def _pair_class(folder: Path, kinds: list[Path], reading: Reading) -> Masks:
         if other.name not in names and not is_normal_name(other.name):
             reading.orphan_masks += list_images(other)
     return reading.masks_of(pairings, place=reading.place(truth))
+
+
+class DagmReader(LayoutReader[dict[str, Path]]):
+    """DAGM 2007 (Wieler and Hahn, HCI Heidelberg), as on Zenodo or Kaggle, or a part of it.
+
+    A picture is anomalous if `Label/` holds a mask of it; `Label/Labels.txt`, if it exists, is
+    compared with the masks. `Train` and `Test` both hold normal and anomalous pictures; the paper
+    uses `Test`. The masks are coarse ellipses around the defects, which limits pixel metrics.
+    """
+
+    name = "dagm"
+    title = "DAGM 2007: ten artificial textures, coarse masks"
+    layout = "Class<n>/Test/*.PNG with masks in Class<n>/Test/Label/*_label.PNG"
+    splits = ("test", "train")
+
+    def find(self, root: Path) -> Match[dict[str, Path]] | None:
+        found: dict[str, Path] = {}
+        for folder in list_folders(root):
+            if match := _DAGM_CLASS.fullmatch(folder.name):
+                place = unnested(folder)
+                parts = [part for split in self.splits if (part := find_folder(place, split))]
+                if any(holds_images(part) and find_folder(part, "Label") for part in parts):
+                    found[f"Class{int(match[1])}"] = place
+        return Match(found, f"folders {examples(found)} with Label/") if found else None
+
+    def samples(self, parts: dict[str, Path], reading: Reading) -> list[Sample]:
+        return [
+            sample
+            for class_name, folder in parts.items()
+            for sample in _read_texture(class_name, folder, reading)
+        ]
+
+
+def _read_texture(class_name: str, folder: Path, reading: Reading) -> list[Sample]:
+    part = find_folder(folder, reading.split)
+    if part is None or not holds_images(part):
+        reading.add_warning(f"no {reading.split} pictures in {{names}}", [folder])
+        return []
+    images, labels = list_images(part), find_folder(part, "Label")
+    pairing = reading.pair(images, list_images(labels) if labels else ())
+    flags = _read_flags(labels / _DAGM_LIST, reading) if labels else {}
+    if not pairing.masks and not flags:
+        reading.add_problem("nothing in {names}/Label says which pictures have a defect", [part])
+        return []
+    contradicted = [image for image in pairing.masks if flags.get(image.name.casefold()) is False]
+    reading.add_warning(
+        "with a mask, but without a defect by Labels.txt; masks win: {names}", contradicted
+    )
+    lost = [image for image in pairing.unmasked if flags.get(image.name.casefold())]
+    if pairing.masks:
+        reading.unmasked += lost
+    else:
+        reading.warnings.append(f"no masks for {class_name}: image labels only")
+    normal = set(pairing.unmasked).difference(lost)
+    samples = []
+    for image in images:
+        defect, masks = None if image in normal else "defect", pairing.masks.get(image, ())
+        samples.append(make_sample(image, defect, class_name, masks, pixels=bool(pairing.masks)))
+    return samples
+
+
+def _read_flags(file: Path, reading: Reading) -> dict[str, bool]:
+    """Return picture -> is it defective, from lines of: index, flag, picture, 0, mask or 0."""
+    if not file.is_file():
+        return {}
+    try:
+        rows = [line.split() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reading.warnings.append(f"{reading.place(file)} cannot be read: {error}")
+        return {}
+    return {
+        row[2].casefold(): row[1] == "1" for row in rows if len(row) > 2 and row[1] in ("0", "1")
+    }
 
 
 def _published(name: str, title: str, *, normal_folder: str | None = None) -> MvtecTreeReader:
