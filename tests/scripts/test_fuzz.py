@@ -61,6 +61,7 @@ def test_an_error_of_another_type_is_a_failure_and_its_input_is_kept(fuzz, tmp_p
     strategy = fuzz.damaged([json.dumps({"name": "scratch"}).encode()])
     monkeypatch.setattr(fuzz, "job", lambda name, folder: (strategy, read))
     monkeypatch.setattr(fuzz.logging, "disable", lambda: None)
+    monkeypatch.setattr(fuzz, "MEMORY_BYTES", 2**60)  # other tests of this process may need more
     answers = multiprocessing.get_context("spawn").SimpleQueue()
     fuzz.run_kind("coco", 20, 7, tmp_path, answers)
     outcomes, peak = answers.get()
