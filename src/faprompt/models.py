@@ -195,6 +195,6 @@ def _download(repo_id: str) -> Path:
                 " or in a folder that is given instead; or unset the variable."
             ) from error
         raise ModelError(
-            f"{repo_id!r} is no folder here and could not be had from the Hugging Face hub: "
+            f"{repo_id!r} is no folder here and could not be downloaded from the Hugging Face hub: "
             f"{' '.join(str(error).split())}"
         ) from error

@@ -99,7 +99,7 @@ def _f1(tally: Tally) -> np.ndarray:
 
 
 def _called_anomalous(tally: Tally) -> tuple[np.ndarray, np.ndarray]:
-    """True positives, and all that is called anomalous, per threshold: (K,) float64 each."""
+    """Return (K,) true positives and (K,) items called anomalous, per threshold."""
     tally.require_two_classes()
     hits = np.cumsum(tally.anomalous, dtype=np.float64)
     return hits, np.cumsum(tally.normal, dtype=np.float64) + hits
