@@ -83,3 +83,11 @@ def test_bf16_ranks_real_pictures_as_fp32_does(detector):
     assert np.abs(exact - close).max() < 0.01
     clear = np.abs(exact[:, None] - exact[None]) > 0.01  # pairs further apart than the tolerance
     assert (((exact[:, None] > exact[None]) == (close[:, None] > close[None])) | ~clear).all()
+
+
+def test_by_default_the_device_is_picked_as_on_the_command_line(monkeypatch):
+    asked = []
+    monkeypatch.setattr("faprompt.models.pick_device", lambda device: asked.append(device) or "cpu")
+    assert faprompt.load_detector("tiny").backbone.precision == "fp32"
+    faprompt.load_detector("tiny", device="cpu", precision="bf16")
+    assert asked == ["auto", "cpu"]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from faprompt.clip.backbone import Backbone, Precision
 from faprompt.clip.known_backbones import offline
@@ -24,6 +24,7 @@ from faprompt.model_folder import (
     load_weights,
     read_config,
 )
+from faprompt.work import pick_device, pick_precision
 
 BUNDLED = ("tiny",)
 _LARGEST_TENSOR = 1 << 30  # bytes of one tensor while a method is built, unless its file is larger
@@ -51,8 +52,8 @@ def list_models() -> list[dict[str, Any]]:
 def load_detector(
     model: str | Path = "tiny",
     *,
-    device: str = "cpu",
-    precision: Precision = "fp32",
+    device: str = "auto",
+    precision: str = "auto",
     backbone: str | Path | None = None,
     class_name: str | None = None,
 ) -> Detector:
@@ -60,14 +61,16 @@ def load_detector(
 
     Args:
         model: "tiny", a folder written by `save_pretrained` or `train`, or "owner/name".
-        device: "cpu", "cuda", "cuda:1", "mps".
-        precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one.
+        precision: of the image tower's matrices: "fp32", "bf16", "fp16", or "auto" for bf16 on a
+            CUDA device and fp32 elsewhere.
         backbone: path of the backbone, if its recorded name cannot be found; its weights must be
             the recorded ones.
         class_name: default class of the pictures, see `Detector`.
 
     Raises:
         ModelError: no model of that name, a damaged folder, or another backbone's weights.
+        ConfigError: torch cannot use the device here.
     """
     folder = find_model(model)
     config = read_config(folder)
@@ -81,7 +84,7 @@ def load_detector(
     _check_fingerprint(frozen, config["backbone"], folder)
     method = _build_recorded(config, frozen, folder)
     load_weights(method, folder)
-    frozen.to(device).set_precision(precision)
+    device = _place(frozen, device, precision)
     method.to(device).requires_grad_(False).eval()
     detector = Detector(
         frozen,
@@ -105,8 +108,8 @@ def build_detector(
     *,
     options: Mapping[str, Any] | None = None,
     preset: str = "paper",
-    device: str = "cpu",
-    precision: Precision = "fp32",
+    device: str = "auto",
+    precision: str = "auto",
     class_name: str | None = None,
 ) -> Detector:
     """Build a detector of a training-free method on any backbone.
@@ -114,7 +117,7 @@ def build_detector(
     Its description holds the preset and its `preset_note`; `class_name` is as in `Detector`.
 
     Raises:
-        ConfigError: unknown method or option.
+        ConfigError: unknown method or option, or a device that torch cannot use here.
         ModelError: the method has parameters to learn, or the backbone cannot be loaded.
     """
     frozen = load_backbone(backbone)
@@ -125,7 +128,7 @@ def build_detector(
             f"{method!r} has to be trained first: use `faprompt train`, "
             "then --model with the folder it writes."
         )
-    frozen.to(device).set_precision(precision)
+    device = _place(frozen, device, precision)
     note = preset_note(method, frozen, options, preset=preset)
     return Detector(
         frozen,
@@ -134,6 +137,13 @@ def build_detector(
         class_name=class_name,
         description={"training": {"preset": preset, **({"note": note} if note else {})}},
     )
+
+
+def _place(backbone: Backbone, device: str, precision: str) -> str:
+    """Move a backbone to a device, set its precision, and return the device that was meant."""
+    device = pick_device(device)
+    backbone.to(device).set_precision(cast(Precision, pick_precision(precision, device)))
+    return device
 
 
 def find_model(model: str | Path) -> Path:

@@ -102,14 +102,9 @@ def pick_detector(
     """
     from faprompt.model_folder import recorded_note
     from faprompt.models import build_detector, load_detector
-    from faprompt.work import pick_device, pick_precision
 
-    device = pick_device(device)
-    common: dict[str, Any] = {
-        "device": device,
-        "precision": pick_precision(precision, device),
-        "class_name": class_name or None,
-    }
+    common: dict[str, Any] = {"device": device, "precision": precision}
+    common |= {"class_name": class_name or None}
     if method is None:
         if options:
             raise ConfigError("--set needs --method; the options of a --model cannot be changed.")
