@@ -31,7 +31,6 @@ class ReaderSuite:
     folder = "data"  # the root folder's name
     mask_suffix = "_mask"  # what a mask's name may have beyond its picture's
     classes_of_all: dict[str, tuple[int, int, int]] | None = None  # subset "all"; None: has none
-    fits_meta_json = True  # False for slices of pictures, which the format cannot hold
     train_refused = "no 'train' split"  # the error for split "train"; "" if there is one
     policy: MaskPolicy = "reference"  # "strict" where masks are JPEG, whose contours are noisy
 
@@ -174,8 +173,6 @@ class ReaderSuite:
             read_dataset(root, subset="half")
 
     def test_the_same_from_a_meta_json(self, root):
-        if not self.fits_meta_json:
-            pytest.skip("the format holds whole pictures only")
         before = read_dataset(root)
         after = read_dataset(
             folders.write_meta(root / "exported.json", folders.meta_of(before, root))
