@@ -134,7 +134,7 @@ def from_mapping(record: type[Record], values: Mapping[str, Any], *, what: str) 
         try:
             return record(**clean)
         except (ValueError, TypeError) as error:
-            faults.append(str(error))
+            faults.append(str(error).rstrip("."))
     raise ConfigError(f"{what}: {'; '.join(sorted(faults))}. Known: {', '.join(sorted(known))}.")
 
 
@@ -204,7 +204,7 @@ def _fit_union(value: Any, choices: tuple[Any, ...]) -> Any:
         try:
             return _fit(value, choice)
         except (ValueError, TypeError, OverflowError) as error:
-            faults.append(str(error))
+            faults.append(str(error).rstrip("."))
     raise ValueError(" and ".join(faults))
 
 
