@@ -147,7 +147,7 @@ def dino(folder):
 
 
 class Spoken:
-    """In the model's place: the output it is told to give, and the inputs it was given."""
+    """Fake of the model: returns the given output and keeps its inputs."""
 
     def __init__(self, model, logits: Tensor, found: Tensor) -> None:
         self.config, self.seen = model.config, {}

@@ -216,7 +216,7 @@ def test_large_pictures_make_small_batches(tmp_path):
 
 
 class Faulty(RedScorer):
-    """Gives what it is told to in place of a score, for pictures that hold red."""
+    """Return the given value as the score of pictures that hold red."""
 
     def __init__(self, score: float) -> None:
         super().__init__()

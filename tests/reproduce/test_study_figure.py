@@ -44,7 +44,7 @@ def test_redrawn_from_the_csv_it_is_the_same_picture(tmp_path, dots):
 
 
 def drawn_lines(dots):
-    """What matplotlib is told to draw: (x, y) of every curve, its colour and filling."""
+    """Collect what matplotlib draws: (x, y) of every curve, its colour and filling."""
     import matplotlib.axes
 
     seen = []
