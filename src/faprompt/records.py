@@ -75,6 +75,9 @@ class AnomalyResult:
     model: str
     verdict: Verdict | None = None  # None while no threshold is known
     threshold: float | None = None
+    review_threshold: float | None = None  # of a calibrated model
+    p_value: float | None = None  # share of good pictures at least this anomalous; calibrated
+    product: str | None = None  # whose thresholds were used, where they differ by product
     regions: tuple[Region, ...] = ()
     prompt_scores: tuple[float, ...] | None = None  # one per abnormality prompt, on request
     notes: tuple[str, ...] = ()  # what the reader did to the picture, one sentence each

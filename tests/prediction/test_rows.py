@@ -12,7 +12,8 @@ from faprompt.prediction import ResultRow, read_rows
 from faprompt.prediction.result_rows import ResultsFile
 from faprompt.records import Region
 
-FIELDS = ["path", "status", "error", "score", "verdict", "threshold", "width", "height"]
+FIELDS = ["path", "status", "error", "score", "p_value", "verdict", "threshold", "review_threshold"]
+FIELDS += ["product", "width", "height"]
 FIELDS += ["regions", "map", "overlay", "notes", "latency_ms", "model"]
 
 

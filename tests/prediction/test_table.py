@@ -38,7 +38,7 @@ def test_csv(tmp_path):
     assert (first["score"], first["width"], first["notes"]) == ("0.25", "4", "one; two")
     assert json.loads(first["regions"])[0]["bbox"] == [0, 1, 2, 3]
     assert (second["path"], second["status"], second["score"]) == ("検査.png", "error", "")
-    assert list(first) == list(second) and len(first) == 14
+    assert list(first) == list(second) and len(first) == 17
     assert os.listdir(tmp_path) == ["r.csv"]
 
 

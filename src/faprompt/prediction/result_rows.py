@@ -39,8 +39,11 @@ class ResultRow:
     status: Literal["ok", "error"] = "ok"
     error: str | None = None
     score: float | None = None
+    p_value: float | None = None
     verdict: Verdict | None = None
     threshold: float | None = None
+    review_threshold: float | None = None
+    product: str | None = None
     width: int | None = None
     height: int | None = None
     regions: tuple[Region, ...] = ()
@@ -57,8 +60,11 @@ class ResultRow:
             "status": self.status,
             "error": self.error,
             "score": self.score,
+            "p_value": self.p_value,
             "verdict": self.verdict,
             "threshold": self.threshold,
+            "review_threshold": self.review_threshold,
+            "product": self.product,
             "width": self.width,
             "height": self.height,
             "regions": [{**asdict(r), "bbox": list(r.bbox)} for r in self.regions],
@@ -189,6 +195,7 @@ def _parse(line: bytes) -> ResultRow | None:
 
 _ROWS_PER_GROUP = 20_000
 _COLUMNS = tuple(ResultRow("", "").to_dict())
+_NUMBERS = ("score", "p_value", "threshold", "review_threshold", "latency_ms")
 
 
 def check_table_kind(kind: TableKind) -> None:
@@ -262,7 +269,7 @@ def _schema(pa: Any) -> Any:
         "notes": pa.list_(pa.string()),
         "width": pa.int32(),
         "height": pa.int32(),
-    } | dict.fromkeys(("score", "threshold", "latency_ms"), pa.float64())
+    } | dict.fromkeys(_NUMBERS, pa.float64())
     return pa.schema([(name, special.get(name, pa.string())) for name in _COLUMNS])
 
 

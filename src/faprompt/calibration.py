@@ -1,0 +1,338 @@
+"""Thresholds, p-values and verdicts from the scores of good pictures alone. Ours.
+
+With n good pictures and sorted scores s_(1) <= ... <= s_(n), the threshold of a rate a is s_(k)
+with k = ceil((n + 1)(1 - a)). If the good pictures and a new one are exchangeable, the new one
+scores strictly above s_(k) with probability at most a (split conformal prediction). A plain
+quantile of the scores promises less: its rate is above a by up to 1 / (n + 1).
+
+This module needs numpy and safetensors alone, so that a runtime without torch can import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faprompt.errors import ConfigError, ModelError
+from faprompt.files import write_atomically
+from faprompt.records import Verdict
+
+CALIBRATION = "calibration.safetensors"
+FORMAT = 1
+TARGET_FPR, REVIEW_FPR = 0.01, 0.05
+ONE_PRODUCT = ""  # name of the product where a model has only one
+_SLACK = 1e-9  # (n + 1) a is a whole number for 99 pictures and 1 %, but not in binary fractions
+
+
+def pictures_needed(rate: float) -> int:
+    """Return the least number of good pictures that can state a rate: ceil(1 / rate) - 1.
+
+    Example:
+        >>> pictures_needed(0.01), pictures_needed(0.05)
+        (99, 19)
+    """
+    check_rate("rate", rate)
+    return max(1, math.ceil(1 / rate - _SLACK) - 1)
+
+
+def order_statistic(scores: np.ndarray, rate: float) -> float:
+    """Return the threshold of a false-alarm rate: s_(k) with k = ceil((n + 1)(1 - rate)).
+
+    Args:
+        scores: (n,) scores of good pictures in rising order.
+        rate: share of good pictures that may lie strictly above the threshold, in (0, 1).
+
+    Raises:
+        ConfigError: fewer pictures than the rate needs; the message has the numbers.
+
+    Source:
+        Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005.
+
+    Example:
+        >>> order_statistic(np.arange(1.0, 20.0), 0.05), order_statistic(np.arange(1.0, 20.0), 0.5)
+        (19.0, 10.0)
+    """
+    count = len(scores)
+    above = _count_above(count, rate)
+    if above < 1:
+        raise ConfigError(
+            f"A false-alarm rate of {_percent(rate)} needs at least {pictures_needed(rate)} good "
+            f"pictures, got {count}. Add pictures, or ask for {_percent(1 / (count + 1))} or more."
+        )
+    return float(scores[count - above])
+
+
+def false_alarm_bound(count: int, rate: float, *, confidence: float = 0.95) -> float:
+    """Return the upper bound of the true false-alarm rate of one threshold.
+
+    The true rate of a threshold s_(k) of n continuous scores has the law Beta(n + 1 - k, k).
+
+    Args:
+        count: number n of good pictures.
+        rate: the stated rate.
+        confidence: of the bound, one-sided.
+
+    Raises:
+        ConfigError: fewer pictures than the rate needs.
+    """
+    from scipy.stats import beta
+
+    above = _count_above(count, rate)
+    if above < 1:
+        order_statistic(np.zeros(count), rate)  # raises
+    return float(beta.ppf(confidence, above, count + 1 - above))
+
+
+def p_value(scores: np.ndarray, score: float) -> float:
+    """Return the share of good pictures at least this anomalous: (1 + #{s_i >= s}) / (n + 1).
+
+    `scores` are (n,) in rising order; the result is in [1 / (n + 1), 1].
+
+    Example:
+        >>> p_value(np.array([0.1, 0.2, 0.3]), 0.2)
+        0.75
+    """
+    count = len(scores)
+    return float((1 + count - np.searchsorted(scores, score, side="left")) / (count + 1))
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Refuse a rate that is not above 0 and below 1 by a ConfigError."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+        raise ConfigError(f"{name} should be a share above 0 and below 1, got {rate!r}.")
+
+
+def _count_above(count: int, rate: float) -> int:
+    """Return n + 1 - k, the number of ranks above a threshold: floor((n + 1) rate)."""
+    check_rate("rate", rate)
+    return math.floor((count + 1) * rate + _SLACK)
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Thresholds of one product; a value strictly above them counts."""
+
+    threshold: float  # of NG, at the target rate
+    review_threshold: float  # of REVIEW, at the review rate
+    map_threshold: float  # of a region's pixels, at the target rate of whole pictures
+
+    def verdict(self, score: float) -> Verdict:
+        """Return "NG" above the threshold, "REVIEW" above the review threshold, else "OK"."""
+        if score > self.threshold:
+            return "NG"
+        return "REVIEW" if score > self.review_threshold else "OK"
+
+
+@dataclass(frozen=True, slots=True)
+class GoodScores:
+    """Scores of the good pictures of one product, and the maxima of their maps.
+
+    Both are (n,) float64 in rising order; the order of one says nothing about the other.
+    """
+
+    scores: np.ndarray
+    map_maxima: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "map_maxima"):
+            values = np.asarray(getattr(self, name), np.float64)
+            if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+                raise ValueError(f"{name} should be (n,) finite numbers, got {values.shape}.")
+            values = np.sort(values)
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+        if len(self.scores) != len(self.map_maxima):
+            raise ValueError(
+                f"each picture has a score and a map maximum, got {len(self.scores)} and "
+                f"{len(self.map_maxima)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Good scores of every product, and the rates at which verdicts are given.
+
+    Raises:
+        ConfigError: a rate outside 0..1, the review rate below the target rate, no product, or
+            a product with fewer pictures than a rate needs.
+    """
+
+    products: Mapping[str, GoodScores]  # `ONE_PRODUCT` for the only one
+    decided_by: Mapping[str, str]  # everything that decides a score -> its value or digest
+    target_fpr: float = TARGET_FPR
+    review_fpr: float = REVIEW_FPR
+    pictures: Mapping[str, str] = field(default_factory=dict)  # path of a picture -> its SHA-256
+    _limits: Mapping[str, Limits] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_rate("target_fpr", self.target_fpr)
+        check_rate("review_fpr", self.review_fpr)
+        if self.review_fpr < self.target_fpr:
+            raise ConfigError(
+                f"review_fpr={self.review_fpr} should be at least target_fpr={self.target_fpr}: "
+                "more pictures are reviewed than are NG."
+            )
+        if not self.products:
+            raise ConfigError("A calibration needs good pictures of at least one product.")
+        limits = {name: self._limits_of(name) for name in self.products}
+        object.__setattr__(self, "_limits", limits)
+
+    def _limits_of(self, product: str) -> Limits:
+        good = self.products[product]
+        try:
+            return Limits(
+                order_statistic(good.scores, self.target_fpr),
+                order_statistic(good.scores, self.review_fpr),
+                order_statistic(good.map_maxima, self.target_fpr),
+            )
+        except ConfigError as error:
+            raise ConfigError(f"Product {product}: {error}" if product else str(error)) from None
+
+    @property
+    def fingerprint(self) -> str:
+        """Return SHA-256 of all that decides a score."""
+        return fingerprint_of(self.decided_by)
+
+    @property
+    def has_products(self) -> bool:
+        """Whether thresholds differ by product, so that each picture's product must be known."""
+        return set(self.products) != {ONE_PRODUCT}
+
+    def check_product(self, product: str | None) -> str:
+        """Return the key of a product in `products`.
+
+        Raises:
+            ConfigError: an unknown product, or none although thresholds differ by product.
+        """
+        if not self.has_products and not product:
+            return ONE_PRODUCT
+        if product is not None and product in self.products:
+            return product
+        known = ", ".join(sorted(self.products)) if self.has_products else "one product, unnamed"
+        raise ConfigError(
+            f"The model is calibrated for {known}, got "
+            f"{f'product {product!r}' if product else 'a picture of no known product'}. Name the "
+            "product (--product), or calibrate with pictures of it."
+        )
+
+    def product_of(self, path: str | Path) -> str | None:
+        """Return the product that a picture's path names: its nearest folder that is one."""
+        if not self.has_products:
+            return None
+        return next(
+            (part for part in reversed(Path(path).parts[:-1]) if part in self.products), None
+        )
+
+    def limits(self, product: str | None = None) -> Limits:
+        """Return the thresholds of a product; raises as `check_product`."""
+        return self._limits[self.check_product(product)]
+
+    def p_value(self, score: float, product: str | None = None) -> float:
+        """Return the p-value of a score; raises as `check_product`."""
+        return p_value(self.products[self.check_product(product)].scores, score)
+
+    def with_rates(
+        self, *, target_fpr: float | None = None, review_fpr: float | None = None
+    ) -> Calibration:
+        """Return the same good scores at other rates.
+
+        A review rate that is not given is raised to the target rate if it is below.
+        """
+        target = self.target_fpr if target_fpr is None else target_fpr
+        check_rate("target_fpr", target)
+        review = max(self.review_fpr, target) if review_fpr is None else review_fpr
+        return replace(self, target_fpr=target, review_fpr=review)
+
+    def check_decided_by(self, found: Mapping[str, str], *, where: str) -> None:
+        """Refuse scores that other weights, options or settings made; ModelError names them."""
+        names = sorted({*found, *self.decided_by})
+        differ = [
+            f"{name} was {_shown(self.decided_by.get(name))} and is {_shown(found.get(name))}"
+            for name in names
+            if found.get(name) != self.decided_by.get(name)
+        ]
+        if differ:
+            raise ModelError(
+                f"{where} was calibrated under other settings, so its thresholds mean nothing now: "
+                f"{'; '.join(differ)}. Use the same settings, or calibrate again."
+            )
+
+
+def fingerprint_of(decided_by: Mapping[str, str]) -> str:
+    """Return SHA-256 of named values, whatever their order."""
+    return hashlib.sha256(json.dumps(dict(sorted(decided_by.items()))).encode()).hexdigest()
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "absent"
+    return f"{value[:12]}..." if len(value) == 64 else value
+
+
+def save_calibration(calibration: Calibration, folder: Path) -> None:
+    """Write `calibration.safetensors` into a model folder, whole or not at all."""
+    from safetensors.numpy import save
+
+    tensors = {
+        f"{kind}/{name}": np.asarray(getattr(good, kind))
+        for name, good in calibration.products.items()
+        for kind in ("scores", "map_maxima")
+    }
+    values = {
+        "format": FORMAT,
+        "target_fpr": calibration.target_fpr,
+        "review_fpr": calibration.review_fpr,
+        "decided_by": dict(calibration.decided_by),
+        "pictures": dict(calibration.pictures),
+    }
+    text = json.dumps(values, sort_keys=True)
+    write_atomically(folder / CALIBRATION, save(tensors, metadata={"calibration": text}))
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """Read a model folder's calibration; None if it has none.
+
+    Raises:
+        ModelError: the file is damaged, or of a format that this version does not know.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            values = json.loads((file.metadata() or {}).get("calibration", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if values.get("format") != FORMAT:
+            raise ValueError(f"format {values.get('format')!r}, this version reads {FORMAT}")
+        return _from_file(values, tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise ModelError(
+            f"{path} cannot be used ({error}); calibrate again, or remove the file."
+        ) from error
+
+
+def _from_file(values: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Calibration:
+    names = sorted(name.partition("/")[2] for name in tensors if name.startswith("scores/"))
+    return Calibration(
+        products={n: GoodScores(tensors[f"scores/{n}"], tensors[f"map_maxima/{n}"]) for n in names},
+        decided_by={str(k): str(v) for k, v in values["decided_by"].items()},
+        target_fpr=values["target_fpr"],
+        review_fpr=values["review_fpr"],
+        pictures={str(k): str(v) for k, v in values.get("pictures", {}).items()},
+    )
