@@ -64,7 +64,7 @@ def order_statistic(scores: np.ndarray, rate: float) -> float:
     if above < 1:
         raise ConfigError(
             f"A false-alarm rate of {_percent(rate)} needs at least {pictures_needed(rate)} good "
-            f"pictures, got {count}. Add pictures, or ask for {_percent(1 / (count + 1))} or more."
+            f"pictures, got {count}. Add pictures, or ask for {_percent(_least_rate(count))} or more."
         )
     return float(scores[count - above])
 
@@ -113,6 +113,11 @@ def _count_above(count: int, rate: float) -> int:
     """Return n + 1 - k, the number of ranks above a threshold: floor((n + 1) rate)."""
     check_rate("rate", rate)
     return math.floor((count + 1) * rate + _SLACK)
+
+
+def _least_rate(count: int) -> float:
+    """Return the lowest rate that `count` pictures can state, 1 / (n + 1), rounded up."""
+    return math.ceil(1e4 / (count + 1) - _SLACK) / 1e4
 
 
 def _percent(rate: float) -> str:
