@@ -63,8 +63,8 @@ def order_statistic(scores: np.ndarray, rate: float) -> float:
     above = _count_above(count, rate)
     if above < 1:
         raise ConfigError(
-            f"A false-alarm rate of {_percent(rate)} needs at least {pictures_needed(rate)} good "
-            f"pictures, got {count}. Add pictures, or ask for {_percent(_least_rate(count))} or more."
+            f"A false-alarm rate of {_percent(rate)} needs {pictures_needed(rate)} good "
+            f"pictures or more, got {count}. Add some, or ask for {_percent(_least_rate(count))}."
         )
     return float(scores[count - above])
 
