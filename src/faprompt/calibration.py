@@ -317,12 +317,13 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
     from safetensors.numpy import save
 
     tensors = {
-        f"{kind}/{name}": np.asarray(getattr(good, kind))
-        for name, good in calibration.products.items()
+        f"{kind}/{number}": np.asarray(getattr(good, kind))
+        for number, good in enumerate(calibration.products.values())
         for kind in _KINDS
     }
     values = {
         "format": FORMAT,
+        "products": list(calibration.products),  # a folder's name need not be Unicode
         "target_fpr": calibration.target_fpr,
         "review_fpr": calibration.review_fpr,
         "decided_by": dict(calibration.decided_by),
@@ -357,14 +358,17 @@ def read_calibration(folder: Path) -> Calibration | None:
 
 
 def _from_file(values: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Calibration:
-    names = sorted(name.partition("/")[2] for name in tensors if name.startswith("scores/"))
-    wanted = {f"{kind}/{name}" for name in names for kind in _KINDS}
+    names = [str(name) for name in values["products"]]
+    wanted = {f"{kind}/{number}" for number in range(len(names)) for kind in _KINDS}
     if odd := wanted ^ set(tensors):
         raise ValueError(f"a tensor is missing or unknown: {', '.join(sorted(odd))}")
     if any(tensor.dtype != np.float64 for tensor in tensors.values()):
         raise ValueError("the tensors should be float64")
     return Calibration(
-        products={n: GoodScores(tensors[f"scores/{n}"], tensors[f"map_maxima/{n}"]) for n in names},
+        products={
+            name: GoodScores(tensors[f"scores/{number}"], tensors[f"map_maxima/{number}"])
+            for number, name in enumerate(names)
+        },
         decided_by={str(k): str(v) for k, v in values["decided_by"].items()},
         target_fpr=values["target_fpr"],
         review_fpr=values["review_fpr"],
