@@ -62,7 +62,7 @@ def order_statistic(scores: np.ndarray, rate: float) -> float:
         >>> order_statistic(np.arange(1.0, 20.0), 0.05), order_statistic(np.arange(1.0, 20.0), 0.5)
         (19.0, 10.0)
     """
-    return float(scores[len(scores) - _count_above(len(scores), rate)])
+    return float(scores[len(scores) - ranks_above(len(scores), rate)])
 
 
 def false_alarm_bound(count: int, rate: float, *, confidence: float = 0.95) -> float:
@@ -89,7 +89,7 @@ def false_alarm_bound(count: int, rate: float, *, confidence: float = 0.95) -> f
     from scipy.stats import beta
 
     check_rate("confidence", confidence)
-    above = _count_above(count, rate)
+    above = ranks_above(count, rate)
     return float(beta.ppf(confidence, above, count + 1 - above))
 
 
@@ -117,8 +117,12 @@ def check_rate(name: str, rate: float) -> None:
         raise ConfigError(f"{name} should be a share above 0 and below 1, got {rate!r}.")
 
 
-def _count_above(count: int, rate: float) -> int:
-    """Return n + 1 - k = floor((n + 1) rate), or refuse a rate that leaves no rank."""
+def ranks_above(count: int, rate: float) -> int:
+    """Return how many of the n + 1 ranks lie above a threshold: n + 1 - k = floor((n + 1) rate).
+
+    Raises:
+        ConfigError: there is none; the message says how many pictures the rate needs.
+    """
     check_rate("rate", rate)
     above = math.floor((count + 1) * rate + _SLACK)
     if above < 1:

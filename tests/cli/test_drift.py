@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import betabinom
 
 from faprompt.calibration import Calibration, GoodScores, save_calibration
 from faprompt.prediction.result_rows import ResultRow
@@ -49,10 +50,10 @@ def test_a_run_like_the_calibration(faprompt, model, run):
     assert told.lines[0].split() == ["up", "to", "score", "good", "today"]
     assert told.lines[1].split() == ["<=", f"{GOOD[9]:.4f}", "10.0%", "10.0%", "####|"]
     assert "100 pictures today, 100 good ones in the calibration" in told.lines
-    rate = "0 % (0 % to 3.62 %; stated for good parts: 1 %)"
-    assert (
-        f"NG {rate}; NG or REVIEW 4 % (1.1 % to 9.93 %; stated for good parts: 5 %)" in told.lines
-    )
+    assert "NG 0: 0 % (0 % to 3.62 %); good parts: 1 % stated, p = 1" in told.lines
+    chance = betabinom.sf(3, 100, 5, 96)
+    found = f"NG or REVIEW 4: 4 % (1.1 % to 9.93 %); good parts: 5 % stated, p = {chance:.2g}"
+    assert found in told.lines
     assert "cannot tell drift from defects" in told.err
 
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import beta, chi2, ks_2samp
+from scipy.stats import beta, betabinom, chi2, ks_2samp
 
 from faprompt.calibration import Calibration, GoodScores
 from faprompt.errors import ConfigError
@@ -69,8 +69,20 @@ def test_rates_have_exact_intervals():
     assert (found.count, found.share) == (8, 0.08)
     assert found.low == pytest.approx(beta.ppf(0.025, 8, 93))
     assert found.high == pytest.approx(beta.ppf(0.975, 9, 92))
+    assert found.p_value == pytest.approx(betabinom.sf(7, 100, 2, 199))
     none = drift_of(GOOD[:60]).ng
+    assert none.p_value == 1
     assert none.low == 0 and none.high == pytest.approx(1 - 0.025 ** (1 / 60))
+
+
+def test_the_chance_of_so_many_alarms_holds_in_a_simulation():
+    """Good pictures reach a p-value of at most q in at most a share q of all runs."""
+    draw = np.random.default_rng(5)
+    above = [draw.beta(1, 99) for _ in range(4000)]  # true rates of the largest of 99
+    counts = draw.binomial(80, above)
+    chances = betabinom.sf(counts - 1, 80, 1, 99)
+    for share in (0.01, 0.05, 0.2):
+        assert (chances <= share).mean() <= share + 4 * math.sqrt(share / 4000)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +93,10 @@ def test_rates_have_exact_intervals():
         (GOOD + 0.6, "strong", "No score is as low as the lower half"),
         (np.r_[GOOD, DEFECTS], "strong", "23 % of defective parts would explain it too"),
         (np.r_[GOOD, GOOD[:40], GOOD[:40]], "moderate", "lower. The lower half has another shape"),
+        (np.r_[GOOD[::2], DEFECTS[::5]], "none", "more pictures are NG or REVIEW than good parts"),
         (GOOD[::34] + 0.1, "none", "The run is small: a PSI up to 2.90 means nothing."),
     ],
-    ids=["shift", "half", "all above", "defects", "more low ones", "few"],
+    ids=["shift", "half", "all above", "defects", "more low ones", "few defects", "few"],
 )
 def test_what_is_said(today, level, words):
     found = drift_of(today)
@@ -134,9 +147,9 @@ def test_the_index_has_no_sign_and_no_infinity():
 
 def test_runs_without_drift_seldom_look_drifted():
     draw = np.random.default_rng(0)
-    found = [drift_of(draw.beta(2, 8, 60), good=draw.beta(2, 8, 120)) for _ in range(150)]
-    assert sum(one.level != "none" for one in found) <= 6  # 1.5 expected
-    assert sum(one.psi > one.psi_without_drift for one in found) <= 17  # 7.5 expected
+    found = [drift_of(draw.beta(2, 8, 60), good=draw.beta(2, 8, 120)) for _ in range(60)]
+    assert sum(one.level != "none" for one in found) <= 4  # 0.6 expected
+    assert sum(one.psi > one.psi_without_drift for one in found) <= 10  # 3 expected
 
 
 def test_products_share_the_chance_of_a_false_finding():

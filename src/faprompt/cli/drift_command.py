@@ -123,7 +123,8 @@ def _page(drift: ProductDrift) -> str:
         f"PSI {drift.psi:.3f}; without drift, 95 % of runs of this size are below "
         f"{drift.psi_without_drift:.3f}",
         f"median {drift.median_today:.4f}, of the good pictures {drift.median_good:.4f}",
-        f"NG {_rate(drift.ng)}; NG or REVIEW {_rate(drift.ng_or_review)}",
+        f"NG {_rate(drift.ng)}",
+        f"NG or REVIEW {_rate(drift.ng_or_review)}",
         drift.words,
     ]
     return "\n".join(lines)
@@ -131,4 +132,7 @@ def _page(drift: ProductDrift) -> str:
 
 def _rate(share: Share) -> str:
     low, high, stated = (f"{100 * rate:.3g} %" for rate in (share.low, share.high, share.stated))
-    return f"{100 * share.share:.3g} % ({low} to {high}; stated for good parts: {stated})"
+    return (
+        f"{share.count}: {100 * share.share:.3g} % ({low} to {high}); good parts: {stated} stated, "
+        f"p = {share.p_value:.2g}"
+    )

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from faprompt.calibration import Calibration, GoodScores
+from faprompt.calibration import Calibration, GoodScores, ranks_above
 
 Level = Literal["none", "slight", "moderate", "strong"]
 
@@ -36,13 +36,19 @@ _SMOOTHING = 0.5  # added to the count of each bin, so that an empty one has a l
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of today's pictures, with its exact 95 % interval (Clopper and Pearson, 1934)."""
+    """Today's pictures above a threshold, with the exact 95 % interval of their share.
+
+    Source:
+        Interval: Clopper and Pearson, 1934. p-value: the rate of a threshold of n good scores
+        has a beta law (see `false_alarm_bound`), so the count is beta-binomial.
+    """
 
     count: int
     share: float
     low: float
     high: float
     stated: float  # the calibrated rate: most that good pictures have on average
+    p_value: float  # chance that good pictures give at least this count
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +187,19 @@ def _measure(
     lower_p, needed = lower_half(good, today)
     level = _level(float(test.pvalue), psi, significance)
     medians = float(np.median(good)), float(np.median(today))
+    ng = _share(today > limits.threshold, calibration.target_fpr, len(good))
+    flagged = _share(today > limits.review_threshold, calibration.review_fpr, len(good))
+    more = min(ng.p_value, flagged.p_value) < significance / 2
     return ProductDrift(
         product=product, n_good=len(good), n_today=len(today), level=level,
         ks=float(test.statistic), p_value=float(test.pvalue), psi=psi, psi_without_drift=noise,
         lower_p_value=lower_p, defects_needed=needed,
         median_good=medians[0], median_today=medians[1],
-        ng=_share(today > limits.threshold, calibration.target_fpr),
-        ng_or_review=_share(today > limits.review_threshold, calibration.review_fpr),
+        ng=ng, ng_or_review=flagged,
         edges=tuple(edges.tolist()),
         shares_good=tuple((counts[0] / len(good)).tolist()),
         shares_today=tuple((counts[1] / len(today)).tolist()),
-        words=_words(level, medians, lower_p, needed, noise, significance),
+        words=_words(level, medians, lower_p, needed, noise, significance, more),
     )  # fmt: skip
 
 
@@ -203,10 +211,13 @@ def _level(p_value: float, psi: float, significance: float) -> Level:
     return "moderate" if psi < STRONG_PSI else "strong"
 
 
-def _share(marked: np.ndarray, stated: float) -> Share:
-    count = int(marked.sum())
-    ends = stats.binomtest(count, len(marked)).proportion_ci(0.95, method="exact")
-    return Share(count, count / len(marked), float(ends.low), float(ends.high), stated)
+def _share(marked: np.ndarray, stated: float, n_good: int) -> Share:
+    count, total, above = int(marked.sum()), len(marked), ranks_above(n_good, stated)
+    ends = stats.binomtest(count, total).proportion_ci(0.95, method="exact")
+    chance = stats.betabinom.sf(count - 1, total, above, n_good + 1 - above)
+    return Share(
+        count, count / total, float(ends.low), float(ends.high), stated, min(1.0, float(chance))
+    )
 
 
 def _words(
@@ -216,8 +227,15 @@ def _words(
     needed: float,
     noise: float,
     significance: float,
+    more_alarms: bool,
 ) -> str:
     """Return the finding in words, with what defective parts could explain of it."""
+    if level == "none" and more_alarms:
+        return (
+            "No difference was found over the whole of the scores, but more pictures are NG or "
+            "REVIEW than good parts give. Look at them: they may be defective parts. If they are "
+            f"good, {_ADVICE}"
+        )
     if level == "none":
         few = f" The run is small: a PSI up to {noise:.2f} means nothing." * (noise > STRONG_PSI)
         return f"No difference from the good pictures was found.{few}"
