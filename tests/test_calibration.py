@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ from faprompt.calibration import (
     Limits,
     false_alarm_bound,
     fingerprint_of,
+    highest_by_part,
     order_statistic,
     p_value,
+    parts_of,
     pictures_needed,
     read_calibration,
     save_calibration,
@@ -207,6 +210,35 @@ def test_good_scores_are_sorted_each_alone_and_cannot_be_changed():
     assert given.tolist() != sorted(given.tolist())
     with pytest.raises(ValueError, match="read-only"):
         good.scores[0] = 0
+
+
+def test_parts_are_named_in_the_path():
+    paths = ["lot1/p1/top.png", "lot1/p1/side.png", "lot2/p1/top.png", Path("lot2/p22/top.png")]
+    assert parts_of(paths, r"p\d+") == ["p1", "p1", "p1", "p22"]
+    assert parts_of(paths, r"lot\d/p\d+") == ["lot1/p1", "lot1/p1", "lot2/p1", "lot2/p22"]
+    assert parts_of(paths, r"/([^/]+)\.png$") == ["top", "side", "top", "top"]
+    assert parts_of([], "x") == []
+
+
+@pytest.mark.parametrize(
+    ("group", "told"),
+    [("p(", "group 'p(' is no regular expression: "), ("q", "finds no part in the path 'a/p1.png'"),
+     ("(x)?p", "finds no part in"), ("x*", "finds no part in")],
+)  # fmt: skip
+def test_an_expression_that_names_no_part_is_refused(group, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        parts_of(["a/p1.png"], group)
+
+
+def test_a_part_counts_once_with_its_highest_score():
+    draw = np.random.default_rng(2)
+    values, parts = draw.random(300), [f"p{number}" for number in draw.integers(0, 40, 300)]
+    slow = [max(v for p, v in zip(parts, values, strict=True) if p == part)
+            for part in dict.fromkeys(parts)]  # fmt: skip
+    assert highest_by_part(parts, values).tolist() == slow
+    assert highest_by_part(["a"], np.array([-2.0])).tolist() == [-2]
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        highest_by_part(["a"], np.zeros(2))
 
 
 def test_limits_and_p_values_of_each_product():

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,50 @@ def p_value(scores: np.ndarray, score: float) -> float:
     _refuse_nan(score)
     count = len(scores)
     return float((1 + count - np.searchsorted(scores, score, side="left")) / (count + 1))
+
+
+def parts_of(paths: Iterable[str | Path], group: str) -> list[str]:
+    """Return the part that each path shows: what a regular expression finds in it.
+
+    Args:
+        paths: paths of pictures, in which folders are separated by "/".
+        group: regular expression; its first group is the part, or all that it matches.
+
+    Raises:
+        ConfigError: the expression is wrong, or finds no part in a path.
+
+    Example:
+        >>> parts_of(["lot7/p12_top.png", "lot7/p12_side.png", "lot8/p3_top.png"], "p([0-9]+)_")
+        ['12', '12', '3']
+    """
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise ConfigError(f"group {group!r} is no regular expression: {error}.") from error
+    parts = []
+    for path in map(Path, paths):
+        match = pattern.search(path.as_posix())
+        part = match and match[1 if pattern.groups else 0]
+        if not part:
+            raise ConfigError(f"group {group!r} finds no part in the path {path.as_posix()!r}.")
+        parts.append(part)
+    return parts
+
+
+def highest_by_part(parts: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """Return the highest value of each part, (parts,), in the order of their first pictures.
+
+    The pictures of one part are not independent, so a part counts once. `values` are (n,), as
+    many as `parts`.
+
+    Example:
+        >>> highest_by_part(["b", "a", "b"], np.array([0.2, 0.5, 0.3])).tolist()
+        [0.3, 0.5]
+    """
+    highest: dict[str, float] = {}
+    for part, value in zip(parts, values, strict=True):
+        highest[part] = max(highest.get(part, -math.inf), float(value))
+    return np.array(list(highest.values()))
 
 
 def check_rate(name: str, rate: float) -> None:

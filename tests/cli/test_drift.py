@@ -49,7 +49,7 @@ def test_a_run_like_the_calibration(faprompt, model, run):
     assert told.code == 0 and told.lines[-1] == "drift: none"
     assert told.lines[0].split() == ["up", "to", "score", "good", "today"]
     assert told.lines[1].split() == ["<=", f"{GOOD[9]:.4f}", "10.0%", "10.0%", "####|"]
-    assert "100 pictures today, 100 good ones in the calibration" in told.lines
+    assert "100 scores today, 100 good ones in the calibration" in told.lines
     assert "NG 0: 0 % (0 % to 3.62 %); good parts: 1 % stated, p = 1" in told.lines
     chance = betabinom.sf(3, 100, 5, 96)
     found = f"NG or REVIEW 4: 4 % (1.1 % to 9.93 %); good parts: 5 % stated, p = {chance:.2g}"
@@ -84,6 +84,18 @@ def test_products_come_from_the_row_or_the_folder(faprompt, model, run):
     write_run(run, GOOD, detector=fingerprint)
     told = faprompt("drift", run, "--model", model)
     assert told.code == 2 and "calibrated for the products cup, nut" in told.err
+
+
+def test_pictures_of_one_part_count_once(faprompt, model, run):
+    paths = [f"part{number}/{view}.png" for number in range(100) for view in ("top", "side")]
+    scores = np.stack([GOOD, GOOD * 0.5], axis=1).ravel()
+    write_run(run, scores, detector=write_model(model).fingerprint, paths=paths)
+    asked = ["drift", run, "--model", model]
+    assert faprompt(*asked).lines[-1] == "drift: strong"
+    told = faprompt(*asked, "--group", r"part\d+")
+    assert told.lines[-1] == "drift: none" and any("100 scores" in line for line in told.lines)
+    told = faprompt(*asked, "--group", r"lot\d+")
+    assert told.code == 2 and r"group 'lot\\d+' finds no part in the path" in told.err
 
 
 def test_a_run_of_another_model_is_refused(faprompt, model, run):

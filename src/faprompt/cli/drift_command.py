@@ -28,6 +28,14 @@ def drift(
         Path | None,
         typer.Option(help="Also draw the histograms into this .png or .svg file."),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Names the part in the path, as in the calibration: its pictures count once, "
+            "with their highest score.",
+        ),
+    ] = None,
     as_json: o.Json = False,
 ) -> None:
     """Tell whether the scores of a run still look like those of the calibration.
@@ -53,7 +61,7 @@ def drift(
             "pictures, and give the folder that it writes."
         )
     _require_same_model(run, calibration, model)
-    scores = _scores_by_product(run, calibration)
+    scores = _scores_by_product(run, calibration, group)
     found = measure_drift(scores, calibration)
     if out is not None:
         write_drift_figure(out, found, scores, calibration)
@@ -84,7 +92,7 @@ def _require_same_model(run: Path, calibration: Calibration, model: str) -> None
         ) from error
     found = settings.get("decided_by")
     if isinstance(found, dict):
-        calibration.check_decided_by(found, where=model)
+        calibration.check_decided_by(found, where=f"{run}: {model}")
     elif scored_by != calibration.fingerprint:
         raise ConfigError(
             f"{run} was scored by {settings.get('model')} with fingerprint "
@@ -94,21 +102,29 @@ def _require_same_model(run: Path, calibration: Calibration, model: str) -> None
         )
 
 
-def _scores_by_product(run: Path, calibration: Calibration) -> dict[str, np.ndarray]:
-    """Return the scores of a run's pictures, by the product of each."""
+def _scores_by_product(
+    run: Path, calibration: Calibration, group: str | None
+) -> dict[str, np.ndarray]:
+    """Return the scores of a run's pictures or parts, by the product of each."""
     import numpy as np
 
+    from faprompt.calibration import highest_by_part, parts_of
     from faprompt.errors import ConfigError
     from faprompt.prediction.result_rows import read_rows
 
-    found: dict[str, list[float]] = {}
+    found: dict[str, tuple[list[str], list[float]]] = {}
     for row in read_rows(run / "results.jsonl"):
         if row.score is not None:
-            product = row.product or calibration.product_of(row.path)
-            found.setdefault(calibration.check_product(product), []).append(row.score)
+            product = calibration.check_product(row.product or calibration.product_of(row.path))
+            paths, scores = found.setdefault(product, ([], []))
+            paths.append(row.path)
+            scores.append(row.score)
     if not found:
         raise ConfigError(f"{run} has no scored picture to compare with the calibration.")
-    return {name: np.array(scores) for name, scores in found.items()}
+    return {
+        name: highest_by_part(parts_of(paths, group) if group else paths, np.array(scores))
+        for name, (paths, scores) in found.items()
+    }
 
 
 def _page(drift: ProductDrift) -> str:
@@ -118,7 +134,7 @@ def _page(drift: ProductDrift) -> str:
     lines = [f"product {drift.product}"] if drift.product else []
     lines += [f"{'up to score':>12} {'good':>7} {'today':>7}", *text_histogram(drift)]
     lines += [
-        f"{drift.n_today} pictures today, {drift.n_good} good ones in the calibration",
+        f"{drift.n_today} scores today, {drift.n_good} good ones in the calibration",
         f"two-sample test (KS): distance {drift.ks:.3f}, p = {drift.p_value:.2g}",
         f"PSI {drift.psi:.3f}; without drift, 95 % of runs of this size are below "
         f"{drift.psi_without_drift:.3f}",
