@@ -5,7 +5,8 @@ with k = ceil((n + 1)(1 - a)). If the good pictures and a new one are exchangeab
 scores strictly above s_(k) with probability at most a (split conformal prediction). A plain
 quantile of the scores promises less: its rate is above a by about 1 / (n + 1).
 
-This module needs numpy and safetensors alone, so that a runtime without torch can import it.
+This module needs numpy and safetensors alone (`false_alarm_bound` also scipy), so that a runtime
+without torch can import it.
 """
 
 from __future__ import annotations
