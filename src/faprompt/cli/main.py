@@ -10,6 +10,7 @@ from faprompt import __version__
 from faprompt.cli import datasets_command, models_command
 from faprompt.cli.benchmark_command import benchmark
 from faprompt.cli.doctor_command import doctor
+from faprompt.cli.drift_command import drift
 from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
 from faprompt.cli.predict_command import predict
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("predict")(predict)
 app.command("explain")(explain)
+app.command("drift")(drift)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)
