@@ -250,7 +250,9 @@ class Calibration:
     decided_by: Mapping[str, str]  # everything that decides a score -> its value or digest
     target_fpr: float = TARGET_FPR
     review_fpr: float = REVIEW_FPR
-    pictures: Mapping[str, str] = field(default_factory=dict)  # path of a picture -> its SHA-256
+    # product -> path of each picture -> SHA-256 of its file
+    pictures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    group: str = ""  # expression that names the part in a path; "" if each picture is a part
     _limits: Mapping[str, Limits] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -312,9 +314,8 @@ class Calibration:
         """Return the product that a picture's path names: its nearest folder that is one."""
         if not self.has_products:
             return None
-        return next(
-            (part for part in reversed(Path(path).parts[:-1]) if part in self.products), None
-        )
+        folders = reversed(Path(path).absolute().parts[:-1])
+        return next((folder for folder in folders if folder in self.products), None)
 
     def limits(self, product: str | None = None) -> Limits:
         """Return the thresholds of a product; raises as `check_product`."""
@@ -377,7 +378,8 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
         "target_fpr": calibration.target_fpr,
         "review_fpr": calibration.review_fpr,
         "decided_by": dict(calibration.decided_by),
-        "pictures": dict(calibration.pictures),
+        "pictures": {name: dict(each) for name, each in calibration.pictures.items()},
+        "group": calibration.group,
     }
     text = json.dumps(values, sort_keys=True)
     write_atomically(folder / CALIBRATION, save(tensors, metadata={"calibration": text}))
@@ -422,5 +424,9 @@ def _from_file(values: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
         decided_by={str(k): str(v) for k, v in values["decided_by"].items()},
         target_fpr=values["target_fpr"],
         review_fpr=values["review_fpr"],
-        pictures={str(k): str(v) for k, v in values.get("pictures", {}).items()},
+        pictures={
+            str(name): {str(path): str(digest) for path, digest in each.items()}
+            for name, each in values["pictures"].items()
+        },
+        group=str(values["group"]),
     )

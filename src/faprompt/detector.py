@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
@@ -24,6 +25,7 @@ from faprompt.detector_parts import (
     Picture,
     check_arrays,
     join_references,
+    kept_tokens,
     read_batches,
     reference_terms,
     replace_left_out,
@@ -243,6 +245,38 @@ class Detector(TensorDetector):
             terms = reference_terms(parts.terms, result.score, self.setup.references.weight)
             parts = replace(parts, terms=terms)
         return self._judge(result, threshold, picture.product), output, parts
+
+    @torch.inference_mode()
+    def image_feature(self, image: np.ndarray, mask: np.ndarray | None = None) -> Tensor:
+        """Return the class token (D,) of a decoded picture, on the CPU; raises as below."""
+        picture = self._picture(image, mask=mask)
+        return self.encode_image(self.to_pixels(picture.image)[None]).class_token[0].cpu()
+
+    @torch.inference_mode()
+    def reference_tokens(
+        self, image: np.ndarray, mask: np.ndarray | None = None
+    ) -> list[dict[int, Tensor]]:
+        """Return what a memory of good pictures keeps of one: layer -> (N, D) patch tokens.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mask: (H, W) bool, True pixels are left out; default: the setup's.
+
+        Returns:
+            The tokens of the whole picture and of each of its tiles, on the CPU, without patches
+            that the mask leaves out.
+
+        Raises:
+            ConfigError: the method has no patch tokens.
+            ImageReadError: the mask has another size, or leaves out all of the picture.
+        """
+        picture = self._picture(image, mask=mask)
+        plan = self._plan(picture.size)
+        parts = [picture, *(map(picture.cut, plan.boxes) if plan else ())]
+        kept = (
+            kept_tokens(self.encode_image(self.to_pixels(part.image)[None]), part) for part in parts
+        )
+        return [tokens for tokens in kept if len(next(iter(tokens.values())))]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.

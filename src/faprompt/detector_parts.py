@@ -68,6 +68,27 @@ def replace_left_out(features: ImageFeatures, pictures: Sequence[Picture]) -> Im
     return replace(features, patch_tokens=tokens, windows=windows)
 
 
+def kept_tokens(features: ImageFeatures, picture: Picture) -> dict[int, Tensor]:
+    """Return layer -> (N, D) tokens of the patches of one picture that no mask leaves out.
+
+    Raises:
+        ConfigError: the method has no patch tokens.
+    """
+    _check_patch_tokens(features)
+    rows = torch.arange(features.grid[0] * features.grid[1])
+    if picture.left_out is not None:
+        rows = rows[torch.from_numpy(~patch_mask(picture.left_out, features.grid).ravel())]
+    return {layer: tokens[0].cpu()[rows] for layer, tokens in features.patch_tokens.items()}
+
+
+def _check_patch_tokens(features: ImageFeatures) -> None:
+    if not features.patch_tokens:
+        raise ConfigError(
+            "This method has no patch tokens of a CLIP backbone, so it cannot use references; "
+            "calibrate without them."
+        )
+
+
 def _window_mask(mask: np.ndarray, side: int) -> np.ndarray:
     """Return which windows of side x side patches are masked by half or more."""
     views = np.lib.stride_tricks.sliding_window_view(mask, (side, side))
@@ -96,8 +117,7 @@ def join_references(
     Raises:
         ConfigError: the method has no patch tokens, or a product has no references.
     """
-    if not features.patch_tokens:
-        raise ConfigError("This method has no patch tokens, so it cannot use references.")
+    _check_patch_tokens(features)
     surprise = torch.cat(
         [
             references.bank(picture.product).surprise(

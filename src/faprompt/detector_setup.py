@@ -141,7 +141,7 @@ def read_left_out(path: Path) -> np.ndarray:
         ImageReadError: the file cannot be read.
     """
     try:
-        return marked_pixels(path)
+        return marked_pixels(path, "any-channel")
     except DatasetError as error:
         raise ImageReadError(str(error)) from error
 

@@ -97,6 +97,19 @@ class ReferenceBank:
         bank = cls(tokens, owners, tuple(pictures), typical=1.0)
         return replace(bank, typical=bank._typical())
 
+    def extended(self, pictures: Mapping[str, Sequence[Mapping[int, Tensor]]]) -> ReferenceBank:
+        """Return the bank with further pictures, given as in `of`.
+
+        `typical` stays that of the first ones, so that the scale of scores stays too.
+        """
+        more = ReferenceBank.of(pictures)
+        tokens = {
+            layer: torch.cat([bank, more.tokens[layer].to(bank.device)])
+            for layer, bank in self.tokens.items()
+        }
+        owners = torch.cat([self.owners, more.owners.to(self.owners.device) + len(self.names)])
+        return replace(self, tokens=tokens, owners=owners, names=self.names + more.names)
+
     def distances(self, patch_tokens: Mapping[int, Tensor]) -> Tensor:
         """Return the distance (B, N), 0..1, of patches to the nearest; tokens as in the bank.
 
