@@ -1,0 +1,407 @@
+"""Draw defects of a chosen size and strength onto pictures of a user, with masks.
+
+The makers of `defects` draw on a square window around a place of the picture. The window is
+scaled until the mask has the wanted size, and only pixels of the defect are pasted back.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faprompt.errors import ConfigError
+from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.fields import mix, soften
+from faprompt.synthetic.painting import LEAST_ALPHA, MASK_ALPHA, Content, Spot
+from faprompt.synthetic.scene import MAKERS
+
+ONTO_KINDS = (
+    "scratch", "crack", "pore", "stain", "dent", "contamination", "missing part",
+    "colour change", "hole", "tear", "burn", "thread",
+)  # fmt: skip
+LEAST_DEFECT_PX = 3.0
+SIZE_TOLERANCE = 0.1  # of the wanted size, and at least one pixel
+_THIN = ("scratch", "crack", "thread")  # the makers give their widths in pixels
+_TRIES = 60  # shapes and places
+_FITS = 8  # windows for one shape
+_FIRST_WINDOW = 200  # pixels of the sheet on which a shape is measured first
+_MOST_WINDOW = 2000
+_LEAST_SHARE, _MOST_SHARE = 0.15, 0.8  # extent of a shape as a share of the window
+_LEAST_PORE_SHARE = 0.04  # pores are drawn small
+_VISIBLE = 0.06  # least mean change inside the mask at strength 1, of the full range
+_PLACES = 24  # candidates, to avoid an empty background
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnDefect:
+    """A picture with one drawn defect."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    mask: np.ndarray  # (H, W) bool, True on the defect
+    kind: str
+    size_px: float  # wanted longest extent of the mask, in pixels of the picture
+    strength: float  # 0..1; 1 is the full contrast of the kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shape:
+    """A defect without its picture."""
+
+    window: int  # side of the square window in pixels of the picture
+    fine: int  # sheet pixels per picture pixel
+    mask: np.ndarray  # (window, window) bool
+    alpha: Tensor  # (window * fine, window * fine)
+    top: int  # the pixels that the defect changes lie in this box of the window
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """The full change that a defect makes in a box of a picture."""
+
+    rows: slice
+    columns: slice
+    change: np.ndarray  # (height, width, 3) float32 in levels of 0..255
+    mask: np.ndarray  # (height, width) bool
+
+    def apply(self, image: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the damaged picture and its mask."""
+        damaged, mask = image.copy(), np.zeros(image.shape[:2], bool)
+        part = image[self.rows, self.columns] + self.change * np.float32(strength)
+        damaged[self.rows, self.columns] = part.round().clip(0, 255)
+        mask[self.rows, self.columns] = self.mask
+        return damaged, mask
+
+
+def draw_defect(
+    image: np.ndarray,
+    kind: str,
+    *,
+    size_px: float,
+    strength: float,
+    seed: int,
+    keep_out: np.ndarray | None = None,
+) -> DrawnDefect:
+    """Draw one defect onto a picture, at a random place that is no empty background.
+
+    Shape, place and colour depend on `seed` and `kind` alone, as far as size and picture allow,
+    so that sizes and strengths can be compared. Grey pictures stay grey.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        kind: one of `ONTO_KINDS`.
+        size_px: longest extent of the mask in any direction, in pixels: at least 3, at most the
+            shorter side of the picture. The drawn extent differs by at most 10 % or one pixel.
+        strength: above 0 and at most 1; share of the full contrast of the kind. The mask does not
+            depend on it.
+        seed: the same seed draws the same pixels.
+        keep_out: (H, W) bool; no pixel changes where it is True.
+
+    Raises:
+        ConfigError: kind, size or strength is out of range, the size does not fit the picture,
+            `keep_out` leaves no place for it, or no defect of this kind can be seen on it.
+        ValueError: `image` or `keep_out` has another shape or type.
+
+    Source:
+        Ours.
+    """
+    check_design([kind], [size_px], [strength])
+    change = _draw_change(image, kind, size_px, seed, keep_out)
+    return DrawnDefect(*change.apply(image, strength), kind, size_px, strength)
+
+
+def draw_defects(
+    images: Sequence[np.ndarray],
+    kinds: Sequence[str],
+    sizes_px: Sequence[float],
+    strengths: Sequence[float],
+    *,
+    per_cell: int,
+    seed: int,
+) -> Iterator[tuple[int, DrawnDefect]]:
+    """Draw a design of every kind x size x strength and yield picture numbers and defects.
+
+    The pictures are used in turn; those smaller than a size are passed over for that size. All
+    strengths of one kind, size and repeat show the same defect on the same picture.
+
+    Args:
+        images: (H, W, 3) uint8 each; a sequence that reads files when it is indexed works too.
+        kinds: names of `ONTO_KINDS`.
+        sizes_px: longest extents in pixels; see `draw_defect`.
+        strengths: shares of the full contrast.
+        per_cell: number of defects for each kind, size and strength, at least 1.
+        seed: the same seed draws the same pictures.
+
+    Raises:
+        ConfigError: no picture is as large as a size; else as `draw_defect`.
+        ValueError: there is no picture, or `per_cell` is below 1.
+    """
+    check_design(kinds, sizes_px, strengths)
+    if per_cell < 1 or not len(images):
+        raise ValueError(f"Got {len(images)} pictures and per_cell={per_cell}; give at least 1.")
+    turn = 0
+    for kind in kinds:
+        for size_px in sizes_px:
+            for repeat in range(per_cell):
+                turn, image = _next_fitting(images, turn, size_px)
+                change = _draw_change(image, kind, size_px, own_seed(seed, repeat), None)
+                for strength in strengths:
+                    drawn = change.apply(image, strength)
+                    yield turn, DrawnDefect(*drawn, kind, size_px, strength)
+                turn = (turn + 1) % len(images)
+
+
+def own_seed(seed: int, number: int) -> int:
+    """Return a seed of its own for one of several drawings."""
+    return random.Random(f"faprompt-onto-{seed}-{number}").getrandbits(62)
+
+
+def _next_fitting(
+    images: Sequence[np.ndarray], turn: int, size_px: float
+) -> tuple[int, np.ndarray]:
+    """Return number and pixels of the next picture that is as large as the size."""
+    for number in (*range(turn, len(images)), *range(turn)):
+        image = images[number]
+        if size_px <= min(image.shape[:2]):
+            return number, image
+    raise ConfigError(
+        f"None of {len(images)} pictures is as large as a defect of {size_px:g} px; "
+        "choose smaller sizes, or larger pictures."
+    )
+
+
+def check_design(
+    kinds: Sequence[str], sizes_px: Sequence[float], strengths: Sequence[float]
+) -> None:
+    """Check what is to be drawn.
+
+    Raises:
+        ConfigError: an empty list, a kind that is not in `ONTO_KINDS`, a size below 3 px, or a
+            strength that is not above 0 and at most 1; the message lists all of them.
+    """
+    lists = {"kind": kinds, "size": sizes_px, "strength": strengths}
+    wrong = [f"no {name}" for name, values in lists.items() if not len(values)]
+    wrong += [f"kind {kind!r}" for kind in kinds if kind not in ONTO_KINDS]
+    wrong += [f"size {size:g} px" for size in sizes_px if not LEAST_DEFECT_PX <= size < math.inf]
+    wrong += [f"strength {value:g}" for value in strengths if not 0 < value <= 1]
+    if wrong:
+        raise ConfigError(
+            f"Defects cannot be drawn with {', '.join(wrong)}; sizes should be at least "
+            f"{LEAST_DEFECT_PX:g} px, strengths above 0 and at most 1, and kinds some of: "
+            f"{', '.join(ONTO_KINDS)}."
+        )
+
+
+def _check_picture(image: np.ndarray, size_px: float, keep_out: np.ndarray | None) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"image should be (H, W, 3) uint8, got {image.shape} {image.dtype}.")
+    height, width = image.shape[:2]
+    if size_px > min(height, width):
+        raise ConfigError(
+            f"A defect of {size_px:g} px does not fit a picture of {width} x {height} pixels; "
+            "choose a size of at most its shorter side."
+        )
+    if keep_out is not None and (keep_out.shape != (height, width) or keep_out.dtype != bool):
+        raise ValueError(
+            f"keep_out should be ({height}, {width}) bool, got {keep_out.shape} {keep_out.dtype}."
+        )
+
+
+@torch.no_grad()
+def _draw_change(
+    image: np.ndarray, kind: str, size_px: float, seed: int, keep_out: np.ndarray | None
+) -> _Change:
+    """Try shapes and places until one fits and can be seen."""
+    _check_picture(image, size_px, keep_out)
+    channels = 1 if _is_grey(image) else 3
+    placed = False
+    for attempt in range(_TRIES):
+        key = f"faprompt-onto-{seed}-{kind}-{attempt}"
+        shape = _fit_shape(kind, size_px, key, channels)
+        if shape is None:
+            continue
+        corner = _choose_place(image, shape, keep_out, random.Random(f"{key}-place"))
+        if corner is None:
+            continue
+        placed = True
+        change = _change_at(image, kind, shape, corner, key, channels)
+        visible = np.abs(change.change).max(-1)[change.mask].mean() >= 255 * _VISIBLE
+        if visible:
+            return change
+    height, width = image.shape[:2]
+    reason = "it could not be seen" if placed else "there was no free place for it"
+    raise ConfigError(
+        f"No {kind} of {size_px:g} px could be drawn onto a picture of {width} x {height} pixels: "
+        f"{reason} in {_TRIES} tries. Choose another size or kind, or keep out less."
+    )
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    """Return whether a picture has no colour beyond the noise of its compression."""
+    step = max(min(image.shape[:2]) // 64, 1)
+    sample = image[::step, ::step].astype(np.int16)
+    return bool(np.ptp(sample, axis=-1).mean() < 3)
+
+
+def _fit_shape(kind: str, size_px: float, key: str, channels: int) -> _Shape | None:
+    """Draw a shape and scale its window until it has the wanted size; None if it never has."""
+    fine = _sheet_pixels(kind, size_px)
+    flat = torch.full((1, channels, 1, 1), 0.5)
+    window, tried = math.ceil(_FIRST_WINDOW / fine), set[int]()
+    least = _LEAST_PORE_SHARE if kind == "pore" else _LEAST_SHARE
+    for _ in range(_FITS):
+        side = window * fine
+        content = Content(flat.expand(1, channels, side, side), torch.ones(1, side, side), flat)
+        sheet = _run_maker(kind, content, key, level=0.5, rough=0.05)[1]
+        alpha = _pool(sheet, fine)
+        mask, near = (alpha > MASK_ALPHA).numpy(), (alpha > LEAST_ALPHA).numpy()
+        extent = longest_extent(mask)
+        inside = not np.concatenate((near[[0, -1]], near[:, [0, -1]].T)).any()
+        if inside and abs(extent - size_px) <= max(1.0, SIZE_TOLERANCE * size_px):
+            rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+            top, left = int(rows[0]), int(columns[0])
+            height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+            return _Shape(window, fine, mask, sheet, top, left, height, width)
+        tried.add(window)
+        if not least * window <= extent <= _MOST_SHARE * window and len(tried) == 1:
+            return None
+        window = max(round(window * size_px / max(extent, 1)), 8)
+        if window in tried or window * fine > _MOST_WINDOW:
+            return None
+    return None
+
+
+def _sheet_pixels(kind: str, size_px: float) -> int:
+    """Return sheet pixels per picture pixel: small defects are drawn larger and averaged."""
+    if kind in _THIN:
+        return 2 if size_px < 12 else 1
+    return max(math.ceil((8 if kind == "pore" else 24) / size_px), 1)
+
+
+def _run_maker(
+    kind: str, content: Content, key: str, *, level: float, rough: float
+) -> tuple[Tensor, Tensor]:
+    """Draw a defect in the middle of a window: changed (c, size, size), alpha (size, size)."""
+    host = random.Random(key)
+    generator = torch.Generator().manual_seed(host.getrandbits(62))
+    channels, size = content.image.shape[1], content.image.shape[-1]
+    canvas = Canvas(1, size, generator=generator, host=host, channels=channels, squashed=False)
+    middle, room = torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.7)
+    spot = Spot(middle, middle, room, middle + rough, middle + level)
+    changed, alpha = MAKERS[kind](canvas, content, spot)
+    return changed[0], alpha[0]
+
+
+def _pool(field: Tensor, fine: int) -> Tensor:
+    """Average squares of `fine` x `fine` sheet pixels."""
+    if fine == 1:
+        return field
+    flat = field.reshape(1, -1, *field.shape[-2:])
+    return F.avg_pool2d(flat, fine).reshape(
+        *field.shape[:-2], *(s // fine for s in field.shape[-2:])
+    )
+
+
+def longest_extent(mask: np.ndarray) -> float:
+    """Return the longest extent of a mask (H, W) in any direction, in pixels; 0 if it is empty.
+
+    It is the largest width of the mask over 32 directions, measured between pixel centres, plus
+    one pixel (about the largest Feret diameter).
+    """
+    rows, columns = mask.nonzero()
+    if not len(rows):
+        return 0.0
+    angles = np.arange(32) * (math.pi / 32)
+    along = rows[:, None] * np.sin(angles) + columns[:, None] * np.cos(angles)
+    return float((along.max(0) - along.min(0)).max()) + 1
+
+
+def _choose_place(
+    image: np.ndarray, shape: _Shape, keep_out: np.ndarray | None, host: random.Random
+) -> tuple[int, int] | None:
+    """Return row and column of the defect's box in the picture; None where it fits nowhere.
+
+    An empty background is avoided. A place is called empty if its box is flat and as bright as
+    the border of the picture, compared with the other ones of 24 random places. Where more
+    than 80 % of them are empty, the rule is not used: the picture shows one even surface.
+    """
+    down, across = image.shape[0] - shape.height + 1, image.shape[1] - shape.width + 1
+    if down < 1 or across < 1:
+        return None
+    places = [(host.randrange(down), host.randrange(across)) for _ in range(_PLACES)]
+    if keep_out is not None:
+        free = np.flatnonzero(_free_corners(keep_out, shape.height, shape.width))
+        if not len(free):
+            return None
+        picked = [int(free[host.randrange(len(free))]) for _ in range(_PLACES)]
+        places = [divmod(place, across) for place in picked]
+    border = [image[[0, -1]].reshape(-1, 3), image[:, [0, -1]].reshape(-1, 3)]
+    usual = float(np.median(np.concatenate(border).mean(-1)))
+    step = max(min(shape.height, shape.width) // 16, 1)
+    boxes = [
+        image[y : y + shape.height : step, x : x + shape.width : step].mean(-1) for y, x in places
+    ]
+    quarters = [np.percentile(box, (25, 50, 75)) for box in boxes]
+    busy = np.array([high - low + abs(middle - usual) for low, middle, high in quarters])
+    good = busy >= 0.15 * busy.max()
+    return places[int(good.argmax())] if good.mean() > 0.2 else places[0]
+
+
+def _free_corners(keep_out: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return where the upper left corner of a box may lie so that it keeps out of the mask."""
+    total = np.pad(keep_out.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
+    rows = total[height:] - total[:-height]
+    return rows[:, width:] == rows[:, :-width]
+
+
+def _change_at(
+    image: np.ndarray, kind: str, shape: _Shape, corner: tuple[int, int], key: str, channels: int
+) -> _Change:
+    """Draw the defect on the window around its place in the picture."""
+    y, x = corner
+    window = _window(image, y - shape.top, x - shape.left, shape.window)
+    box = slice(shape.top, shape.top + shape.height), slice(shape.left, shape.left + shape.width)
+    margin = max(shape.height, shape.width, 16) // 2
+    around = image[
+        max(y - margin, 0) : y + shape.height + margin,
+        max(x - margin, 0) : x + shape.width + margin,
+    ].mean(-1)
+    clean = torch.from_numpy(window[..., :channels].copy()).permute(2, 0, 1).float() / 255
+    clean = clean.repeat_interleave(shape.fine, 1).repeat_interleave(shape.fine, 2)[None]
+    surface, ground = clean, torch.ones(1, *clean.shape[-2:])
+    if kind == "pore":  # the maker draws small ones, which hide the texture
+        blurred = soften(clean, max(round(longest_extent(shape.mask) * shape.fine / 2), 1))
+        surface = mix(clean, blurred, shape.alpha)
+    content = Content(surface, ground, _behind(clean, random.Random(f"{key}-behind")))
+    level, rough = float(around.mean()) / 255, float(around.std()) / 255
+    changed, alpha = _run_maker(kind, content, key, level=level, rough=rough)
+    change = (changed.clamp(0, 1) - clean[0]) * (alpha > LEAST_ALPHA)
+    levels = (_pool(change, shape.fine) * 255).permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    rows, columns = slice(y, y + shape.height), slice(x, x + shape.width)
+    return _Change(rows, columns, levels[box], shape.mask[box])
+
+
+def _window(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+    """Cut a square out of the picture, mirrored at its borders."""
+
+    def mirrored(start: int, length: int) -> np.ndarray:
+        places = np.arange(start, start + side) % (2 * length)
+        return np.minimum(places, 2 * length - 1 - places)
+
+    height, width = image.shape[:2]
+    return image[mirrored(top, height)[:, None], mirrored(left, width)]
+
+
+def _behind(clean: Tensor, host: random.Random) -> Tensor:
+    """Return a darker even ground with the grain of the picture, seen where a part is missing."""
+    grain = (clean - soften(clean, 1)).clamp(-0.03, 0.03)
+    return clean.mean((2, 3), keepdim=True) * host.uniform(0.35, 0.75) + grain
