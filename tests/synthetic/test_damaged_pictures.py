@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from faprompt.errors import ConfigError
-from faprompt.synthetic import DEFECT_KINDS, ONTO_KINDS, draw_defect, draw_defects
-from faprompt.synthetic.damaged_pictures import _free_corners, _window, longest_extent
+from faprompt.synthetic import DEFECT_KINDS, ONTO_KINDS, damaged_pictures, draw_defect, draw_defects
+from faprompt.synthetic.damaged_pictures import _free_corners, _window
+from faprompt.synthetic.defect_shapes import longest_extent
 
 AREAS = tuple(kind for kind in ONTO_KINDS if kind not in ("pore", "scratch"))  # the quick ones
 
@@ -168,7 +169,8 @@ def test_small_and_oblong_pictures(shape):
     assert abs(longest_extent(drawn.mask) - 8) <= 1
 
 
-def test_what_cannot_be_drawn_is_refused():
+def test_what_cannot_be_drawn_is_refused(monkeypatch):
+    monkeypatch.setattr(damaged_pictures, "_TRIES", 3)
     image = picture(40, 60)
     fine = {"size_px": 8, "strength": 1.0, "seed": 0}
     with pytest.raises(ConfigError, match="41 px does not fit a picture of 60 x 40 pixels"):

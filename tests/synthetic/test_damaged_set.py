@@ -8,6 +8,7 @@ from PIL import Image
 
 from faprompt.data import check_dataset, read_dataset
 from faprompt.errors import ConfigError, DatasetError
+from faprompt.synthetic import damaged_pictures
 from faprompt.synthetic.damaged_set import write_damaged_set
 
 OPTIONS = {"count": 9, "seed": 3, "kinds": ["hole", "missing part"], "sizes_px": [6, 12]}
@@ -80,7 +81,8 @@ def test_the_same_seed_writes_the_same_set(written, goods, tmp_path):
     assert rows_of(other.folder) != rows_of(written.folder)
 
 
-def test_what_cannot_be_drawn_is_one_warning(goods, tmp_path, caplog):
+def test_what_cannot_be_drawn_is_one_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(damaged_pictures, "_TRIES", 3)
     black = tmp_path / "black.png"
     Image.new("RGB", (20, 20)).save(black)
     options = OPTIONS | {"kinds": ["colour change"], "count": 1}

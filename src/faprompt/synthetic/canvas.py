@@ -46,6 +46,7 @@ class Canvas:
     ) -> None:
         self.count, self.size, self.channels = count, size, channels
         self.generator, self.host = generator, host
+        self.pore_zoom = 1.0  # pores are this much larger
         self._store, self._place = torch.empty(0), 0
         self._ratio = [MAX_STRETCH ** (self._draw_power() if squashed else 0) for _ in range(count)]
         ratio = torch.tensor(self._ratio).reshape(-1, 1, 1)

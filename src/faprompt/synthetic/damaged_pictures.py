@@ -1,7 +1,7 @@
 """Draw defects of a chosen size and strength onto pictures of a user, with masks.
 
-The makers of `defects` draw on a square window around a place of the picture. The window is
-scaled until the mask has the wanted size, and only pixels of the defect are pasted back.
+A maker of `defects` draws on a square window around a place of the picture, and only the pixels
+of the defect are pasted back.
 """
 
 from __future__ import annotations
@@ -13,29 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from faprompt.errors import ConfigError
-from faprompt.synthetic.canvas import Canvas
+from faprompt.synthetic.defect_shapes import DefectShape, fit_shape, longest_extent, pool, run_maker
 from faprompt.synthetic.fields import mix, soften
-from faprompt.synthetic.painting import LEAST_ALPHA, MASK_ALPHA, Content, Spot
-from faprompt.synthetic.scene import MAKERS
+from faprompt.synthetic.painting import LEAST_ALPHA, Content
 
 ONTO_KINDS = (
     "scratch", "crack", "pore", "stain", "dent", "contamination", "missing part",
     "colour change", "hole", "tear", "burn", "thread",
 )  # fmt: skip
 LEAST_DEFECT_PX = 3.0
-SIZE_TOLERANCE = 0.1  # of the wanted size, and at least one pixel
-_THIN = ("scratch", "crack", "thread")  # the makers give their widths in pixels
 _TRIES = 60  # shapes and places
-_FITS = 8  # windows for one shape
-_FIRST_WINDOW = 200  # pixels of the sheet on which a shape is measured first
-_MOST_WINDOW = 2000
-_LEAST_SHARE, _MOST_SHARE = 0.15, 0.8  # extent of a shape as a share of the window
-_LEAST_PORE_SHARE = 0.04  # pores are drawn small
 _VISIBLE = 0.06  # least mean change inside the mask at strength 1, of the full range
+_VISIBLE_ROUGH = 0.75  # or this many local deviations, but at most twice as much as above
 _PLACES = 24  # candidates, to avoid an empty background
 
 
@@ -48,20 +40,6 @@ class DrawnDefect:
     kind: str
     size_px: float  # wanted longest extent of the mask, in pixels of the picture
     strength: float  # 0..1; 1 is the full contrast of the kind
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Shape:
-    """A defect without its picture."""
-
-    window: int  # side of the square window in pixels of the picture
-    fine: int  # sheet pixels per picture pixel
-    mask: np.ndarray  # (window, window) bool
-    alpha: Tensor  # (window * fine, window * fine)
-    top: int  # the pixels that the defect changes lie in this box of the window
-    left: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,7 +204,7 @@ def _draw_change(
     placed = False
     for attempt in range(_TRIES):
         key = f"faprompt-onto-{seed}-{kind}-{attempt}"
-        shape = _fit_shape(kind, size_px, key, channels)
+        shape = fit_shape(kind, size_px, key)
         if shape is None:
             continue
         corner = _choose_place(image, shape, keep_out, random.Random(f"{key}-place"))
@@ -234,8 +212,7 @@ def _draw_change(
             continue
         placed = True
         change = _change_at(image, kind, shape, corner, key, channels)
-        visible = np.abs(change.change).max(-1)[change.mask].mean() >= 255 * _VISIBLE
-        if visible:
+        if change is not None:
             return change
     height, width = image.shape[:2]
     reason = "it could not be seen" if placed else "there was no free place for it"
@@ -252,81 +229,8 @@ def _is_grey(image: np.ndarray) -> bool:
     return bool(np.ptp(sample, axis=-1).mean() < 3)
 
 
-def _fit_shape(kind: str, size_px: float, key: str, channels: int) -> _Shape | None:
-    """Draw a shape and scale its window until it has the wanted size; None if it never has."""
-    fine = _sheet_pixels(kind, size_px)
-    flat = torch.full((1, channels, 1, 1), 0.5)
-    window, tried = math.ceil(_FIRST_WINDOW / fine), set[int]()
-    least = _LEAST_PORE_SHARE if kind == "pore" else _LEAST_SHARE
-    for _ in range(_FITS):
-        side = window * fine
-        content = Content(flat.expand(1, channels, side, side), torch.ones(1, side, side), flat)
-        sheet = _run_maker(kind, content, key, level=0.5, rough=0.05)[1]
-        alpha = _pool(sheet, fine)
-        mask, near = (alpha > MASK_ALPHA).numpy(), (alpha > LEAST_ALPHA).numpy()
-        extent = longest_extent(mask)
-        inside = not np.concatenate((near[[0, -1]], near[:, [0, -1]].T)).any()
-        if inside and abs(extent - size_px) <= max(1.0, SIZE_TOLERANCE * size_px):
-            rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
-            top, left = int(rows[0]), int(columns[0])
-            height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
-            return _Shape(window, fine, mask, sheet, top, left, height, width)
-        tried.add(window)
-        if not least * window <= extent <= _MOST_SHARE * window and len(tried) == 1:
-            return None
-        window = max(round(window * size_px / max(extent, 1)), 8)
-        if window in tried or window * fine > _MOST_WINDOW:
-            return None
-    return None
-
-
-def _sheet_pixels(kind: str, size_px: float) -> int:
-    """Return sheet pixels per picture pixel: small defects are drawn larger and averaged."""
-    if kind in _THIN:
-        return 2 if size_px < 12 else 1
-    return max(math.ceil((8 if kind == "pore" else 24) / size_px), 1)
-
-
-def _run_maker(
-    kind: str, content: Content, key: str, *, level: float, rough: float
-) -> tuple[Tensor, Tensor]:
-    """Draw a defect in the middle of a window: changed (c, size, size), alpha (size, size)."""
-    host = random.Random(key)
-    generator = torch.Generator().manual_seed(host.getrandbits(62))
-    channels, size = content.image.shape[1], content.image.shape[-1]
-    canvas = Canvas(1, size, generator=generator, host=host, channels=channels, squashed=False)
-    middle, room = torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.7)
-    spot = Spot(middle, middle, room, middle + rough, middle + level)
-    changed, alpha = MAKERS[kind](canvas, content, spot)
-    return changed[0], alpha[0]
-
-
-def _pool(field: Tensor, fine: int) -> Tensor:
-    """Average squares of `fine` x `fine` sheet pixels."""
-    if fine == 1:
-        return field
-    flat = field.reshape(1, -1, *field.shape[-2:])
-    return F.avg_pool2d(flat, fine).reshape(
-        *field.shape[:-2], *(s // fine for s in field.shape[-2:])
-    )
-
-
-def longest_extent(mask: np.ndarray) -> float:
-    """Return the longest extent of a mask (H, W) in any direction, in pixels; 0 if it is empty.
-
-    It is the largest width of the mask over 32 directions, measured between pixel centres, plus
-    one pixel (about the largest Feret diameter).
-    """
-    rows, columns = mask.nonzero()
-    if not len(rows):
-        return 0.0
-    angles = np.arange(32) * (math.pi / 32)
-    along = rows[:, None] * np.sin(angles) + columns[:, None] * np.cos(angles)
-    return float((along.max(0) - along.min(0)).max()) + 1
-
-
 def _choose_place(
-    image: np.ndarray, shape: _Shape, keep_out: np.ndarray | None, host: random.Random
+    image: np.ndarray, shape: DefectShape, keep_out: np.ndarray | None, host: random.Random
 ) -> tuple[int, int] | None:
     """Return row and column of the defect's box in the picture; None where it fits nowhere.
 
@@ -364,9 +268,14 @@ def _free_corners(keep_out: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _change_at(
-    image: np.ndarray, kind: str, shape: _Shape, corner: tuple[int, int], key: str, channels: int
-) -> _Change:
-    """Draw the defect on the window around its place in the picture."""
+    image: np.ndarray,
+    kind: str,
+    shape: DefectShape,
+    corner: tuple[int, int],
+    key: str,
+    channels: int,
+) -> _Change | None:
+    """Draw the defect on the window around its place; None where it could hardly be seen."""
     y, x = corner
     window = _window(image, y - shape.top, x - shape.left, shape.window)
     box = slice(shape.top, shape.top + shape.height), slice(shape.left, shape.left + shape.width)
@@ -383,11 +292,16 @@ def _change_at(
         surface = mix(clean, blurred, shape.alpha)
     content = Content(surface, ground, _behind(clean, random.Random(f"{key}-behind")))
     level, rough = float(around.mean()) / 255, float(around.std()) / 255
-    changed, alpha = _run_maker(kind, content, key, level=level, rough=rough)
+    changed, alpha = run_maker(kind, content, key, level=level, rough=rough)
+    assert torch.equal(alpha, shape.alpha), f"{kind}: the shape depends on the picture"
     change = (changed.clamp(0, 1) - clean[0]) * (alpha > LEAST_ALPHA)
-    levels = (_pool(change, shape.fine) * 255).permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    levels = (pool(change, shape.fine) * 255).permute(1, 2, 0).expand(-1, -1, 3).numpy()
     rows, columns = slice(y, y + shape.height), slice(x, x + shape.width)
-    return _Change(rows, columns, levels[box], shape.mask[box])
+    mask, levels = shape.mask[box], levels[box]
+    least = max(_VISIBLE, min(_VISIBLE_ROUGH * rough, 2 * _VISIBLE))
+    if np.abs(levels).max(-1)[mask].mean() < 255 * least:
+        return None
+    return _Change(rows, columns, levels, mask)
 
 
 def _window(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
