@@ -11,8 +11,6 @@ from faprompt.synthetic import DEFECT_KINDS, ONTO_KINDS, damaged_pictures, draw_
 from faprompt.synthetic.damaged_pictures import _free_corners, _window
 from faprompt.synthetic.defect_shapes import longest_extent
 
-AREAS = tuple(kind for kind in ONTO_KINDS if kind not in ("pore", "scratch"))  # the quick ones
-
 
 def picture(height=90, width=120, *, colour=True, seed=0):
     """An uneven surface: slow shading and grain."""
@@ -81,7 +79,7 @@ def test_pixels_away_from_the_mask_stay(kind):
     assert drawn.image.dtype == np.uint8 and drawn.mask.dtype == bool
 
 
-@pytest.mark.parametrize("kind", AREAS)
+@pytest.mark.parametrize("kind", ONTO_KINDS)
 def test_a_stronger_defect_changes_more_and_covers_the_same(kind):
     image = picture()
     drawn = [
@@ -97,7 +95,9 @@ def test_a_stronger_defect_changes_more_and_covers_the_same(kind):
 def test_a_seed_decides_every_pixel_at_any_number_of_threads():
     def prints(threads):
         torch.set_num_threads(threads)
-        drawn = [draw_defect(picture(), kind, size_px=24, strength=1.0, seed=2) for kind in AREAS]
+        drawn = [
+            draw_defect(picture(), kind, size_px=24, strength=1.0, seed=2) for kind in ONTO_KINDS
+        ]
         return [hashlib.sha256(one.image.tobytes() + one.mask.tobytes()).digest() for one in drawn]
 
     before = torch.get_num_threads()
@@ -211,6 +211,19 @@ def test_a_design_has_every_cell_and_uses_the_pictures_in_turn():
     assert len(masks) == sum(n == 0 and one.size_px == 20 for n, one in drawn) / 2
 
 
+def test_a_design_keeps_out_of_each_pictures_own_mask():
+    images, left = [picture(40, 50), picture(40, 50, seed=1)], np.zeros((40, 50), bool)
+    left[:, :25] = True
+    design = ["hole", "stain"], [6], [1.0]
+    drawn = draw_defects(images, *design, per_cell=6, seed=2, keep_out=[left, None])
+    masks: list[list[np.ndarray]] = [[], []]
+    for number, one in drawn:
+        masks[number].append(one.mask)
+    assert len(masks[0]) == len(masks[1]) == 6
+    assert not any(mask[left].any() for mask in masks[0])
+    assert any(mask[left].any() for mask in masks[1])
+
+
 def test_a_design_that_cannot_be_drawn_is_refused():
     def first(**changes):
         options = {"images": [picture(30, 30)], "kinds": ["hole"], "sizes_px": [8]}
@@ -231,3 +244,5 @@ def test_a_design_that_cannot_be_drawn_is_refused():
         first(per_cell=0)
     with pytest.raises(ValueError, match="Got 0 pictures"):
         first(images=[])
+    with pytest.raises(ValueError, match="Got 2 keep_out for 1 pictures"):
+        first(keep_out=[None, None])

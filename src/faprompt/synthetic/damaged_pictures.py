@@ -105,6 +105,7 @@ def draw_defects(
     *,
     per_cell: int,
     seed: int,
+    keep_out: Sequence[np.ndarray | None] = (),
 ) -> Iterator[tuple[int, DrawnDefect]]:
     """Draw a design of every kind x size x strength and yield picture numbers and defects.
 
@@ -118,20 +119,24 @@ def draw_defects(
         strengths: shares of the full contrast.
         per_cell: number of defects for each kind, size and strength, at least 1.
         seed: the same seed draws the same pictures.
+        keep_out: () or one item for each picture; see `draw_defect`.
 
     Raises:
         ConfigError: no picture is as large as a size; else as `draw_defect`.
-        ValueError: there is no picture, or `per_cell` is below 1.
+        ValueError: there is no picture, `per_cell` is below 1, or `keep_out` has another length.
     """
     check_design(kinds, sizes_px, strengths)
     if per_cell < 1 or not len(images):
         raise ValueError(f"Got {len(images)} pictures and per_cell={per_cell}; give at least 1.")
+    if len(keep_out) not in (0, len(images)):
+        raise ValueError(f"Got {len(keep_out)} keep_out for {len(images)} pictures.")
     turn = 0
     for kind in kinds:
         for size_px in sizes_px:
             for repeat in range(per_cell):
                 turn, image = _next_fitting(images, turn, size_px)
-                change = _draw_change(image, kind, size_px, own_seed(seed, repeat), None)
+                barred = keep_out[turn] if keep_out else None
+                change = _draw_change(image, kind, size_px, own_seed(seed, repeat), barred)
                 for strength in strengths:
                     drawn = change.apply(image, strength)
                     yield turn, DrawnDefect(*drawn, kind, size_px, strength)
@@ -238,16 +243,9 @@ def _choose_place(
     the border of the picture, compared with the other ones of 24 random places. Where more
     than 80 % of them are empty, the rule is not used: the picture shows one even surface.
     """
-    down, across = image.shape[0] - shape.height + 1, image.shape[1] - shape.width + 1
-    if down < 1 or across < 1:
+    places = _free_places(image, shape, keep_out, host)
+    if not places:
         return None
-    places = [(host.randrange(down), host.randrange(across)) for _ in range(_PLACES)]
-    if keep_out is not None:
-        free = np.flatnonzero(_free_corners(keep_out, shape.height, shape.width))
-        if not len(free):
-            return None
-        picked = [int(free[host.randrange(len(free))]) for _ in range(_PLACES)]
-        places = [divmod(place, across) for place in picked]
     border = [image[[0, -1]].reshape(-1, 3), image[:, [0, -1]].reshape(-1, 3)]
     usual = float(np.median(np.concatenate(border).mean(-1)))
     step = max(min(shape.height, shape.width) // 16, 1)
@@ -260,9 +258,29 @@ def _choose_place(
     return places[int(good.argmax())] if good.mean() > 0.2 else places[0]
 
 
+def _free_places(
+    image: np.ndarray, shape: DefectShape, keep_out: np.ndarray | None, host: random.Random
+) -> list[tuple[int, int]]:
+    """Draw places where the defect's box lies in the picture and touches no `keep_out` pixel."""
+    down, across = image.shape[0] - shape.height + 1, image.shape[1] - shape.width + 1
+    if down < 1 or across < 1:
+        return []
+    places = [(host.randrange(down), host.randrange(across)) for _ in range(_PLACES)]
+    if keep_out is None:
+        return places
+    high, wide = shape.height, shape.width
+    lucky = [(y, x) for y, x in places if not keep_out[y : y + high, x : x + wide].any()]
+    if lucky:
+        return lucky
+    free = np.flatnonzero(_free_corners(keep_out, high, wide))  # slow on large pictures
+    if not len(free):
+        return []
+    return [divmod(int(free[host.randrange(len(free))]), across) for _ in range(_PLACES)]
+
+
 def _free_corners(keep_out: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return where the upper left corner of a box may lie so that it keeps out of the mask."""
-    total = np.pad(keep_out.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
+    total = np.pad(keep_out.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
     rows = total[height:] - total[:-height]
     return rows[:, width:] == rows[:, :-width]
 
@@ -293,8 +311,8 @@ def _change_at(
     content = Content(surface, ground, _behind(clean, random.Random(f"{key}-behind")))
     level, rough = float(around.mean()) / 255, float(around.std()) / 255
     changed, alpha = run_maker(kind, content, key, level=level, rough=rough)
-    assert torch.equal(alpha, shape.alpha), f"{kind}: the shape depends on the picture"
-    change = (changed.clamp(0, 1) - clean[0]) * (alpha > LEAST_ALPHA)
+    assert torch.allclose(alpha, shape.alpha, atol=1e-2), f"{kind}: shape depends on the picture"
+    change = (changed.clamp(0, 1) - clean[0]) * (shape.alpha > LEAST_ALPHA)
     levels = (pool(change, shape.fine) * 255).permute(1, 2, 0).expand(-1, -1, 3).numpy()
     rows, columns = slice(y, y + shape.height), slice(x, x + shape.width)
     mask, levels = shape.mask[box], levels[box]
