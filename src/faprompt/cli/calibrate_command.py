@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from faprompt.cli import options as o
 
 if TYPE_CHECKING:
-    from faprompt.inspection import CalibrateOptions, FalseAlarmReport, ProductReport
+    from faprompt.calibration import Calibration
+    from faprompt.inspection import CalibrateOptions, ProductReport
 
 
 def calibrate_command(
@@ -88,14 +90,13 @@ def calibrate_command(
     from faprompt.errors import ConfigError
     from faprompt.imaging.tiles import parse_tiles
     from faprompt.inspection import CalibrateOptions, calibrate
-    from faprompt.inspection.calibration_run import report_products
-    from faprompt.prediction.input_paths import Counter, expand_inputs
+    from faprompt.prediction.input_paths import expand_inputs
     from faprompt.work import hold_folders
 
     rates = {"target_fpr": target_fpr, "review_fpr": review_fpr}
     given = {name: rate for name, rate in rates.items() if rate is not None}
     if undo or (model and not inputs and not add):
-        _change(model, out, given, inputs or [], undo=undo, as_json=as_json)
+        _change(model, out, given, undo=undo, as_json=as_json)
         return
     if not inputs:
         raise ConfigError("There is no picture to calibrate with; name good pictures.")
@@ -119,11 +120,114 @@ def calibrate_command(
         note_left_out(left_out)
         with progress_bars() as progress:
             report = calibrate(detector, paths, folder, options, progress=progress, lock=False)
-    products = report_products(report.detector)
-    if as_json:
-        print(json.dumps(_values(products, report.unreadable)))
-    else:
-        say("\n".join(_lines(products, options)))
+    _print(report.products, report.unreadable, report.calibration, as_json=as_json)
+    if not as_json:
         say(f"wrote {folder}")
     if report.unreadable:
         raise typer.Exit(3)
+
+
+def _change(
+    model: str | None,
+    out: Path | None,
+    rates: Mapping[str, float],
+    *,
+    undo: bool,
+    as_json: bool,
+) -> None:
+    """Change the rates of a calibrated folder, or take the last --add back."""
+    from faprompt.cli.terminal import say
+    from faprompt.errors import ConfigError
+    from faprompt.inspection.calibration_changes import change_rates, undo_false_alarms
+    from faprompt.inspection.calibration_run import describe_products
+    from faprompt.references import read_references
+    from faprompt.work import hold_folders
+
+    if model is None or not Path(model).is_dir():
+        raise ConfigError("Name the calibrated folder by --model, or good pictures to calibrate.")
+    if out is not None and out.resolve() != Path(model).resolve():
+        raise ConfigError("Rates are changed in the folder itself; leave --out out, or copy it.")
+    if not undo and not rates:
+        raise ConfigError("Name good pictures, or a rate to change: --target-fpr, --review-fpr.")
+    with hold_folders(Path(model)):
+        changed = undo_false_alarms(Path(model)) if undo else change_rates(Path(model), **rates)
+    _print(describe_products(changed, read_references(Path(model))), {}, changed, as_json=as_json)
+    if not as_json:
+        say(f"changed {model}")
+
+
+def _add(
+    model: str | None,
+    paths: list[str],
+    options: CalibrateOptions,
+    product: str | None,
+    *,
+    device: str,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Add false alarms to a calibrated folder, and print what changed."""
+    from faprompt.cli.terminal import progress_bars, say
+    from faprompt.errors import ConfigError
+    from faprompt.inspection.calibration_changes import add_false_alarms
+    from faprompt.models import load_detector
+    from faprompt.work import hold_folders
+
+    if model is None or not Path(model).is_dir():
+        raise ConfigError("--add needs the calibrated folder: name it by --model.")
+    with hold_folders(Path(model)):
+        detector = load_detector(model, device=device, precision=precision)
+        with progress_bars() as progress:
+            report = add_false_alarms(
+                detector, Path(model), paths, options, product=product, progress=progress
+            )
+    if as_json:
+        print(json.dumps(report.to_dict()))
+        return
+    as_what = "references" if report.as_references else "pictures of the calibration"
+    say(f"added {len(report.added)} false alarms as {as_what}")
+    for path, (before, after) in report.verdicts.items():
+        say(f"{before} -> {after}\t{path}")
+    for name, now in report.after.items():
+        was = report.before[name]
+        if was.limits != now.limits:
+            say(
+                f"{f'{name}: ' if name else ''}NG above {was.limits.threshold:.4f} -> "
+                f"{now.limits.threshold:.4f}, REVIEW above {was.limits.review_threshold:.4f} -> "
+                f"{now.limits.review_threshold:.4f}"
+            )
+    say(f"changed {model}; `faprompt calibrate --model {model} --undo` takes it back")
+
+
+def _print(
+    products: Mapping[str, ProductReport],
+    unreadable: Mapping[str, str],
+    calibration: Calibration,
+    *,
+    as_json: bool,
+) -> None:
+    """Print the thresholds of every product and what they promise."""
+    from faprompt.cli.terminal import say
+
+    if as_json:
+        values = {name: report.to_dict() for name, report in products.items()}
+        rates = {"target_fpr": calibration.target_fpr, "review_fpr": calibration.review_fpr}
+        print(json.dumps({**rates, "products": values, "unreadable": dict(unreadable)}))
+        return
+    for name, report in products.items():
+        pictures = f"{report.pictures} good pictures"
+        if report.parts != report.pictures:
+            pictures += f" of {report.parts} parts"
+        say(f"{f'{name}: ' if name else ''}thresholds from {pictures}")
+        for verdict, limit, rate, bound in (
+            ("NG", report.limits.threshold, calibration.target_fpr, report.bound),
+            ("REVIEW", report.limits.review_threshold, calibration.review_fpr, report.review_bound),
+        ):
+            say(
+                f"  {verdict:<7}score > {limit:.4f}   {rate:.3g} of good parts, less than "
+                f"{bound:.3g} with 95 % confidence"
+            )
+        if report.references:
+            say(f"  {len(report.references)} references, which do not calibrate")
+        for path in report.suspects:
+            say(f"  looks defective beside the other references: {path}")

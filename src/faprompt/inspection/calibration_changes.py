@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,10 @@ from faprompt.files import file_digest
 from faprompt.inspection.calibration_run import (
     CalibrateOptions,
     ProductReport,
+    describe_products,
     good_scores,
     reference_tokens,
-    report_products,
+    require_calibrated,
     score_good,
 )
 from faprompt.records import AnomalyResult
@@ -47,6 +49,16 @@ class FalseAlarmReport:
     verdicts: Mapping[str, tuple[str, str]]  # path of an added picture -> verdict before, after
     before: Mapping[str, ProductReport]
     after: Mapping[str, ProductReport]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "added": list(self.added),
+            "as_references": self.as_references,
+            "verdicts": {path: list(pair) for path, pair in self.verdicts.items()},
+            "before": {name: report.to_dict() for name, report in self.before.items()},
+            "after": {name: report.to_dict() for name, report in self.after.items()},
+        }
 
 
 def change_rates(
@@ -89,7 +101,7 @@ def add_false_alarms(
     calibration are scored again, from where they were then. Any other model takes their scores
     into the calibration. They were chosen for their high scores, so the thresholds become
     cautious then: fewer good pictures are NG than stated. The state before is kept in
-    `earlier-calibrations`; see `undo`.
+    `earlier-calibrations`; see `undo_false_alarms`.
 
     Args:
         detector: loaded from `folder`.
@@ -114,7 +126,7 @@ def add_false_alarms(
     owner = calibration.check_product(product)
     digests = _digests(paths, calibration)
     verdicts = [result.verdict or "" for result in _results(detector, paths, options, owner)]
-    before = report_products(detector)
+    before = describe_products(calibration, detector.setup.references)
     if detector.setup.references is not None:
         changed = _with_more_references(detector, paths, options, owner, progress)
     else:
@@ -127,11 +139,11 @@ def add_false_alarms(
         as_references=detector.setup.references is not None,
         verdicts=dict(zip(paths, zip(verdicts, now, strict=True), strict=True)),
         before=before,
-        after=report_products(changed),
+        after=describe_products(require_calibrated(changed), changed.setup.references),
     )
 
 
-def undo(folder: Path) -> Calibration:
+def undo_false_alarms(folder: Path) -> Calibration:
     """Restore the calibration before the last false alarms; ModelError if there is none."""
     kept = sorted((folder / EARLIER).glob("*"), key=lambda path: int(path.name))
     if not kept:

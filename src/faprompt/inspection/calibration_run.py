@@ -6,9 +6,9 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -80,6 +80,10 @@ class ProductReport:
     references: tuple[str, ...] = ()  # paths of the pictures kept as memory
     suspects: tuple[str, ...] = ()  # those of them that look defective beside the others
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationReport:
@@ -90,6 +94,11 @@ class CalibrationReport:
     products: Mapping[str, ProductReport]
     unreadable: Mapping[str, str]  # path -> reason
     copies: int  # pictures left out because another one has the same content
+
+    @property
+    def calibration(self) -> Calibration:
+        """Return the good scores and the rates."""
+        return require_calibrated(self.detector)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +169,7 @@ def calibrate(
     return CalibrationReport(
         folder=folder,
         detector=calibrated,
-        products=report_products(calibrated),
+        products=describe_products(require_calibrated(calibrated), calibrated.setup.references),
         unreadable=unreadable,
         copies=copies,
     )
@@ -402,11 +411,17 @@ def good_scores(
     return GoodScores(values, maxima)
 
 
-def report_products(detector: Detector) -> dict[str, ProductReport]:
-    """Return what is known of each product of a calibrated detector."""
-    calibration, references = detector.setup.calibration, detector.setup.references
-    if calibration is None:
+def require_calibrated(detector: Detector) -> Calibration:
+    """Return a detector's calibration; ConfigError if it has none."""
+    if detector.setup.calibration is None:
         raise ConfigError(f"{detector.name} is not calibrated; run `faprompt calibrate` first.")
+    return detector.setup.calibration
+
+
+def describe_products(
+    calibration: Calibration, references: References | None
+) -> dict[str, ProductReport]:
+    """Return what is known of each product of a calibration."""
     found = {}
     for product, good in calibration.products.items():
         bank = references.bank(product) if references is not None else None
