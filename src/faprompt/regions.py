@@ -114,9 +114,9 @@ def _measure(bands: Iterable[_Band], owners: np.ndarray, score_map: np.ndarray) 
         edges = np.array(boxes) + np.array([[rows.start], [0]])  # (found, rows and columns, 2)
         np.minimum.at(starts, here, edges[..., 0])
         np.maximum.at(stops, here, edges[..., 1])
-    means = sums / areas
-    for i, ((y0, x0), (y1, x1)) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
-        yield Region((x0, y0, x1, y1), int(areas[i]), float(peaks[i]), float(means[i]))
+    columns = (starts, stops, areas, peaks, sums / areas)
+    for (y0, x0), (y1, x1), *rest in zip(*(c.tolist() for c in columns), strict=True):
+        yield Region((x0, y0, x1, y1), *rest)
 
 
 def _order(region: Region) -> tuple[float, int, int, int]:

@@ -103,7 +103,7 @@ def dense_join(maps, plan, whole=None):
     return joined if whole is None else np.maximum(joined, whole)
 
 
-@pytest.mark.parametrize("block", [50, 2**22])
+@pytest.mark.parametrize("block", [50, 2**18])
 def test_joined_maps_equal_a_dense_join(block, monkeypatch):
     monkeypatch.setattr(tiles, "_BLOCK_PIXELS", block)
     draw = np.random.default_rng(0)

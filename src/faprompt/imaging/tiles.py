@@ -28,7 +28,7 @@ OBLONG = 1.5  # longer over shorter side from which "auto" cuts squares
 LARGE = 2  # longer side over the model's, above which "auto" cuts tiles of the model's size
 EDGE_WEIGHT = 1e-3  # added to the Hann window, which is almost 0 at the border of a picture
 
-_BLOCK_PIXELS = 2**22  # of a map worked on at once
+_BLOCK_PIXELS = 2**18  # of a map worked on at once
 
 
 @dataclass(frozen=True, slots=True)
