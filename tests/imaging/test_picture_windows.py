@@ -213,7 +213,7 @@ def test_refusals(file, tmp_path):
                 picture.read(box)
     with pytest.raises(ValueError, match="bit_depth"), open_windows(path, bit_depth=40):
         pass
-    for limit in (0, WHOLE):
+    for limit in (0, picture_windows.WHOLE_PIXELS):
         with (
             pytest.raises(ImageReadError, match=r"a\.tif: 61x75 is 4,575 pixels, above the limit"),
             open_windows(path, max_pixels=4574, whole_pixels=limit),
@@ -223,9 +223,7 @@ def test_refusals(file, tmp_path):
         pass
 
 
-WHOLE = picture_windows.WHOLE_PIXELS
-
-
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
 def test_broken_files_are_named(file, compression):
     path = file(IMAGE, photometric="rgb", compression=compression, rowsperstrip=16)
@@ -241,3 +239,9 @@ def test_broken_files_are_named(file, compression):
     path.write_bytes(data[: place + count])
     with pytest.raises(ImageReadError, match="truncated"), open_windows(path, whole_pixels=0):
         pass
+    path.write_bytes(data[:9])
+    with pytest.raises(ImageReadError, match="corrupt") as error:
+        read_image(path)
+    with pytest.raises(ImageReadError) as same, open_windows(path, whole_pixels=0):
+        pass
+    assert str(same.value) == str(error.value)

@@ -22,6 +22,7 @@ from faprompt.imaging.decoding import HEAD_BYTES, Samples, check_pixels, identif
 from faprompt.imaging.image_reading import (
     MAX_PIXELS,
     check_options,
+    count_pixels,
     errors_named,
     open_stream,
     read_image,
@@ -136,12 +137,14 @@ def _open_tiff(
     whole_pixels: int,
 ) -> _TiffWindows | None:
     """Return the windows of a TIFF; None if it has to be decoded whole."""
+    if count_pixels(path) <= whole_pixels:  # 0 for a broken header, which `read_image` reports
+        return None
     stream = stack.enter_context(open_stream(path))
     if identify(stream.read(HEAD_BYTES)) != "TIFF":
         return None
     header = read_header(stream)
     check_pixels(header.width, header.height, max_pixels=max_pixels)
-    if header.width * header.height <= whole_pixels or not _has_windows(header):
+    if not _has_windows(header):
         return None
     load_extra("tiff", "imagecodecs")
     tifffile = load_extra("tiff", "tifffile")
