@@ -201,7 +201,7 @@ class _TiffBands:
         if self.rows * width * page.samplesperpixel * page.dtype.itemsize > MOST_BAND_BYTES:
             return False
         if self._plain:
-            return True
+            return bool(sum(page.databytecounts) >= page.nbytes)
         places = (page.dataoffsets, page.databytecounts)
         return all(len(p) == self.count * self._across and all(p) for p in places)
 
