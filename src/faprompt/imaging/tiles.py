@@ -28,7 +28,7 @@ OBLONG = 1.5  # longer over shorter side from which "auto" cuts squares
 LARGE = 2  # longer side over the model's, above which "auto" cuts tiles of the model's size
 EDGE_WEIGHT = 1e-3  # added to the Hann window, which is almost 0 at the border of a picture
 
-_BLOCK_PIXELS = 2**22  # of a map worked on at once
+_BLOCK_PIXELS = 2**18  # of a map worked on at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,12 @@ def plan_tiles(
 
     Args:
         image_size: (height, width) of the picture, in pixels.
-        tiles: "off" and 1 make the whole picture the only tile. A number N makes squares of
-            which N cover the longer side, cut to the picture where its shorter side is shorter
-            than they are. "auto" makes squares of the shorter side of an oblong picture
-            (`OBLONG`), and of the model's size where the longer side is more than twice that,
-            but never larger than the shorter side; any other picture is the only tile.
+        tiles: "off" and 1 make the whole picture the only tile. A number N makes the smallest
+            squares of which N cover the longer side (fewer, where it has fewer pixels), cut to
+            the picture where its shorter side is shorter than they are. "auto" makes squares of
+            the shorter side of an oblong picture (`OBLONG`), and of the model's size where the
+            longer side is more than twice that (`LARGE`), but never larger than the shorter
+            side; any other picture is the only tile.
         model_size: (height, width) of the model's input, in pixels; its shorter side counts.
 
     Raises:
@@ -105,14 +106,16 @@ def plan_tiles(
         raise ValueError(f"Pictures should have pixels, got {image_size} and {model_size}.")
     side = _tile_side(image_size, check_tiles(tiles), min(model_size))
     height, width = (min(side, length) for length in image_size)
-    return TilePlan(
-        image_size,
-        tuple(
-            (x0, y0, x0 + width, y0 + height)
-            for y0 in _tile_starts(image_size[0], height)
-            for x0 in _tile_starts(image_size[1], width)
-        ),
+    wanted = [
+        tiles if isinstance(tiles, int) and length == max(image_size) else 1
+        for length in image_size
+    ]
+    boxes = (
+        (x0, y0, x0 + width, y0 + height)
+        for y0 in _tile_starts(image_size[0], height, wanted[0])
+        for x0 in _tile_starts(image_size[1], width, wanted[1])
     )
+    return TilePlan(image_size, tuple(boxes))
 
 
 def _tile_side(image_size: tuple[int, int], tiles: TileSetting, model_side: int) -> int:
@@ -133,10 +136,11 @@ def _longest_step(side: int) -> int:
     return max(1, int((1 - OVERLAP) * side))
 
 
-def _tile_starts(length: int, side: int) -> list[int]:
-    """Return evenly spread starts along one side; the last tile ends at `length`."""
-    gaps = math.ceil((length - side) / _longest_step(side))
-    return [number * (length - side) // max(1, gaps) for number in range(gaps + 1)]
+def _tile_starts(length: int, side: int, wanted: int) -> list[int]:
+    """Return evenly spread starts of at least `wanted` tiles; the last one ends at `length`."""
+    room = length - side
+    gaps = max(math.ceil(room / _longest_step(side)), min(wanted - 1, room))
+    return [number * room // max(1, gaps) for number in range(gaps + 1)]
 
 
 def join_tile_maps(
