@@ -259,7 +259,7 @@ def test_rows_of_deleted_and_changed_files_are_dropped_and_counted(tmp_path):
     with (out / "results.csv").open(newline="") as table:
         assert [row["path"] for row in csv.DictReader(table)] == left
     page = (out / "report.html").read_text()
-    assert page.count('class="card"') == 3
+    assert page.count('"small": ') == 3
     assert not any(str(path) in page for path in paths[:2])
     assert all(len(os.listdir(out / name)) == 3 for name in ("maps", "overlays"))
     assert len(os.listdir(out / "thumbs")) == 6

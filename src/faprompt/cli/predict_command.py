@@ -37,6 +37,13 @@ def predict(
         bool, typer.Option(help="Write each picture with its score map on top.")
     ] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    title: Annotated[
+        str,
+        typer.Option(
+            help="Heading of the report, such as a lot number. Default: the name of OUT.",
+            show_default=False,
+        ),
+    ] = "",
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
@@ -71,7 +78,8 @@ def predict(
     options = parse_assignments(assignments or [])
     chosen = PredictOptions(
         batch_size=batch_size, threshold=threshold, maps=maps, overlays=overlays, report=report,
-        table=table, resume=resume, strict=strict, bit_depth=bit_depth, max_pixels=max_pixels,
+        title=title, table=table, resume=resume, strict=strict, bit_depth=bit_depth,
+        max_pixels=max_pixels,
     )  # fmt: skip
     done = 0
     with hold_folders(out):
