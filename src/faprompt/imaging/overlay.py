@@ -114,20 +114,20 @@ def overlay_layer(
     return buffer.getvalue()
 
 
-def region_level(score_map: np.ndarray, regions: Sequence[Region]) -> float | None:
+def region_level(score_map: np.ndarray, area: float) -> float | None:
     """Return the lowest score in the regions of a map, None without regions.
 
     Regions hold every pixel from a threshold on, so it is the k-th highest score, where k is
-    their area in pixels.
+    their area in pixels. This also holds, nearly, in a shrunken map.
 
     Args:
-        score_map: (H, W) float, the map that the regions were found in.
-        regions: all regions of the map, in its pixels.
+        score_map: (H, W) float.
+        area: of all regions, in pixels of the map.
     """
-    area = min(sum(region.area_px for region in regions), score_map.size)
     if not area:
         return None
-    return float(np.partition(score_map, -area, axis=None)[-area])
+    rank = min(max(1, round(area)), score_map.size)
+    return float(np.partition(score_map, -rank, axis=None)[-rank])
 
 
 def colour_bar(height: int, *, width: int = 16) -> np.ndarray:

@@ -21,8 +21,8 @@ from faprompt.prediction.report_digest import SCORE_BINS, ProductTally, RunDiges
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.prediction.result_rows import ResultRow
 
-SMALL_BYTES = 16_000_000  # embedded thumbnails with their overlays, as base64
-LARGE_BYTES = 8_000_000  # embedded pictures that are larger than a thumbnail, as base64
+SMALL_BYTES = 24_000_000  # embedded thumbnails with their overlays, as base64
+LARGE_BYTES = 6_000_000  # embedded pictures that are larger than a thumbnail, as base64
 
 _HIGHEST_RATE = 0.5  # at the right end of the slider
 _MOST_STEPS = 60  # of the slider over the rate

@@ -25,7 +25,7 @@ from faprompt.prediction.result_rows import ResultRow
 from faprompt.records import AnomalyResult, Region, Verdict
 
 OVERLAY_MAX_SIDE = 4096
-THUMBNAIL_MAX_SIDE = 288
+THUMBNAIL_MAX_SIDE = 256
 LARGE_MAX_SIDE = 800
 LAYER_MAX_SIDE = {"outlines": 576, "colours": 144}  # outlines need sharp edges, a map has none
 _ALPHA = 0.5  # opacity of a score of 1, where no regions are known
@@ -106,9 +106,10 @@ class Artifacts:
         Returns:
             Notes for the user.
         """
-        level = region_level(result.score_map, result.regions)
         regions = result.regions[:_MOST_BOXES]
         view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)
+        area = sum(region.area_px for region in result.regions)
+        level = region_level(view[1], area * view[1].size / result.score_map.size)
         notes: tuple[str, ...] = ()
         if map_name := self.map_name(path):
             write_atomically(self.folder / map_name, self._encode_map(result.score_map))
@@ -141,7 +142,7 @@ class Artifacts:
         if _wants_large(result.verdict, result.image_size):
             write_atomically(self.folder / large, encode_jpeg(image, quality=80))
         image = thumbnail(image, max_side=THUMBNAIL_MAX_SIDE)
-        write_atomically(self.folder / small, encode_jpeg(image, quality=75))
+        write_atomically(self.folder / small, encode_jpeg(image, quality=70))
 
     def _encode_map(self, score_map: np.ndarray) -> bytes:
         if self.maps == "png":
