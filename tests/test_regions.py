@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from faprompt import regions
 from faprompt.records import Region
 from faprompt.regions import find_regions, verdict
 
@@ -39,6 +41,48 @@ def test_equals_flood_fill(seed, threshold):
     assert len(found) == len(rounded)
 
 
+def label_at_once(score_map: np.ndarray, threshold: float) -> tuple[Region, ...]:
+    """The same regions by scipy's labels of the whole map, added in the same order."""
+    labels, count = ndimage.label(score_map >= threshold, structure=np.ones((3, 3)))
+    owner, values = labels[labels > 0] - 1, score_map[labels > 0].astype(float)
+    sums = np.bincount(owner, weights=values, minlength=count)
+    found = []
+    for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
+        own = values[owner == i]
+        bbox = (columns.start, rows.start, columns.stop, rows.stop)
+        found.append(Region(bbox, own.size, float(own.max()), float(sums[i] / own.size)))
+    return tuple(sorted(found, key=lambda r: (-r.peak, -r.area_px, r.bbox[1], r.bbox[0])))
+
+
+@pytest.mark.parametrize("band_rows", [1, 2, 7, 40])
+@pytest.mark.parametrize("sigma", [0, 1, 4])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.6, 0.9, 1.0])
+def test_bands_change_nothing(band_rows, sigma, share, monkeypatch):
+    """Every value is the same, also where regions cross many bands and meet further down."""
+    draw = np.random.default_rng(band_rows + 10 * sigma)
+    score_map = ndimage.gaussian_filter(draw.random((61, 47)), sigma).astype(np.float32)
+    threshold = float(np.quantile(score_map, 1 - share))
+    assert find_regions(score_map, threshold) == label_at_once(score_map, threshold)
+    monkeypatch.setattr(regions, "BAND_PIXELS", 47 * band_rows)
+    assert find_regions(score_map, threshold) == label_at_once(score_map, threshold)
+    assert find_regions(score_map.T, threshold) == label_at_once(score_map.T, threshold)
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.7]])
+def test_regions_that_meet_across_bands_are_one(values, monkeypatch):
+    """Nested rings that may touch at one corner, turned, and the corners of a chessboard."""
+    monkeypatch.setattr(regions, "BAND_PIXELS", 1)
+    rings = np.zeros((11, 11), np.float32)
+    for ring in (1, 3, 5):
+        rings[ring - 1 : 12 - ring, [ring - 1, 11 - ring]] = 0.5
+        rings[[ring - 1, 11 - ring], ring - 1 : 12 - ring] = values[-1]
+    rings[1, 1] = 0.5
+    chessboard = (np.indices((9, 9)).sum(axis=0) % 2).astype(np.float32)
+    for score_map in (rings, rings[:, ::-1], rings[::-1], chessboard):
+        assert find_regions(score_map, 0.5) == label_at_once(score_map, 0.5)
+    assert len(find_regions(chessboard, 0.5)) == 1
+
+
 def test_order_is_peak_then_area_then_place():
     score_map = np.zeros((9, 9), np.float32)
     score_map[0, 0] = score_map[0, 4] = 0.5
@@ -52,6 +96,11 @@ def test_no_pixel_at_the_threshold_is_no_region():
     score_map = np.zeros((6, 6), np.float32)
     score_map[0, 0] = 1.0
     assert find_regions(score_map, 1.1) == ()
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0)])
+def test_a_map_without_pixels_has_no_region(shape):
+    assert find_regions(np.zeros(shape, np.float32), 0.5) == ()
 
 
 def test_threshold_itself_counts():

@@ -3,9 +3,10 @@
 With n good pictures and sorted scores s_(1) <= ... <= s_(n), the threshold of a rate a is s_(k)
 with k = ceil((n + 1)(1 - a)). If the good pictures and a new one are exchangeable, the new one
 scores strictly above s_(k) with probability at most a (split conformal prediction). A plain
-quantile of the scores promises less: its rate is above a by up to 1 / (n + 1).
+quantile of the scores promises less: its rate is above a by about 1 / (n + 1).
 
-This module needs numpy and safetensors alone, so that a runtime without torch can import it.
+This module needs numpy and safetensors alone (`false_alarm_bound` also scipy), so that a runtime
+without torch can import it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ CALIBRATION = "calibration.safetensors"
 FORMAT = 1
 TARGET_FPR, REVIEW_FPR = 0.01, 0.05
 ONE_PRODUCT = ""  # name of the product where a model has only one
+_KINDS = ("scores", "map_maxima")  # the tensors of a product
+# what a damaged file can raise besides an error of safetensors
+_UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError)
 _SLACK = 1e-9  # (n + 1) a is a whole number for 99 pictures and 1 %, but not in binary fractions
 
 
@@ -39,7 +44,7 @@ def pictures_needed(rate: float) -> int:
         (99, 19)
     """
     check_rate("rate", rate)
-    return max(1, math.ceil(1 / rate - _SLACK) - 1)
+    return math.ceil((1 - _SLACK) / rate) - 1
 
 
 def order_statistic(scores: np.ndarray, rate: float) -> float:
@@ -59,34 +64,34 @@ def order_statistic(scores: np.ndarray, rate: float) -> float:
         >>> order_statistic(np.arange(1.0, 20.0), 0.05), order_statistic(np.arange(1.0, 20.0), 0.5)
         (19.0, 10.0)
     """
-    count = len(scores)
-    above = _count_above(count, rate)
-    if above < 1:
-        raise ConfigError(
-            f"A false-alarm rate of {_percent(rate)} needs at least {pictures_needed(rate)} good "
-            f"pictures, got {count}. Add pictures, or ask for {_percent(_least_rate(count))} or more."
-        )
-    return float(scores[count - above])
+    return float(scores[len(scores) - ranks_above(len(scores), rate)])
 
 
 def false_alarm_bound(count: int, rate: float, *, confidence: float = 0.95) -> float:
     """Return the upper bound of the true false-alarm rate of one threshold.
 
-    The true rate of a threshold s_(k) of n continuous scores has the law Beta(n + 1 - k, k).
+    The true rate of a threshold s_(k) of n independent continuous scores has the law
+    Beta(n + 1 - k, k); ties make it lower.
 
     Args:
         count: number n of good pictures.
         rate: the stated rate.
-        confidence: of the bound, one-sided.
+        confidence: of the bound, one-sided, in (0, 1).
 
     Raises:
-        ConfigError: fewer pictures than the rate needs.
+        ConfigError: fewer pictures than the rate needs, or a confidence outside 0..1.
+
+    Source:
+        Vovk, "Conditional validity of inductive conformal predictors", ACML 2012.
+
+    Example:
+        >>> round(false_alarm_bound(99, 0.01), 4)  # the largest of 99: 1 - 0.05 ** (1 / 99)
+        0.0298
     """
     from scipy.stats import beta
 
-    above = _count_above(count, rate)
-    if above < 1:
-        order_statistic(np.zeros(count), rate)  # raises
+    check_rate("confidence", confidence)
+    above = ranks_above(count, rate)
     return float(beta.ppf(confidence, above, count + 1 - above))
 
 
@@ -95,33 +100,90 @@ def p_value(scores: np.ndarray, score: float) -> float:
 
     `scores` are (n,) in rising order; the result is in [1 / (n + 1), 1].
 
+    Raises:
+        ValueError: the score is NaN.
+
     Example:
         >>> p_value(np.array([0.1, 0.2, 0.3]), 0.2)
         0.75
     """
+    _refuse_nan(score)
     count = len(scores)
     return float((1 + count - np.searchsorted(scores, score, side="left")) / (count + 1))
 
 
+def parts_of(paths: Iterable[str | Path], group: str) -> list[str]:
+    """Return the part that each path shows: what a regular expression finds in it.
+
+    Args:
+        paths: paths of pictures, in which folders are separated by "/".
+        group: regular expression; its first group is the part, or all that it matches.
+
+    Raises:
+        ConfigError: the expression is wrong, or finds no part in a path.
+
+    Example:
+        >>> parts_of(["lot7/p12_top.png", "lot7/p12_side.png", "lot8/p3_top.png"], "p([0-9]+)_")
+        ['12', '12', '3']
+    """
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise ConfigError(f"group {group!r} is no regular expression: {error}.") from error
+    parts = []
+    for path in map(Path, paths):
+        match = pattern.search(path.as_posix())
+        part = match and match[1 if pattern.groups else 0]
+        if not part:
+            raise ConfigError(f"group {group!r} finds no part in the path {path.as_posix()!r}.")
+        parts.append(part)
+    return parts
+
+
+def highest_by_part(parts: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """Return the highest value of each part, (parts,), in the order of their first pictures.
+
+    The pictures of one part are not independent, so a part counts once. `values` are (n,), as
+    many as `parts`.
+
+    Example:
+        >>> highest_by_part(["b", "a", "b"], np.array([0.2, 0.5, 0.3])).tolist()
+        [0.3, 0.5]
+    """
+    highest: dict[str, float] = {}
+    for part, value in zip(parts, values, strict=True):
+        highest[part] = max(highest.get(part, -math.inf), float(value))
+    return np.array(list(highest.values()))
+
+
 def check_rate(name: str, rate: float) -> None:
-    """Refuse a rate that is not above 0 and below 1 by a ConfigError."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+    """Refuse a rate that is not above 0 and below 1, by 1e-9 at least, by a ConfigError."""
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not number or not _SLACK < rate < 1 - _SLACK:
         raise ConfigError(f"{name} should be a share above 0 and below 1, got {rate!r}.")
 
 
-def _count_above(count: int, rate: float) -> int:
-    """Return n + 1 - k, the number of ranks above a threshold: floor((n + 1) rate)."""
+def ranks_above(count: int, rate: float) -> int:
+    """Return how many of the n + 1 ranks lie above a threshold: n + 1 - k = floor((n + 1) rate).
+
+    Raises:
+        ConfigError: there is none; the message says how many pictures the rate needs.
+    """
     check_rate("rate", rate)
-    return math.floor((count + 1) * rate + _SLACK)
+    above = math.floor((count + 1) * rate + _SLACK)
+    if above < 1:
+        least = math.ceil(1e6 / (count + 1)) / 1e4  # percent, rounded up
+        instead = f", or ask for {least:.6g} % or more" if count else ""
+        raise ConfigError(
+            f"A false-alarm rate of {100 * rate:.6g} % needs at least {pictures_needed(rate)} good "
+            f"pictures, got {count}. Add pictures{instead}."
+        )
+    return above
 
 
-def _least_rate(count: int) -> float:
-    """Return the lowest rate that `count` pictures can state, 1 / (n + 1), rounded up."""
-    return math.ceil(1e4 / (count + 1) - _SLACK) / 1e4
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.3g} %"
+def _refuse_nan(score: float) -> None:
+    if math.isnan(score):
+        raise ValueError("the score is NaN, so it has neither a p-value nor a verdict.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +195,11 @@ class Limits:
     map_threshold: float  # of a region's pixels, at the target rate of whole pictures
 
     def verdict(self, score: float) -> Verdict:
-        """Return "NG" above the threshold, "REVIEW" above the review threshold, else "OK"."""
+        """Return "NG" above the threshold, "REVIEW" above the review threshold, else "OK".
+
+        ValueError: the score is NaN.
+        """
+        _refuse_nan(score)
         if score > self.threshold:
             return "NG"
         return "REVIEW" if score > self.review_threshold else "OK"
@@ -150,10 +216,14 @@ class GoodScores:
     map_maxima: np.ndarray
 
     def __post_init__(self) -> None:
-        for name in ("scores", "map_maxima"):
+        for name in _KINDS:
             values = np.asarray(getattr(self, name), np.float64)
-            if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-                raise ValueError(f"{name} should be (n,) finite numbers, got {values.shape}.")
+            wrong = int((~np.isfinite(values)).sum())
+            if values.ndim != 1 or not len(values) or wrong:
+                raise ValueError(
+                    f"{name} should be (n,) finite numbers, at least one, got {values.shape} with "
+                    f"{wrong} that are not finite."
+                )
             values = np.sort(values)
             values.setflags(write=False)
             object.__setattr__(self, name, values)
@@ -180,7 +250,9 @@ class Calibration:
     decided_by: Mapping[str, str]  # everything that decides a score -> its value or digest
     target_fpr: float = TARGET_FPR
     review_fpr: float = REVIEW_FPR
-    pictures: Mapping[str, str] = field(default_factory=dict)  # path of a picture -> its SHA-256
+    # product -> path of each picture -> SHA-256 of its file
+    pictures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    group: str = ""  # expression that names the part in a path; "" if each picture is a part
     _limits: Mapping[str, Limits] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -227,20 +299,23 @@ class Calibration:
             return ONE_PRODUCT
         if product is not None and product in self.products:
             return product
-        known = ", ".join(sorted(self.products)) if self.has_products else "one product, unnamed"
+        found = f"product {product!r}" if product else "a picture of no known product"
+        if not self.has_products:
+            raise ConfigError(
+                f"The model is calibrated for one product without a name, got {found}. Leave the "
+                "name out, or calibrate with one folder for each product (--by-folder)."
+            )
         raise ConfigError(
-            f"The model is calibrated for {known}, got "
-            f"{f'product {product!r}' if product else 'a picture of no known product'}. Name the "
-            "product (--product), or calibrate with pictures of it."
+            f"The model is calibrated for the products {', '.join(sorted(self.products))}, got "
+            f"{found}. Name one of them (--product), or calibrate with pictures of it."
         )
 
     def product_of(self, path: str | Path) -> str | None:
         """Return the product that a picture's path names: its nearest folder that is one."""
         if not self.has_products:
             return None
-        return next(
-            (part for part in reversed(Path(path).parts[:-1]) if part in self.products), None
-        )
+        folders = reversed(Path(path).absolute().parts[:-1])
+        return next((folder for folder in folders if folder in self.products), None)
 
     def limits(self, product: str | None = None) -> Limits:
         """Return the thresholds of a product; raises as `check_product`."""
@@ -293,16 +368,18 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
     from safetensors.numpy import save
 
     tensors = {
-        f"{kind}/{name}": np.asarray(getattr(good, kind))
-        for name, good in calibration.products.items()
-        for kind in ("scores", "map_maxima")
+        f"{kind}/{number}": np.asarray(getattr(good, kind))
+        for number, good in enumerate(calibration.products.values())
+        for kind in _KINDS
     }
     values = {
         "format": FORMAT,
+        "products": list(calibration.products),  # a folder's name need not be Unicode
         "target_fpr": calibration.target_fpr,
         "review_fpr": calibration.review_fpr,
         "decided_by": dict(calibration.decided_by),
-        "pictures": dict(calibration.pictures),
+        "pictures": {name: dict(each) for name, each in calibration.pictures.items()},
+        "group": calibration.group,
     }
     text = json.dumps(values, sort_keys=True)
     write_atomically(folder / CALIBRATION, save(tensors, metadata={"calibration": text}))
@@ -322,22 +399,34 @@ def read_calibration(folder: Path) -> Calibration | None:
     try:
         with safe_open(path, framework="numpy") as file:
             values = json.loads((file.metadata() or {}).get("calibration", "{}"))
+            if values.get("format") != FORMAT:
+                raise ValueError(f"format {values.get('format')!r}, this version reads {FORMAT}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if values.get("format") != FORMAT:
-            raise ValueError(f"format {values.get('format')!r}, this version reads {FORMAT}")
         return _from_file(values, tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+    except _UNUSABLE + (SafetensorError,) as error:
         raise ModelError(
             f"{path} cannot be used ({error}); calibrate again, or remove the file."
         ) from error
 
 
 def _from_file(values: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Calibration:
-    names = sorted(name.partition("/")[2] for name in tensors if name.startswith("scores/"))
+    names = [str(name) for name in values["products"]]
+    wanted = {f"{kind}/{number}" for number in range(len(names)) for kind in _KINDS}
+    if odd := wanted ^ set(tensors):
+        raise ValueError(f"a tensor is missing or unknown: {', '.join(sorted(odd))}")
+    if any(tensor.dtype != np.float64 for tensor in tensors.values()):
+        raise ValueError("the tensors should be float64")
     return Calibration(
-        products={n: GoodScores(tensors[f"scores/{n}"], tensors[f"map_maxima/{n}"]) for n in names},
+        products={
+            name: GoodScores(tensors[f"scores/{number}"], tensors[f"map_maxima/{number}"])
+            for number, name in enumerate(names)
+        },
         decided_by={str(k): str(v) for k, v in values["decided_by"].items()},
         target_fpr=values["target_fpr"],
         review_fpr=values["review_fpr"],
-        pictures={str(k): str(v) for k, v in values.get("pictures", {}).items()},
+        pictures={
+            str(name): {str(path): str(digest) for path, digest in each.items()}
+            for name, each in values["pictures"].items()
+        },
+        group=str(values["group"]),
     )

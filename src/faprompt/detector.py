@@ -7,164 +7,52 @@ map in the picture's own pixels.
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import check_whole_number, to_mapping
-from faprompt.errors import ConfigError, ImageReadError, ModelError
+from faprompt.detector_parts import (
+    OnError,
+    Picture,
+    check_arrays,
+    join_references,
+    kept_tokens,
+    read_batches,
+    reference_terms,
+    replace_left_out,
+)
+from faprompt.detector_setup import (
+    check_mask,
+    save_setup,
+)
+from faprompt.errors import ConfigError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, ReadImage, read_image
-from faprompt.imaging.picture_views import cut_tiles, join_results, tile_boxes
-from faprompt.imaging.transform import Transform, shorter_edge_size
-from faprompt.methods.base import Method, MethodOutput, MethodParts, Names, check_class_names
+from faprompt.imaging.picture_views import join_results, tile_boxes
+from faprompt.imaging.tiles import TilePlan, fill_masked, join_tile_maps, plan_tiles, stretched_rows
+from faprompt.methods.base import MethodOutput, MethodParts, check_class_names
 from faprompt.model_folder import write_model
 from faprompt.records import AnomalyResult
-from faprompt.regions import check_threshold, marked_regions, verdict
+from faprompt.regions import check_threshold, find_regions, marked_regions, verdict
 from faprompt.scoring import render_map
+from faprompt.tensor_detector import TensorDetector
 
-OnError = Literal["raise", "skip"]
-# given a batch and the function that encodes it: its features, computed now or before
-FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatures]
-
-_log = logging.getLogger("faprompt")
+TILES_AT_ONCE = 8  # in one pass
 
 
-class Detector(nn.Module):
-    """One method on one frozen backbone; many threads may share it.
+class Detector(TensorDetector):
+    """One method on one frozen backbone, for pictures of any kind; many threads may share it.
 
-    Text features that depend on no image are computed when the detector is built; call
-    `refresh()` after changing parameters.
-
-    Args:
-        backbone, method, name: its parts, and its name in results.
-        threshold: default of the verdict and the regions, 0 to 1.
-        class_name: default class of the pictures, for methods with class names; a model folder
-            does not hold it.
-        description: further entries of the model folder's config, such as "training".
-
-    Raises:
-        ConfigError: the method's image size or its prompts do not fit the backbone.
-        ValueError: the threshold is not from 0 to 1.
+    Its arguments are those of `TensorDetector`.
     """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        method: Method,
-        *,
-        name: str,
-        threshold: float | None = None,
-        class_name: str | None = None,
-        description: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        check_threshold(threshold)
-        self.backbone = backbone
-        self.method = method
-        self.name = name
-        self.threshold = threshold
-        self._class_name = class_name
-        self.description = dict(description or {})
-        self.feature_cache: FeatureCache | None = None
-        size, patch = method.config.image_size, backbone.spec.vision.patch_size
-        if size % patch:
-            low = size // patch * patch
-            raise ConfigError(
-                f"image_size={size} does not split into the {patch}-pixel patches of "
-                f"{backbone.name}; {f'{low} or ' if low else ''}{low + patch} would."
-            )
-        if method.keeps_aspect and method.config.picture_handling == "released":
-            raise ConfigError(
-                f"{method.name} keeps the aspect ratio of pictures, and picture_handling=released "
-                "resizes them to a square; use picture_handling=upright."
-            )
-        self.transform = Transform(
-            image_size=(size, size),
-            mean=backbone.spec.mean,
-            std=backbone.spec.std,
-            interpolation=method.interpolation,
-        )
-        self.refresh()
-
-    @property
-    def class_name(self) -> str | None:
-        """The default class of the pictures; fixed when the detector is built."""
-        return self._class_name
-
-    @property
-    def released_reading(self) -> Transform | None:
-        """The transform with which labelled sets are read as public code does, or None."""
-        released = self.method.config.picture_handling == "released"
-        return self.transform if released else None
-
-    def model_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size, in pixels, at which the model sees a picture of `image_size`."""
-        size = self.transform.image_size
-        return shorter_edge_size(image_size, size[0]) if self.method.keeps_aspect else size
-
-    def to_pixels(self, image: np.ndarray) -> Tensor:
-        """Prepare a decoded picture, (H, W, 3) uint8, as model input: (3, height, width)."""
-        size = self.model_size((image.shape[0], image.shape[1]))
-        return replace(self.transform, image_size=size).to_pixels(image)
-
-    def refresh(self) -> None:
-        """Compute the text features again; ConfigError if a prompt is too long."""
-        with torch.no_grad():
-            try:
-                self._static = self.method.static_text(self.backbone.text)
-            except ValueError as error:
-                raise ConfigError(f"{self.method.name} on {self.backbone.name}: {error}") from error
-
-    def forward(self, pixels: Tensor, *, class_names: Names = None) -> tuple[Tensor, Tensor]:
-        """Return scores (B,) and smoothed maps (B, H, W) of model input, both in 0..1.
-
-        `pixels` are (B, 3, H, W) float, normalised; H and W are multiples of the patch size.
-        """
-        learning = any(p.requires_grad for p in self.method.parameters())
-        static = None if learning and torch.is_grad_enabled() else self._static
-        output = self.encode(pixels, static=static, class_names=class_names)
-        size = (pixels.shape[-2], pixels.shape[-1])
-        return output.score, render_map(
-            output.patch_map, model_size=size, sigma_px=self.method.sigma_px
-        )
-
-    def encode(self, pixels: Tensor, **options: Any) -> MethodOutput:
-        """Run both towers on a batch; options as in `score_features`."""
-        return self.score_features(self.encode_image(pixels), **options)
-
-    @torch.no_grad()  # the backbone is frozen
-    def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Run the image tower on a batch, or take its features from `feature_cache`."""
-        encode = partial(self.method.encode_image, self.backbone)
-        return encode(pixels) if self.feature_cache is None else self.feature_cache(pixels, encode)
-
-    def score_features(
-        self,
-        features: ImageFeatures,
-        *,
-        static: Any = None,
-        with_prompt_scores: bool = False,
-        class_names: Names = None,
-    ) -> MethodOutput:
-        """Run the method on features of `encode_image`; see `Method.forward`."""
-        check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
-        options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
-        if self.method.uses_class_names:
-            own = None if self.class_name is None else [self.class_name]
-            options["class_names"] = own if class_names is None else class_names
-        return self.method(features, self.backbone.text, **options)
 
     def predict(
         self,
@@ -174,17 +62,22 @@ class Detector(nn.Module):
         with_prompt_scores: bool = False,
         bit_depth: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        product: str | None = None,
     ) -> AnomalyResult:
         """Score one picture: a path, bytes, a PIL image or an array (H, W) or (H, W, 3).
 
         Args:
             image: the picture.
-            threshold: verdict and regions at this score, 0 to 1; default: the model's own.
+            threshold: verdict and regions at this score, 0 to 1; default: the calibrated ones,
+                or the model's own.
             with_prompt_scores: also return one score per abnormality prompt.
             bit_depth, max_pixels: see `read_image`.
+            product: whose thresholds and references count, for a model calibrated by product;
+                default: the nearest folder of the path that is a product.
 
         Raises:
-            ImageReadError: the picture cannot be read.
+            ConfigError: no such product, or a bit depth that differs from the calibrated one.
+            ImageReadError: the picture cannot be read, or its mask does not fit.
             ValueError, TypeError: an option is out of range, or of another type.
         """
         (result,) = self.stream(
@@ -193,6 +86,7 @@ class Detector(nn.Module):
             with_prompt_scores=with_prompt_scores,
             bit_depth=bit_depth,
             max_pixels=max_pixels,
+            product=product,
         )
         return result
 
@@ -205,6 +99,7 @@ class Detector(nn.Module):
         with_prompt_scores: bool = False,
         bit_depth: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        product: str | None = None,
         on_error: OnError = "raise",
     ) -> Iterator[AnomalyResult]:
         """Score many pictures batch by batch; results come in order.
@@ -212,12 +107,13 @@ class Detector(nn.Module):
         Args:
             images: pictures as `predict` takes them.
             batch_size: pictures scored together.
-            threshold, with_prompt_scores, bit_depth, max_pixels: as in `predict`.
+            threshold, with_prompt_scores, bit_depth, max_pixels, product: as in `predict`.
             on_error: for a picture that cannot be read, "raise" returns the results of all
                 pictures before it, then raises its error; "skip" leaves it out and logs its
                 path and the reason as a warning of `faprompt`.
 
         Raises:
+            ConfigError: as `predict`.
             ImageReadError: a picture cannot be read and `on_error` is "raise".
             ValueError, TypeError: an option is unknown, out of range or of another type.
         """
@@ -228,15 +124,28 @@ class Detector(nn.Module):
         check_whole_number("max_pixels", max_pixels, low=1)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error should be 'raise' or 'skip', got {on_error!r}.")
-        read = partial(read_image, bit_depth=bit_depth, max_pixels=max_pixels)
-        score = partial(
-            self.predict_batch, threshold=threshold, with_prompt_scores=with_prompt_scores
-        )
-        return (
-            replace(result, notes=image.notes)
-            for batch in _read_batches(images, batch_size, on_error, read)
-            for result, image in zip(score([image.array for image in batch]), batch, strict=True)
-        )
+        depth = self.setup.check_bit_depth(bit_depth)
+
+        def read(source: ImageSource) -> tuple[ReadImage, np.ndarray | None, str | None]:
+            image = read_image(source, bit_depth=depth, max_pixels=max_pixels)
+            mask = self.setup.mask_of(source)
+            if mask is not None:
+                check_mask(mask, image.image_size, source)
+            return image, mask, product or self.setup.product_of(source)
+
+        def results() -> Iterator[AnomalyResult]:
+            for batch in read_batches(images, batch_size, on_error, read):
+                scored = self.predict_batch(
+                    [image.array for image, _, _ in batch],
+                    threshold=threshold,
+                    with_prompt_scores=with_prompt_scores,
+                    masks=[mask for _, mask, _ in batch],
+                    products=[name for _, _, name in batch],
+                )
+                for (image, _, _), result in zip(batch, scored, strict=True):
+                    yield replace(result, notes=image.notes)
+
+        return results()
 
     def predict_batch(
         self,
@@ -245,36 +154,61 @@ class Detector(nn.Module):
         threshold: float | None = None,
         with_prompt_scores: bool = False,
         class_names: Sequence[str] | None = None,
+        masks: Sequence[np.ndarray | None] | None = None,
+        products: Sequence[str | None] | None = None,
     ) -> list[AnomalyResult]:
         """Score decoded pictures, each (H, W, 3) uint8 RGB of any size.
 
-        `class_names` say what each picture shows, for methods with class names; the other
-        options are as in `predict`.
+        Args:
+            images: the pictures.
+            threshold, with_prompt_scores: as in `predict`.
+            class_names: what each picture shows, for methods with class names.
+            masks: (H, W) bool for each picture, True pixels are left out; default: the setup's.
+            products: the product of each picture, for a model calibrated by product.
 
         Raises:
+            ConfigError: no such product.
+            ImageReadError: a mask has another size than its picture, or leaves out all of it.
             ModelError: a score is not finite, because the model's values overflow.
             TypeError: a picture is no array.
             ValueError: an array of another shape or dtype, a threshold outside 0 to 1, or not
                 one class name for each picture.
         """
         check_threshold(threshold)
-        _check_arrays(images)
+        check_arrays(images)
         check_class_names(class_names, len(images))
-        boxes = [tile_boxes(image, tiled=self.method.tiled) for image in images]
-        owners = [index for index, places in enumerate(boxes) for _ in places]
-        tiles = [tile for i, image in enumerate(images) for tile in cut_tiles(image, boxes[i])]
-        names = None if class_names is None else [class_names[index] for index in owners]
-        step = 1 if self.method.keeps_aspect else len(images)  # inputs of one pass have one size
-        results: list[AnomalyResult] = []
-        for start in range(0, len(tiles), max(1, step)):
-            part = slice(start, start + step)
-            results += self._score(tiles[part], with_prompt_scores, names and names[part])[0]
-        rest = iter(results)
-        joined = (
-            join_results([next(rest) for _ in places], places, image.shape[:2])
-            for image, places in zip(images, boxes, strict=True)
-        )
-        return [self._judge(result, threshold) for result in joined]
+        names: Sequence[str | None] = class_names or [None] * len(images)
+        given = zip(masks or [None] * len(images), products or [None] * len(images), strict=True)
+        pictures = [
+            self._picture(image, name, mask, product)
+            for image, name, (mask, product) in zip(images, names, given, strict=True)
+        ]
+        plans = [self._plan(picture.size) for picture in pictures]
+        whole = [p for p, plan in zip(pictures, plans, strict=True) if plan is None]
+        results = self._score_whole(whole, with_prompt_scores)
+        return [
+            self._judge(
+                self._score_tiles(picture, plan, with_prompt_scores) if plan else next(results),
+                threshold,
+                picture.product,
+            )
+            for picture, plan in zip(pictures, plans, strict=True)
+        ]
+
+    def _picture(
+        self,
+        image: np.ndarray,
+        class_name: str | None = None,
+        mask: np.ndarray | None = None,
+        product: str | None = None,
+    ) -> Picture:
+        """Fill what a mask leaves out, and look up the product."""
+        owner = self.setup.check_product(product)
+        mask = self.setup.mask_of(None) if mask is None else mask
+        if mask is None:
+            return Picture(image, None, class_name, owner)
+        check_mask(mask, (image.shape[0], image.shape[1]))
+        return Picture(fill_masked(image, mask), mask, class_name, owner)
 
     @torch.inference_mode()
     def explain(
@@ -282,36 +216,70 @@ class Detector(nn.Module):
     ) -> tuple[AnomalyResult, MethodOutput, MethodParts]:
         """Score a decoded picture and return the parts of the score, in one pass.
 
-        The result is bit for bit that of `predict`. `image` is (H, W, 3) uint8 RGB of any size;
-        `threshold` and `class_name` are as in `predict` and `predict_batch`.
+        The result is bit for bit that of `predict`. The parts are those of the method alone;
+        with references, the terms of the score have one more, the distance to them. `image` is
+        (H, W, 3) uint8 RGB of any size; `threshold` and `class_name` are as in `predict` and
+        `predict_batch`.
 
         Raises:
             ConfigError: this picture is scored as several tiles, which have no common parts.
         """
         check_threshold(threshold)
-        _check_arrays([image])
+        check_arrays([image])
         if self.method.tiled and image.shape[0] != image.shape[1]:
             raise ConfigError(
                 f"{self.name} scores a picture of {image.shape[1]}x{image.shape[0]} as several "
                 "squares and takes their mean; use a square picture, or build the method with "
                 "--set tiles=false."
             )
-        names = None if class_name is None else [class_name]
-        (result,), features, output = self._score([image], True, names)
-        return self._judge(result, threshold), output, self.method.explain(features, output)
+        if self._plan(image.shape[:2]):
+            raise ConfigError(
+                f"{self.name} scores this picture of {image.shape[1]}x{image.shape[0]} as several "
+                f"tiles (tiles={self.setup.tiles}), which have no common parts; cut out the part "
+                "to explain, or use --tiles off."
+            )
+        picture = self._picture(image, class_name)
+        (result,), features, output = self._score([picture], True)
+        parts = self.method.explain(features, output)
+        if self.setup.references is not None:
+            terms = reference_terms(parts.terms, result.score, self.setup.references.weight)
+            parts = replace(parts, terms=terms)
+        return self._judge(result, threshold, picture.product), output, parts
 
-    def fingerprint(self) -> str:
-        """Return SHA-256 of all that decides a score: options, weights, backbone, precision."""
-        chosen = (self.method.name, to_mapping(self.method.config), self.transform.to_dict())
-        digest = hashlib.sha256(repr(chosen).encode())
-        digest.update(f"{self.backbone.state_fingerprint()} {self.backbone.precision}".encode())
-        digest.update("".join((*self.method.sources, self.class_name or "")).encode())
-        for name, tensor in sorted(self.method.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+    @torch.inference_mode()
+    def image_feature(self, image: np.ndarray, mask: np.ndarray | None = None) -> Tensor:
+        """Return the class token (D,) of a decoded picture, on the CPU; raises as below."""
+        picture = self._picture(image, mask=mask)
+        return self.encode_image(self.to_pixels(picture.image)[None]).class_token[0].cpu()
+
+    @torch.inference_mode()
+    def reference_tokens(
+        self, image: np.ndarray, mask: np.ndarray | None = None
+    ) -> list[dict[int, Tensor]]:
+        """Return what a memory of good pictures keeps of one: layer -> (N, D) patch tokens.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mask: (H, W) bool, True pixels are left out; default: the setup's.
+
+        Returns:
+            The tokens of the whole picture and of each of its tiles, on the CPU, without patches
+            that the mask leaves out.
+
+        Raises:
+            ConfigError: the method has no patch tokens.
+            ImageReadError: the mask has another size, or leaves out all of the picture.
+        """
+        picture = self._picture(image, mask=mask)
+        plan = self._plan(picture.size)
+        parts = [picture, *(map(picture.cut, plan.boxes) if plan else ())]
+        kept = (
+            kept_tokens(self.encode_image(self.to_pixels(part.image)[None]), part) for part in parts
+        )
+        return [tokens for tokens in kept if len(next(iter(tokens.values())))]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder: `config.json`, `model.safetensors`, `README.md`.
+        """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
 
         Raises:
             ModelError: a parameter holds values that are not finite; nothing is written.
@@ -332,6 +300,7 @@ class Detector(nn.Module):
             "training": described.get("training", {}),
         }
         write_model(Path(folder), config, self.method.state_dict())
+        save_setup(self.setup, Path(folder))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the model folder to the Hugging Face hub; return the commit's address."""
@@ -343,91 +312,133 @@ class Detector(nn.Module):
             api.create_repo(repo_id, exist_ok=True)
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
 
-    def _apply(self, *args: Any, **options: Any) -> Detector:
-        """Move the text features along in `.to(device)` and its kin."""
-        super()._apply(*args, **options)
-        self.refresh()
-        return self
+    def _plan(self, image_size: tuple[int, int]) -> TilePlan | None:
+        """Return the tiles of a picture; None if it is scored whole, or as the method does."""
+        if self.setup.tiles == "off":
+            return None
+        plan = plan_tiles(image_size, self.setup.tiles, model_size=self.transform.image_size)
+        return plan if plan.whole else None
+
+    def _score_whole(
+        self, pictures: Sequence[Picture], with_prompt_scores: bool
+    ) -> Iterator[AnomalyResult]:
+        """Score pictures whole, or as the method's own squares, in as few passes as possible."""
+        squares = self.method.tiled and self.setup.tiles == "off"
+        boxes = [tile_boxes(picture.image, tiled=squares) for picture in pictures]
+        tiles = [p.cut(box) for p, places in zip(pictures, boxes, strict=True) for box in places]
+        step = 1 if self.method.keeps_aspect else len(pictures)  # inputs of a pass have one size
+        results: list[AnomalyResult] = []
+        for start in range(0, len(tiles), max(1, step)):
+            results += self._score(tiles[start : start + step], with_prompt_scores)[0]
+        rest = iter(results)
+        for picture, places in zip(pictures, boxes, strict=True):
+            yield join_results([next(rest) for _ in places], places, picture.size)
+
+    def _score_tiles(
+        self, picture: Picture, plan: TilePlan, with_prompt_scores: bool
+    ) -> AnomalyResult:
+        """Score a picture as tiles and once whole; the highest of these scores counts."""
+        size = self.model_size(picture.size)
+        (whole,) = self._score([picture], with_prompt_scores, map_size=size)[0]
+        scores = [(whole.score, whole.prompt_scores)]
+
+        def tile_maps() -> Iterator[np.ndarray]:
+            for start in range(0, len(plan.boxes), TILES_AT_ONCE):
+                tiles = [picture.cut(box) for box in plan.boxes[start : start + TILES_AT_ONCE]]
+                seen = [tile for tile in tiles if tile.left_out is None or not tile.left_out.all()]
+                results = iter(self._score(seen, with_prompt_scores)[0] if seen else ())
+                for tile in tiles:
+                    if tile.left_out is not None and tile.left_out.all():
+                        yield np.zeros(plan.tile_size, np.float32)
+                        continue
+                    result = next(results)
+                    scores.append((result.score, result.prompt_scores))
+                    yield result.score_map
+
+        rows = stretched_rows(whole.score_map, picture.size)
+        score_map = join_tile_maps(tile_maps(), plan, rows)
+        if picture.left_out is not None:
+            score_map[picture.left_out] = 0
+        score, prompts = max(scores, key=itemgetter(0))
+        return replace(
+            whole, score=score, prompt_scores=prompts, score_map=score_map, image_size=picture.size
+        )
 
     @torch.inference_mode()
     def _score(
-        self, images: Sequence[np.ndarray], with_prompt_scores: bool, class_names: Names
+        self,
+        pictures: Sequence[Picture],
+        with_prompt_scores: bool,
+        *,
+        map_size: tuple[int, int] | None = None,
     ) -> tuple[list[AnomalyResult], ImageFeatures, MethodOutput]:
-        """Score pictures in one pass; the results have no verdict yet."""
-        features = self.encode_image(torch.stack([self.to_pixels(image) for image in images]))
-        output = self.score_features(
+        """Score pictures in one pass; the results have no verdict yet.
+
+        `map_size` is the size of the maps, where it is not that of the pictures.
+        """
+        features = replace_left_out(
+            self.encode_image(torch.stack([self.to_pixels(p.image) for p in pictures])), pictures
+        )
+        named = [picture.class_name for picture in pictures if picture.class_name is not None]
+        text_output = output = self.score_features(
             features,
             static=self._static,
             with_prompt_scores=with_prompt_scores,
-            class_names=class_names,
+            class_names=named or None,
         )
+        if self.setup.references is not None:
+            output, _ = join_references(output, features, pictures, self.setup.references)
         if not output.score.isfinite().all():
             raise ModelError(
                 f"{self.name} gives a score that is no number: its values overflow at precision "
                 f"{self.backbone.precision}. Use precision fp32, or train the model again."
             )
         prompts, results = output.prompt_scores, []
-        for index, image in enumerate(images):
-            size = (image.shape[0], image.shape[1])
+        for index, picture in enumerate(pictures):
+            size = map_size or picture.size
             score_map = render_map(
                 output.patch_map[index : index + 1],
-                model_size=self.model_size(size),
+                model_size=self.model_size(picture.size),
                 sigma_px=self.method.sigma_px,
                 image_size=size,
-            )
+            )[0].cpu().numpy()  # fmt: skip
+            if picture.left_out is not None and map_size is None:
+                score_map[picture.left_out] = 0
             result = AnomalyResult(
                 score=float(output.score[index]),
-                score_map=score_map[0].cpu().numpy(),
+                score_map=score_map,
                 image_size=size,
                 model=self.name,
                 prompt_scores=None if prompts is None else tuple(prompts[index].tolist()),
             )
             results.append(result)
-        return results, features, output
+        return results, features, text_output
 
-    def _judge(self, result: AnomalyResult, threshold: float | None) -> AnomalyResult:
+    def _judge(self, result: AnomalyResult, threshold: float | None, product: str) -> AnomalyResult:
+        """Add verdict, p-value and regions to a result."""
+        calibration = self.setup.calibration
+        if calibration is not None:
+            result = replace(
+                result,
+                p_value=calibration.p_value(result.score, product),
+                product=product or None,
+            )
+            if threshold is None:
+                limits = calibration.limits(product)
+                above = float(np.nextafter(np.float32(limits.map_threshold), np.float32(np.inf)))
+                return replace(
+                    result,
+                    verdict=limits.verdict(result.score),
+                    threshold=limits.threshold,
+                    review_threshold=limits.review_threshold,
+                    map_threshold=limits.map_threshold,
+                    regions=find_regions(result.score_map, above),
+                )
         threshold = self.threshold if threshold is None else threshold
         return replace(
             result,
             verdict=verdict(result.score, threshold),
             threshold=threshold,
+            map_threshold=threshold,
             regions=marked_regions(result.score_map, result.score, threshold),
         )
-
-
-def _read_batches(
-    images: Iterable[ImageSource],
-    batch_size: int,
-    on_error: OnError,
-    read: Callable[[ImageSource], ReadImage],
-) -> Iterator[list[ReadImage]]:
-    """Read pictures in batches; an incomplete batch comes before the error that ends it."""
-    batch: list[ReadImage] = []
-    try:
-        for image in images:
-            try:
-                batch.append(read(image))
-            except ImageReadError as error:
-                if on_error == "raise":
-                    raise
-                _log.warning("skipped: %s", error)
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-    except Exception:
-        yield batch
-        raise
-    yield batch
-
-
-def _check_arrays(images: Any) -> None:
-    """Refuse what is no sequence of (H, W, 3) uint8 arrays, before anything is scored."""
-    advice = "`predict` and `stream` read files and all other kinds of pictures."
-    if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__len__"):
-        raise TypeError(f"a batch is a list of arrays, got a {type(images).__name__}; {advice}")
-    for image in images:
-        wanted = "image should be a (H, W, 3) uint8 array"
-        if not isinstance(image, np.ndarray):
-            raise TypeError(f"{wanted}, got a {type(image).__name__}; {advice}")
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ValueError(f"{wanted}, got {image.shape} {image.dtype}; {advice}")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+from faprompt.calibration import CALIBRATION
 from faprompt.clip.backbone import Backbone, Precision
 from faprompt.clip.known_backbones import offline
 from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
+from faprompt.detector_setup import MASK, read_setup
 from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
 from faprompt.methods.base import Method
 from faprompt.methods.registry import build_method, fit_to_backbone, preset_note
@@ -24,6 +27,7 @@ from faprompt.model_folder import (
     load_weights,
     read_config,
 )
+from faprompt.references import REFERENCES
 from faprompt.work import pick_device, pick_precision
 
 BUNDLED = ("tiny",)
@@ -68,13 +72,21 @@ def load_detector(
             the recorded ones.
         class_name: default class of the pictures, see `Detector`.
 
+    A calibrated folder also fixes tiles, mask, bit depth, references, class name and precision
+    ("auto" is the calibrated one); they are in `Detector.setup`.
+
     Raises:
-        ModelError: no model of that name, a damaged folder, or another backbone's weights.
+        ModelError: no model of that name, a damaged folder, another backbone's weights, or a
+            calibration that was made under other settings.
         ConfigError: torch cannot use the device here.
     """
     folder = find_model(model)
-    config = read_config(folder)
+    config, setup = read_config(folder), read_setup(folder)
     check_options(config, folder)
+    if setup.calibration is not None:
+        decided = setup.calibration.decided_by
+        precision = decided.get("precision", precision) if precision == "auto" else precision
+        class_name = class_name or decided.get("class name") or None
     source = config["backbone"]["source"]
     try:
         frozen = load_backbone(backbone or source)
@@ -99,7 +111,7 @@ def load_detector(
             f"{folder / CONFIG} records the transform {config['transform']}, but its options "
             f"and backbone mean {detector.transform.to_dict()}; the folder was changed by hand."
         )
-    return detector
+    return detector.with_setup(**{f.name: getattr(setup, f.name) for f in fields(setup)})
 
 
 def build_detector(
@@ -192,7 +204,8 @@ def _check_fingerprint(backbone: Backbone, recorded: Mapping[str, Any], folder: 
 def _download(repo_id: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
-    forbidden, wanted = offline(), [CONFIG, WEIGHTS, CARD]
+    forbidden = offline()
+    wanted = [CONFIG, WEIGHTS, CARD, CALIBRATION, REFERENCES, MASK]
     try:
         return Path(
             snapshot_download(repo_id, allow_patterns=wanted, local_files_only=bool(forbidden))

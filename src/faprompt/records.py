@@ -76,6 +76,7 @@ class AnomalyResult:
     verdict: Verdict | None = None  # None while no threshold is known
     threshold: float | None = None
     review_threshold: float | None = None  # of a calibrated model
+    map_threshold: float | None = None  # of the regions' pixels
     p_value: float | None = None  # share of good pictures at least this anomalous; calibrated
     product: str | None = None  # whose thresholds were used, where they differ by product
     regions: tuple[Region, ...] = ()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from faprompt.data import list_datasets
 from tests.helpers import folders, industrial
@@ -92,6 +94,50 @@ def test_a_drawn_set_is_one_we_can_read(faprompt, tmp_path):
         found = json.loads(check.out)
         assert check.code == 0 and found["normal"] + found["anomalous"] == 8
         assert found["normal"] and found["anomalous"]
+
+
+def test_defects_are_drawn_onto_ones_own_pictures(faprompt, tmp_path):
+    goods = tmp_path / "goods"
+    goods.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(90, 140, (40, 60, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(goods / f"{number}.png")
+    command = ("datasets", "synth", tmp_path / "set", "--count", "8", "--sizes", "6,12")
+    command += ("--kind", "hole", "--kind", "missing_part", "--strengths", "0.5", "--onto")
+    assert faprompt(*command, goods / "*.png").code == 0
+    found = json.loads(faprompt("datasets", "check", tmp_path / "set", "--json").out)
+    assert (found["normal"], found["anomalous"], found["problems"]) == (3, 8, [])
+    lines = (tmp_path / "set" / "drawn.csv").read_text().splitlines()
+    assert len(lines) == 12 and sum(",missing part,6,0.5" in line for line in lines) == 2
+
+    (goods / "3.png").write_bytes(b"")
+    command = command[:2] + (tmp_path / "again", *command[3:])
+    told = faprompt(*command, goods / "0.png", goods / "3.png")
+    assert told.code == 3 and told.lines == [f"wrote {tmp_path / 'again'}"]
+    assert "1 good, 8 with a drawn defect, 1 unreadable" in told.err
+    assert sum("3.png" in line for line in told.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--onto", "good.png", "--size", "128"], 2, "--size and --onto"),
+        (["--sizes", "4", "--kind", "hole"], 2, "Got --sizes, --kind without --onto"),
+        (["more.png"], 2, "Got more pictures without --onto"),
+        (["--onto", "good.png", "--sizes", "4;8"], 2, "numbers separated by commas, got '4;8'"),
+        (["--onto", "good.png", "--sizes", "1"], 2, "size 1 px"),
+        (["--onto", "good.png", "--kind", "rust"], 2, "kind 'rust'"),
+        (["--onto", "nowhere.png"], 1, "no such file or folder"),
+        (["--onto", "broken.png"], 1, "None of 1 pictures could be read"),
+    ],
+)
+def test_refusals_of_synth(faprompt, tmp_path, monkeypatch, options, code, message):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 40), (120, 90, 60)).save("good.png")
+    (tmp_path / "broken.png").write_bytes(b"x")
+    told = faprompt("datasets", "synth", "set", "--count", "8", *options)
+    assert told.code == code and message in told.err
+    assert not (tmp_path / "set").exists()
 
 
 def test_all_normal_pictures_or_the_papers_quarter(faprompt, shelf, tmp_path):

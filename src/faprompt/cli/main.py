@@ -9,7 +9,9 @@ import typer
 from faprompt import __version__
 from faprompt.cli import datasets_command, models_command
 from faprompt.cli.benchmark_command import benchmark
+from faprompt.cli.calibrate_command import calibrate_command
 from faprompt.cli.doctor_command import doctor
+from faprompt.cli.drift_command import drift
 from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
 from faprompt.cli.predict_command import predict
@@ -28,7 +30,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("predict")(predict)
+app.command("calibrate")(calibrate_command)
 app.command("explain")(explain)
+app.command("drift")(drift)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)

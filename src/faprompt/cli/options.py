@@ -79,6 +79,25 @@ Threshold = Annotated[
         help="Score from which a picture is NG, 0 to 1. Regions are marked at it too.",
     ),
 ]
+Tiles = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N|off",
+        help="Cut pictures into overlapping tiles and score each: N tiles along the longer side, "
+        "or auto for oblong and large pictures. Default: as calibrated, else off.",
+    ),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        help="Picture whose marked pixels (not black) are left out of every picture; or a folder "
+        "with one such file for each picture, by name. Default: as calibrated.",
+    ),
+]
+Product = Annotated[
+    str | None,
+    typer.Option(help="Product of the pictures. Default: their folder, if it is a product."),
+]
 BitDepth = Annotated[
     int | None,
     typer.Option(min=1, max=32, help="Number of bits that 16-bit files really use."),

@@ -67,7 +67,7 @@ def read_mask(
         return cut_region(_draw_in_size(sample, sample.drawn_mask, size), sample)
     truth = np.zeros(size, dtype=bool)
     for path in _mask_files(sample):
-        marked = _marked(path, policy)
+        marked = marked_pixels(path, policy)
         _check_size(path, marked.shape, sample.image_path, size)
         truth |= marked
     return cut_region(truth, sample)
@@ -160,7 +160,7 @@ def is_blank_mask(path: Path) -> bool:
     Raises:
         DatasetError: the file cannot be read.
     """
-    return not _marked(path, "any-channel").any()
+    return not marked_pixels(path, "any-channel").any()
 
 
 def _draw_in_size(sample: Sample, drawn: DrawnMask, size: tuple[int, int]) -> np.ndarray:
@@ -205,7 +205,7 @@ def _read(path: Path, read: Callable[[Path], _Content]) -> _Content:
         raise DatasetError(f"mask {path} cannot be read: {reason(path, error)}") from error
 
 
-def _marked(path: Path, policy: MaskPolicy) -> np.ndarray:
+def marked_pixels(path: Path, policy: MaskPolicy) -> np.ndarray:
     """Return the marked pixels of one mask file, (height, width) bool."""
     shown = _read(path, lambda file: _shown(read_samples(file)))
     if policy == "reference":

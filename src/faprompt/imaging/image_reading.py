@@ -116,16 +116,21 @@ def read_image(
         >>> read_image(np.array([[0, 65535]], np.uint16)).array[0, :, 0]
         array([  0, 255], dtype=uint8)
     """
-    if bit_depth is not None and not 1 <= bit_depth <= 32:
-        raise ValueError(f"bit_depth should be 1 to 32, or None, got {bit_depth}.")
-    if max_pixels < 1:
-        raise ValueError(f"max_pixels should be at least 1, got {max_pixels}.")
-    with _errors_named(_name(source)):
+    check_options(bit_depth, max_pixels)
+    with errors_named(_name(source)):
         if isinstance(source, np.ndarray):
             if source.ndim >= 2:
                 check_pixels(source.shape[1], source.shape[0], max_pixels=max_pixels)
             return ReadImage(*array_to_rgb(source, bit_depth=bit_depth))
         return _to_image(_read_stored(source, max_pixels), bit_depth)
+
+
+def check_options(bit_depth: int | None, max_pixels: int) -> None:
+    """Refuse options of `read_image` that are out of range with a `ValueError`."""
+    if bit_depth is not None and not 1 <= bit_depth <= 32:
+        raise ValueError(f"bit_depth should be 1 to 32, or None, got {bit_depth}.")
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels should be at least 1, got {max_pixels}.")
 
 
 def read_resized(
@@ -158,7 +163,7 @@ def read_resized(
         dataset.py (`Image.open`) and utils.py (`Resize`, then `_convert_to_rgb`) of
         mala-lab/FAPrompt at 7e9d9d2.
     """
-    with _errors_named(_name(path)), _open_stream(path) as stream:
+    with errors_named(_name(path)), open_stream(path) as stream:
         picture = open_picture(stream, max_pixels=max_pixels)
         part = picture.crop(region) if region else picture
         resized = part.resize(transform.image_size[::-1], FILTERS[transform.interpolation])
@@ -171,7 +176,7 @@ def read_luminance(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
     Raises:
         ImageReadError: as `read_image`.
     """
-    with _errors_named(_name(path)), _open_stream(path) as stream:
+    with errors_named(_name(path)), open_stream(path) as stream:
         return np.array(open_picture(stream, max_pixels=max_pixels).convert("L"))
 
 
@@ -183,7 +188,7 @@ def read_samples(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> Samples
     Raises:
         ImageReadError: as `read_image`, except that no value is refused.
     """
-    with _errors_named(_name(source)):
+    with errors_named(_name(source)):
         stored = _read_stored(source, max_pixels)
         content = stored.content
         samples = content if isinstance(content, Samples) else picture_samples(content)
@@ -198,7 +203,7 @@ def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         ImageReadError: as `read_image`.
     """
-    with _errors_named(_name(source)), _open_stream(source) as stream:
+    with errors_named(_name(source)), open_stream(source) as stream:
         if identify(stream.read(HEAD_BYTES)) == "TIFF":
             header = read_header(stream)
             check_pixels(header.width, header.height, max_pixels=max_pixels)
@@ -215,7 +220,7 @@ def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> 
 def count_pixels(source: str | os.PathLike[str]) -> int:
     """Return width times height by the header alone; 0 where the header cannot be read."""
     try:
-        with _open_stream(source) as stream:
+        with open_stream(source) as stream:
             if identify(stream.read(HEAD_BYTES)) == "TIFF":
                 header = read_header(stream)
                 return header.width * header.height
@@ -227,7 +232,7 @@ def count_pixels(source: str | os.PathLike[str]) -> int:
 
 
 @contextmanager
-def _errors_named(name: str) -> Iterator[None]:
+def errors_named(name: str) -> Iterator[None]:
     """Make every failure an `ImageReadError` that begins with the picture's name."""
     try:
         yield
@@ -260,7 +265,8 @@ def _name(source: ImageSource) -> str:
 
 
 @contextmanager
-def _open_stream(source: FileSource) -> Iterator[IO[bytes]]:
+def open_stream(source: FileSource) -> Iterator[IO[bytes]]:
+    """Open a picture file or its bytes for reading; a failure is an `ImageReadError`."""
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
         return
@@ -280,7 +286,7 @@ def _open_stream(source: FileSource) -> Iterator[IO[bytes]]:
 
 def _read_stored(source: FileSource | Image.Image, max_pixels: int) -> _Stored:
     if not isinstance(source, Image.Image):
-        with _open_stream(source) as stream:
+        with open_stream(source) as stream:
             return _read_stream(stream, max_pixels)
     check_pixels(*source.size, max_pixels=max_pixels)
     if fault := _pillow_fault(source):

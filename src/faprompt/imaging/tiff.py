@@ -166,7 +166,7 @@ def read_with_tifffile(
         colormap = page.colormap if header.photometric == PALETTE else None
     if array.ndim == 3 and page.axes.startswith("S"):
         array = np.moveaxis(array, 0, -1)
-    samples, notes = _arrange(array, header, colormap)
+    samples, notes = split_channels(array, header, colormap)
     frames = (f"frame 0 of {count}",) if count > 1 else ()
     return samples.upright(header.orientation), ("read with tifffile", *frames, *notes)
 
@@ -183,7 +183,7 @@ def _missing(reason: str) -> str:
     )
 
 
-def _arrange(
+def split_channels(
     array: np.ndarray, header: TiffHeader, colormap: np.ndarray | None
 ) -> tuple[Samples, tuple[str, ...]]:
     """Split (H, W) or (H, W, S) into colours and alpha, by the header."""

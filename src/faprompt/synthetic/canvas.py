@@ -31,6 +31,7 @@ class Canvas:
         generator: source of every pixel value.
         host: source of choices shared by the whole batch.
         channels: 3, or 1 where every picture is grey (a third of the work).
+        squashed: draw for each sheet how much it was squashed to a square; False: no sheet was.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class Canvas:
         generator: torch.Generator,
         host: random.Random,
         channels: int = 3,
+        squashed: bool = True,
     ) -> None:
         self.count, self.size, self.channels = count, size, channels
         self.generator, self.host = generator, host
+        self.pore_zoom = 1.0  # pores are this much larger
         self._store, self._place = torch.empty(0), 0
-        self._ratio = [MAX_STRETCH ** self._draw_power() for _ in range(count)]
+        self._ratio = [MAX_STRETCH ** (self._draw_power() if squashed else 0) for _ in range(count)]
         ratio = torch.tensor(self._ratio).reshape(-1, 1, 1)
         self.wide, self.tall = ratio.rsqrt(), ratio.sqrt()  # half width and half height
         steps = (torch.arange(size) + 0.5) * (2 / size) - 1

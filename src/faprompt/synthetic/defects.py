@@ -100,7 +100,7 @@ def pore(canvas: Canvas, content: Content, spot: Spot) -> Damage:
     away = canvas.randn(canvas.count, count, 2) * spread[..., None]
     away[:, 0] = 0
     points = start_of(canvas, spot)[:, None] + away
-    big = canvas.size / 240
+    big = canvas.size / 240 * canvas.pore_zoom
     radius = canvas.log_uniform(1.4, 5.5)[:, 0] * big
     radius = (radius * (0.5 + canvas.rand(canvas.count, count)).clamp(max=1)).clamp(min=1.2)
     one = torch.ones_like(radius)

@@ -123,26 +123,26 @@ def write_dataset(
     things = _shares(objects_of(kinds), count)
     if size < LEAST_SIZE:
         raise ValueError(f"size should be at least {LEAST_SIZE} pixels, got {size}.")
-    _claim(root)
+    claim_folder(root)
     counts: dict[str, dict[str, int]] = {}
     done = 0
     for kind, share in things:
         seen: Counter[str] = Counter()
         for defect, image, mask in _pictures(kind, share, kinds=kinds, size=size, seed=seed):
-            name = _slug(defect) or "good"
+            name = slug(defect) or "good"
             number = f"{seen[defect]:03d}"
-            _write_png(root / _slug(kind.name) / "test" / name / f"{number}.png", image)
+            write_png(root / slug(kind.name) / "test" / name / f"{number}.png", image)
             if defect:
-                masks = root / _slug(kind.name) / "ground_truth" / name
-                _write_png(masks / f"{number}_mask.png", mask.astype("uint8") * 255)
+                masks = root / slug(kind.name) / "ground_truth" / name
+                write_png(masks / f"{number}_mask.png", mask.astype("uint8") * 255)
             seen[defect] += 1
             done += 1
             progress(root.name, done, count)
-        counts[_slug(kind.name)] = {_slug(name) or "good": seen[name] for name in sorted(seen)}
-    _write(root / "LICENSE.txt", LICENSE.encode())
+        counts[slug(kind.name)] = {slug(name) or "good": seen[name] for name in sorted(seen)}
+    write_file(root / "LICENSE.txt", LICENSE.encode())
     facts = {"generator": GENERATOR_VERSION, "kinds": kinds, "seed": seed, "size": size}
     record = {**facts, "count": count, "license": "CC0-1.0", "counts": counts}
-    _write(root / "synthetic.json", (json.dumps(record, indent=2) + "\n").encode())
+    write_file(root / "synthetic.json", (json.dumps(record, indent=2) + "\n").encode())
     return root
 
 
@@ -155,7 +155,12 @@ def _shares(things: tuple[ObjectKind, ...], count: int) -> list[tuple[ObjectKind
     return [(kind, each + (place < rest)) for place, kind in enumerate(used)]
 
 
-def _claim(root: Path) -> None:
+def claim_folder(root: Path) -> None:
+    """Create the folder of a set, or refuse one that is not empty.
+
+    Raises:
+        DatasetError: the folder holds files, or is a file.
+    """
     if root.exists() and not root.is_dir():
         raise DatasetError(f"{root} is a file; name a folder to write the set into.")
     if root.is_dir() and any(path.name != LOCK_NAME for path in root.iterdir()):
@@ -181,16 +186,19 @@ def _pictures(
         yield from zip(batch.defect_kinds, images, batch.masks.numpy(), strict=True)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Return the folder name of a kind."""
     return name.replace(" ", "_")
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W) or (H, W, 3) uint8 as PNG; the folder is created."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    _write(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file atomically; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)

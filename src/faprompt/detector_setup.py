@@ -1,0 +1,248 @@
+"""What a detector does besides its method: tiles, mask, references, calibration; and their files.
+
+A calibrated model folder holds `calibration.safetensors`, and `references.safetensors` and
+`mask.png` where it has these. Tiles, bit depth, precision and class are in the calibration, as
+everything else that decides a score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from faprompt.calibration import (
+    CALIBRATION,
+    ONE_PRODUCT,
+    Calibration,
+    read_calibration,
+    save_calibration,
+)
+from faprompt.data.masks import marked_pixels
+from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
+from faprompt.files import write_atomically
+from faprompt.imaging.decoding import IMAGE_EXTENSIONS
+from faprompt.imaging.overlay import encode_png
+from faprompt.imaging.tiles import TileSetting, check_tiles, parse_tiles
+from faprompt.references import REFERENCES, References, read_references, save_references
+
+MASK = "mask.png"
+_FOLDER_OF_MASKS = "a folder of masks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DetectorSetup:
+    """Settings of a detector beside its method, backbone and precision.
+
+    Raises:
+        ConfigError: another value of `tiles`.
+        ValueError: the mask is not (H, W) bool, or leaves out everything.
+    """
+
+    tiles: TileSetting = "off"  # how pictures are cut; "off" leaves it to the method
+    bit_depth: int | None = None  # bits that 16-bit files really use; None: see `read_image`
+    mask: np.ndarray | None = None  # (H, W) bool, True pixels of every picture are left out
+    mask_folder: Path | None = None  # holds a mask for each picture, under the picture's name
+    references: References | None = None
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        check_tiles(self.tiles)
+        if self.mask is not None:
+            if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or self.mask.all():
+                raise ValueError(
+                    "mask should be (H, W) bool with some pixels False, which are inspected; got "
+                    f"{self.mask.shape} {self.mask.dtype}."
+                )
+            if self.mask_folder is not None:
+                raise ValueError("mask and mask_folder exclude each other; give one of them.")
+
+    def decided_by(self) -> dict[str, str]:
+        """Return name -> value of each of these settings that decides a score."""
+        mask = "none" if self.mask_folder is None else _FOLDER_OF_MASKS
+        if self.mask is not None:
+            packed = np.packbits(self.mask).tobytes()
+            mask = hashlib.sha256(repr(self.mask.shape).encode() + packed).hexdigest()
+        return {
+            "tiles": str(self.tiles),
+            "bit depth": "of the file" if self.bit_depth is None else str(self.bit_depth),
+            "mask": mask,
+            "references": "none" if self.references is None else self.references.digest(),
+        }
+
+    @property
+    def needs_mask_folder(self) -> bool:
+        """Whether the calibration had a mask for each picture."""
+        calibration = self.calibration
+        return calibration is not None and calibration.decided_by.get("mask") == _FOLDER_OF_MASKS
+
+    def check_bit_depth(self, bit_depth: int | None) -> int | None:
+        """Return the bit depth to read with: the one given, or the setup's.
+
+        Raises:
+            ConfigError: another one than the model was calibrated with.
+        """
+        if bit_depth is None or bit_depth == self.bit_depth:
+            return self.bit_depth
+        if self.calibration is not None:
+            raise ConfigError(
+                f"The model was calibrated with a bit depth of {self.decided_by()['bit depth']}, "
+                f"got {bit_depth}; leave it out, or calibrate again."
+            )
+        return bit_depth
+
+    def check_product(self, product: str | None) -> str:
+        """Return the key of a product in calibration and references, "" where there is one.
+
+        Raises:
+            ConfigError: an unknown product, or none although the model has several.
+        """
+        if self.calibration is not None:
+            return self.calibration.check_product(product)
+        if self.references is not None:
+            return self.references.check_product(product)
+        return product or ONE_PRODUCT
+
+    def product_of(self, source: object) -> str | None:
+        """Return the product that a picture's path names, or None."""
+        if self.calibration is None or not isinstance(source, str | Path):
+            return None
+        return self.calibration.product_of(source)
+
+    def mask_of(self, source: object) -> np.ndarray | None:
+        """Return the mask of a picture, (H, W) bool, or None.
+
+        Raises:
+            ConfigError: the calibration had a folder of masks, and none is named.
+            ImageReadError: the folder has no mask for this picture, or it cannot be read.
+        """
+        if self.mask_folder is None:
+            if self.needs_mask_folder:
+                raise ConfigError(
+                    "The model was calibrated with a folder of masks; name it by --mask, or pass "
+                    "the masks."
+                )
+            return self.mask
+        if not isinstance(source, str | Path):
+            raise ImageReadError(
+                "a folder of masks is matched by file name, and this picture has none; pass its "
+                "path, or mask=."
+            )
+        return read_left_out(find_mask(self.mask_folder, Path(source)))
+
+
+def read_left_out(path: Path) -> np.ndarray:
+    """Read a mask file, (H, W) bool; True where a colour and alpha are above 0: left out.
+
+    Raises:
+        ImageReadError: the file cannot be read.
+    """
+    try:
+        return marked_pixels(path, "any-channel")
+    except DatasetError as error:
+        raise ImageReadError(str(error)) from error
+
+
+def check_mask(mask: np.ndarray, image_size: tuple[int, int], source: object = None) -> None:
+    """Refuse a mask of another size than its picture; both are (height, width).
+
+    Raises:
+        ImageReadError: the sizes differ.
+    """
+    if mask.shape != image_size:
+        raise ImageReadError(
+            f"{source if isinstance(source, str | Path) else 'the picture'} is "
+            f"{image_size[0]}x{image_size[1]} (height x width), its mask {mask.shape[0]}x"
+            f"{mask.shape[1]}; masks are not resized, so give one of the same size."
+        )
+
+
+def find_mask(folder: Path, picture: Path) -> Path:
+    """Return the mask of a picture in a folder: NAME.* or NAME_mask.*, a picture file.
+
+    Raises:
+        ImageReadError: no such file, or several.
+    """
+    found = [
+        path
+        for stem in (picture.stem, f"{picture.stem}_mask")
+        for path in sorted(folder.glob(f"{_escaped(stem)}.*"))
+        if path.suffix.lower() in IMAGE_EXTENSIONS and path.resolve() != picture.resolve()
+    ]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} masks ({', '.join(p.name for p in found[:3])})" if found else "no mask"
+    raise ImageReadError(
+        f"{picture}: {what} in {folder}; wanted one file {picture.stem}.png or "
+        f"{picture.stem}_mask.png. A black picture leaves nothing out."
+    )
+
+
+def _escaped(stem: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in stem)
+
+
+def read_setup(folder: Path) -> DetectorSetup:
+    """Read the settings of a calibrated model folder; the defaults for any other.
+
+    Raises:
+        ModelError: a file is damaged, or belongs to another calibration.
+    """
+    calibration, references = read_calibration(folder), read_references(folder)
+    path = folder / MASK
+    try:
+        mask = read_left_out(path) if path.is_file() else None
+        if calibration is None:
+            if references is not None or mask is not None:
+                raise ValueError(f"it has {REFERENCES} or {MASK}, and no {CALIBRATION}")
+            return DetectorSetup()
+        decided = calibration.decided_by
+        depth = decided.get("bit depth", "")
+        return DetectorSetup(
+            tiles=parse_tiles(decided.get("tiles", "off")),
+            bit_depth=int(depth) if depth.isdecimal() else None,
+            mask=mask,
+            references=references,
+            calibration=calibration,
+        )
+    except (ValueError, ImageReadError) as error:
+        raise ModelError(f"{folder} cannot be used: {error}; calibrate again.") from error
+
+
+def save_setup(setup: DetectorSetup, folder: Path) -> None:
+    """Write the files of a setup into a model folder, and remove those of an earlier one.
+
+    The calibration is removed first and written last, so that it never stands beside files
+    of another one.
+    """
+    for name in (CALIBRATION, REFERENCES, MASK):
+        (folder / name).unlink(missing_ok=True)
+    if setup.references is not None:
+        save_references(setup.references, folder)
+    if setup.mask is not None:
+        write_atomically(folder / MASK, encode_png(setup.mask.astype(np.uint8) * 255))
+    if setup.calibration is not None:
+        save_calibration(setup.calibration, folder)
+
+
+def check_setup(setup: DetectorSetup, decided_by: Mapping[str, str], where: str) -> None:
+    """Refuse a calibration that was made under other settings; ModelError names them.
+
+    A folder of masks is not part of a model folder and may be named later.
+    """
+    if setup.calibration is None:
+        return
+    found = dict(decided_by)
+    if setup.needs_mask_folder and found["mask"] == "none":
+        found["mask"] = _FOLDER_OF_MASKS
+    setup.calibration.check_decided_by(found, where=where)
+
+
+def move_setup(setup: DetectorSetup, device: object) -> DetectorSetup:
+    """Return the setup with its tensors on another device."""
+    if setup.references is None:
+        return setup
+    return replace(setup, references=setup.references.to(str(device)))

@@ -1,0 +1,210 @@
+"""The tensor interface of a detector: a normalised batch in, scores and maps out, with gradients.
+
+Training, evaluation and export use it; `Detector` adds pictures, and calls the same code.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from faprompt.calibration import fingerprint_of
+from faprompt.clip.backbone import Backbone
+from faprompt.clip.vision import ImageFeatures
+from faprompt.config import to_mapping
+from faprompt.detector_setup import (
+    DetectorSetup,
+    check_setup,
+    move_setup,
+)
+from faprompt.errors import ConfigError
+from faprompt.imaging.transform import Transform, shorter_edge_size
+from faprompt.methods.base import Method, MethodOutput, Names, check_class_names
+from faprompt.regions import check_threshold
+from faprompt.scoring import render_map
+
+# given a batch and the function that encodes it: its features, computed now or before
+FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatures]
+
+
+class TensorDetector(nn.Module):
+    """One method on one frozen backbone; many threads may share it. See `Detector`.
+
+    Text features that depend on no image are computed when the detector is built; call
+    `refresh()` after changing parameters.
+
+    Args:
+        backbone, method, name: its parts, and its name in results.
+        threshold: default of the verdict and the regions, 0 to 1.
+        class_name: default class of the pictures, for methods with class names; a model folder
+            does not hold it.
+        description: further entries of the model folder's config, such as "training".
+        setup: tiles, mask, references and calibration; see `with_setup`.
+
+    Raises:
+        ConfigError: the method's image size or its prompts do not fit the backbone.
+        ModelError: the calibration was made under other settings.
+        ValueError: the threshold is not from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        *,
+        name: str,
+        threshold: float | None = None,
+        class_name: str | None = None,
+        description: dict[str, Any] | None = None,
+        setup: DetectorSetup | None = None,
+    ) -> None:
+        super().__init__()
+        check_threshold(threshold)
+        self.backbone = backbone
+        self.method = method
+        self.name = name
+        self.threshold = threshold
+        self._class_name = class_name
+        self.description = dict(description or {})
+        self.feature_cache: FeatureCache | None = None
+        size, patch = method.config.image_size, backbone.spec.vision.patch_size
+        if size % patch:
+            low = size // patch * patch
+            raise ConfigError(
+                f"image_size={size} does not split into the {patch}-pixel patches of "
+                f"{backbone.name}; {f'{low} or ' if low else ''}{low + patch} would."
+            )
+        if method.keeps_aspect and method.config.picture_handling == "released":
+            raise ConfigError(
+                f"{method.name} keeps the aspect ratio of pictures, and picture_handling=released "
+                "resizes them to a square; use picture_handling=upright."
+            )
+        self.transform = Transform(
+            image_size=(size, size),
+            mean=backbone.spec.mean,
+            std=backbone.spec.std,
+            interpolation=method.interpolation,
+        )
+        self.refresh()
+        self.setup = setup or DetectorSetup()
+        check_setup(self.setup, self.decided_by(), name)
+
+    @property
+    def class_name(self) -> str | None:
+        """The default class of the pictures; fixed when the detector is built."""
+        return self._class_name
+
+    @property
+    def released_reading(self) -> Transform | None:
+        """The transform with which labelled sets are read as public code does, or None."""
+        released = self.method.config.picture_handling == "released"
+        return self.transform if released else None
+
+    def with_setup(self, **changes: Any) -> Self:
+        """Return a detector with the same weights and other settings of `DetectorSetup`.
+
+        Example: `detector.with_setup(tiles="auto", calibration=None)`.
+
+        Raises:
+            ConfigError, ValueError: a setting is out of range.
+            ModelError: the calibration was made under other settings.
+        """
+        other = copy.copy(self)
+        other.setup = replace(self.setup, **changes)
+        check_setup(other.setup, other.decided_by(), self.name)
+        return other
+
+    def model_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the size, in pixels, at which the model sees a picture of `image_size`."""
+        size = self.transform.image_size
+        return shorter_edge_size(image_size, size[0]) if self.method.keeps_aspect else size
+
+    def to_pixels(self, image: np.ndarray) -> Tensor:
+        """Prepare a decoded picture, (H, W, 3) uint8, as model input: (3, height, width)."""
+        size = self.model_size((image.shape[0], image.shape[1]))
+        return replace(self.transform, image_size=size).to_pixels(image)
+
+    def refresh(self) -> None:
+        """Compute the text features again; ConfigError if a prompt is too long."""
+        with torch.no_grad():
+            try:
+                self._static = self.method.static_text(self.backbone.text)
+            except ValueError as error:
+                raise ConfigError(f"{self.method.name} on {self.backbone.name}: {error}") from error
+
+    def forward(self, pixels: Tensor, *, class_names: Names = None) -> tuple[Tensor, Tensor]:
+        """Return scores (B,) and smoothed maps (B, H, W) of model input, both in 0..1.
+
+        `pixels` are (B, 3, H, W) float, normalised; H and W are multiples of the patch size.
+        """
+        learning = any(p.requires_grad for p in self.method.parameters())
+        static = None if learning and torch.is_grad_enabled() else self._static
+        output = self.encode(pixels, static=static, class_names=class_names)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        return output.score, render_map(
+            output.patch_map, model_size=size, sigma_px=self.method.sigma_px
+        )
+
+    def encode(self, pixels: Tensor, **options: Any) -> MethodOutput:
+        """Run both towers on a batch; options as in `score_features`."""
+        return self.score_features(self.encode_image(pixels), **options)
+
+    @torch.no_grad()  # the backbone is frozen
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Run the image tower on a batch, or take its features from `feature_cache`."""
+        encode = partial(self.method.encode_image, self.backbone)
+        return encode(pixels) if self.feature_cache is None else self.feature_cache(pixels, encode)
+
+    def score_features(
+        self,
+        features: ImageFeatures,
+        *,
+        static: Any = None,
+        with_prompt_scores: bool = False,
+        class_names: Names = None,
+    ) -> MethodOutput:
+        """Run the method on features of `encode_image`; see `Method.forward`."""
+        check_class_names(class_names, features.class_token.shape[0], one_for_all=True)
+        options: dict[str, Any] = {"static": static, "with_prompt_scores": with_prompt_scores}
+        if self.method.uses_class_names:
+            own = None if self.class_name is None else [self.class_name]
+            options["class_names"] = own if class_names is None else class_names
+        return self.method(features, self.backbone.text, **options)
+
+    def decided_by(self) -> dict[str, str]:
+        """Return the name and value, or digest, of everything that decides a score."""
+        method, backbone = self.method, self.backbone
+        weights, options = hashlib.sha256(), repr(to_mapping(method.config))
+        for name, tensor in sorted(method.state_dict().items()):
+            weights.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+        return {
+            "method": method.name,
+            "options": hashlib.sha256(options.encode()).hexdigest(),
+            "weights": weights.hexdigest(),
+            "backbone": backbone.state_fingerprint(),
+            "precision": backbone.precision,
+            "transform": repr(self.transform.to_dict()),
+            "files": ",".join(method.sources),
+            "class name": self.class_name or "",
+            **self.setup.decided_by(),
+        }
+
+    def fingerprint(self) -> str:
+        """Return SHA-256 of `decided_by`."""
+        return fingerprint_of(self.decided_by())
+
+    def _apply(self, *args: Any, **options: Any) -> Self:
+        """Move the text features along in `.to(device)` and its kin."""
+        super()._apply(*args, **options)
+        self.refresh()
+        if "setup" in self.__dict__:  # not yet while the detector is built
+            self.setup = move_setup(self.setup, next(self.backbone.parameters()).device)
+        return self
