@@ -78,12 +78,12 @@ def test_counts_and_histogram_hold_every_picture(tmp_path):
     page = page_of(tmp_path, scored(1000))
     (product,) = page.data["products"]
     assert counts_of(page)["OK"] == page.data["total"] == 1000
-    assert product["bins"] == [[i, 1] for i in range(SCORE_BINS)]
+    assert product["bins"] == [[SCORE_BINS * (2 * i + 1) // 2000, 1] for i in range(1000)]
 
 
 @pytest.mark.parametrize(
     ("score", "expected"),
-    [(0.0, 0), (0.0009, 0), (0.0011, 1), (0.29, 290), (1.0, 999), (1.2, 999), (-1, 0)],
+    [(0.0, 0), (0.00009, 0), (0.00011, 1), (0.29, 2900), (1.0, 9999), (1.2, 9999), (-1, 0)],
 )
 def test_score_bin(score, expected):
     assert score_bin(score) == expected

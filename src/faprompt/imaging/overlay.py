@@ -27,7 +27,7 @@ _BOX_COLOURS = ((255, 255, 255), (0, 0, 0))  # a white line with a black one aro
 # Red, green, blue, opacity of a pixel: left alone, in a region, on its outline, around that.
 _MARKS = ((0, 0, 0, 0), (230, 43, 87, 38), (255, 233, 100, 255), (24, 0, 40, 230))
 _TINT, _LINE, _EDGE = 1, 2, 3
-_SMALL = 25  # a region shorter than 1/25 of the picture's longer side gets a box, to be found
+_SMALL = 50  # a region shorter than 1/50 of the picture's longer side gets a box, to be found
 _BLOCK_PIXELS = 2**20
 
 
@@ -234,11 +234,11 @@ def _marks(score_map: np.ndarray, level: float, regions: Sequence[Region]) -> np
 def _finder(region: Region, longest: int) -> tuple[int, int, int, int] | None:
     """Return the box that helps to find a small region, None for a large one."""
     x0, y0, x1, y1 = region.bbox
-    least = longest // _SMALL
-    if max(x1 - x0, y1 - y0) >= least:
+    half = longest // _SMALL
+    if max(x1 - x0, y1 - y0) >= half:
         return None
-    left, top = max(0, (x0 + x1 - least) // 2), max(0, (y0 + y1 - least) // 2)
-    return left, top, left + least, top + least
+    x, y = (x0 + x1) // 2, (y0 + y1) // 2
+    return max(0, x - half), max(0, y - half), x + half, y + half
 
 
 def _blend(image: np.ndarray, codes: np.ndarray, palette: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from faprompt.prediction.result_rows import ResultRow
 
 LIST_SIZE = 5_000  # pictures shown or listed
 ERROR_LIST_SIZE = 1_000
-SCORE_BINS = 1_000  # equal parts of the scores 0..1
+SCORE_BINS = 10_000  # equal parts of the scores 0..1
 
 
 @dataclass(slots=True)

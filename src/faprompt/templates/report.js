@@ -14,8 +14,7 @@
   const percent = (share) => Number((100 * share).toPrecision(share < 0.1 ? 2 : 3)) + " %";
   const named = (verdict) => (verdict === "none" ? "no verdict" : verdict);
 
-  function el(tag, values = {}, ...children) {
-    const node = document.createElement(tag);
+  function element(node, values, children) {
     for (const [name, value] of Object.entries(values)) {
       if (name === "text") node.textContent = value;
       else if (value !== null) node.setAttribute(name, value);
@@ -23,6 +22,8 @@
     node.append(...children);
     return node;
   }
+  const el = (tag, values = {}, ...children) => element(document.createElement(tag), values, children);
+  const svg = (tag, values, ...children) => element(document.createElementNS("http://www.w3.org/2000/svg", tag), values, children);
 
   // --- verdicts ---------------------------------------------------------------------------
   const value = () => steps[state.step].value;
@@ -86,22 +87,15 @@
   }
 
   // --- histogram --------------------------------------------------------------------------
-  function svg(tag, values, text) {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(values)) node.setAttribute(name, value);
-    if (text !== undefined) node.textContent = text;
-    return node;
-  }
-
   function drawChart() {
     const shown = chosenProducts();
-    const cuts = shown.filter((p) => value() !== null).map(threshold);
+    const cuts = shown.map(threshold).filter((cut) => cut !== null && cut !== undefined);
     const bins = shown.flatMap((p) => p.bins);
     const good = shown.flatMap((p) => p.good);
     const ends = bins.map(([bin]) => bin / data.bins).concat(good, cuts);
     if (!ends.length) ends.push(0, 1);
     const least = ends.reduce((a, b) => Math.min(a, b)), most = ends.reduce((a, b) => Math.max(a, b));
-    const tick = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((step) => (most - least) / step <= 7) || 0.2;
+    const tick = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((step) => (most - least) / step <= 7) || 0.2;
     const low = Math.max(0, Math.floor(least / tick) * tick), high = Math.min(1, (Math.floor(most / tick) + 1) * tick);
     const wide = Math.min(700, Math.max(320, $("chart").clientWidth));
     const width = Math.max(1, Math.ceil(((high - low) * data.bins * 11) / wide)) / data.bins;
@@ -159,7 +153,7 @@
     if (!several) return;
     const table = el("table", {}, el("thead", {}, el("tr", {}, ...["Product", "Good parts", "NG above", "NG", "REVIEW", "OK"].map((text) => el("th", { text })))));
     for (const product of products) {
-      const counts = countsOf(product), limit = product.good.length || !byRate ? threshold(product) : null;
+      const counts = countsOf(product), limit = threshold(product);
       const cells = [product.name || "(none)", number(product.good.length), limit ? limit.toFixed(4) : "–", ...NAMES.slice(0, 3).map((name) => number(counts[name] || 0))];
       table.append(el("tr", {}, ...cells.map((text) => el("td", { text }))));
     }
@@ -265,7 +259,8 @@
     $("slider").value = state.step;
     $("slider").setAttribute("aria-valuetext", $("value").textContent);
     $("reset").disabled = !isMoved();
-    $("said").textContent = said(counts);
+    $("said").textContent = (isMoved() ? "Trial: " : "") + said(counts);
+    $("counts").classList.toggle("trial", isMoved());
     for (const node of $("counts").querySelectorAll("[data-count]")) {
       const count = counts[node.dataset.count] || 0;
       node.firstElementChild.textContent = number(count);
