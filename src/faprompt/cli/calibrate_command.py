@@ -187,7 +187,7 @@ def _add(
     as_what = "references" if report.as_references else "pictures of the calibration"
     say(f"added {len(report.added)} false alarms as {as_what}")
     for path, (before, after) in report.verdicts.items():
-        say(f"{before} -> {after}\t{path}")
+        say(f"  {before} -> {after}   {path}")
     for name, now in report.after.items():
         was = report.before[name]
         if was.limits != now.limits:

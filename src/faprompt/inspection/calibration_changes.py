@@ -153,7 +153,7 @@ def undo_false_alarms(folder: Path) -> Calibration:
         (folder / name).unlink(missing_ok=True)
         if (kept[-1] / name).is_file():
             os.replace(kept[-1] / name, folder / name)
-    shutil.rmtree(kept[-1])
+    shutil.rmtree(kept[-1] if len(kept) > 1 else folder / EARLIER)
     return require_calibration(folder)
 
 
