@@ -59,8 +59,9 @@ def test_a_whole_run(tmp_path):
     assert {row["verdict"] for row in rows if row["score"] >= 0.5} == {"NG"}
     assert len(rows) == len({row["small"] for row in rows}) == 7
     assert all(base64.b64decode(row["small"])[:3] == b"\xff\xd8\xff" for row in rows)
-    marked = [row for row in rows if "layer" in row]
-    assert len(marked) == 2 and all(row["nRegions"] == 1 for row in marked)
+    marked = sorted((row for row in rows if "layer" in row), key=lambda row: row["score"])
+    assert [row["verdict"] for row in marked] == ["REVIEW", "NG", "NG"]
+    assert [row["nRegions"] for row in marked] == [0, 1, 1]
     assert all(base64.b64decode(row["layer"])[:4] == b"\x89PNG" for row in marked)
     assert "Lot 7 <b>" in page.text and page.all("b", title="") == []
     assert "drawn & small" in page.text and "Could not be read (1)" in page.text
