@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from faprompt.config import check_whole_number, to_mapping
 from faprompt.detector_parts import (
     OnError,
     Picture,
+    as_windows,
     check_arrays,
+    fill_left_out,
     join_references,
     kept_tokens,
+    open_picture,
     read_batches,
     reference_terms,
     replace_left_out,
@@ -35,9 +39,10 @@ from faprompt.detector_setup import (
     save_setup,
 )
 from faprompt.errors import ConfigError, ModelError
-from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, ReadImage, read_image
+from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource
 from faprompt.imaging.picture_views import join_results, tile_boxes
-from faprompt.imaging.tiles import TilePlan, fill_masked, join_tile_maps, plan_tiles, stretched_rows
+from faprompt.imaging.picture_windows import PictureWindows
+from faprompt.imaging.tiles import TilePlan, join_tile_maps, plan_tiles, stretched_rows
 from faprompt.methods.base import MethodOutput, MethodParts, check_class_names
 from faprompt.model_folder import write_model
 from faprompt.records import AnomalyResult
@@ -124,32 +129,31 @@ class Detector(TensorDetector):
         check_whole_number("max_pixels", max_pixels, low=1)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error should be 'raise' or 'skip', got {on_error!r}.")
-        depth = self.setup.check_bit_depth(bit_depth)
-
-        def read(source: ImageSource) -> tuple[ReadImage, np.ndarray | None, str | None]:
-            image = read_image(source, bit_depth=depth, max_pixels=max_pixels)
-            mask = self.setup.mask_of(source)
-            if mask is not None:
-                check_mask(mask, image.image_size, source)
-            return image, mask, product or self.setup.product_of(source)
+        self.setup.check_bit_depth(bit_depth)
+        if product is not None:
+            self.setup.check_product(product)
+        read = partial(
+            open_picture, self.setup, bit_depth=bit_depth, max_pixels=max_pixels, product=product
+        )
 
         def results() -> Iterator[AnomalyResult]:
             for batch in read_batches(images, batch_size, on_error, read):
                 scored = self.predict_batch(
-                    [image.array for image, _, _ in batch],
+                    [picture.windows for picture in batch],
                     threshold=threshold,
                     with_prompt_scores=with_prompt_scores,
-                    masks=[mask for _, mask, _ in batch],
-                    products=[name for _, _, name in batch],
+                    masks=[picture.mask for picture in batch],
+                    products=[picture.product for picture in batch],
                 )
-                for (image, _, _), result in zip(batch, scored, strict=True):
-                    yield replace(result, notes=image.notes)
+                for picture, result in zip(batch, scored, strict=True):
+                    picture.close()
+                    yield replace(result, notes=picture.windows.notes)
 
         return results()
 
     def predict_batch(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray | PictureWindows],
         *,
         threshold: float | None = None,
         with_prompt_scores: bool = False,
@@ -160,7 +164,7 @@ class Detector(TensorDetector):
         """Score decoded pictures, each (H, W, 3) uint8 RGB of any size.
 
         Args:
-            images: the pictures.
+            images: the pictures, in memory or read in parts while they are scored.
             threshold, with_prompt_scores: as in `predict`.
             class_names: what each picture shows, for methods with class names.
             masks: (H, W) bool for each picture, True pixels are left out; default: the setup's.
@@ -197,18 +201,18 @@ class Detector(TensorDetector):
 
     def _picture(
         self,
-        image: np.ndarray,
+        image: np.ndarray | PictureWindows,
         class_name: str | None = None,
         mask: np.ndarray | None = None,
         product: str | None = None,
     ) -> Picture:
         """Fill what a mask leaves out, and look up the product."""
-        owner = self.setup.check_product(product)
+        owner, windows = self.setup.check_product(product), as_windows(image)
         mask = self.setup.mask_of(None) if mask is None else mask
-        if mask is None:
-            return Picture(image, None, class_name, owner)
-        check_mask(mask, (image.shape[0], image.shape[1]))
-        return Picture(fill_masked(image, mask), mask, class_name, owner)
+        if mask is not None:
+            check_mask(mask, windows.image_size)
+            windows = fill_left_out(windows, mask)
+        return Picture(windows, mask, class_name, owner)
 
     @torch.inference_mode()
     def explain(
@@ -324,7 +328,7 @@ class Detector(TensorDetector):
     ) -> Iterator[AnomalyResult]:
         """Score pictures whole, or as the method's own squares, in as few passes as possible."""
         squares = self.method.tiled and self.setup.tiles == "off"
-        boxes = [tile_boxes(picture.image, tiled=squares) for picture in pictures]
+        boxes = [tile_boxes(picture.size, tiled=squares) for picture in pictures]
         tiles = [p.cut(box) for p, places in zip(pictures, boxes, strict=True) for box in places]
         step = 1 if self.method.keeps_aspect else len(pictures)  # inputs of a pass have one size
         results: list[AnomalyResult] = []
@@ -345,10 +349,10 @@ class Detector(TensorDetector):
         def tile_maps() -> Iterator[np.ndarray]:
             for start in range(0, len(plan.boxes), TILES_AT_ONCE):
                 tiles = [picture.cut(box) for box in plan.boxes[start : start + TILES_AT_ONCE]]
-                seen = [tile for tile in tiles if tile.left_out is None or not tile.left_out.all()]
+                seen = [tile for tile in tiles if not tile.ignored]
                 results = iter(self._score(seen, with_prompt_scores)[0] if seen else ())
                 for tile in tiles:
-                    if tile.left_out is not None and tile.left_out.all():
+                    if tile.ignored:
                         yield np.zeros(plan.tile_size, np.float32)
                         continue
                     result = next(results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -13,23 +14,26 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.vision import ImageFeatures
+from faprompt.detector_setup import DetectorSetup, check_mask
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.imaging.image_reading import ImageSource
+from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, read_image
 from faprompt.imaging.picture_views import Box
-from faprompt.imaging.tiles import nearest_kept, patch_mask
+from faprompt.imaging.picture_windows import ArrayWindows, PictureWindows, open_windows
+from faprompt.imaging.tiles import fill_masked, nearest_kept, patch_mask
 from faprompt.methods.base import MethodOutput, ScoreTerm
 from faprompt.references import References
 
 OnError = Literal["raise", "skip"]
+_WHOLE_SIDE = 2048  # longer side, in pixels, of a picture that is too large for memory
 _Read = TypeVar("_Read")
 _log = logging.getLogger("faprompt")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A decoded picture, or a part of one, and what is known of it."""
+    """A picture, or a part of one, and what is known of it."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB; masked pixels are filled
+    windows: PictureWindows  # its pixels; masked ones are filled
     left_out: np.ndarray | None = None  # (H, W) bool, True pixels are masked
     class_name: str | None = None
     product: str = ""
@@ -37,13 +41,94 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return self.image.shape[0], self.image.shape[1]
+        return self.windows.image_size
+
+    @property
+    def image(self) -> np.ndarray:
+        """The whole picture, (H, W, 3) uint8; a smaller one if it is too large for memory."""
+        if isinstance(self.windows, ArrayWindows):
+            return self.windows.array
+        return self.windows.thumbnail(_WHOLE_SIDE)
+
+    @property
+    def ignored(self) -> bool:
+        """Whether the mask leaves out every pixel."""
+        return self.left_out is not None and bool(self.left_out.all())
 
     def cut(self, box: Box) -> Picture:
-        """Return a part of the picture; it shares the picture's memory."""
+        """Return a part of the picture in memory."""
         x0, y0, x1, y1 = box
         mask = None if self.left_out is None else self.left_out[y0:y1, x0:x1]
-        return replace(self, image=self.image[y0:y1, x0:x1], left_out=mask)
+        return replace(self, windows=ArrayWindows(self.windows.read(box)), left_out=mask)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenPicture:
+    """A picture that can be read, with its mask and product; closed after it is scored."""
+
+    windows: PictureWindows
+    mask: np.ndarray | None  # (H, W) bool, True pixels are left out
+    product: str | None
+    files: ExitStack
+
+    def close(self) -> None:
+        """Close the file, if it is read in parts."""
+        self.files.close()
+
+
+def open_picture(
+    setup: DetectorSetup,
+    source: ImageSource,
+    *,
+    bit_depth: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    product: str | None = None,
+) -> OpenPicture:
+    """Read a picture and what the setup says of it; a large TIFF is opened, if it has tiles.
+
+    Raises:
+        ConfigError: another bit depth than the calibrated one.
+        ImageReadError: the picture or its mask cannot be read, the mask has another size, or
+            the path names no product of the calibration.
+    """
+    depth = setup.check_bit_depth(bit_depth)
+    files = ExitStack()
+    try:
+        if setup.tiles == "off" or not isinstance(source, str | os.PathLike):
+            image = read_image(source, bit_depth=depth, max_pixels=max_pixels)
+            windows: PictureWindows = ArrayWindows(image.array, image.notes)
+        else:
+            windows = files.enter_context(
+                open_windows(source, bit_depth=depth, max_pixels=max_pixels)
+            )
+        mask = setup.mask_of(source)
+        if mask is not None:
+            check_mask(mask, windows.image_size, source)
+        owner = setup.product_of(source) if product is None else product
+        if product is None:
+            try:
+                setup.check_product(owner)
+            except ConfigError as error:
+                raise ImageReadError(f"{_name(source)}: {error}") from error
+    except BaseException:
+        files.close()
+        raise
+    return OpenPicture(windows, mask, owner, files)
+
+
+def _name(source: ImageSource) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else "the picture"
+
+
+def as_windows(image: np.ndarray | PictureWindows) -> PictureWindows:
+    """Return an array as windows, and windows as they are."""
+    return ArrayWindows(image) if isinstance(image, np.ndarray) else image
+
+
+def fill_left_out(windows: PictureWindows, mask: np.ndarray) -> PictureWindows:
+    """Return the picture in memory, masked pixels filled; see `fill_masked`."""
+    height, width = windows.image_size
+    return ArrayWindows(fill_masked(windows.read((0, 0, width, height)), mask), windows.notes)
 
 
 def replace_left_out(features: ImageFeatures, pictures: Sequence[Picture]) -> ImageFeatures:
@@ -166,12 +251,14 @@ def read_batches(
 
 
 def check_arrays(images: Any) -> None:
-    """Refuse what is no sequence of (H, W, 3) uint8 arrays, before anything is scored."""
+    """Refuse what is no sequence of (H, W, 3) uint8 arrays or windows, before any is scored."""
     advice = "`predict` and `stream` read files and all other kinds of pictures."
     if isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__len__"):
         raise TypeError(f"a batch is a list of arrays, got a {type(images).__name__}; {advice}")
     for image in images:
         wanted = "image should be a (H, W, 3) uint8 array"
+        if hasattr(image, "thumbnail") and hasattr(image, "image_size"):
+            continue
         if not isinstance(image, np.ndarray):
             raise TypeError(f"{wanted}, got a {type(image).__name__}; {advice}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

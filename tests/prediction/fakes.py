@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from faprompt.detector_setup import DetectorSetup
+from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction import ResultRow, read_rows
 from faprompt.prediction.bulk_run import PredictOptions, predict_files
 from faprompt.records import AnomalyResult
@@ -23,16 +25,22 @@ class RedScorer:
 
     def __init__(self, name: str = "red", *, stop_at: int | None = None) -> None:
         self.name = name
+        self.setup = DetectorSetup()
         self.seen: list[int] = []
         self.stop_at = stop_at
 
     def predict_batch(
-        self, images: Sequence[np.ndarray], *, threshold: float | None
+        self,
+        images: Sequence[PictureWindows],
+        *,
+        threshold: float | None,
+        masks: Sequence[np.ndarray | None] = (),
+        products: Sequence[str | None] = (),
     ) -> list[AnomalyResult]:
         if len(self.seen) == self.stop_at:
             raise KeyboardInterrupt
         self.seen.append(len(images))
-        return [self._predict(image, threshold) for image in images]
+        return [self._predict(windows.thumbnail(10**6), threshold) for windows in images]
 
     def _predict(self, image: np.ndarray, threshold: float | None) -> AnomalyResult:
         score_map = image[..., 0].astype(np.float32) / 255

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from faprompt.calibration import Calibration, GoodScores
+from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, write_report
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.records import AnomalyResult
@@ -94,7 +95,7 @@ def write_pictures(folder: Path, rows: list[ResultRow], *, scale: int = 1) -> No
             threshold=row.threshold, regions=row.regions,
         )  # fmt: skip
         image = np.full((*score_map.shape, 3), 40 + i % 150, np.uint8)
-        artifacts.write(row.path, image, result)
+        artifacts.write(row.path, ArrayWindows(image), result)
 
 
 def _score_map(score: float) -> np.ndarray:

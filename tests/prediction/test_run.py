@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from faprompt.errors import FolderInUseError, ImageReadError, MissingExtraError
+from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, expand_inputs
 from faprompt.records import AnomalyResult
 from faprompt.work import lock_folder
@@ -251,10 +252,10 @@ def test_a_map_with_nan_is_an_error_row(tmp_path):
 
 def test_a_picture_that_the_detector_refuses_spoils_no_other(tmp_path):
     class Picky(RedScorer):
-        def predict_batch(self, images, *, threshold):
-            if any(image.shape[0] < 5 for image in images):
+        def predict_batch(self, images, *, threshold, **facts):
+            if any(image.image_size[0] < 5 for image in images):
                 raise ImageReadError("too thin for this model")
-            return super().predict_batch(images, threshold=threshold)
+            return super().predict_batch(images, threshold=threshold, **facts)
 
     paths = [*parts(tmp_path / "in", 2), part(tmp_path / "thin.png", 90, size=(2, 40))]
     predict(Picky(), paths, out_dir=tmp_path / "out")
@@ -265,10 +266,10 @@ def test_a_picture_that_the_detector_refuses_spoils_no_other(tmp_path):
 
 def test_other_failures_end_the_run_and_leave_valid_rows(tmp_path):
     class Breaks(RedScorer):
-        def predict_batch(self, images, *, threshold):
+        def predict_batch(self, images, *, threshold, **facts):
             if len(self.seen) == 2:
                 raise RuntimeError("out of memory")
-            return super().predict_batch(images, threshold=threshold)
+            return super().predict_batch(images, threshold=threshold, **facts)
 
     paths, out = parts(tmp_path / "in"), tmp_path / "out"
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -279,8 +280,8 @@ def test_other_failures_end_the_run_and_leave_valid_rows(tmp_path):
 
 def test_results_that_do_not_fit_the_pictures(tmp_path):
     class Short(RedScorer):
-        def predict_batch(self, images, *, threshold):
-            return super().predict_batch(images[:-1], threshold=threshold)
+        def predict_batch(self, images, *, threshold, **facts):
+            return super().predict_batch(images[:-1], threshold=threshold, **facts)
 
     class Turned(RedScorer):
         def _predict(self, image, threshold):
@@ -335,7 +336,9 @@ def test_run_settings_are_written_beside_the_results(tmp_path):
 
 
 def test_detectors_need_no_base_class():
-    result = RedScorer().predict_batch([np.zeros((2, 2, 3), np.uint8)], threshold=None)[0]
+    result = RedScorer().predict_batch(
+        [ArrayWindows(np.zeros((2, 2, 3), np.uint8))], threshold=None
+    )[0]
     assert isinstance(result, AnomalyResult)
 
 

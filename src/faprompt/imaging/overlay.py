@@ -144,13 +144,13 @@ def shrink(
     """Shrink a picture, its map and its boxes together, so that they stay aligned.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or already of the smaller size.
         score_map: (H, W) float32.
-        regions: in pixels of the image.
+        regions: in pixels of the map.
         max_side: limit of the longer side, in pixels; smaller pictures are left alone.
     """
-    height, width = image.shape[:2]
-    size = _fitting_size(image, max_side)
+    height, width = score_map.shape
+    size = _fitting_size(score_map, max_side)
     if size is None:
         return image, score_map, tuple(regions)
     across, down = size[0] / width, size[1] / height

@@ -42,9 +42,9 @@ def square_tiles(height: int, width: int) -> list[Box]:
     return _squares([*range(0, length - side, step), length - side], side, width >= height)
 
 
-def tile_boxes(image: np.ndarray, *, tiled: bool) -> list[Box]:
-    """Return the `square_tiles` of an array, or the whole array as the only box."""
-    height, width = image.shape[:2]
+def tile_boxes(image_size: tuple[int, int], *, tiled: bool) -> list[Box]:
+    """Return the `square_tiles` of a picture (height, width), or the whole as the only box."""
+    height, width = image_size
     return square_tiles(height, width) if tiled else [(0, 0, width, height)]
 
 

@@ -241,7 +241,7 @@ def fingerprint(sample: Sample) -> str:
 def picture_parts(sample: Sample, *, tiled: bool) -> list[np.ndarray]:
     """Read a reference as overlapping squares, or whole; each (height, width, 3) uint8."""
     image = cut_region(read_image(sample.image_path).array, sample)
-    return cut_tiles(image, tile_boxes(image, tiled=tiled))
+    return cut_tiles(image, tile_boxes(image.shape[:2], tiled=tiled))
 
 
 class ReferenceMemory(nn.Module):

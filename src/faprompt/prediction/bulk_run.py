@@ -7,6 +7,7 @@ interrupted run can be resumed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from faprompt.config import check_whole_number
+from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import write_atomically
 from faprompt.imaging import MAX_PIXELS
@@ -83,6 +85,7 @@ class PredictOptions:
     strict: bool = False  # stop at the first unreadable file
     bit_depth: int | None = None  # bits that 16-bit files really use; see `read_image`
     max_pixels: int = MAX_PIXELS  # refuse larger pictures
+    product: str | None = None  # of all pictures; None: the nearest folder that is a product
     pixel_budget: int = PIXEL_BUDGET  # pixels of pictures in memory at one time
 
     def __post_init__(self) -> None:
@@ -145,7 +148,11 @@ def predict_files(
         wanted.setdefault(os.path.abspath(path), os.fspath(path))
     named = list(wanted.values())
     artifacts = Artifacts(folder, maps=asked.maps, overlays=asked.overlays, thumbnails=asked.report)
+    if asked.product is not None:
+        detector.setup.check_product(asked.product)
+    detector.setup.check_bit_depth(bit_depth)
     chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
+    chosen |= _calibration_settings(detector.setup, asked.product)
     run_settings = json.loads(json.dumps({**(settings or {}), **chosen}))
     table_path = folder / TABLE_NAMES[asked.table] if asked.table else None
     report_path = folder / REPORT_NAME if asked.report else None
@@ -173,6 +180,7 @@ def predict_files(
                 batch_size=asked.batch_size,
                 bit_depth=asked.bit_depth,
                 max_pixels=asked.max_pixels,
+                product=asked.product,
                 pixel_budget=asked.pixel_budget,
             )
             for row in scoring.rows(todo):
@@ -188,10 +196,27 @@ def predict_files(
                 model=detector.name,
                 threshold=tally.threshold,
                 model_card=model_card,
+                calibration=None if threshold is not None else detector.setup.calibration,
                 title=asked.title,
             )
     seconds = time.perf_counter() - started
     return tally.summary(seconds, earlier, report=report_path, table=table_path)
+
+
+def _calibration_settings(setup: DetectorSetup, product: str | None) -> dict[str, Any]:
+    """Return the rates, the good scores and the product as settings that a resumed run keeps."""
+    calibration = setup.calibration
+    if calibration is None:
+        return {}
+    scores = hashlib.sha256()
+    for name, good in sorted(calibration.products.items()):
+        scores.update(name.encode(errors="surrogateescape") + good.scores.tobytes())
+    return {
+        "target_fpr": calibration.target_fpr,
+        "review_fpr": calibration.review_fpr,
+        "good_scores": scores.hexdigest(),
+        "product": product,
+    }
 
 
 class _Tally:
@@ -213,7 +238,13 @@ class _Tally:
         self._counts: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
         self._notes = NoteTally()
-        self.threshold: float | None = None
+        self._thresholds: dict[str | None, float | None] = {}  # by product
+
+    @property
+    def threshold(self) -> float | None:
+        """Return the threshold of the run; None without one, or where products have several."""
+        known = set(self._thresholds.values())
+        return known.pop() if len(known) == 1 else None
 
     def add(self, row: ResultRow) -> None:
         """Take a new row, after the resumed rows that come before it in the input."""
@@ -261,15 +292,17 @@ class _Tally:
         self._counts[row.status] += 1
         if row.status == "ok":
             self._verdicts[row.verdict or "none"] += 1
-            self.threshold = row.threshold
             self._notes.add(row.path, row.notes)
         if self._on_result is not None:
             self._on_result(row)
 
     def _check_threshold(self, row: ResultRow) -> None:
         """Refuse a threshold that changed between two sessions of a run."""
-        if row.status == "ok" and self._counts["ok"] and row.threshold != self.threshold:
+        if row.status != "ok":
+            return
+        known = self._thresholds.setdefault(row.product, row.threshold)
+        if row.threshold != known:
             raise ConfigError(
-                f"{self._results.path} has rows made with threshold {self.threshold}, and the "
+                f"{self._results.path} has rows made with threshold {known}, and the "
                 f"model now uses {row.threshold}; run again without resume."
             )

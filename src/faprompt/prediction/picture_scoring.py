@@ -12,14 +12,17 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from faprompt.detector_parts import OpenPicture, open_picture
+from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ImageReadError
-from faprompt.imaging import ReadImage, count_pixels, read_image
+from faprompt.imaging import count_pixels
+from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.prediction.result_rows import FileStamp, ResultRow, stamp_file
 from faprompt.records import AnomalyResult
@@ -36,10 +39,20 @@ class ImageScorer(Protocol):
         """Name of the model, written in every row; a run is resumed under the same name only."""
         ...
 
+    @property
+    def setup(self) -> DetectorSetup:
+        """Tiles, mask, references and calibration."""
+        ...
+
     def predict_batch(
-        self, images: Sequence[np.ndarray], *, threshold: float | None
+        self,
+        images: Sequence[PictureWindows],
+        *,
+        threshold: float | None,
+        masks: Sequence[np.ndarray | None],
+        products: Sequence[str | None],
     ) -> list[AnomalyResult]:
-        """Return one result for each (H, W, 3) uint8 picture, in order; sizes may differ."""
+        """Return one result for each picture, in order; sizes may differ."""
         ...
 
 
@@ -48,7 +61,7 @@ class ReadAttempt:
     """A picture, or the error of a file that could not be read."""
 
     path: str
-    image: ReadImage | ImageReadError
+    picture: OpenPicture | ImageReadError
     seconds: float
     stamp: FileStamp  # of the file before it was read
 
@@ -63,6 +76,7 @@ class PictureScoring:
     batch_size: int  # most files in a batch
     bit_depth: int | None
     max_pixels: int
+    product: str | None
     pixel_budget: int  # pixels in memory at one time; a batch has a quarter, or one picture
 
     def rows(self, paths: Iterable[str]) -> Iterator[ResultRow]:
@@ -108,45 +122,56 @@ class PictureScoring:
     def _attempt(self, path: str) -> ReadAttempt:
         start = time.perf_counter()
         stamp = stamp_file(path)  # before reading: a later change must not go unnoticed
-        image: ReadImage | ImageReadError
+        picture: OpenPicture | ImageReadError
         try:
             if fault := _fault(path):
                 raise ImageReadError(f"{path}: {fault}")
-            image = read_image(path, bit_depth=self.bit_depth, max_pixels=self.max_pixels)
+            picture = open_picture(
+                self.detector.setup,
+                path,
+                bit_depth=self.bit_depth,
+                max_pixels=self.max_pixels,
+                product=self.product,
+            )
         except ImageReadError as error:
-            image = error
-        return ReadAttempt(path, image, time.perf_counter() - start, stamp)
+            picture = error
+        return ReadAttempt(path, picture, time.perf_counter() - start, stamp)
 
     def _score(self, batch: list[ReadAttempt], writers: Executor) -> list[Future[ResultRow]]:
         """Score a batch and pass every picture to the writers."""
-        images = [a.image.array for a in batch if isinstance(a.image, ReadImage)]
+        pictures = [a.picture for a in batch if isinstance(a.picture, OpenPicture)]
         begin = time.perf_counter()
-        results = iter(self._predict(images))
-        share = (time.perf_counter() - begin) / max(1, len(images))
+        results = iter(self._predict(pictures))
+        share = (time.perf_counter() - begin) / max(1, len(pictures))
         return [
             writers.submit(
                 self._write,
                 attempt,
-                next(results) if isinstance(attempt.image, ReadImage) else attempt.image,
+                next(results) if isinstance(attempt.picture, OpenPicture) else attempt.picture,
                 1000 * (attempt.seconds + share),
             )
             for attempt in batch
         ]
 
-    def _predict(self, images: list[np.ndarray]) -> list[AnomalyResult | ImageReadError]:
+    def _predict(self, pictures: list[OpenPicture]) -> list[AnomalyResult | ImageReadError]:
         """Return results in order; a picture that the detector refuses affects no other."""
-        if not images:
+        if not pictures:
             return []
         try:
-            results = self.detector.predict_batch(images, threshold=self.threshold)
+            results = self.detector.predict_batch(
+                [picture.windows for picture in pictures],
+                threshold=self.threshold,
+                masks=[picture.mask for picture in pictures],
+                products=[picture.product for picture in pictures],
+            )
         except ImageReadError as error:
-            if len(images) == 1:
+            if len(pictures) == 1:
                 return [error]
-            return [self._predict([image])[0] for image in images]
-        if [r.image_size for r in results] != [image.shape[:2] for image in images]:
+            return [self._predict([picture])[0] for picture in pictures]
+        if [r.image_size for r in results] != [each.windows.image_size for each in pictures]:
             raise ValueError(
                 f"{self.detector.name}: predict_batch should give one result per picture, "
-                f"in order and of its size; got {len(results)} for {len(images)}."
+                f"in order and of its size; got {len(results)} for {len(pictures)}."
             )
         return list(results)
 
@@ -154,12 +179,25 @@ class PictureScoring:
         self, attempt: ReadAttempt, result: AnomalyResult | ImageReadError, latency_ms: float
     ) -> ResultRow:
         path, model, stamp = attempt.path, self.detector.name, attempt.stamp
-        if isinstance(result, ImageReadError) or isinstance(attempt.image, ImageReadError):
+        if isinstance(attempt.picture, ImageReadError):
+            return ResultRow(path, model, status="error", error=str(attempt.picture), stamp=stamp)
+        with closing(attempt.picture):
+            return self._write_picture(attempt, attempt.picture.windows, result, latency_ms)
+
+    def _write_picture(
+        self,
+        attempt: ReadAttempt,
+        windows: PictureWindows,
+        result: AnomalyResult | ImageReadError,
+        latency_ms: float,
+    ) -> ResultRow:
+        path, model, stamp = attempt.path, self.detector.name, attempt.stamp
+        if isinstance(result, ImageReadError):
             return ResultRow(path, model, status="error", error=str(result), stamp=stamp)
         if not _is_finite(result):
             reason = f"{path}: the score or the map is not finite."
             return ResultRow(path, model, status="error", error=reason, stamp=stamp)
-        notes = self.artifacts.write(path, attempt.image.array, result)
+        notes = self.artifacts.write(path, windows, result)
         height, width = result.image_size
         return ResultRow(
             path,
@@ -176,7 +214,7 @@ class PictureScoring:
             map=self.artifacts.map_name(path),
             overlay=self.artifacts.overlay_name(path),
             latency_ms=round(latency_ms, 3),
-            notes=attempt.image.notes + notes,
+            notes=windows.notes + notes,
             stamp=stamp,
         )
 
@@ -235,5 +273,5 @@ def _is_finite(result: AnomalyResult) -> bool:
 
 
 def _pixels(batch: list[ReadAttempt]) -> int:
-    images = (attempt.image for attempt in batch)
-    return sum(image.array.size // 3 for image in images if isinstance(image, ReadImage))
+    sizes = (a.picture.windows.image_size for a in batch if isinstance(a.picture, OpenPicture))
+    return sum(height * width for height, width in sizes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from faprompt.files import unique_stem, write_atomically
+from faprompt.files import temporary_name, unique_stem, write_atomically
 from faprompt.imaging import (
     encode_jpeg,
     encode_map_png,
@@ -21,6 +20,7 @@ from faprompt.imaging import (
     shrink,
     thumbnail,
 )
+from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction.result_rows import ResultRow
 from faprompt.records import AnomalyResult, Region, Verdict
 
@@ -95,30 +95,31 @@ class Artifacts:
             names += [large] * _wants_large(row.verdict, (row.height or 0, row.width or 0))
         return all((self.folder / name).is_file() for name in names if name)
 
-    def write(self, path: str, image: np.ndarray, result: AnomalyResult) -> tuple[str, ...]:
+    def write(self, path: str, windows: PictureWindows, result: AnomalyResult) -> tuple[str, ...]:
         """Write the files of one picture, each atomically.
 
         Args:
             path: of the picture, as the user named it.
-            image: (H, W, 3) uint8.
-            result: with a score map of the same height and width.
+            windows: the picture.
+            result: with a score map of the picture's size.
 
         Returns:
             Notes for the user.
         """
         regions = result.regions[:_MOST_BOXES]
+        image = windows.thumbnail(OVERLAY_MAX_SIDE)
         view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)
         area = sum(region.area_px for region in result.regions)
         level = region_level(view[1], area * view[1].size / result.score_map.size)
         notes: tuple[str, ...] = ()
         if map_name := self.map_name(path):
-            write_atomically(self.folder / map_name, self._encode_map(result.score_map))
+            self._write_map(self.folder / map_name, result.score_map)
         if overlay_name := self.overlay_name(path):
             marked = view[0]
             if wants_overlay(result):
                 marked = overlay(view[0], view[1], alpha=_ALPHA, regions=view[2], level=level)
             write_atomically(self.folder / overlay_name, encode_jpeg(marked))
-            notes = _scale_notes(image, marked)
+            notes = _scale_notes(result.image_size, marked)
         if self.thumbnails:
             self._write_thumbnails(path, result, level, *view)
         return notes
@@ -144,12 +145,18 @@ class Artifacts:
         image = thumbnail(image, max_side=THUMBNAIL_MAX_SIDE)
         write_atomically(self.folder / small, encode_jpeg(image, quality=70))
 
-    def _encode_map(self, score_map: np.ndarray) -> bytes:
+    def _write_map(self, path: Path, score_map: np.ndarray) -> None:
         if self.maps == "png":
-            return encode_map_png(score_map)
-        buffer = io.BytesIO()
-        np.save(buffer, score_map.astype(np.float32, copy=False), allow_pickle=False)
-        return buffer.getvalue()
+            write_atomically(path, encode_map_png(score_map))
+            return
+        temporary = temporary_name(path)
+        try:  # not by way of bytes in memory: a map may be large
+            with temporary.open("wb") as stream:
+                np.save(stream, score_map.astype(np.float32, copy=False), allow_pickle=False)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def wants_overlay(result: AnomalyResult | ResultRow) -> bool:
@@ -165,8 +172,8 @@ def _wants_large(verdict: Verdict | None, image_size: tuple[int, int]) -> bool:
     return verdict != "OK" and max(image_size) > 1.25 * THUMBNAIL_MAX_SIDE
 
 
-def _scale_notes(image: np.ndarray, marked: np.ndarray) -> tuple[str, ...]:
-    if image.shape == marked.shape:
+def _scale_notes(image_size: tuple[int, int], marked: np.ndarray) -> tuple[str, ...]:
+    if marked.shape[:2] == image_size:
         return ()
     height, width = marked.shape[:2]
     return (f"overlay scaled down to {width}x{height}",)
