@@ -18,6 +18,7 @@ from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method
+from faprompt.training.training_steps import TrainingTask
 
 IMAGE_SIZE = (40, 32)  # height and width differ, so that exchanging them shows
 TRANSFORM = Transform(image_size=IMAGE_SIZE)
@@ -89,15 +90,12 @@ def config(folder: Path, **options) -> TrainingConfig:
 
 def run(method, samples, folder: Path, *, options=None, out="out", **keywords):
     """Train; the report. Options go to the config."""
-    return train_method(
-        method,
-        keywords.pop("backbone", None) or backbone(),
-        samples,
-        keywords.pop("transform", TRANSFORM),
-        config(folder, **(options or {})),
-        out_dir=folder / out,
-        **keywords,
+    values = {"backbone": keywords.pop("backbone", None) or backbone(), "transform": TRANSFORM}
+    settings = config(folder, **(options or {}))
+    task = TrainingTask(
+        method=method, config=settings, out_dir=folder / out, **{**values, **keywords}
     )
+    return train_method(task, samples)
 
 
 def parameters(method) -> dict[str, torch.Tensor]:
