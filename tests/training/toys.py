@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,15 @@ from faprompt.training.training_steps import TrainingTask
 
 IMAGE_SIZE = (40, 32)  # height and width differ, so that exchanging them shows
 TRANSFORM = Transform(image_size=IMAGE_SIZE)
+
+
+@contextmanager
+def one_thread():
+    """Add up in one order, so that equal means equal to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def draw_backbone(seed: int = 3) -> Backbone:
@@ -84,7 +94,8 @@ def draw_samples(folder: Path, count: int = 7) -> list[Sample]:
 
 def config(folder: Path, **options) -> TrainingConfig:
     """Two epochs of batches of 3, cached in the test's own folder."""
-    values = {"epochs": 2, "batch_size": 3, "cache_dir": str(folder / "cache"), **options}
+    cache = str(folder / "cache")
+    values = {"epochs": 2, "batch_size": 3, "cache_dir": cache, "tensorboard": False, **options}
     return TrainingConfig(**values)
 
 
