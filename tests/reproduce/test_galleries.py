@@ -29,18 +29,8 @@ OPTIONS = {"anomalous": 2, "normal": 1, "several": 2, "rows": 4}
 METHODS = [{"name": "clip", "label": "CLIP", "options": {"image_size": 56}}, toys.method("ours")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
-        patch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def draw_sets(folder):
-    benchmark_toys.shelf(folder / "shelf")
-    benchmark_toys.shelf(folder / "drawer", classes=("cup",))
+    benchmark_toys.sets(folder)
     parts = np.zeros((9, 14), np.uint8)
     parts[1:3, 1:3] = parts[6:8, 9:12] = 255
     (mask,) = (folder / "drawer/cup/ground_truth/chip").glob("0*")
@@ -49,13 +39,13 @@ def draw_sets(folder):
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory):
+def sets(quick, tmp_path_factory):
     """Folders that no test changes."""
     return draw_sets(tmp_path_factory.mktemp("sets"))
 
 
 @pytest.fixture(scope="module")
-def ran(quick, sets, tmp_path_factory):
+def ran(sets, tmp_path_factory):
     """The galleries once: result, what was logged, and the folders of galleries and models."""
     folder, lines = tmp_path_factory.mktemp("ran"), []
     with pytest.MonkeyPatch.context() as patch:

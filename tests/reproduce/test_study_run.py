@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -18,35 +17,11 @@ from tests.reproduce import study_toys as toys
 from tests.reproduce import toys as benchmark_toys
 
 
-@contextmanager
-def quick(cache):
-    """Draw nothing, and keep tokens in a folder of the test."""
+@pytest.fixture(scope="module", autouse=True)
+def undrawn(quick):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
-        patch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
-        patch.setattr(
-            "faprompt.reproduce.study_figure.draw", lambda *_: b"drawn"
-        )  # see test_figure
-        patch.setenv("XDG_CACHE_HOME", str(cache))
-        yield patch
-
-
-@pytest.fixture(autouse=True)
-def quick_test(tmp_path):
-    with quick(tmp_path / "cache"):
+        patch.setattr("faprompt.reproduce.study_figure.draw", lambda *_: b"drawn")
         yield
-
-
-def draw_sets(folder):
-    benchmark_toys.shelf(folder / "shelf")
-    benchmark_toys.shelf(folder / "drawer", classes=("cup",))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    """Folders that no test changes."""
-    return draw_sets(tmp_path_factory.mktemp("sets"))
 
 
 def count_passes(patch):
@@ -68,14 +43,16 @@ def count_passes(patch):
 
 
 @pytest.fixture
-def passes(monkeypatch):
+def passes(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # or others' tokens are found
     return count_passes(monkeypatch)
 
 
 def ran(plan, folder):
     """Run a study once for several tests: its folder, result, passes and log."""
     lines = []
-    with quick(folder / "cache") as patch:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(study_run.logger, "info", lambda line, *_: lines.append(line))
         counted = count_passes(patch)
         result = run_study(plan, folder / "out")
@@ -175,7 +152,7 @@ def test_a_killed_and_resumed_study_is_an_uninterrupted_one(
 
 
 def test_what_lacks_its_data_is_told_and_stops_nothing(tmp_path):
-    sets = draw_sets(tmp_path / "sets")
+    sets = benchmark_toys.sets(tmp_path / "sets")
     (sets / "drawer").rename(sets / "hidden")
     result = run_study(toys.study(sets), tmp_path / "out")
     assert not result.complete
