@@ -20,6 +20,11 @@ from typing import Any
 import torch
 
 from faprompt.clip.backbone import build_clip
+from faprompt.clip.efficient_net import (
+    EFFICIENT_NET,
+    EFFICIENT_NET_PARAMETERS,
+    EFFICIENT_NET_SPEC,
+)
 from faprompt.clip.spec import (
     BackboneSpec,
     TextSpec,
@@ -63,12 +68,14 @@ def list_backbones() -> list[dict[str, Any]]:
         "openai"); embed_dim; image_size and patch_size in pixels; parameters (both towers).
     """
     rows = []
-    for name in BUNDLED:
+    for name in (*BUNDLED, EFFICIENT_NET):
         try:
             folder = bundled_backbone_folder(name)
         except ModelError:
             continue
-        rows.append(_row(name, "bundled", BackboneSpec.from_dict(read_json(folder / SPEC_FILE))))
+        spec = BackboneSpec.from_dict(read_json(folder / SPEC_FILE))
+        known = EFFICIENT_NET_PARAMETERS if spec == EFFICIENT_NET_SPEC else 0
+        rows.append(_row(name, "bundled", spec, parameters=known))
     open_clip = open_clip_module()
     for name in open_clip.list_models():
         tags = open_clip.list_pretrained_tags_by_model(name)
@@ -186,8 +193,9 @@ def fetch_backbone(name: str) -> FetchedBackbone:
     """Download the weights of a backbone, or find them in the cache.
 
     Args:
-        name: "tiny", "wide_resnet50_2", "BLIP-ViT-B-16", or open_clip's name and tag, such as
-            "ViT-L-14-336" (tag "openai") or "ViT-B-16-plus-240:laion400m_e32".
+        name: "tiny", "efficientnet-lite0", "wide_resnet50_2", "BLIP-ViT-B-16", or open_clip's
+            name and tag, such as "ViT-L-14-336" (tag "openai") or
+            "ViT-B-16-plus-240:laion400m_e32".
 
     Raises:
         ModelError: unknown name or tag, or the download failed.
@@ -205,7 +213,7 @@ def named_weights(name: str) -> Path | None:
         ConfigError: an open_clip model that is not a plain CLIP of two transformers.
         ModelError: no such tag, or nothing could be downloaded.
     """
-    if name in BUNDLED:
+    if name in (*BUNDLED, EFFICIENT_NET):
         return bundled_backbone_folder(name) / WEIGHTS_FILE
     if is_blip_name(name):
         return _blip(name)

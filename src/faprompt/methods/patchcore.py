@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures, ImageOptions
-from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, unpack_stages
+from faprompt.clip.wide_resnet import STAGES, WIDE_RESNET, WideResNet, unpack_stages
 from faprompt.config import Count, Natural, Range
 from faprompt.methods.base import MethodOutput, within_depth
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
@@ -91,7 +91,7 @@ class PatchCore(FullShotMethod):
     def __init__(self, config: PatchCoreConfig, backbone: Backbone) -> None:
         super().__init__()
         self.config = config
-        self._stages = not backbone.has_text
+        self._stages = isinstance(backbone, WideResNet)
         if config.centre_crop and not self._stages:
             raise ValueError(
                 f"centre_crop={config.centre_crop} goes with {WIDE_RESNET}; on this backbone take "

@@ -23,7 +23,7 @@ from torch.nn.functional import cosine_similarity
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
-from faprompt.clip.wide_resnet import CELL, STAGES, WIDE_RESNET, unpack_stages
+from faprompt.clip.wide_resnet import CELL, STAGES, WIDE_RESNET, WideResNet, unpack_stages
 from faprompt.config import Count
 from faprompt.methods.base import MethodOutput, ParameterCount, Table
 from faprompt.methods.full_shot import FullShotConfig, FullShotMethod, anomalib_module
@@ -63,7 +63,7 @@ class RD4AD(FullShotMethod):
 
     def __init__(self, config: RD4ADConfig, backbone: Backbone) -> None:
         super().__init__()
-        if backbone.has_text:
+        if not isinstance(backbone, WideResNet):
             raise ValueError(
                 f"it rebuilds the feature maps of {WIDE_RESNET}; give that, or a file of its "
                 "weights, as the backbone"
