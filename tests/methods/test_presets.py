@@ -36,6 +36,8 @@ OF_ANOTHER = {
     ("april-gan", "paper"): "ViT-L-14-336:gelu",
     ("filo", "paper"): "ViT-L-14-336:gelu",
     ("filo", "clean"): "ViT-L-14-336:gelu",
+    ("relations", "paper"): "efficientnet-lite0",
+    ("relations", "untrained"): "efficientnet-lite0",
     ("patchcore", "paper"): "wide_resnet50_2",
     ("patchcore", "code"): "wide_resnet50_2",
     ("rd4ad", "paper"): "wide_resnet50_2",

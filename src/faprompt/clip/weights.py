@@ -186,10 +186,9 @@ def may_be(backbone: Backbone, name: str) -> bool:
     Files and folders do not show whose weights they hold: they may be the named ones if
     architecture and activation are the same.
     """
-    if not backbone.has_text:  # these get the name of the network whatever file they are from
-        return backbone.name == name
-    if name in (WIDE_RESNET, EFFICIENT_NET):
-        return False
+    networks = {WIDE_RESNET: WIDE_RESNET_SPEC, EFFICIENT_NET: EFFICIENT_NET_SPEC}
+    if name in networks or not backbone.has_text:
+        return networks.get(name) == backbone.spec
     place, gelu = _split_activation(backbone.name)
     if place in NAMES:
         return backbone.name == name

@@ -35,7 +35,8 @@ class Panels:
     fused: np.ndarray
     stages: dict[str, np.ndarray]  # empty without a prior
     prompts: tuple[np.ndarray, ...]
-    patches: np.ndarray | None  # patches used for the prior, numbered; None without a prior
+    patches: np.ndarray | None  # patches that the method names, numbered; None without any
+    patches_title: str
 
 
 def draw_panels(explanation: Explanation, image: np.ndarray) -> Panels:
@@ -60,6 +61,7 @@ def draw_panels(explanation: Explanation, image: np.ndarray) -> Panels:
         stages={name: over(grid) for name, grid in explanation.stages.items()},
         prompts=tuple(over(prompt.grid) for prompt in explanation.prompts),
         patches=_numbered(small, explanation.patches, scale) if explanation.patches else None,
+        patches_title=explanation.patches_title,
     )
 
 
@@ -98,7 +100,7 @@ def draw_page(explanation: Explanation, panels: Panels, *, name: str) -> str:
     maps = [("Picture", panels.picture), ("Fused map", panels.fused)]
     maps += [(f"Map {stage}", panel) for stage, panel in panels.stages.items()]
     if panels.patches is not None:
-        maps.append(("Patches used for the prior, in its order", panels.patches))
+        maps.append((explanation.patches_title, panels.patches))
     prompts = zip(explanation.prompts, map(_embed, panels.prompts), strict=True)
     return render_page(
         "explain.html",
@@ -179,7 +181,7 @@ def _first_row(panels: Panels) -> list[tuple[str, np.ndarray]]:
     free = COLUMNS - 2 - (panels.patches is not None)
     row += [(f"map {name}", panel) for name, panel in panels.stages.items()][:free]
     if panels.patches is not None:
-        row.append(("patches used for the prior", panels.patches))
+        row.append((panels.patches_title.lower(), panels.patches))
     return row
 
 

@@ -34,13 +34,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A patch used for the prior."""
+    """A patch that a method names, such as one used for the prior."""
 
-    rank: int  # from 1, in the prior's order
+    rank: int  # from 1, in the order of the method
     row: int  # of the grid
     column: int
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture
-    chance: float  # of "abnormal" on the map before the prior
+    chance: float  # of "abnormal" on the first stage, the map before the prior
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +70,7 @@ class Explanation:
     stages: Mapping[str, np.ndarray]
     prompts: tuple[Prompt, ...]
     patches: tuple[Patch, ...]
+    patches_title: str
     context_words: tuple[tuple[NearWord, ...], ...]
     model_size: tuple[int, int]
     sigma_px: float
@@ -180,6 +181,7 @@ def explain_picture(
         stages={name: _grid(grids) for name, grids in parts.stages.items()},
         prompts=_prompts(parts, output.prompt_scores, known),
         patches=_patches(parts, result.image_size),
+        patches_title=parts.selected_title,
         context_words=_words(parts.normal_tokens, known),
         model_size=detector.model_size(result.image_size),
         sigma_px=detector.method.sigma_px,

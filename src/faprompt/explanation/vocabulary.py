@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
-from faprompt.errors import ConfigError
 from faprompt.scoring import unit
 
 _RANDOM_VECTORS, _RANDOM_SHARE = 500, 0.95  # for `chance`: number of vectors, and the quantile
@@ -31,18 +30,15 @@ class NearWord:
 class Vocabulary:
     """Tokens of a backbone and their embeddings, without the start and end tokens.
 
-    `chance` is the cosine that 95 of 100 random vectors do not exceed with their nearest word.
-
-    Raises:
-        ConfigError: the backbone has no text tower.
+    It is empty for a backbone without a text tower. `chance` is the cosine that 95 of 100 random
+    vectors do not exceed with their nearest word.
     """
 
     def __init__(self, backbone: Backbone) -> None:
+        self.words: list[str] = []
+        self._table, self.chance = torch.empty(0, 0), 1.0
         if not backbone.has_text:
-            raise ConfigError(
-                f"{backbone.name} has no text tower, so nothing can be explained by words; "
-                "choose a model with a CLIP backbone."
-            )
+            return
         tokenizer, table = backbone.tokenizer, backbone.text.token_embedding.weight
         words = tokenizer.words()
         rows = [i for i in range(len(words)) if i not in (tokenizer.start, tokenizer.end)]

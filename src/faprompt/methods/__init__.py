@@ -6,4 +6,5 @@ sentences   handcrafted sentences: CLIP, CLIP-AC; winclip, april_gan and anovl b
 anomalyclip learned prompts, also of coop and tcp: score, map and loss of a text pair
 full_shot   one model per class from its normal pictures: patchcore, rd4ad
 grounding   where FiLo looks
+relations   how the patches of a picture relate to each other; needs no words
 """

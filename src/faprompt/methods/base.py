@@ -79,10 +79,10 @@ class ScoreTerm:
 class MethodParts:
     """Parts of a forward pass; empty where a method has none.
 
-    terms: summands of the score. stages: name -> (B, rows, columns) in 0..1, the maps whose
-    mean is `patch_map`, in order. prompt_maps: (B, K, rows, columns) in 0..1, `patch_map` with
+    terms: summands of the score. stages: name -> (B, rows, columns) in 0..1, the maps that
+    `patch_map` is made of, in order. prompt_maps: (B, K, rows, columns) in 0..1, `patch_map` with
     each abnormality prompt alone in place of all. selected: (B, M) int64, row-major numbers of
-    the patches that fed the prior, best first. normal_tokens (T, width) and abnormal_tokens
+    patches that `selected_title` names, best first. normal_tokens (T, width) and abnormal_tokens
     (K, T', width): the learned vectors of the prompts. prior: (B, width), what each picture
     adds to all of `abnormal_tokens`.
     """
@@ -91,6 +91,7 @@ class MethodParts:
     stages: Mapping[str, Tensor] = field(default_factory=dict)
     prompt_maps: Tensor | None = None
     selected: Tensor | None = None
+    selected_title: str = "Patches used for the prior"
     normal_tokens: Tensor | None = None
     abnormal_tokens: Tensor | None = None
     prior: Tensor | None = None
@@ -137,6 +138,7 @@ class Method(nn.Module):
     interpolation: Filter = "bicubic"  # resizes pictures to `image_size`
     keeps_aspect: bool = False  # only the shorter edge of a picture is resized to `image_size`
     tiled: bool = False  # a picture that is not square is scored as overlapping squares
+    needs_text: ClassVar[bool] = True  # it compares pictures with words of the backbone
     uses_class_names: bool = False  # `forward` takes `class_names`: what each picture shows
 
     @classmethod

@@ -47,6 +47,7 @@ class FullShotMethod(Method):
     """Children build `models`, one per class, and write `score_class`."""
 
     full_shot = True
+    needs_text = False
     uses_class_names = True  # the name chooses the model
     remembers: ClassVar[bool] = False  # learned by `remember`, in one go and without steps
     written: ClassVar[tuple[str, ...]] = ("classes",)  # options training writes, one per class

@@ -20,6 +20,7 @@ from faprompt.methods.faprompt import FAPrompt
 from faprompt.methods.filo import FiLo
 from faprompt.methods.patchcore import PatchCore
 from faprompt.methods.rd4ad import RD4AD
+from faprompt.methods.relations import Relations
 from faprompt.methods.sentences import CLIPAC, PlainCLIP
 from faprompt.methods.tcp import TCPV1, TCPV2
 from faprompt.methods.winclip import WinCLIP
@@ -28,7 +29,7 @@ METHODS: dict[str, type[Method]] = {
     cls.name: cls
     for cls in (
         PlainCLIP, CLIPAC, WinCLIP, AprilGAN, AnoVL, CoOp, CoCoOp, AnomalyCLIP,
-        AnomalyCLIPEnsemble, TCPV1, TCPV2, FiLo, FAPrompt, PatchCore, RD4AD,
+        AnomalyCLIPEnsemble, TCPV1, TCPV2, FiLo, FAPrompt, Relations, PatchCore, RD4AD,
     )
 }  # fmt: skip
 PAPERS_BACKBONE = "ViT-L-14-336"  # of presets that name no other; they run on any
@@ -196,7 +197,7 @@ def build_method(
     cls = method_class(name)
     values = {**to_mapping(preset_config(name, preset)), **(options or {})}
     config = from_mapping(cls.config_class, values, what=f"{name} options")
-    if not (backbone.has_text or cls.full_shot):
+    if cls.needs_text and not backbone.has_text:
         raise ConfigError(
             f"{name} compares pictures with words, and {backbone.name} has no text tower; take a "
             "CLIP, such as tiny or ViT-L-14-336."
