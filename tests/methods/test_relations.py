@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from faprompt.clip.vision import ImageFeatures
+from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
@@ -14,6 +14,7 @@ from faprompt.explanation import explain_picture
 from faprompt.methods.registry import build_method, preset_config
 from faprompt.methods.relations import (
     RelationHead,
+    at_step,
     mirror_distance,
     patch_targets,
     picture_percentiles,
@@ -24,6 +25,7 @@ from faprompt.references import ReferenceBank, References, top_mean
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite, TrainingFreeSuite
 
+SIDE = 128  # the least: four cells of layer 15 a side
 TEXT = {
     "text_method": "faprompt", "text_backbone": "test-tiny",
     "text_options": ("image_size=56", "sigma_px=2"),
@@ -37,7 +39,7 @@ def trunk():
 
 def build(*, on=None, stir=0.1, **options):
     """A method whose head is no longer what its seed drew."""
-    options = {"image_size": 64, "sigma_px": 2.0, **options}
+    options = {"image_size": SIDE, "sigma_px": 2.0, **options}
     built = build_method("relations", on or trunk(), options)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -48,9 +50,9 @@ def build(*, on=None, stir=0.1, **options):
 
 class TestOnTheTrunk(LearnedSuite):
     name = "relations"
-    options = {"image_size": 64, "dropout": 0.0}
-    side, patch = 64, 16
-    parameters = (13_217, 13_217)
+    options = {"image_size": SIDE, "dropout": 0.0}
+    side, patch = SIDE, 16
+    parameters = (13_857, 13_857)
     official = False
     more_presets = ("untrained",)
     out_of_range = {"dropout": 1.0}
@@ -72,7 +74,7 @@ class TestOnAClip(LearnedSuite):
 
     name = "relations"
     options = {"image_size": small.SIDE, "dropout": 0.0}
-    parameters = (13_217, 13_217)
+    parameters = (13_857, 13_857)
     official = False
     more_presets = ("untrained",)
     out_of_range = {"dropout": -0.1}
@@ -92,7 +94,7 @@ class TestOnAClip(LearnedSuite):
 class TestWithText(TestOnTheTrunk):
     """The text logit of another detector as one more relation; its parameters are frozen."""
 
-    options = {"image_size": 64, "dropout": 0.0, **TEXT}
+    options = {"image_size": SIDE, "dropout": 0.0, **TEXT}
 
     test_exported_before_any_prediction_it_gives_the_same = (
         LearnedSuite.test_exported_before_any_prediction_it_gives_the_same
@@ -110,9 +112,8 @@ class TestWithText(TestOnTheTrunk):
 
 class TestUntrained(TrainingFreeSuite):
     name = "relations"
-    options = {"image_size": 64, "head": False}
-    side, patch = 64, 16
-    out_of_range = {"mirror_layer": 5, "layers": "8,11"}
+    options = {"image_size": SIDE, "head": False}
+    side, patch = SIDE, 16
 
     @classmethod
     def backbone(cls):
@@ -127,8 +128,8 @@ class TestUntrained(TrainingFreeSuite):
     test_it_has_as_many_parameters_as_published = None
 
     def test_options_out_of_range_are_all_told(self):
-        with pytest.raises(ConfigError, match=r"mirror_layer should be -1, 0 or one of layers=\(8"):
-            build(mirror_layer=5, layers=(8, 11))
+        with pytest.raises(ConfigError, match=r"mirror_layers should be some of layers=\(8, 11\)"):
+            build(mirror_layers=(15,), layers=(8, 11))
         with pytest.raises(ConfigError, match="text_method needs the head that joins it"):
             build(head=False, **TEXT)
         with pytest.raises(ConfigError, match=r"map_layers should lie in 1..15, got \(16,\)"):
@@ -248,14 +249,14 @@ def test_the_head_is_its_formula():
 
 def features_of(method, count=3):
     with torch.no_grad():
-        return method.encode_image(trunk(), small.pixels(count, 64, 64))
+        return method.encode_image(trunk(), small.pixels(count, SIDE, SIDE))
 
 
 def test_the_score_is_the_mean_of_the_top_of_the_map():
     method = build().eval()
     output = method(features_of(method), None)
-    torch.testing.assert_close(output.score, output.patch_map.flatten(1).amax(dim=1))  # 2 % of 16
-    assert output.relations.shape == (3, len(method.names), 4, 4) and len(method.names) == 11
+    torch.testing.assert_close(output.score, output.patch_map.flatten(1).amax(dim=1))  # 2 % of 64
+    assert output.relations.shape == (3, len(method.names), 8, 8) and len(method.names) == 15
     torch.testing.assert_close(output.logits.sigmoid(), output.patch_map)
 
 
@@ -263,19 +264,45 @@ def test_the_untrained_map_is_its_formula():
     method = build(head=False)
     features = features_of(method)
     tokens = features.patch_tokens[11]
-    own = self_similarity(tokens, (4, 4)).mean(dim=1)
-    mirror = mirror_distance(tokens, (4, 4)).mean(dim=1)
+    own = self_similarity(tokens, (8, 8)).mean(dim=1)
+    mirror = mirror_distance(tokens, (8, 8)).mean(dim=1)
     output = method(features, None)
     torch.testing.assert_close(output.patch_map, (own + mirror) / 4)
     torch.testing.assert_close(output.score, top_mean(output.patch_map.flatten(1)))
     assert not preset_config("relations", "untrained").head
-    plain = build(head=False, mirror_layer=-1)
+    plain = build(head=False, mirror=False)
     torch.testing.assert_close(plain(features, None).patch_map, own / 2)
+
+
+def test_layers_and_mirror_choose_the_relations():
+    method = build(layers=(5, 11), mirror_layers=(11,))
+    assert method.names == (
+        *(f"self-similarity {k}, layer {layer}" for layer in (5, 11) for k in (1, 5, 26)),
+        "mirror left-right, layer 11", "mirror up-down, layer 11",
+    )  # fmt: skip
+    features = features_of(method)
+    found, tokens = method.relations(features), features.patch_tokens
+    torch.testing.assert_close(found[:, :3], self_similarity(tokens[5], (8, 8)))
+    torch.testing.assert_close(found[:, 6:], mirror_distance(tokens[11], (8, 8)))
+    clip = build(on=small.backbone(), image_size=small.SIDE)
+    assert clip.image_options.layers == (1, 2)
+
+
+@pytest.mark.parametrize("relation", [self_similarity, mirror_distance])
+@pytest.mark.parametrize("grid", [(8, 8), (7, 9)])
+def test_the_coarse_layer_is_compared_at_its_own_resolution(relation, grid):
+    with torch.no_grad():
+        pixels = small.pixels(2, 16 * grid[0], 16 * grid[1])
+        maps = trunk().vision(pixels, 15)[15]
+        tokens = trunk().encode_image(pixels, ImageOptions(layers=(15,))).patch_tokens[15]
+    own = relation(maps.flatten(2).mT, (maps.shape[-2], maps.shape[-1]))
+    wanted = torch.nn.functional.interpolate(own, size=grid, mode="bilinear")
+    torch.testing.assert_close(at_step(relation, tokens, grid, 2), wanted, rtol=0, atol=1e-5)
 
 
 def test_dropout_leaves_out_whole_relations_in_training_steps_only():
     method = build(dropout=0.5)
-    relations = torch.rand(6, 11, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+    relations = torch.rand(6, 15, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
     seen = []
     method.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     method.train().score_relations(relations)
@@ -296,36 +323,32 @@ def test_dropout_leaves_out_whole_relations_in_training_steps_only():
 def test_the_loss_is_its_formula():
     method = build(dropout=0.0)
     output = method(features_of(method), None)
-    mask = torch.zeros(3, 64, 64)
+    mask = torch.zeros(3, SIDE, SIDE)
     mask[1, 10:30, 20:40] = 1
     label = torch.tensor([0, 1, 0])
     terms = method.loss(output, label, mask)
-    wanted = patch_targets(mask, (4, 4)).double().numpy()
+    wanted = patch_targets(mask, (8, 8)).double().numpy()
     p, score = (v.detach().double().numpy() for v in (output.patch_map, output.score))
     entropy = -np.mean(wanted * np.log(p) + (1 - wanted) * np.log(1 - p))
     both = 2 * (p * wanted).sum((1, 2)) + 1
     dice = np.mean(1 - both / (p.sum((1, 2)) + wanted.sum((1, 2)) + 1))
     assert terms["patches"].item() == pytest.approx(entropy + dice, rel=1e-4)
     picture = -np.mean(np.log(np.where(label.numpy() == 1, score, 1 - score)))
-    assert terms["picture"].item() == pytest.approx(picture, rel=1e-4)
+    assert terms["picture"].item() == pytest.approx(0.2 * picture, rel=1e-4)
     assert list(terms) == ["patches", "picture"]
 
 
-def test_a_picture_without_relations_of_its_own_is_told_by_the_grid():
-    method = build(image_size=48)
-    with pytest.raises(ValueError, match="grid of 3x3 patches is too small .* larger image_size"):
-        method(features_of_size(method, 48), None)
-
-
-def features_of_size(method, side):
-    return method.encode_image(trunk(), small.pixels(1, side, side))
+def test_a_grid_that_is_too_small_is_refused():
+    method = build(image_size=64)
+    with pytest.raises(ValueError, match="grid of 2x2 patches is too small .* larger image_size"):
+        method(method.encode_image(trunk(), small.pixels(1, 64, 64)), None)
 
 
 def test_the_text_logit_is_that_of_the_other_detector():
     method = build(**TEXT).eval()
-    assert method.names[-1] == "text" and len(method.names) == 12
+    assert method.names[-1] == "text" and len(method.names) == 16
     other = Detector(small.backbone(), method.text_model, name="other")
-    pixels = small.pixels(2, 64, 64)
+    pixels = small.pixels(2, SIDE, SIDE)
     spec = small.backbone().spec
     mean, std = (torch.tensor(v)[:, None, None] for v in (spec.mean, spec.std))
     resized = torch.nn.functional.interpolate(
@@ -335,7 +358,8 @@ def test_the_text_logit_is_that_of_the_other_detector():
         chance = other.encode((resized - mean) / std).patch_map
         features = method.encode_image(trunk(), pixels)
         found = method.relations(features)[:, -1]
-    torch.testing.assert_close(found, chance.logit(), rtol=1e-4, atol=1e-4)  # 4 x 4 as well
+    wanted = torch.nn.functional.interpolate(chance.logit()[:, None], size=(8, 8), mode="bilinear")
+    torch.testing.assert_close(found, wanted[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_text_methods_parameters_are_saved_frozen_and_count(tmp_path):
@@ -379,7 +403,7 @@ def test_explain_tells_which_relation_spoke(options):
     picture = small.picture(64, 64)
     found = explain_picture(detector, picture)
     assert found.result.score == detector.predict(picture).score
-    groups = [f"self-similarity, layer {n}" for n in (8, 11, 15)] + ["mirror"]
+    groups = [f"{kind}, layer {n}" for kind in ("self-similarity", "mirror") for n in (8, 11, 15)]
     groups += ["text"] if options is TEXT else []
     assert list(found.stages) == groups
     assert found.terms[0].value == pytest.approx(found.result.score, abs=1e-6)
@@ -396,13 +420,13 @@ def test_explain_tells_which_relation_spoke(options):
             wanted = method.score_relations(rest).score
         assert term.name == f"score without {name}" and term.value == pytest.approx(float(wanted))
     strangest = int(found.fused.argmax())
-    assert found.patches[0].row * 4 + found.patches[0].column == strangest
+    assert found.patches[0].row * 8 + found.patches[0].column == strangest
     distances = slow_distances(features.patch_tokens[11])[0, strangest]
     far = [
-        n for n in range(16) if max(abs(n // 4 - strangest // 4), abs(n % 4 - strangest % 4)) > 1
+        n for n in range(64) if max(abs(n // 8 - strangest // 8), abs(n % 8 - strangest % 8)) > 1
     ]
     wanted = sorted(far, key=lambda n: distances[n])[:5]
-    assert [p.row * 4 + p.column for p in found.patches[1:]] == wanted
+    assert [p.row * 8 + p.column for p in found.patches[1:]] == wanted
 
 
 def matches(relation, group):
@@ -415,7 +439,7 @@ def test_references_and_tiles_work_as_for_every_method():
     detector = Detector(trunk(), method, name="memory")
     good = [small.picture(64, 64, seed=seed) for seed in range(3)]
     kept = {str(n): detector.reference_tokens(image) for n, image in enumerate(good)}
-    assert list(kept["0"][0]) == [8, 11, 15] and kept["0"][0][8].shape == (16, 192)
+    assert list(kept["0"][0]) == [8, 11, 15] and kept["0"][0][8].shape == (64, 192)
     bank = ReferenceBank.of(kept)
     with_memory = detector.with_setup(references=References({"": bank}))
     for image in good:  # they are in the memory, so nothing surprises

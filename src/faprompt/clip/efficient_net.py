@@ -79,8 +79,9 @@ class EfficientNet(Backbone):
     ) -> ImageFeatures:
         """Encode (B, 3, H, W) normalised pixels; of the options only `layers` has a meaning here.
 
-        Layers of stride 8 give all four positions of a cell side by side, layers of stride 32
-        are upsampled (bilinear). No layer below 4 is offered: its cells do not fit 192 channels.
+        Layers of stride 8 give all four positions of a cell side by side. Positions of layers of
+        stride 32 are repeated, see `cell_step`. No layer below 4 is offered: its cells do not fit
+        192 channels.
 
         Returns:
             patch_tokens: layer -> (B, H/16 * W/16, 192), narrower layers followed by zeros,
@@ -99,13 +100,21 @@ class EfficientNet(Backbone):
         return ImageFeatures(tokens[layers[-1]].mean(dim=1), tokens, grid)
 
 
+def cell_step(layer: int) -> int:
+    """Return the step at which the tokens of a layer differ: 2 from layer 12 on, else 1.
+
+    With step 2, the tokens of rows 2i and 2i + 1 are equal, and so are those of columns.
+    """
+    return 2 if layer > sum(stage[0] for stage in _STAGES[:-1]) else 1
+
+
 def _as_tokens(planes: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return a map (B, C, rows, columns) as tokens (B, N, 192) on the grid of cells."""
     planes = planes.float()
     if planes.shape[-1] == 2 * grid[1]:
         planes = F.pixel_unshuffle(planes, 2)
     elif planes.shape[-1] < grid[1]:
-        planes = F.interpolate(planes, size=grid, mode="bilinear", align_corners=False)
+        planes = F.interpolate(planes, size=grid, mode="nearest")
     tokens = planes.flatten(2).mT
     return F.pad(tokens, (0, TOKEN_WIDTH - tokens.shape[-1]))
 

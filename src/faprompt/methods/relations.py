@@ -1,17 +1,19 @@
 """Relations: how each patch relates to the other patches of its picture. Ours.
 
     x      S_k(l)   mean cosine distance to the k = 1, 5, 26 nearest other patches, layer l
-           M_h, M_v smallest distance within one step of the place mirrored left-right, up-down
+           M_h(l), M_v(l) smallest distance within one step of the place mirrored left-right,
+                    up-down
            T        text logit of another detector, if there is one
     head   h = g * (W [x, x - median x] + c) + b     g, b from the 10th, 50th, 90th percentiles of x
            logit = w (h' + conv 3x3 h'), h' = gelu h;  map = sigmoid(logit)
     score  mean of the highest 2 % of the map
-    loss   cross-entropy and Dice of the patches + cross-entropy of the highest 2 % of the logits
+    loss   cross-entropy and Dice of the patches + 0.2 cross-entropy of the highest 2 % of logits
 
 Patches within one step are no neighbours in S. The head sees relations alone and no content, so
 what it learns from drawn pictures holds on real ones. The levels of x matter: it is not divided
 by the picture's own spread. On EfficientNet-Lite0 the patches are those of layers 8, 11 and 15;
-on a CLIP they are V-V tokens of the layers that end 2/4, 3/4 and 4/4 of the depth. The preset
+on a CLIP they are V-V tokens of the layers that end 2/4, 3/4 and 4/4 of the depth. Layer 15 has
+half the resolution: it is compared there, and the distances are upsampled. The preset
 `untrained` has no head: map = (S + M) / 4, S the mean of the three S_k and M the mean of M_h and
 M_v, all of the middle layer.
 
@@ -21,9 +23,9 @@ Related: patches compared within one picture, MuSc (Li et al., ICLR 2024) betwee
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +33,11 @@ from torch import Tensor, nn
 
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
-from faprompt.clip.efficient_net import EFFICIENT_NET, EfficientNet
+from faprompt.clip.efficient_net import EFFICIENT_NET, EfficientNet, cell_step
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.clip.weights import load_backbone
-from faprompt.config import Count, Range, from_mapping, parse_assignments
+from faprompt.config import Count, Range, Weight, from_mapping, parse_assignments
 from faprompt.errors import ConfigError
 from faprompt.methods.anomalyclip import AnomalyCLIP
 from faprompt.methods.base import (
@@ -90,6 +92,24 @@ def self_similarity(
     nearest = _other_similarities(tokens, grid).topk(_reach(grid, max(counts)), dim=-1).values
     means = [1 - nearest[..., : min(k, nearest.shape[-1])].mean(dim=-1) for k in counts]
     return grid_map(torch.stack(means, dim=1).clamp_min(0), grid)
+
+
+def at_step(
+    relation: Callable[[Tensor, tuple[int, int]], Tensor],
+    tokens: Tensor,
+    grid: tuple[int, int],
+    step: int,
+) -> Tensor:
+    """Return a relation of tokens that differ at each `step`-th row and column only.
+
+    Copies of a patch are no neighbours of it: every `step`-th patch is compared with the others
+    of that kind, and the result is upsampled (bilinear) to the whole grid.
+    """
+    if step == 1:
+        return relation(tokens, grid)
+    planes = grid_map(tokens.mT, grid)[..., ::step, ::step]
+    found = relation(planes.flatten(2).mT, (planes.shape[-2], planes.shape[-1]))
+    return F.interpolate(found, size=grid, mode="bilinear", align_corners=False)
 
 
 def _other_similarities(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -207,23 +227,19 @@ class RelationsConfig(MethodConfig):
 
     image_size: Count = 256
     layers: tuple[int, ...] = ()  # of the self-similarity, from 1; () see the module
-    mirror_layer: int = 0  # of the mirror, one of `layers`; 0 for the middle one, -1 for no mirror
+    mirror: bool = True  # False leaves the mirror out
+    mirror_layers: tuple[int, ...] = ()  # of the mirror, some of `layers`; () for all of them
     head: bool = True  # False: nothing is learned, see the module
     dropout: Annotated[float, Range(low=0, below=1)] = 0.15  # share of relations left out in steps
+    picture_weight: Weight = 0.2  # of the loss on the picture's score
     text_method: Literal["", "anomalyclip", "faprompt"] = ""  # gives the text logit; "" for none
     text_backbone: str = "tiny"  # of the text method
     text_options: tuple[str, ...] = ()  # of the text method, each as name=value
 
     def faults(self) -> list[str]:
-        found = []
-        if self.mirror_layer not in (-1, 0, *self.layers) and self.layers:
-            found.append(
-                f"mirror_layer should be -1, 0 or one of layers={self.layers}, "
-                f"got {self.mirror_layer}"
-            )
         if self.text_method and not self.head:
-            found.append("text_method needs the head that joins it; leave it out, or head=true")
-        return found
+            return ["text_method needs the head that joins it; leave it out, or set head=true"]
+        return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,22 +260,26 @@ class Relations(Method):
         "common": {"image_size": 518, "sigma_px": 8.0},
     }  # fmt: skip
     backbones = {"paper": EFFICIENT_NET, "untrained": EFFICIENT_NET}
-    recipes: ClassVar = {
-        "paper": {"epochs": 10, "batch_size": 32, "betas": (0.9, 0.999), "learning_rate": 0.003}
-    }
     needs_text = False
-    parameters_at_full_size = ParameterCount(13_217, 13_217)
+    parameters_at_full_size = ParameterCount(13_857, 13_857)
     config: RelationsConfig
 
     def __init__(self, config: RelationsConfig, backbone: Backbone) -> None:
         super().__init__()
         self.config = config
         vision = backbone.spec.vision
-        chosen = TRUNK_LAYERS if isinstance(backbone, EfficientNet) else vision.quarter_layers[1:]
+        chosen = TRUNK_LAYERS if isinstance(backbone, EfficientNet) else vision.quarter_layers[-3:]
         self._layers = tuple(sorted(set(config.layers or chosen)))
+        is_trunk = isinstance(backbone, EfficientNet)
+        self._steps = {layer: cell_step(layer) if is_trunk else 1 for layer in self._layers}
         within_depth(self._layers, vision.layers)
-        middle = self._layers[len(self._layers) // 2]
-        self._mirror = {0: middle, -1: None}.get(config.mirror_layer, config.mirror_layer)
+        self._middle = self._layers[len(self._layers) // 2]
+        mirrored = tuple(sorted(set(config.mirror_layers))) or self._layers
+        if not set(mirrored) <= set(self._layers):
+            raise ValueError(
+                f"mirror_layers should be some of layers={self._layers}, got {config.mirror_layers}"
+            )
+        self._mirrored = mirrored if config.mirror else ()
         self.image_options = ImageOptions(layers=self._layers)
         self.names = self._relation_names()
         self.text_model: Method | None = None
@@ -276,7 +296,8 @@ class Relations(Method):
         names = [
             f"self-similarity {k}, layer {layer}" for layer in self._layers for k in NEIGHBOURS
         ]
-        names += ["mirror left-right", "mirror up-down"] if self._mirror else []
+        for layer in self._mirrored:
+            names += [f"mirror {axis}, layer {layer}" for axis in ("left-right", "up-down")]
         return (*names, *(["text"] if self.config.text_method else []))
 
     def _build_text_model(self) -> None:
@@ -337,9 +358,14 @@ class Relations(Method):
             ConfigError: the features lack the text logit, as those of a token cache do.
         """
         grid, tokens = features.grid, features.patch_tokens
-        found = [self_similarity(tokens[layer], grid) for layer in self._layers]
-        if self._mirror:
-            found.append(mirror_distance(tokens[self._mirror], grid))
+        found = [
+            at_step(relation, tokens[layer], grid, self._steps[layer])
+            for relation, layers in (
+                (self_similarity, self._layers),
+                (mirror_distance, self._mirrored),
+            )
+            for layer in layers
+        ]  # fmt: skip
         if self.text_model is not None:
             if _TEXT_WINDOW not in features.windows:
                 raise ConfigError(
@@ -369,12 +395,13 @@ class Relations(Method):
         )  # fmt: skip
 
     def _untrained_map(self, relations: Tensor) -> Tensor:
-        layer = self._mirror or self._layers[len(self._layers) // 2]
-        own = [n for n, name in enumerate(self.names) if name.endswith(f"layer {layer}")]
-        parts = relations[:, own].mean(dim=1) / 2
-        if self._mirror:
-            parts = (parts + relations[:, -2:].mean(dim=1) / 2) / 2
-        return parts.clamp(0, 1)
+        """Return half the mean of the two kinds of relations in the middle layer, in 0..1."""
+        groups = self._groups()
+        kinds = [
+            groups.get(f"{kind}, layer {self._middle}") for kind in ("self-similarity", "mirror")
+        ]
+        maps = [relations[:, rows].mean(dim=1) / 2 for rows in kinds if rows]
+        return torch.stack(maps).mean(dim=0).clamp(0, 1)
 
     def _without_some(self, relations: Tensor) -> Tensor:
         """Set some whole relations of each picture to 0 in training steps.
@@ -405,7 +432,8 @@ class Relations(Method):
         top = top_mean(logits.flatten(1))
         return {
             "patches": entropy + losses.dice(output.patch_map, wanted),
-            "picture": F.binary_cross_entropy_with_logits(top, label.to(top.dtype)),
+            "picture": self.config.picture_weight
+            * F.binary_cross_entropy_with_logits(top, label.to(top.dtype)),
         }
 
     def explain(self, features: ImageFeatures, output: RelationsOutput) -> MethodParts:
@@ -424,11 +452,10 @@ class Relations(Method):
                 rest[:, rows] = 0
                 value = self.score_relations(rest).score
                 terms.append(ScoreTerm(name=f"score without {name}", weight=0.0, value=value))
-        middle = self._mirror or self._layers[len(self._layers) // 2]
         return MethodParts(
             terms=tuple(terms),
             stages=stages,
-            selected=_nearest_patches(features.patch_tokens[middle], features.grid, output),
+            selected=_nearest_patches(features.patch_tokens[self._middle], features.grid, output),
             selected_title="Strangest patch, and its nearest ones",
         )
 
