@@ -35,6 +35,7 @@ from faprompt.detector_parts import (
     replace_left_out,
 )
 from faprompt.detector_setup import (
+    check_kept,
     check_mask,
     save_setup,
 )
@@ -251,14 +252,16 @@ class Detector(TensorDetector):
         return self._judge(result, threshold, picture.product), output, parts
 
     @torch.inference_mode()
-    def image_feature(self, image: np.ndarray, mask: np.ndarray | None = None) -> Tensor:
+    def image_feature(
+        self, image: np.ndarray | PictureWindows, mask: np.ndarray | None = None
+    ) -> Tensor:
         """Return the class token (D,) of a decoded picture, on the CPU; raises as below."""
         picture = self._picture(image, mask=mask)
         return self.encode_image(self.to_pixels(picture.image)[None]).class_token[0].cpu()
 
     @torch.inference_mode()
     def reference_tokens(
-        self, image: np.ndarray, mask: np.ndarray | None = None
+        self, image: np.ndarray | PictureWindows, mask: np.ndarray | None = None
     ) -> list[dict[int, Tensor]]:
         """Return what a memory of good pictures keeps of one: layer -> (N, D) patch tokens.
 
@@ -286,8 +289,10 @@ class Detector(TensorDetector):
         """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
 
         Raises:
+            ConfigError: settings that are kept with a calibration only, and there is none.
             ModelError: a parameter holds values that are not finite; nothing is written.
         """
+        check_kept(self.setup)
         backbone, described = self.backbone, self.description
         config = {
             "name": self.name,

@@ -1,16 +1,17 @@
-"""Calibrate a detector on good pictures, change its rates, and teach it its false alarms. Ours."""
+"""Calibrate a detector on good pictures and write a model folder. Ours."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 
 from faprompt.calibration import (
@@ -18,28 +19,29 @@ from faprompt.calibration import (
     REVIEW_FPR,
     TARGET_FPR,
     Calibration,
-    GoodScores,
     Limits,
+    check_rate,
     false_alarm_bound,
-    highest_by_part,
-    parts_of,
     ranks_above,
 )
 from faprompt.config import Count, Natural, Range, check_fields
 from faprompt.detector import Detector
-from faprompt.detector_setup import check_mask, read_left_out
+from faprompt.detector_setup import read_left_out
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.files import file_digest, natural_key
-from faprompt.imaging import MAX_PIXELS, ReadImage, read_image
-from faprompt.imaging.tiles import TileSetting
-from faprompt.records import AnomalyResult
-from faprompt.references import (
-    REFERENCE_WEIGHT,
-    ReferenceBank,
-    References,
-    farthest_first,
+from faprompt.files import natural_key
+from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.tiles import TileSetting, check_tiles
+from faprompt.inspection.good_pictures import (
+    UnusedPictures,
+    good_scores,
+    picture_parts,
+    read_good,
+    reference_digests,
+    reference_tokens,
+    score_good,
 )
-from faprompt.work import ProgressCallback, lock_folder, no_progress, read_ahead
+from faprompt.references import REFERENCE_WEIGHT, ReferenceBank, References, farthest_first
+from faprompt.work import ProgressCallback, lock_folder, no_progress
 
 _log = logging.getLogger("faprompt")
 
@@ -49,23 +51,38 @@ class CalibrateOptions:
     """Options of `calibrate`.
 
     Raises:
-        ConfigError, ValueError: an option is out of range.
+        ConfigError: a rate outside 0..1, a review rate below the target rate, or other `tiles`.
+        ValueError: another option is out of range.
     """
 
-    target_fpr: float = TARGET_FPR  # rate of NG among good pictures
-    review_fpr: float = REVIEW_FPR  # rate of NG and REVIEW among good pictures
+    target_fpr: float = TARGET_FPR  # rate of NG among good parts
+    review_fpr: float | None = None  # of NG and REVIEW; None: 0.05, or `target_fpr` if higher
     references: Natural = 0  # good pictures kept as memory, of each product; 0 for none
     reference_weight: Annotated[float, Range(above=0, high=1)] = REFERENCE_WEIGHT
     tiles: TileSetting = "off"  # how pictures are cut, see `plan_tiles`
     mask: str | os.PathLike[str] | None = None  # a file for all pictures, or a folder by name
-    group: str = ""  # regular expression that finds the part in a path; "" if a picture is a part
+    # regular expression that finds the part in a picture's absolute path, with "/" between
+    # folders; "" if each picture is a part
+    group: str = ""
     by_folder: bool = False  # each subfolder is a product with thresholds of its own
     batch_size: Count = 8  # pictures scored together
-    bit_depth: int | None = None  # bits that 16-bit files really use, see `read_image`
+    bit_depth: Annotated[int, Range(low=1, high=32)] | None = None  # see `read_image`
     max_pixels: Count = MAX_PIXELS  # larger pictures are refused
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_tiles(self.tiles)
+        target, review = self.rates
+        check_rate("target_fpr", target)
+        check_rate("review_fpr", review)
+        if review < target:
+            raise ConfigError(f"review_fpr={review} should be at least target_fpr={target}.")
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The target rate and the review rate."""
+        review = max(REVIEW_FPR, self.target_fpr) if self.review_fpr is None else self.review_fpr
+        return self.target_fpr, review
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,32 +110,12 @@ class CalibrationReport:
     detector: Detector  # calibrated
     products: Mapping[str, ProductReport]
     unreadable: Mapping[str, str]  # path -> reason
-    copies: int  # pictures left out because another one has the same content
+    copies: tuple[str, ...]  # paths left out because another picture has the same content
 
     @property
     def calibration(self) -> Calibration:
         """Return the good scores and the rates."""
         return require_calibrated(self.detector)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    """A good picture after it was scored."""
-
-    path: str
-    digest: str  # SHA-256 of the file
-    score: float
-    map_maximum: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Good:
-    """A good picture in memory."""
-
-    path: str
-    digest: str
-    image: ReadImage
-    mask: np.ndarray | None
 
 
 def calibrate(
@@ -132,8 +129,9 @@ def calibrate(
 ) -> CalibrationReport:
     """Find thresholds from good pictures alone and write a calibrated model folder.
 
-    With references, K pictures of each product that differ most become a memory and do not
-    calibrate. Copies of a picture count once. A file that cannot be read is reported.
+    With references, K pictures of each product that differ most become a memory. They do not
+    calibrate, and neither do other pictures of their parts. Copies of a picture count once. A
+    file that cannot be read, or whose mask does not fit, is reported.
 
     Args:
         detector: any detector; an earlier calibration and references of it are replaced.
@@ -147,8 +145,8 @@ def calibrate(
         The calibrated detector and the thresholds; `detector.setup.calibration` has the scores.
 
     Raises:
-        ConfigError: too few pictures for a rate, with the numbers; a picture that belongs to
-            no product or part; references of a method without patch tokens.
+        ConfigError: too few pictures or parts for a rate, with the numbers; a picture that
+            belongs to no product or part; references of a method without patch tokens.
         ImageReadError: the mask cannot be read.
         FolderInUseError: another run is writing into `out`.
     """
@@ -157,21 +155,22 @@ def calibrate(
     base = prepare(detector, asked)
     products = product_folders(named) if asked.by_folder else {ONE_PRODUCT: named}
     for product, files in products.items():
-        _check_count(product, len(files), asked)
+        frames = Counter(picture_parts(files, asked.group))
+        aside = -(-asked.references // max(frames.values(), default=1))  # at least so many parts
+        _check_count(product, len(frames) - aside, len(files), asked)
     with lock_folder(folder) if lock else nullcontext():
-        unreadable: dict[str, str] = {}
-        memory: dict[str, str] = {}  # SHA-256 of a reference -> its path
+        rest: Mapping[str, Sequence[str]] = products
         if asked.references:
-            base = _with_references(base, products, asked, memory, unreadable, progress)
-        scored, copies = _score_products(base, products, asked, memory, unreadable, progress)
-        calibrated = _calibrated(base, scored, asked)
+            base, rest = _with_references(base, products, asked, progress)
+        calibration, unused = _calibration(base, rest, asked, progress)
+        calibrated = base.with_setup(calibration=calibration)
         calibrated.save_pretrained(folder)
     return CalibrationReport(
         folder=folder,
         detector=calibrated,
-        products=describe_products(require_calibrated(calibrated), calibrated.setup.references),
-        unreadable=unreadable,
-        copies=copies,
+        products=describe_products(calibration, calibrated.setup.references),
+        unreadable=unused.unreadable,
+        copies=tuple(unused.copies),
     )
 
 
@@ -179,6 +178,7 @@ def prepare(detector: Detector, options: CalibrateOptions) -> Detector:
     """Return the detector with the tiles, mask and bit depth of the options, not calibrated.
 
     Raises:
+        ConfigError: the mask leaves out every pixel.
         ImageReadError: the mask cannot be read.
     """
     place = None if options.mask is None else Path(options.mask)
@@ -207,7 +207,7 @@ def product_folders(paths: Sequence[str]) -> dict[str, list[str]]:
     """
     if not paths:
         raise ConfigError("There is no picture to calibrate with; name good pictures.")
-    folders = [Path(path).absolute().parent for path in paths]
+    folders = [Path(os.path.abspath(path)).parent for path in paths]
     common = Path(os.path.commonpath(folders))
     if set(folders) == {common}:
         return {common.name: list(paths)}
@@ -222,193 +222,118 @@ def product_folders(paths: Sequence[str]) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 
 
-def _check_count(product: str, count: int, options: CalibrateOptions) -> None:
-    """Refuse too few pictures before they are scored."""
-    left = count - options.references
+def _check_count(
+    product: str,
+    parts: int,
+    pictures: int,
+    options: CalibrateOptions,
+    unused: UnusedPictures | None = None,
+) -> None:
+    """Refuse fewer parts than the rates need; the error says why they are so few."""
     try:
-        for rate in (options.target_fpr, options.review_fpr):
-            ranks_above(max(0, left), rate)
+        for rate in options.rates:
+            ranks_above(max(0, parts), rate)
     except ConfigError as error:
-        aside = f" ({options.references} of {count} are set aside as references)"
+        reasons = [str(error)]
+        if options.group:
+            reasons.append(f"The {pictures} pictures count once for each part they show.")
+        if options.references:
+            reasons.append(f"{options.references} pictures are set aside as references.")
+        if unused and unused.copies:
+            reasons.append(f"{len(unused.copies)} pictures are copies of others.")
+        if unused and unused.unreadable:
+            first = next(iter(unused.unreadable.values()))
+            reasons.append(f"{len(unused.unreadable)} pictures cannot be used: {first}")
         raise ConfigError(
-            f"{f'Product {product}: ' if product else ''}{error}"
-            f"{aside if options.references else ''}"
+            f"{f'Product {product}: ' if product else ''}{' '.join(reasons)}"
         ) from None
 
 
-def read_good(
-    detector: Detector, paths: Sequence[str], options: CalibrateOptions
-) -> Iterator[tuple[str, _Good | ImageReadError]]:
-    """Read pictures ahead, with their masks; one that cannot be read comes with its error."""
-
-    def read(path: str) -> tuple[str, _Good | ImageReadError]:
-        try:
-            depth = detector.setup.check_bit_depth(options.bit_depth)
-            image = read_image(path, bit_depth=depth, max_pixels=options.max_pixels)
-            mask = detector.setup.mask_of(path)
-            if mask is not None:
-                check_mask(mask, image.image_size, path)
-            return path, _Good(path, file_digest(path), image, mask)
-        except ImageReadError as error:
-            return path, error
-
-    return read_ahead(read, paths, workers=2)
-
-
-def score_good(
-    detector: Detector,
-    paths: Sequence[str],
-    options: CalibrateOptions,
-    product: str,
-    *,
-    skip: Mapping[str, str],
-    unreadable: dict[str, str],
-    step: Callable[[], None],
-) -> Iterator[tuple[_Good, AnomalyResult]]:
-    """Score pictures batch by batch; unreadable ones and those with a digest in `skip` are not.
-
-    `unreadable` gets path -> reason. `step` is called once for each path.
-    """
-    batch: list[_Good] = []
-    seen = dict(skip)
-
-    def score() -> Iterator[tuple[_Good, AnomalyResult]]:
-        if batch:
-            results = detector.predict_batch(
-                [good.image.array for good in batch],
-                masks=[good.mask for good in batch],
-                products=[product or None] * len(batch),
-            )
-            yield from zip(batch, results, strict=True)
-        batch.clear()
-
-    for path, good in read_good(detector, paths, options):
-        step()
-        if isinstance(good, ImageReadError):
-            unreadable[path] = str(good)
-            _log.warning("not used: %s", good)
-        elif good.digest not in seen:
-            seen[good.digest] = path
-            batch.append(good)
-        if len(batch) == options.batch_size:
-            yield from score()
-    yield from score()
+def counter(progress: ProgressCallback, stage: str, total: int) -> Callable[[], None]:
+    """Return a function that reports one more step of a stage."""
+    numbers = count(1)
+    return lambda: progress(stage, next(numbers), total)
 
 
 def _with_references(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
     options: CalibrateOptions,
-    memory: dict[str, str],
-    unreadable: dict[str, str],
     progress: ProgressCallback,
-) -> Detector:
-    """Choose references of each product; `memory` gets the digest and path of each."""
-    total, done = sum(map(len, products.values())), 0
-    banks = {}
+) -> tuple[Detector, dict[str, list[str]]]:
+    """Return the detector with references, and the pictures of other parts, which calibrate."""
+    step = counter(progress, "choose references", sum(map(len, products.values())))
+    banks, rest = {}, {}
     for product, paths in products.items():
-        features: dict[str, torch.Tensor] = {}
-        digests: dict[str, str] = {}
-        for path, good in read_good(detector, paths, options):
-            done += 1
-            progress("choose references", done, total)
-            if isinstance(good, ImageReadError):
-                unreadable[path] = str(good)
-            elif good.digest not in digests.values():
-                digests[path] = good.digest
-                features[path] = detector.image_feature(good.image.array, good.mask)
-        if len(features) < options.references:
-            raise ConfigError(
-                f"references={options.references} wants as many good pictures, got "
-                f"{len(features)} that differ{f' of {product}' if product else ''}."
-            )
-        rows = farthest_first(torch.stack(list(features.values())), options.references)
-        chosen = [list(features)[row] for row in rows]
-        memory.update({digests[path]: path for path in chosen})
-        banks[product] = ReferenceBank.of(reference_tokens(detector, chosen, options))
-    return detector.with_setup(references=References(banks, options.reference_weight))
+        parts = dict(zip(paths, picture_parts(paths, options.group), strict=True))
+        chosen = _choose_references(detector, product, paths, options, step)
+        aside = {parts[path] for path in chosen}
+        rest[product] = [path for path in paths if parts[path] not in aside]
+        left = len({*parts.values()} - aside)
+        _check_count(product, left, len(paths), options)
+        banks[product] = ReferenceBank.of(reference_tokens(detector, chosen, options, product))
+    return detector.with_setup(references=References(banks, options.reference_weight)), rest
 
 
-def reference_tokens(
-    detector: Detector, paths: Sequence[str], options: CalibrateOptions
-) -> dict[str, list[dict[int, torch.Tensor]]]:
-    """Return the tokens of references by absolute path; ImageReadError if one is unreadable."""
-    found = {}
-    for path, good in read_good(detector, paths, options):
+def _choose_references(
+    detector: Detector,
+    product: str,
+    paths: Sequence[str],
+    options: CalibrateOptions,
+    step: Callable[[], None],
+) -> list[str]:
+    features: dict[str, torch.Tensor] = {}
+    digests: set[str] = set()
+    for path, good in read_good(detector, paths, options, product):
+        step()
         if isinstance(good, ImageReadError):
-            raise good
-        found[os.path.abspath(path)] = detector.reference_tokens(good.image.array, good.mask)
-    return found
+            continue  # reported when the others are scored
+        with good.picture.files:
+            shown = good.picture.windows, good.picture.mask
+            if not features:
+                detector.reference_tokens(*shown)  # refuses some methods early
+            if good.digest not in digests:
+                features[path] = detector.image_feature(*shown)
+            digests.add(good.digest)
+    if len(features) < options.references:
+        raise ConfigError(
+            f"references={options.references} needs as many readable good pictures that differ, "
+            f"got {len(features)}{f' of product {product}' if product else ''}."
+        )
+    rows = farthest_first(torch.stack(list(features.values())), options.references)
+    return [list(features)[row] for row in rows]
 
 
-def _score_products(
+def _calibration(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
     options: CalibrateOptions,
-    memory: Mapping[str, str],
-    unreadable: dict[str, str],
     progress: ProgressCallback,
-) -> tuple[dict[str, list[_Scored]], int]:
-    """Score the pictures of every product; return them and the number of copies left out."""
-    references, total, done = set(memory.values()), sum(map(len, products.values())), 0
-    total_left = total - len(references)
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress("calibrate", done, total_left)
-
-    scored = {}
+) -> tuple[Calibration, UnusedPictures]:
+    """Score the pictures of every product, and return what they calibrate."""
+    step = counter(progress, "calibrate", sum(map(len, products.values())))
+    references, unused = detector.setup.references, UnusedPictures()
+    good, pictures = {}, {}
     for product, paths in products.items():
-        rest = [path for path in paths if path not in references]
-        scored[product] = [
-            _Scored(good.path, good.digest, result.score, float(result.score_map.max()))
-            for good, result in score_good(
-                detector, rest, options, product, skip=memory, unreadable=unreadable, step=step
-            )
-        ]
-    used = sum(map(len, scored.values())) + len(memory)
-    copies = total - used - len(unreadable)
-    if copies:
-        _log.warning("%d pictures are copies of others and count once", copies)
-    return scored, copies
-
-
-def _calibrated(
-    detector: Detector, scored: Mapping[str, Sequence[_Scored]], options: CalibrateOptions
-) -> Detector:
-    products = {}
-    for product, pictures in scored.items():
-        _check_count(product, len(pictures) + options.references, options)
-        products[product] = good_scores(
-            [picture.path for picture in pictures],
-            [picture.score for picture in pictures],
-            [picture.map_maximum for picture in pictures],
-            options.group,
+        memory = reference_digests(references, product)
+        scored = list(
+            score_good(detector, paths, options, product, skip=memory, unused=unused, step=step)
         )
-    calibration = Calibration(
-        products=products,
+        parts = {*picture_parts([picture.path for picture in scored], options.group)}
+        _check_count(product, len(parts), len(scored), options, unused)
+        good[product] = good_scores(scored, options.group)
+        pictures[product] = {os.path.abspath(each.path): each.digest for each in scored}
+    if unused.copies:
+        _log.warning("%d pictures are copies of others and count once", len(unused.copies))
+    target, review = options.rates
+    return Calibration(
+        products=good,
         decided_by=detector.decided_by(),
-        target_fpr=options.target_fpr,
-        review_fpr=options.review_fpr,
-        pictures={
-            product: {os.path.abspath(picture.path): picture.digest for picture in pictures}
-            for product, pictures in scored.items()
-        },
+        target_fpr=target,
+        review_fpr=review,
+        pictures=pictures,
         group=options.group,
-    )
-    return detector.with_setup(calibration=calibration)
-
-
-def good_scores(
-    paths: Sequence[str], scores: Sequence[float], map_maxima: Sequence[float], group: str
-) -> GoodScores:
-    """Return the scores of good pictures; those of one part, by `group`, count once."""
-    values, maxima = np.array(scores), np.array(map_maxima)
-    if group:
-        parts = parts_of(paths, group)
-        values, maxima = highest_by_part(parts, values), highest_by_part(parts, maxima)
-    return GoodScores(values, maxima)
+    ), unused
 
 
 def require_calibrated(detector: Detector) -> Calibration:
