@@ -99,7 +99,7 @@ def test_resume_does_only_what_is_left(faprompt, pictures, tmp_path):
     changed = faprompt(*command, "--resume", "--threshold", "0.5")
     assert changed.code == 2 and "threshold was None and is 0.5" in changed.err
     changed = faprompt(*command, "--resume", "--set", "value_path=true")
-    assert changed.code == 2 and "cannot be resumed: detector was" in changed.err
+    assert changed.code == 2 and "cannot be resumed: the detector's options was" in changed.err
 
 
 def test_strict_stops_at_the_first_unreadable_file(faprompt, pictures, tmp_path):

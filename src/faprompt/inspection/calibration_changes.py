@@ -19,7 +19,7 @@ from faprompt.calibration import (
     save_calibration,
 )
 from faprompt.detector import Detector
-from faprompt.detector_setup import EARLIER, SETUP_FILES, write_setup
+from faprompt.detector_setup import EARLIER, SETUP_FILES, setup_changes, write_setup
 from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.files import file_digest, temporary_name, write_atomically
 from faprompt.inspection.calibration_run import (
@@ -27,7 +27,6 @@ from faprompt.inspection.calibration_run import (
     ProductReport,
     counter,
     describe_products,
-    prepare,
     require_calibrated,
 )
 from faprompt.inspection.good_pictures import (
@@ -122,7 +121,7 @@ def add_false_alarms(
     calibration = require_calibration(folder)
     if detector.setup.calibration is None or detector.fingerprint() != calibration.fingerprint:
         raise ModelError(f"{detector.name} is not the calibrated model of {folder}; load it first.")
-    detector = _with_masks(detector, options)
+    detector = detector.with_setup(**setup_changes(None, options.mask))
     owner = _owner(calibration, paths, product)
     alarms = _score_all(detector, paths, options, owner)
     references = detector.setup.references
@@ -186,14 +185,6 @@ def _keep(folder: Path) -> None:
         if (folder / name).is_file():
             shutil.copy2(folder / name, copy / name)
     os.replace(copy, place)
-
-
-def _with_masks(detector: Detector, options: CalibrateOptions) -> Detector:
-    """Return the detector with the masks of the options; ModelError if it had others."""
-    if options.mask is None:
-        return detector
-    masks = prepare(detector, options).setup
-    return detector.with_setup(mask=masks.mask, mask_folder=masks.mask_folder)
 
 
 def _owner(calibration: Calibration, paths: Sequence[str], product: str | None) -> str:

@@ -26,7 +26,7 @@ from faprompt.calibration import (
 )
 from faprompt.config import Count, Natural, Range, check_fields
 from faprompt.detector import Detector
-from faprompt.detector_setup import read_left_out
+from faprompt.detector_setup import setup_changes
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import natural_key
 from faprompt.imaging import MAX_PIXELS
@@ -181,16 +181,9 @@ def prepare(detector: Detector, options: CalibrateOptions) -> Detector:
         ConfigError: the mask leaves out every pixel.
         ImageReadError: the mask cannot be read.
     """
-    place = None if options.mask is None else Path(options.mask)
-    folder = place if place is not None and place.is_dir() else None
-    return detector.with_setup(
-        calibration=None,
-        references=None,
-        tiles=options.tiles,
-        bit_depth=options.bit_depth,
-        mask=read_left_out(place) if place is not None and folder is None else None,
-        mask_folder=folder,
-    )
+    plain: dict[str, Any] = dict.fromkeys(("calibration", "references", "mask", "mask_folder"))
+    plain |= {"tiles": options.tiles, "bit_depth": options.bit_depth}
+    return detector.with_setup(**plain | setup_changes(None, options.mask))
 
 
 def product_folders(paths: Sequence[str]) -> dict[str, list[str]]:
