@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from faprompt.inspection import CalibrateOptions, ProductReport
 
 
+# of a folder that is calibrated already, and which options each change takes
+_CHANGES = {
+    "--undo": {"undo", "model", "as_json"},
+    "--add": {
+        "add", "inputs", "model", "product", "mask", "backbone", "batch_size", "bit_depth",
+        "max_pixels", "device", "precision", "as_json",
+    },
+    "A change of rates": {"model", "target_fpr", "review_fpr", "as_json"},
+}  # fmt: skip
+
+
 def calibrate_command(
+    context: typer.Context,
     inputs: Annotated[
         list[str] | None, typer.Argument(help="Good pictures: files, folders or globs.")
     ] = None,
@@ -25,23 +37,25 @@ def calibrate_command(
     method: o.Method = None,
     backbone: o.Backbone = None,
     preset: o.Preset = "paper",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Model folder to write. With a calibrated --model: that folder."),
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("faprompt-calibrated"),
     target_fpr: Annotated[
         float | None,
-        typer.Option(help="Share of good parts that may be NG. Default: 0.01, or the calibrated."),
+        typer.Option(help="Share of good parts that may be NG, 0 to 1. Default: 0.01."),
     ] = None,
     review_fpr: Annotated[
         float | None,
-        typer.Option(help="Share of good parts that may be NG or REVIEW. Default: 0.05."),
+        typer.Option(help="Share of good parts that may be NG or REVIEW, 0 to 1. Default: 0.05."),
     ] = None,
     references: Annotated[
-        int, typer.Option(min=0, help="Good pictures kept as memory; they do not calibrate.")
+        int,
+        typer.Option(
+            min=0,
+            help="Number of good pictures of each product that are kept as memory; they do not "
+            "calibrate.",
+        ),
     ] = 0,
     reference_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the references in the score, 0 to 1.")
+        float, typer.Option(help="Share of the references in the score, above 0 and at most 1.")
     ] = 0.5,
     tiles: o.Tiles = None,
     mask: o.Mask = None,
@@ -49,8 +63,9 @@ def calibrate_command(
         str,
         typer.Option(
             metavar="REGEX",
-            help="Expression that names the part in a path; pictures of one part count once, with "
-            "the highest score.",
+            help="Regular expression that finds the part in the absolute path of a picture; its "
+            "first group, or all of it, names the part. Pictures of one part count once, with the "
+            "highest score.",
         ),
     ] = "",
     by_folder: Annotated[
@@ -93,65 +108,90 @@ def calibrate_command(
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.work import hold_folders
 
-    rates = {"target_fpr": target_fpr, "review_fpr": review_fpr}
-    given = {name: rate for name, rate in rates.items() if rate is not None}
-    if undo or (model and not inputs and not add):
-        _change(model, out, given, undo=undo, as_json=as_json)
-        return
-    if not inputs:
+    given = {name: rate for name, rate in (("target_fpr", target_fpr), ("review_fpr", review_fpr))
+             if rate is not None}  # fmt: skip
+    change = "--undo" if undo else "--add" if add else "A change of rates"
+    if undo or add or (model and not inputs):
+        _check_options(context, change)
+    elif product is not None:
+        raise ConfigError("--product needs --add; --by-folder names products by their folders.")
+    if not inputs and not undo and (add or model is None):
         raise ConfigError("There is no picture to calibrate with; name good pictures.")
-    left_out: Counter[str] = Counter()
-    paths = [str(path) for path in expand_inputs(inputs, left_out=left_out)]
-    options = CalibrateOptions(
-        references=references, reference_weight=reference_weight, mask=mask, group=group,
-        tiles=parse_tiles(tiles or "off"), by_folder=by_folder, batch_size=batch_size,
-        bit_depth=bit_depth, max_pixels=max_pixels, **given,
-    )  # fmt: skip
-    if add:
-        _add(model, paths, options, product, device=device, precision=precision, as_json=as_json)
+    if undo or not inputs:
+        _change(model, given, undo=undo, as_json=as_json)
         return
-    folder = out or Path("faprompt-calibrated")
-    with hold_folders(folder):
-        detector = pick_detector(
-            model=model, method=method, backbone=backbone, preset=preset,
-            options=parse_assignments(assignments or []), device=device, precision=precision,
-            class_name=class_name,
+    left_out: Counter[str] = Counter()
+    masks = [mask] if mask is not None and mask.is_dir() else []
+    paths = [str(path) for path in expand_inputs(inputs, left_out=left_out, exclude=masks)]
+    note_left_out(left_out)
+    try:
+        options = CalibrateOptions(
+            references=references, reference_weight=reference_weight, mask=mask, group=group,
+            tiles=parse_tiles(tiles or "off"), by_folder=by_folder, batch_size=batch_size,
+            bit_depth=bit_depth, max_pixels=max_pixels, **given,
         )  # fmt: skip
-        note_left_out(left_out)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
+    parts: dict[str, Any] = {"device": device, "precision": precision, "backbone": backbone}
+    if add:
+        _add(model, paths, options, product, parts, as_json=as_json)
+        return
+    with hold_folders(out):
+        detector = pick_detector(
+            model=model, method=method, preset=preset, class_name=class_name,
+            options=parse_assignments(assignments or []), **parts,
+        )  # fmt: skip
         with progress_bars() as progress:
-            report = calibrate(detector, paths, folder, options, progress=progress, lock=False)
+            report = calibrate(detector, paths, out, options, progress=progress, lock=False)
     _print(report.products, report.unreadable, report.calibration, as_json=as_json)
     if not as_json:
-        say(f"wrote {folder}")
+        say(f"wrote {out}")
     if report.unreadable:
         raise typer.Exit(3)
 
 
-def _change(
-    model: str | None,
-    out: Path | None,
-    rates: Mapping[str, float],
-    *,
-    undo: bool,
-    as_json: bool,
-) -> None:
+def _check_options(context: typer.Context, change: str) -> None:
+    """Refuse options that a change of a calibrated folder does not take."""
+    from faprompt.errors import ConfigError
+
+    given = [
+        parameter
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(parameter.name or ""))
+        and source.name == "COMMANDLINE"
+    ]
+    extra = [each.opts[0] for each in given if each.name not in _CHANGES[change]]
+    if extra:
+        raise ConfigError(
+            f"{change} does not take {', '.join(extra)}: it changes the calibrated folder of "
+            "--model, and the calibration fixes everything else. Leave them out, or calibrate "
+            "again with good pictures."
+        )
+
+
+def _calibrated_folder(model: str | None) -> Path:
+    from faprompt.errors import ConfigError
+
+    if model is None or not Path(model).is_dir():
+        raise ConfigError(f"Name the calibrated folder to change by --model; got {model}.")
+    return Path(model)
+
+
+def _change(model: str | None, rates: Mapping[str, float], *, undo: bool, as_json: bool) -> None:
     """Change the rates of a calibrated folder, or take the last --add back."""
     from faprompt.cli.terminal import say
     from faprompt.errors import ConfigError
-    from faprompt.inspection.calibration_changes import change_rates, undo_false_alarms
+    from faprompt.inspection import change_rates, undo_false_alarms
     from faprompt.inspection.calibration_run import describe_products
     from faprompt.references import read_references
     from faprompt.work import hold_folders
 
-    if model is None or not Path(model).is_dir():
-        raise ConfigError("Name the calibrated folder by --model, or good pictures to calibrate.")
-    if out is not None and out.resolve() != Path(model).resolve():
-        raise ConfigError("Rates are changed in the folder itself; leave --out out, or copy it.")
+    folder = _calibrated_folder(model)
     if not undo and not rates:
         raise ConfigError("Name good pictures, or a rate to change: --target-fpr, --review-fpr.")
-    with hold_folders(Path(model)):
-        changed = undo_false_alarms(Path(model)) if undo else change_rates(Path(model), **rates)
-    _print(describe_products(changed, read_references(Path(model))), {}, changed, as_json=as_json)
+    with hold_folders(folder):
+        changed = undo_false_alarms(folder) if undo else change_rates(folder, **rates)
+        _print(describe_products(changed, read_references(folder)), {}, changed, as_json=as_json)
     if not as_json:
         say(f"changed {model}")
 
@@ -161,25 +201,22 @@ def _add(
     paths: list[str],
     options: CalibrateOptions,
     product: str | None,
+    parts: Mapping[str, Any],
     *,
-    device: str,
-    precision: str,
     as_json: bool,
 ) -> None:
     """Add false alarms to a calibrated folder, and print what changed."""
     from faprompt.cli.terminal import progress_bars, say
-    from faprompt.errors import ConfigError
-    from faprompt.inspection.calibration_changes import add_false_alarms
+    from faprompt.inspection import add_false_alarms
     from faprompt.models import load_detector
     from faprompt.work import hold_folders
 
-    if model is None or not Path(model).is_dir():
-        raise ConfigError("--add needs the calibrated folder: name it by --model.")
-    with hold_folders(Path(model)):
-        detector = load_detector(model, device=device, precision=precision)
+    folder = _calibrated_folder(model)
+    with hold_folders(folder):
+        detector = load_detector(folder, **parts)
         with progress_bars() as progress:
             report = add_false_alarms(
-                detector, Path(model), paths, options, product=product, progress=progress
+                detector, folder, paths, options, product=product, progress=progress
             )
     if as_json:
         print(json.dumps(report.to_dict()))
@@ -189,14 +226,14 @@ def _add(
     for path, (before, after) in report.verdicts.items():
         say(f"  {before} -> {after}   {path}")
     for name, now in report.after.items():
-        was = report.before[name]
-        if was.limits != now.limits:
+        old, new = report.before[name].limits, now.limits
+        if old != new:
             say(
-                f"{f'{name}: ' if name else ''}NG above {was.limits.threshold:.4f} -> "
-                f"{now.limits.threshold:.4f}, REVIEW above {was.limits.review_threshold:.4f} -> "
-                f"{now.limits.review_threshold:.4f}"
+                f"{f'{name}: ' if name else ''}NG above {old.threshold:.4f} -> "
+                f"{new.threshold:.4f}, REVIEW above {old.review_threshold:.4f} -> "
+                f"{new.review_threshold:.4f}"
             )
-    say(f"changed {model}; `faprompt calibrate --model {model} --undo` takes it back")
+    say(f"changed {folder}; `faprompt calibrate --model {folder} --undo` takes it back")
 
 
 def _print(
@@ -224,8 +261,8 @@ def _print(
             ("REVIEW", report.limits.review_threshold, calibration.review_fpr, report.review_bound),
         ):
             say(
-                f"  {verdict:<7}score > {limit:.4f}   {rate:.3g} of good parts, less than "
-                f"{bound:.3g} with 95 % confidence"
+                f"  {verdict:<7}score > {limit:.4f}   {100 * rate:.3g} % of good parts, at most "
+                f"{100 * bound:.3g} % with 95 % confidence"
             )
         if report.references:
             say(f"  {len(report.references)} references, which do not calibrate")
