@@ -119,7 +119,8 @@ def add_false_alarms(
             mask than the calibrated one.
     """
     calibration = require_calibration(folder)
-    if detector.setup.calibration is None or detector.fingerprint() != calibration.fingerprint:
+    own = detector.setup.calibration
+    if own is None or own.fingerprint != calibration.fingerprint:
         raise ModelError(f"{detector.name} is not the calibrated model of {folder}; load it first.")
     detector = detector.with_setup(**setup_changes(None, options.mask))
     owner = _owner(calibration, paths, product)
