@@ -210,10 +210,19 @@ class Detector(TensorDetector):
         """Fill what a mask leaves out, and look up the product."""
         owner, windows = self.setup.check_product(product), as_windows(image)
         mask = self.setup.mask_of(None) if mask is None else mask
+        if mask is not None or self.setup.references is not None:
+            self._refuse_squares()
         if mask is not None:
             check_mask(mask, windows.image_size)
             windows = fill_left_out(windows, mask)
         return Picture(windows, mask, class_name, owner)
+
+    def _refuse_squares(self) -> None:
+        if self.method.stacks_squares:
+            raise ConfigError(
+                f"{self.name} reads a picture as several squares, to whose patches neither masks "
+                "nor references fit; build the method with --set squares=false."
+            )
 
     @torch.inference_mode()
     def explain(
@@ -274,9 +283,10 @@ class Detector(TensorDetector):
             that the mask leaves out.
 
         Raises:
-            ConfigError: the method has no patch tokens.
+            ConfigError: the method has no patch tokens, or those of several squares.
             ImageReadError: the mask has another size, or leaves out all of the picture.
         """
+        self._refuse_squares()
         picture = self._picture(image, mask=mask)
         plan = self._plan(picture.size)
         parts = [picture, *(map(picture.cut, plan.boxes) if plan else ())]
