@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from benchmarks.common import append_csv, machine_record
 from faprompt.calibration import Calibration, GoodScores
+from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, html_report, write_report
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.records import AnomalyResult
@@ -68,7 +69,7 @@ def make_report(folder: Path, pictures: int) -> Path:
             float(score), score_map, (HEIGHT, WIDTH), "drawn", verdict=verdict,
             threshold=limits.threshold, regions=regions,
         )  # fmt: skip
-        artifacts.write(name, image, result)
+        artifacts.write(name, ArrayWindows(image), result)
         rows.append(
             ResultRow(
                 name,

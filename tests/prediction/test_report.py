@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from faprompt.calibration import Calibration, GoodScores
+from faprompt.detector_setup import DetectorSetup
 from faprompt.prediction import ResultRow
 from faprompt.prediction import html_report as report_module
 from faprompt.prediction import report_digest as digest_module
@@ -59,8 +60,9 @@ def test_a_whole_run(tmp_path):
     assert {row["verdict"] for row in rows if row["score"] >= 0.5} == {"NG"}
     assert len(rows) == len({row["small"] for row in rows}) == 7
     assert all(base64.b64decode(row["small"])[:3] == b"\xff\xd8\xff" for row in rows)
-    marked = [row for row in rows if "layer" in row]
-    assert len(marked) == 2 and all(row["nRegions"] == 1 for row in marked)
+    marked = sorted((row for row in rows if "layer" in row), key=lambda row: row["score"])
+    assert [row["verdict"] for row in marked] == ["REVIEW", "NG", "NG"]
+    assert [row["nRegions"] for row in marked] == [0, 1, 1]
     assert all(base64.b64decode(row["layer"])[:4] == b"\x89PNG" for row in marked)
     assert "Lot 7 <b>" in page.text and page.all("b", title="") == []
     assert "drawn & small" in page.text and "Could not be read (1)" in page.text
@@ -137,6 +139,16 @@ def test_a_threshold_set_by_hand_overrides_the_calibration(tmp_path):
     page = page_of(tmp_path, scored(2), threshold=0.5, calibration=calibration())
     assert "NG: score 0.50 or more; this threshold was set by hand" in words_of(page)
     assert not page.data["byRate"] and len(page.data["products"][0]["good"]) == 120
+
+
+def test_a_run_passes_its_calibration_to_the_report(tmp_path):
+    scorer = RedScorer()
+    scorer.setup = DetectorSetup(calibration=calibration())
+    paths = parts(tmp_path / "in", 2)
+    for threshold, said in ((0.5, "set by hand"), (0.6, "rarer than 1 %")):
+        summary = predict(scorer, paths, out_dir=tmp_path / "out", threshold=threshold)
+        page = Page(summary.report.read_text(encoding="utf-8"))
+        assert said in words_of(page) and len(page.data["products"][0]["good"]) == 120
 
 
 def test_the_slider_offers_rates_that_the_pictures_can_state(tmp_path):

@@ -196,7 +196,7 @@ def predict_files(
                 model=detector.name,
                 threshold=tally.threshold,
                 model_card=model_card,
-                calibration=None if threshold is not None else detector.setup.calibration,
+                calibration=detector.setup.calibration,
                 title=asked.title,
             )
     seconds = time.perf_counter() - started

@@ -18,7 +18,7 @@ from faprompt.files import write_atomically
 from faprompt.imaging.overlay import ramp_css
 from faprompt.pages import render_page
 from faprompt.prediction.report_digest import SCORE_BINS, ProductTally, RunDigest, digest_rows
-from faprompt.prediction.result_pictures import Artifacts
+from faprompt.prediction.result_pictures import Artifacts, wants_overlay
 from faprompt.prediction.result_rows import ResultRow
 
 SMALL_BYTES = 24_000_000  # embedded thumbnails with their overlays, as base64
@@ -193,7 +193,7 @@ def _pictures(rows: list[ResultRow], folder: Path) -> list[dict[str, Any]]:
     left = SMALL_BYTES
     for facts, row, (small, layer, _) in zip(found, rows, names, strict=True):
         embedded = {"small": _embed(folder / small)}
-        if row.regions or row.threshold is None:
+        if wants_overlay(row):
             embedded["layer"] = _embed(folder / layer)
         left -= sum(map(len, embedded.values()))
         if left < 0:

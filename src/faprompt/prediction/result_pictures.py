@@ -91,7 +91,7 @@ class Artifacts:
         if self.thumbnails:
             small, layer, large = self.thumbnail_names(row.path)
             names.append(small)
-            names += [layer] * (bool(row.regions) or row.threshold is None)
+            names += [layer] * wants_overlay(row)
             names += [large] * _wants_large(row.verdict, (row.height or 0, row.width or 0))
         return all((self.folder / name).is_file() for name in names if name)
 
@@ -116,7 +116,7 @@ class Artifacts:
             self._write_map(self.folder / map_name, result.score_map)
         if overlay_name := self.overlay_name(path):
             marked = view[0]
-            if level is not None or result.threshold is None:
+            if wants_overlay(result):
                 marked = overlay(view[0], view[1], alpha=_ALPHA, regions=view[2], level=level)
             write_atomically(self.folder / overlay_name, encode_jpeg(marked))
             notes = _scale_notes(result.image_size, marked)
@@ -134,7 +134,7 @@ class Artifacts:
         regions: tuple[Region, ...],
     ) -> None:
         small, layer, large = self.thumbnail_names(path)
-        if level is not None or result.threshold is None:
+        if wants_overlay(result):
             side = LAYER_MAX_SIDE["colours" if level is None else "outlines"]
             _, score_map, regions = shrink(image, score_map, regions, max_side=side)
             drawn = overlay_layer(score_map, alpha=_ALPHA, regions=regions, level=level)
@@ -157,6 +157,14 @@ class Artifacts:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def wants_overlay(result: AnomalyResult | ResultRow) -> bool:
+    """Return whether a picture is marked: outlines of its regions, else the colours of its map.
+
+    A picture that is OK and has no region stays as it is.
+    """
+    return bool(result.regions) or result.verdict != "OK"
 
 
 def _wants_large(verdict: Verdict | None, image_size: tuple[int, int]) -> bool:

@@ -191,7 +191,7 @@
     }
   }, { rootMargin: "800px" });
   function facts(row) {
-    const regions = row.nRegions ? plural(row.nRegions, "region") : row.verdict === "NG" ? "no region marked" : "";
+    const regions = row.nRegions ? plural(row.nRegions, "region") : ["NG", "REVIEW"].includes(row.verdict) ? "no region passes its threshold" : "";
     const folder = row.path.slice(shared.length).replace(/[\\/]?[^\\/]*$/, "");
     return [rarity(row.p), several ? row.product : "", regions, ...row.notes, folder].filter(Boolean).join(" · ");
   }
@@ -374,7 +374,7 @@
   });
   $("reset").addEventListener("click", () => { state.step = start; refresh(); $("slider").focus(); });
   $("overlay").hidden = !rows.some((row) => row.layer);
-  $("scale").hidden = !rows.some((row) => row.layer) || steps[start].value !== null;
+  $("scale").hidden = !rows.some((row) => row.layer && !row.nRegions);
   refresh();
   document.body.dataset.ready = "true";
 })();
