@@ -35,11 +35,10 @@ from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, spec_from_ope
 from faprompt.imaging.transform import Transform
 from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
-from faprompt.training.features import Encoder, Features
-from faprompt.training.pictures import Pictures
+from faprompt.training.features import Encoder, Features, Pictures
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method
-from faprompt.training.training_steps import TrainingReport
+from faprompt.training.training_steps import TrainingReport, TrainingTask
 
 RESULTS = Path(__file__).parent / "results" / "training.csv"
 MVTEC_PICTURES = 1725  # test split of MVTec AD, the paper's training set
@@ -164,15 +163,11 @@ class Bench:
 
     def train(self) -> TrainingReport:
         """The real thing, into a folder of its own."""
-        out_dir = self.folder / "run"
-        return train_method(
-            self.new_method(),
-            self.backbone,
-            self.samples,
-            self.transform,
-            self.config,
-            out_dir=out_dir,
-        )
+        task = TrainingTask(
+            method=self.new_method(), backbone=self.backbone, transform=self.transform,
+            config=self.config, out_dir=self.folder / "run",
+        )  # fmt: skip
+        return train_method(task, self.samples)
 
     def encoder(self, samples: list[Sample]) -> Encoder:
         pictures = Pictures(samples, self.transform, readers=self.config.readers)

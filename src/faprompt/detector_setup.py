@@ -8,9 +8,11 @@ everything else that decides a score.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,6 +134,21 @@ class DetectorSetup:
                 "path, or mask=."
             )
         return read_left_out(find_mask(self.mask_folder, Path(source)))
+
+
+def setup_changes(tiles: str | None, mask: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Return the settings that `--tiles` and `--mask` change; None changes nothing.
+
+    Raises:
+        ConfigError: another value of tiles.
+        ImageReadError: the mask cannot be read.
+    """
+    changes: dict[str, Any] = {} if tiles is None else {"tiles": parse_tiles(tiles)}
+    if mask is not None:
+        place = Path(mask)
+        folder = place if place.is_dir() else None
+        changes |= {"mask": None if folder else read_left_out(place), "mask_folder": folder}
+    return changes
 
 
 def read_left_out(path: Path) -> np.ndarray:

@@ -35,7 +35,7 @@ def results(out):
 
 def test_one_line_per_picture_and_the_files(faprompt, pictures, tmp_path):
     out = tmp_path / "out"
-    told = faprompt("predict", pictures, *CLIP, "--out", out)
+    told = faprompt("predict", pictures, *CLIP, "--out", out, "--title", "Lot <7>")
     assert told.code == 0
     assert [line.split("\t")[2] for line in told.lines] == [
         str(pictures / f"part_{number}.png") for number in range(3)
@@ -46,7 +46,8 @@ def test_one_line_per_picture_and_the_files(faprompt, pictures, tmp_path):
         assert row["model"] == "clip@test-tiny" and row["status"] == "ok"
         assert (out / row["overlay"]).is_file()
     assert "3 scored, 0 unreadable" in told.err
-    assert (out / "report.html").is_file() and "report.html" in told.err
+    assert "report.html" in told.err
+    assert "<h1>Lot &lt;7&gt;</h1>" in (out / "report.html").read_text()
 
 
 def test_a_broken_picture_is_a_line_and_exit_3(faprompt, pictures, tmp_path):
@@ -99,7 +100,7 @@ def test_resume_does_only_what_is_left(faprompt, pictures, tmp_path):
     changed = faprompt(*command, "--resume", "--threshold", "0.5")
     assert changed.code == 2 and "threshold was None and is 0.5" in changed.err
     changed = faprompt(*command, "--resume", "--set", "value_path=true")
-    assert changed.code == 2 and "cannot be resumed: detector was" in changed.err
+    assert changed.code == 2 and "cannot be resumed: the detector's options was" in changed.err
 
 
 def test_strict_stops_at_the_first_unreadable_file(faprompt, pictures, tmp_path):

@@ -52,46 +52,56 @@ class ReaderSuite:
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        root = tmp_path / "shelf" / self.folder
+        """A folder that the test may change."""
+        return self._draw(tmp_path)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def drawn(cls, tmp_path_factory) -> Path:
+        """A folder that no test changes."""
+        return cls()._draw(tmp_path_factory.mktemp(cls.name))
+
+    def _draw(self, place: Path) -> Path:
+        root = place / "shelf" / self.folder
         root.mkdir(parents=True)
         self.build(root)
         return root
 
-    def test_counts(self, root):
-        found = read_dataset(root)
+    def test_counts(self, drawn):
+        found = read_dataset(drawn)
         assert _counts(found) == self.classes
         assert found.normal == sum(normal for normal, _, _ in self.classes.values())
         assert found.anomalous == sum(anomalous for _, anomalous, _ in self.classes.values())
         assert len(found) == found.normal + found.anomalous
 
-    def test_recognised_by_auto(self, root):
-        found = read_dataset(root)
+    def test_recognised_by_auto(self, drawn):
+        found = read_dataset(drawn)
         assert found.name == self.name
         assert {sample.dataset for sample in found} == {self.name}
         assert found.reason
 
-    def test_read_by_name_like_by_auto(self, root):
-        by_name = read_dataset(root, dataset=self.name)
-        assert by_name.samples == read_dataset(root).samples
+    def test_read_by_name_like_by_auto(self, drawn):
+        by_name = read_dataset(drawn, dataset=self.name)
+        assert by_name.samples == read_dataset(drawn).samples
 
-    def test_not_taken_for_another(self, root):
-        reader, _ = detect_dataset(root)
+    def test_not_taken_for_another(self, drawn):
+        reader, _ = detect_dataset(drawn)
         rank = next(rank for rank, group in enumerate(_DETECTION) if reader in group)
         others = [other for group in _DETECTION[: rank + 1] for other in group if other != reader]
-        assert [other.name for other in others if other.recognise(root)] == []
+        assert [other.name for other in others if other.recognise(drawn)] == []
 
-    def test_natural_order(self, root):
+    def test_natural_order(self, drawn):
         def runs(path: Path) -> list[list[tuple[bool, object]]]:
-            parts = path.relative_to(root).as_posix().casefold().split("/")
+            parts = path.relative_to(drawn).as_posix().casefold().split("/")
             return [
                 [(not digits, int("".join(run)) if digits else "".join(run))
                  for digits, run in itertools.groupby(part, str.isdigit)]
                 for part in parts
             ]  # fmt: skip
 
-        paths = [sample.image_path for sample in read_dataset(root)]
+        paths = [sample.image_path for sample in read_dataset(drawn)]
         assert paths == sorted(paths, key=runs)
-        places = [(sample.image_path, sample.region) for sample in read_dataset(root)]
+        places = [(sample.image_path, sample.region) for sample in read_dataset(drawn)]
         assert len(places) == len(set(places))
 
     def test_order_does_not_come_from_the_disk(self, root, monkeypatch):
@@ -101,8 +111,8 @@ class ReaderSuite:
             monkeypatch.setattr(os, "listdir", lambda path, s=shuffle: _shuffled(plain(path), s))
             assert read_dataset(root) == wanted
 
-    def test_read_twice_equal(self, root):
-        assert read_dataset(root) == read_dataset(root)
+    def test_read_twice_equal(self, drawn):
+        assert read_dataset(drawn) == read_dataset(drawn)
 
     def test_stray_files_change_nothing(self, root):
         before = read_dataset(root)
@@ -110,67 +120,67 @@ class ReaderSuite:
         after = read_dataset(root)
         assert after == before
 
-    def test_masks_pair_by_name(self, root):
-        for sample in read_dataset(root):
+    def test_masks_pair_by_name(self, drawn):
+        for sample in read_dataset(drawn):
             assert not (sample.label == 0 and sample.mask_paths)
             for path in sample.mask_paths:
                 assert self.picture_stem(path) == sample.image_path.stem
 
-    def test_masks_have_the_pictures_size(self, root):
-        for sample in read_dataset(root):
+    def test_masks_have_the_pictures_size(self, drawn):
+        for sample in read_dataset(drawn):
             if not sample.has_pixel_label:
                 continue
             truth = read_mask(sample, policy=self.policy)
             assert truth.shape == self.size_of(sample) and truth.dtype == bool
             assert truth.sum() == (self.marked_pixels(sample) if sample.label else 0)
 
-    def test_files_exist(self, root):
-        for sample in read_dataset(root):
+    def test_files_exist(self, drawn):
+        for sample in read_dataset(drawn):
             assert sample.image_path.is_file()
             assert all(path.is_file() for path in sample.mask_paths)
 
-    def test_check_is_content(self, root):
-        check = check_dataset(root)
+    def test_check_is_content(self, drawn):
+        check = check_dataset(drawn)
         assert check.problems == ()
         assert check.usable
         assert check.to_dict()["dataset"] == self.name
         told = check.to_dict()["classes"]
         assert {name: tuple(count.values()) for name, count in told.items()} == self.classes
 
-    def test_one_level_too_high(self, root):
-        with pytest.raises(DatasetError, match=rf"it holds {root.name} \({self.name}\)"):
-            read_dataset(root.parent)
+    def test_one_level_too_high(self, drawn):
+        with pytest.raises(DatasetError, match=rf"it holds {drawn.name} \({self.name}\)"):
+            read_dataset(drawn.parent)
 
-    def test_empty_folder_refused(self, root, tmp_path):
+    def test_empty_folder_refused(self, tmp_path):
         empty = tmp_path / "empty"
         empty.mkdir()
         with pytest.raises(DatasetError, match="found no folders|holds no "):
             read_dataset(empty, dataset=self.name)
 
-    def test_unknown_split_refused(self, root):
+    def test_unknown_split_refused(self, drawn):
         with pytest.raises(DatasetError, match="'validation'"):
-            read_dataset(root, split="validation")
+            read_dataset(drawn, split="validation")
         if self.train_refused:
             with pytest.raises(DatasetError, match=self.train_refused):
-                read_dataset(root, split="train")
+                read_dataset(drawn, split="train")
         else:
-            assert {sample.split for sample in read_dataset(root, split="train")} == {"train"}
+            assert {sample.split for sample in read_dataset(drawn, split="train")} == {"train"}
 
-    def test_subset(self, root):
+    def test_subset(self, drawn):
         if self.classes_of_all is None:
             with pytest.raises(DatasetError, match=f"read as {self.name}.* no subset 'all'"):
-                read_dataset(root, subset="all")
+                read_dataset(drawn, subset="all")
             return
-        every, paper = read_dataset(root, subset="all"), read_dataset(root, subset="paper")
+        every, paper = read_dataset(drawn, subset="all"), read_dataset(drawn, subset="paper")
         assert _counts(every) == self.classes_of_all
-        assert paper == read_dataset(root)
+        assert paper == read_dataset(drawn)
         assert [sample for sample in every if sample in paper.samples] == list(paper)
-        assert every == read_dataset(root, self.name, subset="all")
+        assert every == read_dataset(drawn, self.name, subset="all")
         assert any(f"{paper.normal} of {every.normal} normal" in line for line in paper.warnings)
 
-    def test_unknown_subset_refused(self, root):
+    def test_unknown_subset_refused(self, drawn):
         with pytest.raises(ConfigError, match="'paper' or 'all', got 'half'"):
-            read_dataset(root, subset="half")
+            read_dataset(drawn, subset="half")
 
     def test_the_same_from_a_meta_json(self, root):
         before = read_dataset(root)

@@ -22,7 +22,7 @@ from faprompt.evaluation.gallery import write_gallery
 from faprompt.evaluation.sample_batches import read_sample
 from faprompt.imaging import Transform, read_resized
 from faprompt.methods.registry import preset_config
-from faprompt.training.pictures import Pictures
+from faprompt.training.features import Pictures
 from faprompt.training.training_masks import read_masks
 from faprompt.work import no_progress
 from tests.evaluation import toys

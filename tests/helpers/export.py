@@ -11,11 +11,14 @@ from faprompt.detector import Detector
 
 
 def forget() -> None:
-    """Empty every cache of the package's functions, as in a process that just began."""
+    """Empty every cache of the package's functions, as in a process that just began.
+
+    The byte pairs stay: they are plain text, and slow to read.
+    """
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "faprompt":
-            for value in list(vars(module).values()):
-                if hasattr(value, "cache_clear"):
+            for key, value in list(vars(module).items()):
+                if hasattr(value, "cache_clear") and key != "_bpe":
                     value.cache_clear()
 
 

@@ -16,10 +16,13 @@ from faprompt.imaging import (
     encode_map_png,
     encode_png,
     overlay,
+    overlay_layer,
+    region_level,
     shrink,
     thumbnail,
 )
 from faprompt.records import Region
+from faprompt.regions import find_regions
 from tests.imaging.files import colours
 
 
@@ -92,6 +95,62 @@ def test_boxes_at_the_edge(bbox):
     assert marked.shape == image.shape and (marked != image).any()
 
 
+def outlined_map() -> np.ndarray:
+    score_map = np.full((60, 100), 0.1, np.float32)
+    score_map[20:40, 30:70] = 0.6
+    score_map[25:30, 40:45] = 0.9
+    return score_map
+
+
+def test_an_outline_surrounds_its_pixels_and_leaves_the_defect_visible():
+    image = np.random.default_rng(5).integers(60, 200, (60, 100, 3)).astype(np.uint8)
+    marked = overlay(image, outlined_map(), level=0.6)
+    tinted = marked[20:40, 30:70].astype(int) - image[20:40, 30:70]
+    assert 0 < np.abs(tinted).max() < 40  # a faint tint
+    original, seen = image[20:40, 30:70].ravel(), marked[20:40, 30:70].ravel()
+    assert np.corrcoef(original, seen)[0, 1] > 0.9
+    yellow, dark = (marked == (255, 233, 100)).all(axis=2), marked[..., 1] < 30
+    assert yellow[19, 30:70].all() and yellow[40, 30:70].all() and yellow[20:40, 29].all()
+    assert dark[18, 30:70].all() and dark[20:40, 28].all()
+    outside = np.ones((60, 100), bool)
+    outside[18:42, 28:72] = False
+    np.testing.assert_array_equal(marked[outside], image[outside])
+
+
+def test_a_small_region_has_a_box_around_it_and_a_large_one_has_none():
+    image = np.full((300, 500, 3), 90, np.uint8)
+    score_map = np.zeros((300, 500), np.float32)
+    score_map[100:102, 200:202] = 0.8
+    score_map[200:230, 300:340] = 0.8
+    regions = find_regions(score_map, 0.5)
+    plain = overlay(image, score_map, level=0.8)
+    added = (overlay(image, score_map, regions=regions, level=0.8) != plain).any(axis=2)
+    rows, columns = np.nonzero(added)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (89, 112, 189, 212)
+
+
+@pytest.mark.parametrize("level", [None, 0.6])
+def test_the_layer_over_the_picture_is_the_overlay(level):
+    image, score_map = colours(60, 100), outlined_map()
+    layer = Image.open(io.BytesIO(overlay_layer(score_map, alpha=0.5, level=level)))
+    over = Image.alpha_composite(Image.fromarray(image).convert("RGBA"), layer.convert("RGBA"))
+    expected = overlay(image, score_map, alpha=0.5, level=level)
+    np.testing.assert_allclose(np.asarray(over)[..., :3], expected.astype(int), atol=2)
+
+
+def test_a_layer_of_outlines_is_small():
+    assert len(overlay_layer(outlined_map(), level=0.6)) < 1000
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.85])
+def test_the_level_of_regions_marks_just_their_pixels(threshold):
+    score_map = np.random.default_rng(6).random((40, 50)).astype(np.float32)
+    area = sum(region.area_px for region in find_regions(score_map, threshold))
+    level = region_level(score_map, area)
+    np.testing.assert_array_equal(score_map >= level, score_map >= threshold)
+    assert region_level(score_map, 0) is None
+
+
 def test_one_pixel():
     image = np.full((1, 1, 3), 10, np.uint8)
     assert overlay(image, np.ones((1, 1)), alpha=1.0).tolist() == [[[255, 233, 100]]]
@@ -102,6 +161,8 @@ def test_overlay_refuses():
         overlay(colours(), np.zeros((36, 24)))
     with pytest.raises(ValueError, match="alpha should be in"):
         overlay(colours(), np.zeros((24, 36)), alpha=1.5)
+    with pytest.raises(ValueError, match="alpha should be in"):
+        overlay_layer(np.zeros((24, 36)), alpha=-0.5)
 
 
 def test_colour_bar_runs_from_1_down_to_0():

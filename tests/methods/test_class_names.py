@@ -16,7 +16,7 @@ from faprompt.methods.coop import ClassPromptMethod
 from faprompt.methods.tcp import TCPV1
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method
-from faprompt.training.training_steps import epoch_order
+from faprompt.training.training_steps import TrainingTask, epoch_order
 from tests.evaluation import toys
 from tests.helpers import export, small
 
@@ -50,9 +50,11 @@ def learn(method, samples, tmp_path, *, resume=False, **options):
     config = TrainingConfig(
         epochs=1, cache_dir=str(tmp_path / "cache"), tensorboard=False, **options
     )
-    transform = Transform(image_size=(small.SIDE, small.SIDE))
-    out = tmp_path / "out"
-    train_method(method, small.backbone(), samples, transform, config, out_dir=out, resume=resume)
+    task = TrainingTask(
+        method=method, backbone=small.backbone(), config=config, out_dir=tmp_path / "out",
+        transform=Transform(image_size=(small.SIDE, small.SIDE)), resume=resume,
+    )  # fmt: skip
+    train_method(task, samples)
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from faprompt.models import load_detector
 from faprompt.prompts.descriptions import POSITIONS
 from faprompt.records import Sample
 from faprompt.scoring import unit
-from faprompt.training.features import Encoder
-from faprompt.training.pictures import Pictures
+from faprompt.training.features import Encoder, Pictures
 from faprompt.training.training_config import TrainingConfig
 from tests.helpers import dino as tiny_dino
 from tests.helpers import small

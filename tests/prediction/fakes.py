@@ -34,8 +34,8 @@ class RedScorer:
         images: Sequence[PictureWindows],
         *,
         threshold: float | None,
-        masks: Sequence[np.ndarray | None],
-        products: Sequence[str | None],
+        masks: Sequence[np.ndarray | None] = (),
+        products: Sequence[str | None] = (),
     ) -> list[AnomalyResult]:
         if len(self.seen) == self.stop_at:
             raise KeyboardInterrupt

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faprompt import detector_parts
 from faprompt.imaging import ReadImage
 from faprompt.prediction import picture_scoring as reading
 from faprompt.prediction.result_pictures import Artifacts
@@ -23,7 +24,7 @@ def disk(monkeypatch):
         read.append(path)
         return ReadImage(np.zeros((1, int(path.split("-")[0]), 3), np.uint8))
 
-    monkeypatch.setattr(reading, "read_image", read_image)
+    monkeypatch.setattr(detector_parts, "read_image", read_image)
     monkeypatch.setattr(reading, "count_pixels", lambda path: int(path.split("-")[0]))
     return read
 
@@ -31,7 +32,7 @@ def disk(monkeypatch):
 def batches(paths, *, batch_size=3, pixel_budget=1000):
     scoring = reading.PictureScoring(
         detector=RedScorer(), artifacts=Artifacts(Path()), threshold=None, batch_size=batch_size,
-        bit_depth=None, max_pixels=10**9, pixel_budget=pixel_budget,
+        bit_depth=None, max_pixels=10**9, product=None, pixel_budget=pixel_budget,
     )  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
         yield from scoring.read_batches(paths, pool)

@@ -132,8 +132,8 @@ class Calibrated(RedScorer):
         super().__init__()
         self.threshold = threshold
 
-    def predict_batch(self, images, *, threshold):
-        return super().predict_batch(images, threshold=self.threshold)
+    def predict_batch(self, images, *, threshold, **facts):
+        return super().predict_batch(images, threshold=self.threshold, **facts)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -218,10 +218,10 @@ def test_a_link_that_points_elsewhere_is_another_file(tmp_path):
 
 def test_a_file_that_changes_while_it_is_scored_is_scored_again(tmp_path):
     class Slow(RedScorer):
-        def predict_batch(self, images, *, threshold):
+        def predict_batch(self, images, *, threshold, **facts):
             part(path, 200)
             os.utime(path, ns=(10**18, 10**18))
-            return super().predict_batch(images, threshold=threshold)
+            return super().predict_batch(images, threshold=threshold, **facts)
 
     path, out = part(tmp_path / "p.png", 90), tmp_path / "out"
     predict(Slow(), [path], out_dir=out)
@@ -259,7 +259,7 @@ def test_rows_of_deleted_and_changed_files_are_dropped_and_counted(tmp_path):
     with (out / "results.csv").open(newline="") as table:
         assert [row["path"] for row in csv.DictReader(table)] == left
     page = (out / "report.html").read_text()
-    assert page.count('class="card"') == 3
+    assert page.count('"small": ') == 3
     assert not any(str(path) in page for path in paths[:2])
     assert all(len(os.listdir(out / name)) == 3 for name in ("maps", "overlays"))
     assert len(os.listdir(out / "thumbs")) == 6

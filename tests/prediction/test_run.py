@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from faprompt.errors import FolderInUseError, ImageReadError, MissingExtraError
+from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, expand_inputs
 from faprompt.records import AnomalyResult
 from faprompt.work import lock_folder
@@ -135,7 +136,8 @@ def test_map_and_overlay_are_aligned_with_the_turned_picture(tmp_path):
     score_map, marked = np.load(out / row.map), np.asarray(Image.open(out / row.overlay))
     assert score_map.shape == marked.shape[:2] == (80, 40)
     assert score_map[:15, 33:].min() > 0.8 and score_map[20:].max() < 0.3
-    assert marked[2:14, 34:38, 1].min() > 150 > 100 > marked[25:, :25].max()  # yellow there only
+    assert marked[2:14, 31, 1].min() > 150 > 100 > marked[25:, :25].max()  # a yellow outline
+    assert marked[2:14, 34:38, 1].max() < 60  # the defect itself stays visible
     x0, y0, x1, y1 = row.regions[0].bbox
     assert abs(x0 - 32) <= 1 and y0 == 0 and x1 == 40 and abs(y1 - 16) <= 1
 
@@ -250,10 +252,10 @@ def test_a_map_with_nan_is_an_error_row(tmp_path):
 
 def test_a_picture_that_the_detector_refuses_spoils_no_other(tmp_path):
     class Picky(RedScorer):
-        def predict_batch(self, images, *, threshold):
-            if any(image.shape[0] < 5 for image in images):
+        def predict_batch(self, images, *, threshold, **facts):
+            if any(image.image_size[0] < 5 for image in images):
                 raise ImageReadError("too thin for this model")
-            return super().predict_batch(images, threshold=threshold)
+            return super().predict_batch(images, threshold=threshold, **facts)
 
     paths = [*parts(tmp_path / "in", 2), part(tmp_path / "thin.png", 90, size=(2, 40))]
     predict(Picky(), paths, out_dir=tmp_path / "out")
@@ -264,10 +266,10 @@ def test_a_picture_that_the_detector_refuses_spoils_no_other(tmp_path):
 
 def test_other_failures_end_the_run_and_leave_valid_rows(tmp_path):
     class Breaks(RedScorer):
-        def predict_batch(self, images, *, threshold):
+        def predict_batch(self, images, *, threshold, **facts):
             if len(self.seen) == 2:
                 raise RuntimeError("out of memory")
-            return super().predict_batch(images, threshold=threshold)
+            return super().predict_batch(images, threshold=threshold, **facts)
 
     paths, out = parts(tmp_path / "in"), tmp_path / "out"
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -278,8 +280,8 @@ def test_other_failures_end_the_run_and_leave_valid_rows(tmp_path):
 
 def test_results_that_do_not_fit_the_pictures(tmp_path):
     class Short(RedScorer):
-        def predict_batch(self, images, *, threshold):
-            return super().predict_batch(images[:-1], threshold=threshold)
+        def predict_batch(self, images, *, threshold, **facts):
+            return super().predict_batch(images[:-1], threshold=threshold, **facts)
 
     class Turned(RedScorer):
         def _predict(self, image, threshold):
@@ -334,7 +336,9 @@ def test_run_settings_are_written_beside_the_results(tmp_path):
 
 
 def test_detectors_need_no_base_class():
-    result = RedScorer().predict_batch([np.zeros((2, 2, 3), np.uint8)], threshold=None)[0]
+    result = RedScorer().predict_batch(
+        [ArrayWindows(np.zeros((2, 2, 3), np.uint8))], threshold=None
+    )[0]
     assert isinstance(result, AnomalyResult)
 
 

@@ -20,16 +20,9 @@ from tests.helpers import folders
 from tests.reproduce import toys
 
 
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
-
-
 @pytest.fixture
 def shelves(tmp_path):
-    toys.shelf(tmp_path / "sets" / "shelf")
-    toys.shelf(tmp_path / "sets" / "drawer", classes=("cup",))
-    return tmp_path / "sets"
+    return toys.sets(tmp_path / "sets")
 
 
 class Counted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -28,22 +29,29 @@ OPTIONS = {"anomalous": 2, "normal": 1, "several": 2, "rows": 4}
 METHODS = [{"name": "clip", "label": "CLIP", "options": {"image_size": 56}}, toys.method("ours")]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
-    monkeypatch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def sets(tmp_path):
-    benchmark_toys.shelf(tmp_path / "sets" / "shelf")
-    benchmark_toys.shelf(tmp_path / "sets" / "drawer", classes=("cup",))
+def draw_sets(folder):
+    benchmark_toys.sets(folder)
     parts = np.zeros((9, 14), np.uint8)
     parts[1:3, 1:3] = parts[6:8, 9:12] = 255
-    (mask,) = (tmp_path / "sets/drawer/cup/ground_truth/chip").glob("0*")
+    (mask,) = (folder / "drawer/cup/ground_truth/chip").glob("0*")
     Image.fromarray(parts).save(mask)
-    return tmp_path / "sets"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sets(quick, tmp_path_factory):
+    """Folders that no test changes."""
+    return draw_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture(scope="module")
+def ran(sets, tmp_path_factory):
+    """The galleries once: result, what was logged, and the folders of galleries and models."""
+    folder, lines = tmp_path_factory.mktemp("ran"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(galleries.logger, "info", lambda line, *_: lines.append(line))
+        result = run_galleries(study(sets), folder / "out", work=folder / "work")
+    return result, lines, folder / "out", folder / "work"
 
 
 def study(root, methods=METHODS, **options):
@@ -65,17 +73,15 @@ def lines(path):
 
 
 class TestWhole:
-    def test_sheets_lists_and_page(self, sets, tmp_path, caplog):
-        out, work = tmp_path / "out", tmp_path / "work"
-        caplog.set_level("INFO", "faprompt")
-        result = run_galleries(study(sets), out, work=work)
+    def test_sheets_lists_and_page(self, ran):
+        result, told, out, work = ran
         assert result.complete and result.lacking == ()
         assert {str(path) for path in content(out)} == {
             "study.md", "shelf/pictures.csv", "shelf/pictures-1.jpg", "shelf/pictures-2.jpg",
             "drawer/pictures.csv", "drawer/pictures-1.jpg", "drawer/several-1.jpg",
         }  # fmt: skip
         assert not (work / "cells").exists(), "only the pictures shown are scored"
-        assert [line.split("]")[0] for line in caplog.messages if line.startswith("[")] == [
+        assert [line.split("]")[0] for line in told if line.startswith("[")] == [
             "[1/4", "[2/4", "[3/4", "[4/4",
         ]  # fmt: skip
         assert result.markdown == (out / "study.md").read_text()
@@ -84,9 +90,8 @@ class TestWhole:
         with Image.open(out / "shelf/pictures-1.jpg") as sheet:
             assert sheet.width == 2 * 24 + 4 * 224 + 3 * 8 and sheet.height > 3 * 140
 
-    def test_the_list_holds_what_each_model_says_alone(self, sets, tmp_path):
-        out, work = tmp_path / "out", tmp_path / "work"
-        run_galleries(study(sets), out, work=work)
+    def test_the_list_holds_what_each_model_says_alone(self, sets, ran):
+        _, _, out, work = ran
         (model,) = (work / "models").glob("faprompt__*")
         detector = load_detector(model, backbone="test-tiny")
         chosen = choose_pictures(read_dataset(sets / "drawer"), GalleryOptions(**OPTIONS))
@@ -105,17 +110,17 @@ class TestWhole:
                 assert row["overlap: ours"] == ""
             assert row["score: CLIP"] != row["score: ours"]
 
-    def test_again_gives_the_same_files_and_trains_nothing(self, sets, tmp_path, monkeypatch):
-        out, work = tmp_path / "out", tmp_path / "work"
-        run_galleries(study(sets), out, work=work)
+    def test_again_gives_the_same_files_and_trains_nothing(self, sets, ran, monkeypatch):
+        _, _, out, work = ran
         before = content(out)
         monkeypatch.setattr("faprompt.reproduce.cell_runner.train", None)
         (out / "shelf" / "pictures-7.jpg").write_bytes(b"of a longer run")
         run_galleries(study(sets), out, work=work)
         assert content(out) == before
 
-    def test_failures_have_their_causes_and_keep_their_cell(self, sets, tmp_path, monkeypatch):
+    def test_failures_have_their_causes_and_keep_their_cell(self, sets, ran, tmp_path, monkeypatch):
         out, work = tmp_path / "out", tmp_path / "work"
+        shutil.copytree(ran[3], work)  # its models are trained
         wanted = study(sets, failures=5, failures_of=["CLIP"])
         result = run_galleries(wanted, out, work=work)
         measured = {p.name.rpartition("__")[0]: p for p in (work / "cells").iterdir()}
@@ -133,7 +138,8 @@ class TestWhole:
         run_galleries(wanted, out, work=work)
         assert content(out) == before
 
-    def test_what_is_not_there_is_told_and_stops_nothing(self, sets, tmp_path):
+    def test_what_is_not_there_is_told_and_stops_nothing(self, tmp_path):
+        sets = draw_sets(tmp_path / "sets")
         (sets / "drawer").rename(sets / "hidden")
         (picture,) = (sets / "shelf/mug/test/good").glob("8*")
         for path in picture.parent.iterdir():

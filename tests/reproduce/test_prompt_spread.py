@@ -51,15 +51,6 @@ def values(*, seeds=(1, 2), spread=PAIR, names=("shelf", "drawer")):
     )
 
 
-@pytest.fixture(scope="module")
-def quiet(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
-        patch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture
 def undrawn(monkeypatch):
     """For tests of what is mapped: figures cost more than all the rest."""
@@ -68,15 +59,7 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    root = tmp_path_factory.mktemp("sets")
-    benchmark_toys.shelf(root / "shelf")
-    benchmark_toys.shelf(root / "drawer", classes=("cup",))
-    return root
-
-
-@pytest.fixture(scope="module")
-def ran(quiet, sets, tmp_path_factory):
+def ran(sets, tmp_path_factory):
     """The study once, and its folder."""
     out = tmp_path_factory.mktemp("out")
     study = toys.study(sets, **values())
@@ -202,7 +185,7 @@ def test_what_was_cut_off_or_is_of_other_options_is_mapped_again(undrawn, ran, s
 
 
 def test_its_trainings_are_those_of_another_study_in_the_same_work_folder(
-    undrawn, quiet, sets, tmp_path, monkeypatch
+    undrawn, sets, tmp_path, monkeypatch
 ):
     """As of `seeds`: the same method, options, data and seed are one model folder."""
 

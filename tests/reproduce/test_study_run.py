@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from faprompt.clip.backbone import Backbone
 from faprompt.reproduce import cell_runner, study_run
 from faprompt.reproduce.cell_runner import RunContext
 from faprompt.reproduce.study_figure import CSV_NAME, read_figure
@@ -15,28 +17,15 @@ from tests.reproduce import study_toys as toys
 from tests.reproduce import toys as benchmark_toys
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr("faprompt.evaluation.metric_files._plot", lambda *_, **__: None)
-    monkeypatch.setattr("faprompt.training.loss_log._draw_curves", lambda *_: b"")
-    monkeypatch.setattr(
-        "faprompt.reproduce.study_figure.draw", lambda *_: b"drawn"
-    )  # see test_figure
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+@pytest.fixture(scope="module", autouse=True)
+def undrawn(quick):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faprompt.reproduce.study_figure.draw", lambda *_: b"drawn")
+        yield
 
 
-@pytest.fixture
-def sets(tmp_path):
-    benchmark_toys.shelf(tmp_path / "sets" / "shelf")
-    benchmark_toys.shelf(tmp_path / "sets" / "drawer", classes=("cup",))
-    return tmp_path / "sets"
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Pictures through the image tower: of trainings, and of evaluations."""
-    from faprompt.clip.backbone import Backbone
-
+def count_passes(patch):
+    """Count pictures through the image tower: of trainings, and of all."""
     counted = {"all": 0, "training": 0}
     encode, train = Backbone.encode_image, Encoder._encode
 
@@ -48,9 +37,38 @@ def passes(monkeypatch):
         counted["training"] += len(pixels)
         return train(self, pixels)
 
-    monkeypatch.setattr(Backbone, "encode_image", every)
-    monkeypatch.setattr(Encoder, "_encode", training)
+    patch.setattr(Backbone, "encode_image", every)
+    patch.setattr(Encoder, "_encode", training)
     return counted
+
+
+@pytest.fixture
+def passes(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # or others' tokens are found
+    return count_passes(monkeypatch)
+
+
+def ran(plan, folder):
+    """Run a study once for several tests: its folder, result, passes and log."""
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(study_run.logger, "info", lambda line, *_: lines.append(line))
+        counted = count_passes(patch)
+        result = run_study(plan, folder / "out")
+    return SimpleNamespace(out=folder / "out", result=result, passes=counted, told=lines)
+
+
+@pytest.fixture(scope="module")
+def whole(sets, tmp_path_factory):
+    return ran(toys.study(sets), tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def apart(sets, tmp_path_factory):
+    """Without a cache: every run reads its pictures itself."""
+    training = {**toys.TRAINING, "cache": "off"}
+    return ran(toys.study(sets, training=training), tmp_path_factory.mktemp("apart"))
 
 
 def run_study(plan, out):
@@ -61,13 +79,12 @@ def texts(out):
     return {p.name: p.read_bytes() for p in out.iterdir() if p.is_file() and p.name != "costs.csv"}
 
 
-def test_all_runs_share_one_feature_pass(sets, tmp_path, passes, told):
-    out = tmp_path / "out"
-    result = run_study(toys.study(sets), out)
+def test_all_runs_share_one_feature_pass(whole):
+    out, result = whole.out, whole.result
     assert result.complete and len(result.results) == 6
     # 8 pictures of shelf train and are tested, 4 of drawer are tested: once each for 3 runs
-    assert passes == {"all": 8 + 8 + 4, "training": 8}
-    assert any("12 encoded in" in line and "24 taken from those" in line for line in told())
+    assert whole.passes == {"all": 8 + 8 + 4, "training": 8}
+    assert any("12 encoded in" in line and "24 taken from those" in line for line in whole.told)
     assert not (out / "features").exists(), "what is done needs no tokens"
     costs = list(csv.DictReader((out / "costs.csv").read_text().splitlines()))
     assert [(row["run"], row["encoded"]) for row in costs] == [
@@ -76,19 +93,15 @@ def test_all_runs_share_one_feature_pass(sets, tmp_path, passes, told):
     assert "3 trainings encoded 8 pictures in all (a training set has 8)" in result.markdown
 
 
-def test_shared_tokens_change_no_figure(sets, tmp_path):
+def test_shared_tokens_change_no_figure(whole, apart):
     """With `cache = off` every run reads its pictures itself; the metrics are the same bits."""
-    training = {**toys.TRAINING, "cache": "off"}
-    apart = toys.study(sets, training=training)
-    alone = run_study(apart, tmp_path / "alone")
-    together = run_study(toys.study(sets), tmp_path / "together")
-    assert [r.metrics for r in alone.results] == [r.metrics for r in together.results]
-    assert alone.dots == together.dots
+    assert [r.metrics for r in apart.result.results] == [r.metrics for r in whole.result.results]
+    assert apart.result.dots == whole.result.dots
+    assert apart.passes["all"] == 3 * (8 + 8 + 4), "no cache, no sharing: each encodes for itself"
 
 
-def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
-    out = tmp_path / "out"
-    result = run_study(toys.study(sets), out)
+def test_the_files_tell_what_the_cells_hold(whole):
+    out, result = whole.out, whole.result
     assert {p.name for p in out.iterdir()} == {
         "cells", "models", "costs.csv", "figure.csv", "figure.svg", "figure.png", "study.md",
         "table.md", "table.csv", "table.tex", "table.html",
@@ -107,11 +120,10 @@ def test_the_files_tell_what_the_cells_hold(sets, tmp_path):
     assert any(line.startswith("| two are better than one | ") for line in lines)
 
 
-def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, passes, monkeypatch):
-    study = toys.study(sets)
-    run_study(study, tmp_path / "whole")
-
-    calls = []
+def test_a_killed_and_resumed_study_is_an_uninterrupted_one(
+    whole, sets, tmp_path, passes, monkeypatch
+):
+    study, calls = toys.study(sets), []
 
     def failing(*arguments, **options):
         calls.append(1)
@@ -129,7 +141,7 @@ def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, pass
     passes["all"] = 0
     run_study(study, out)
     assert passes["all"] == 4, "tokens of shelf were kept, so only drawer's 4 pictures are encoded"
-    ours, theirs = texts(out), texts(tmp_path / "whole")
+    ours, theirs = texts(out), texts(whole.out)
     for both in (ours, theirs):
         lines = both["study.md"].decode().splitlines()
         both["study.md"] = "\n".join(line for line in lines if not line.startswith("Cost: "))
@@ -139,13 +151,8 @@ def test_a_killed_and_resumed_study_is_an_uninterrupted_one(sets, tmp_path, pass
     assert passes["all"] == 0 and all(r.kept for r in again.results)
 
 
-def test_tokens_beyond_the_limit_are_not_kept(sets, tmp_path, passes):
-    training = {**toys.TRAINING, "cache": "off"}
-    run_study(toys.study(sets, training=training), tmp_path / "out")
-    assert passes["all"] == 3 * (8 + 8 + 4), "no cache, no sharing: each run encodes for itself"
-
-
-def test_what_lacks_its_data_is_told_and_stops_nothing(sets, tmp_path):
+def test_what_lacks_its_data_is_told_and_stops_nothing(tmp_path):
+    sets = benchmark_toys.sets(tmp_path / "sets")
     (sets / "drawer").rename(sets / "hidden")
     result = run_study(toys.study(sets), tmp_path / "out")
     assert not result.complete

@@ -30,6 +30,13 @@ def shelf(folder: Path, *, classes: tuple[str, ...] = ("mug", "nut")) -> Path:
     return folder
 
 
+def sets(folder: Path) -> Path:
+    """Two of them: `shelf` of two classes and `drawer` of one."""
+    shelf(folder / "shelf")
+    shelf(folder / "drawer", classes=("cup",))
+    return folder
+
+
 def entry(name: str) -> dict[str, str]:
     return {"folder": name, "label": name}
 

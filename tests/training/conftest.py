@@ -1,5 +1,4 @@
 import pytest
-import torch
 
 from faprompt.training import loss_log as curves
 from tests.training import toys
@@ -7,11 +6,8 @@ from tests.training import toys
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Sums in one order, so that equal means equal to the bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with toys.one_thread():
+        yield
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from PIL import Image
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.token_cache import StoreShape, TokenRecipe, open_store
-from faprompt.training.features import Encoder, feature_recipe, prepare_features
-from faprompt.training.pictures import Pictures
+from faprompt.training.features import Encoder, Pictures, feature_recipe, prepare_features
 from faprompt.training.training_config import default_cache_dir
 from faprompt.work import no_progress, read_ahead
 from tests.helpers.log import logged_notes

@@ -20,6 +20,7 @@ from faprompt.training import full_shot_training as room
 from faprompt.training.full_shot_training import read_normal, train_classes
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_session import TrainOptions, train
+from faprompt.training.training_steps import TrainingTask
 from tests.helpers import folders, small
 from tests.helpers.log import logged_notes
 
@@ -41,13 +42,18 @@ def shelf(tmp_path):
     return tmp_path / "sets"
 
 
+def task(detector, out, config=CONFIG):
+    return TrainingTask(
+        method=detector.method, backbone=detector.backbone, transform=detector.transform,
+        config=config, out_dir=out,
+    )  # fmt: skip
+
+
 def learn(dataset, tmp_path, **options):
     method = build_method("patchcore", small.backbone(), {**OPTIONS, **options})
     detector = Detector(small.backbone(), method, name="learned")
     with logged_notes() as notes:
-        report = train_classes(
-            method, small.backbone(), dataset, detector.transform, CONFIG, out_dir=tmp_path / "out"
-        )
+        report = train_classes(task(detector, tmp_path / "out"), dataset)
     return detector, report, notes
 
 
@@ -101,10 +107,8 @@ def test_the_seed_decides_the_memory(shelf, tmp_path):
     assert torch.equal(first.models[0].patches, again.models[0].patches)
     config = replace(CONFIG, seed=5)
     method = build_method("patchcore", small.backbone(), OPTIONS)
-    transform = Detector(small.backbone(), method, name="x").transform
-    train_classes(
-        method, small.backbone(), read_normal(shelf), transform, config, out_dir=tmp_path / "o"
-    )
+    other = Detector(small.backbone(), method, name="x")
+    train_classes(task(other, tmp_path / "o", config), read_normal(shelf))
     assert not torch.equal(first.models[0].patches, method.models[0].patches)
 
 

@@ -332,7 +332,7 @@ def test_tensorboard_is_written_only_where_it_is(samples, tmp_path, monkeypatch)
 
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    options = {"epochs": 1, "batch_size": 7}
+    options = {"epochs": 1, "batch_size": 7, "tensorboard": "auto"}
     report = toys.run(toys.faprompt(), samples, tmp_path, options=options)
     assert written[0] == (str(tmp_path / "out" / "tensorboard"), 1) and written[-1] == "closed"
     total = report.epoch_means[0]["total"]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from faprompt.config import from_mapping
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
-from faprompt.training.pictures import Pictures
+from faprompt.training.features import Pictures
 from faprompt.training.training_config import WORK_OPTIONS, TrainingConfig
 from faprompt.training.training_masks import (
     choose_samples,

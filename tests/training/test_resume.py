@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -29,10 +30,26 @@ def rows(report):
         return [{k: v for k, v in r.items() if k != "seconds"} for r in csv.DictReader(file)]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train once without an interrupt; the folder, the method and the report."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faprompt.training.loss_log._draw_curves", lambda *losses: b"")
+        with toys.one_thread():
+            method = toys.faprompt()
+            report = toys.run(method, toys.draw_samples(folder), folder, out="whole")
+    return folder, method, report
+
+
 @pytest.fixture
-def whole(samples, tmp_path):
-    method = toys.faprompt()
-    return method, toys.run(method, samples, tmp_path, out="whole")
+def whole(trained, tmp_path):
+    """A copy of that run and of its cache, which a test may spoil."""
+    folder, method, report = trained
+    for name in ("whole", "cache"):
+        shutil.copytree(folder / name, tmp_path / name)
+    paths = {n: tmp_path / "whole" / getattr(report, n).name for n in ("loss_csv", "checkpoint")}
+    return method, replace(report, **paths)
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])

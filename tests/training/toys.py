@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -18,9 +19,19 @@ from faprompt.methods.faprompt import FAPrompt, FAPromptConfig
 from faprompt.records import Sample
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method
+from faprompt.training.training_steps import TrainingTask
 
 IMAGE_SIZE = (40, 32)  # height and width differ, so that exchanging them shows
 TRANSFORM = Transform(image_size=IMAGE_SIZE)
+
+
+@contextmanager
+def one_thread():
+    """Add up in one order, so that equal means equal to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def draw_backbone(seed: int = 3) -> Backbone:
@@ -83,21 +94,19 @@ def draw_samples(folder: Path, count: int = 7) -> list[Sample]:
 
 def config(folder: Path, **options) -> TrainingConfig:
     """Two epochs of batches of 3, cached in the test's own folder."""
-    values = {"epochs": 2, "batch_size": 3, "cache_dir": str(folder / "cache"), **options}
+    cache = str(folder / "cache")
+    values = {"epochs": 2, "batch_size": 3, "cache_dir": cache, "tensorboard": False, **options}
     return TrainingConfig(**values)
 
 
 def run(method, samples, folder: Path, *, options=None, out="out", **keywords):
     """Train; the report. Options go to the config."""
-    return train_method(
-        method,
-        keywords.pop("backbone", None) or backbone(),
-        samples,
-        keywords.pop("transform", TRANSFORM),
-        config(folder, **(options or {})),
-        out_dir=folder / out,
-        **keywords,
+    values = {"backbone": keywords.pop("backbone", None) or backbone(), "transform": TRANSFORM}
+    settings = config(folder, **(options or {}))
+    task = TrainingTask(
+        method=method, config=settings, out_dir=folder / out, **{**values, **keywords}
     )
+    return train_method(task, samples)
 
 
 def parameters(method) -> dict[str, torch.Tensor]:

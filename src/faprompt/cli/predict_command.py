@@ -37,6 +37,16 @@ def predict(
         bool, typer.Option(help="Write each picture with its score map on top.")
     ] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    title: Annotated[
+        str,
+        typer.Option(
+            help="Heading of the report, such as a lot number. Default: the name of OUT.",
+            show_default=False,
+        ),
+    ] = "",
+    tiles: o.Tiles = None,
+    mask: o.Mask = None,
+    product: o.Product = None,
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
@@ -50,7 +60,8 @@ def predict(
 ) -> None:
     """Score pictures and show where they are anomalous.
 
-    Prints one line for each picture: verdict, score, path. Writes results.jsonl, overlays and
+    Prints one line for each picture: verdict, score, path. Verdicts need a calibrated model (see
+    `faprompt calibrate`) or a threshold. Writes results.jsonl, overlays and
     report.html into OUT; without --resume, earlier results there are replaced. Exits with 3
     when some files could not be read.
     """
@@ -62,23 +73,26 @@ def predict(
         progress_bars,
     )
     from faprompt.config import parse_assignments
+    from faprompt.detector_setup import setup_changes
     from faprompt.prediction.bulk_run import PredictOptions, predict_files
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.work import hold_folders
 
     left_out: Counter[str] = Counter()
-    paths = expand_inputs(inputs, left_out=left_out)
+    masks = [mask] if mask is not None and mask.is_dir() else []
+    paths = expand_inputs(inputs, left_out=left_out, exclude=masks)
     options = parse_assignments(assignments or [])
     chosen = PredictOptions(
         batch_size=batch_size, threshold=threshold, maps=maps, overlays=overlays, report=report,
-        table=table, resume=resume, strict=strict, bit_depth=bit_depth, max_pixels=max_pixels,
+        title=title, table=table, resume=resume, strict=strict, bit_depth=bit_depth,
+        max_pixels=max_pixels, product=product,
     )  # fmt: skip
     done = 0
     with hold_folders(out):
         detector = pick_detector(
             model=model, method=method, backbone=backbone, preset=preset, options=options,
             device=device, precision=precision, class_name=class_name,
-        )  # fmt: skip
+        ).with_setup(**setup_changes(tiles, mask))  # fmt: skip
         note_left_out(left_out)
         with progress_bars() as progress:
 
@@ -90,7 +104,10 @@ def predict(
 
             summary = predict_files(
                 detector, paths, out, chosen, on_result=show,
-                settings={"detector": detector.fingerprint()}, lock=False,
+                settings={
+                    "detector": detector.fingerprint(), "decided_by": detector.decided_by()
+                },
+                lock=False,
             )  # fmt: skip
     note_pictures(summary.notes)
     if summary.n_others or summary.n_dropped:

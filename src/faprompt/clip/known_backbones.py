@@ -45,7 +45,7 @@ BLIP_BASE = BackboneSpec(  # models/vit.py and configs/med_config.json of salesf
 )
 BLIP_BASE_PARAMETERS = 195_375_872  # both towers, counted by a test
 
-HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names
+_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's names
 BLIP_FILES = (WEIGHTS_FILE, "config.json", "preprocessor_config.json", "vocab.txt", "tokenizer*")
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # as huggingface_hub reads them
 _TRUE = {"1", "ON", "YES", "TRUE"}
@@ -232,7 +232,7 @@ def _open_clip(model: str, tag: str) -> Path:
         ways.append(partial(_download_record, record, from_hub=False))
     if record.get("hf_hub"):
         repository, _, file = record["hf_hub"].rpartition("/")
-        places.append(f"{file or ' or '.join(HUB_FILES)} of {repository} in the hub's cache")
+        places.append(f"{file or ' or '.join(_HUB_FILES)} of {repository} in the hub's cache")
         ways.append(partial(_download_record, record, from_hub=True))
     if not _expected_digest(record):
         ways.reverse()
@@ -333,11 +333,17 @@ def _find_in_hub_cache(record: Mapping[str, Any]) -> Path | None:
     repository, _, file = record.get("hf_hub", "").rpartition("/")
     if not repository:
         return None
-    for name in [file] if file else HUB_FILES:
+    for name in [file] if file else _HUB_FILES:
         path = try_to_load_from_cache(repository, name)
         if isinstance(path, str):
             return Path(path)
     return None
+
+
+def cached_weights(record: Mapping[str, Any]) -> Path | None:
+    """Return a file of open_clip's cache or the hub's for a record; its hash is not checked."""
+    file = _url_cache(record) if record.get("url") else None
+    return file if file and file.is_file() else _find_in_hub_cache(record)
 
 
 def _url_cache(record: Mapping[str, Any]) -> Path:

@@ -41,19 +41,10 @@ _STORAGES = {
 _NAMED, _LISTED = 6, 12  # names in an error; faults of each kind in an error
 _POINTERS = (b"version https://git-lfs", b"version https://hawser", b"# xet version")
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
-_FOREIGN = {  # first bytes -> what the file is
-    b"\x1f\x8b": "a gzip archive; unpack it and give the file inside",
-    b"BZh": "a bzip2 archive; unpack it and give the file inside",
-    b"\xfd7zXZ\0": "an xz archive; unpack it and give the file inside",
-    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it and give the file inside",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it and give the file inside",
-    b"Rar!": "a RAR archive; unpack it and give the file inside",
-    b"\x89HDF": "an HDF5 file; wanted safetensors, or a checkpoint of PyTorch",
-    b"GGUF": "a GGUF file; wanted safetensors, or a checkpoint of PyTorch",
-    b"\x93NUMPY": "a numpy array; wanted safetensors, or a checkpoint of PyTorch",
-    b"\x89PNG": "a PNG picture; wanted safetensors, or a checkpoint of PyTorch",
-    b"\xff\xd8\xff": "a JPEG picture; wanted safetensors, or a checkpoint of PyTorch",
-}
+_ARCHIVES = (  # first bytes of gzip, bzip2, xz, zstd, 7z and RAR
+    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"),
+    *(b"7z\xbc\xaf\x27\x1c", b"Rar!"),
+)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -210,9 +201,8 @@ def describe_file(path: Path) -> str:
             "it is a web page or an error message of a server, saved under this name; download "
             "the file itself"
         )
-    for start, name in _FOREIGN.items():
-        if head.startswith(start):
-            return f"it is {name}"
+    if head.startswith(_ARCHIVES):
+        return "it is a compressed archive; unpack it and give the file inside"
     if head.startswith(b"PK"):
         return _describe_zip(path)
     if head[8:9] == b"{":
@@ -221,11 +211,9 @@ def describe_file(path: Path) -> str:
         return "it begins with zeros, as an unfinished download does; download it again"
     if head.startswith(b"\x80"):
         return "it is a pickle (of torch.save, or of a program), or a part of one"
-    if text.startswith(b"{"):
-        return "it is a JSON text; give the file of weights that it describes"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return f"it is a text that begins {head[:40].decode('ascii')!r}"
-    return ""
+    return f"it begins with {head[:8]!r}; wanted safetensors, or a checkpoint of PyTorch"
 
 
 def _describe_zip(path: Path) -> str:

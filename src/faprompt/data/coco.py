@@ -1,8 +1,8 @@
 """COCO annotations: a picture with an annotation is anomalous, one without is normal.
 
 One instances file and a folder of pictures. Outlines and run lengths are drawn when the mask is
-read. A box without an outline gives an image label only, since a
-filled box would mark normal pixels too.
+read. A box without an outline gives an image label only, since a filled box would mark normal
+pixels too. The class is the stem of the file.
 """
 
 from __future__ import annotations
@@ -31,22 +31,18 @@ from faprompt.data.picture_files import (
 from faprompt.errors import DatasetError, ImageReadError
 from faprompt.records import DrawnMask, Sample
 
-NORMAL_CATEGORIES = frozenset({"normal", "good", "ok", "background"})
+NORMAL_CATEGORIES = frozenset({"normal", "good", "ok", "background"})  # they are no defects
 
 _LISTS = ("images", "annotations", "categories")
 _Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
 class CocoReader(Reader):
     """Reads a file, or the only such file of a folder and of its `annotations/`; one split."""
 
     name = "coco"
     title = "COCO annotations; pictures without one are normal"
     layout = "one instances .json at the root or in annotations/, pictures beside or images/"
-    class_name: str | None = None  # None: the file's stem
-    normal_categories: frozenset[str] = NORMAL_CATEGORIES  # categories that are no defects
-    box_masks: bool = False  # fill a box that has no outline
 
     def recognise(self, root: Path) -> str | None:
         return examples(file.name for file in _coco_files(root)) or None
@@ -55,7 +51,7 @@ class CocoReader(Reader):
         check_split(self.name, split)
         wanted = f"COCO annotations ({', '.join(_LISTS)} in one .json file)"
         file = only_file(_coco_files(root), root, kind="annotation files", wanted=wanted)
-        annotations = _Annotations(file, self)
+        annotations = _Annotations(file)
         names = [_file_name(file, record) for record in annotations.images]
         place = best_root(_picture_folders(file), names)
         base = root if root.is_dir() else root.parent
@@ -76,7 +72,6 @@ class _Annotations:
     """The content of one file, with the annotations of each picture."""
 
     file: Path
-    reader: CocoReader
     images: list[_Record] = field(default_factory=list)
     counted: dict[Any, list[_Record]] = field(default_factory=dict)  # image id -> annotations
     categories: dict[Any, str] = field(default_factory=dict)  # id -> name
@@ -94,9 +89,8 @@ class _Annotations:
             if key in self.counted:
                 raise DatasetError(f"{self.file} lists the image id {key!r} twice.")
             self.counted[key] = []
-        normal = {name.casefold() for name in self.reader.normal_categories}
         for annotation in _records(self.file, content, "annotations"):
-            if self._category(annotation).strip().casefold() in normal:
+            if self._category(annotation).strip().casefold() in NORMAL_CATEGORIES:
                 continue
             found = self.counted.get(_key(annotation, "image_id"))
             if found is None:
@@ -111,7 +105,7 @@ class _Annotations:
         return Sample(
             image,
             int(bool(annotations)),
-            self.reader.class_name or self.file.stem,
+            self.file.stem,
             "+".join(sorted(set(map(self._category, annotations)))) or "good",
             (self.file,) if annotations and drawn is not None else (),
             drawn_mask=drawn,
@@ -157,7 +151,7 @@ class _Annotations:
         runs: list[tuple[int, ...]] = []
         for annotation in annotations:
             try:
-                shape = _shape(annotation, size, box_masks=self.reader.box_masks)
+                shape = _shape(annotation, size)
             except (ValueError, TypeError, OverflowError) as error:
                 self.faults.append(f"{_label(annotation)} ({error})")
                 return None
@@ -169,19 +163,14 @@ class _Annotations:
         return DrawnMask(size, tuple(polygons), tuple(runs))
 
 
-def _shape(annotation: _Record, size: tuple[int, int], *, box_masks: bool) -> DrawnMask | None:
-    """Return an annotation's segmentation, checked; None if it has none."""
+def _shape(annotation: _Record, size: tuple[int, int]) -> DrawnMask | None:
+    """Return an annotation's segmentation, checked; None if it has none, but a box perhaps."""
     given = annotation.get("segmentation")
     if isinstance(given, dict) and given:
         return DrawnMask(size, runs=(_runs(given, size),))
     if given and given != [[]]:
         return DrawnMask(size, tuple(map(_polygon, given)))
-    box = annotation.get("bbox")
-    if not box_masks or not box:
-        return None
-    x, y, width, height = map(float, box)
-    corners = (x, y, x + width, y, x + width, y + height, x, y + height)
-    return DrawnMask(size, (_polygon(corners),))
+    return None
 
 
 def _polygon(given: Sequence[Any]) -> tuple[float, ...]:

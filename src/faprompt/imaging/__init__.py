@@ -17,6 +17,8 @@ from faprompt.imaging.overlay import (
     encode_map_png,
     encode_png,
     overlay,
+    overlay_layer,
+    region_level,
     shrink,
     thumbnail,
 )
@@ -25,6 +27,6 @@ from faprompt.imaging.transform import Transform, resize_map
 __all__ = [
     "IMAGE_EXTENSIONS", "MAX_PIXELS", "ImageSource", "ReadImage", "Samples", "Transform",
     "colour_bar", "colour_table", "count_pixels", "encode_jpeg", "encode_map_png", "encode_png",
-    "overlay", "read_image", "read_picture_header", "read_resized", "resize_map", "shrink",
-    "thumbnail",
+    "overlay", "overlay_layer", "read_image", "read_picture_header", "read_resized",
+    "region_level", "resize_map", "shrink", "thumbnail",
 ]  # fmt: skip

@@ -1,16 +1,19 @@
-"""Show score maps: colours on a fixed scale, boxes, and encoded pictures.
+"""Show score maps: colours on a fixed scale, outlines of regions, and encoded pictures.
 
 The colour of a score never depends on the other scores of its picture. The ramp rises evenly in
 lightness (CIE L* 10 to 92), so it also reads in grey and with any kind of colour blindness.
+Where regions are known, their outline and a faint tint take the place of the colours, so that
+the defect itself stays visible.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from faprompt.records import Region
 
@@ -21,6 +24,10 @@ RAMP = (
     (0xFF, 0x8F, 0x35), (0xFF, 0xBE, 0x39), (0xFF, 0xE9, 0x64),
 )  # fmt: skip
 _BOX_COLOURS = ((255, 255, 255), (0, 0, 0))  # a white line with a black one around it
+# Red, green, blue, opacity of a pixel: left alone, in a region, on its outline, around that.
+_MARKS = ((0, 0, 0, 0), (230, 43, 87, 38), (255, 233, 100, 255), (24, 0, 40, 230))
+_TINT, _LINE, _EDGE = 1, 2, 3
+_SMALL = 50  # a region shorter than 1/50 of the picture's longer side gets a box, to be found
 _BLOCK_PIXELS = 2**20
 
 
@@ -43,16 +50,19 @@ def overlay(
     *,
     alpha: float = 0.75,
     regions: Sequence[Region] = (),
+    level: float | None = None,
 ) -> np.ndarray:
-    """Lay a score map over its picture.
+    """Lay a score map, or the outlines of its regions, over its picture.
 
-    A score of 0 leaves the picture as it is; opacity grows with the score up to `alpha`.
+    Without `level`, a score of 0 leaves the picture as it is, and opacity grows with the score up
+    to `alpha`. With `level`, pixels from that score on have a faint tint and a line around them.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         score_map: (H, W) float in [0, 1]; the scale is fixed, never stretched.
         alpha: opacity of a score of 1, in [0, 1].
-        regions: drawn as boxes, in pixels of this picture.
+        regions: drawn as boxes, in pixels of this picture; with `level` only the small ones.
+        level: lowest score inside an outline; see `region_level`.
 
     Returns:
         (H, W, 3) uint8, a new array.
@@ -67,17 +77,57 @@ def overlay(
     """
     if image.shape[:2] != score_map.shape:
         raise ValueError(f"score_map {score_map.shape} does not fit the image {image.shape[:2]}.")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha should be in [0, 1], got {alpha}.")
+    palette = _ramp_palette(alpha) if level is None else _mark_palette()
+    marks = None if level is None else _marks(score_map, level, regions)
     out = np.empty_like(image)
     height, width = score_map.shape
     step = max(1, _BLOCK_PIXELS // max(1, width))
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
-        out[rows] = _blend(image[rows], score_map[rows], alpha)
-    for region in regions:
-        _draw_box(out, region.bbox)
+        codes = _ramp_codes(score_map[rows]) if marks is None else marks[rows]
+        out[rows] = _blend(image[rows], codes, palette)
+    if marks is None:
+        line = _line_width(score_map)
+        for region in regions:
+            _draw_box(out, region.bbox, _BOX_COLOURS, line)
     return out
+
+
+def overlay_layer(
+    score_map: np.ndarray,
+    *,
+    alpha: float = 0.75,
+    regions: Sequence[Region] = (),
+    level: float | None = None,
+) -> bytes:
+    """Return what `overlay` lays over a picture as a transparent PNG of the map's size.
+
+    A browser stretches it over the picture at any size, so that it can be switched off.
+    Boxes are drawn with `level` only.
+    """
+    palette = _ramp_palette(alpha) if level is None else _mark_palette()
+    codes = _ramp_codes(score_map) if level is None else _marks(score_map, level, regions)
+    picture = Image.fromarray(codes)
+    picture.putpalette(palette[:, :3].tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", transparency=palette[:, 3].tobytes(), compress_level=6)
+    return buffer.getvalue()
+
+
+def region_level(score_map: np.ndarray, area: float) -> float | None:
+    """Return the lowest score in the regions of a map, None without regions.
+
+    Regions hold every pixel from a threshold on, so it is the k-th highest score, where k is
+    their area in pixels. This also holds, nearly, in a shrunken map.
+
+    Args:
+        score_map: (H, W) float.
+        area: of all regions, in pixels of the map.
+    """
+    if not area:
+        return None
+    rank = min(max(1, round(area)), score_map.size)
+    return float(np.partition(score_map, -rank, axis=None)[-rank])
 
 
 def colour_bar(height: int, *, width: int = 16) -> np.ndarray:
@@ -94,13 +144,13 @@ def shrink(
     """Shrink a picture, its map and its boxes together, so that they stay aligned.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8, or already of the smaller size.
         score_map: (H, W) float32.
-        regions: in pixels of the image.
+        regions: in pixels of the map.
         max_side: limit of the longer side, in pixels; smaller pictures are left alone.
     """
-    height, width = image.shape[:2]
-    size = _fitting_size(image, max_side)
+    height, width = score_map.shape
+    size = _fitting_size(score_map, max_side)
     if size is None:
         return image, score_map, tuple(regions)
     across, down = size[0] / width, size[1] / height
@@ -150,13 +200,54 @@ def _encode(image: np.ndarray, kind: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _blend(image: np.ndarray, score_map: np.ndarray, alpha: float) -> np.ndarray:
+def _ramp_palette(alpha: float) -> np.ndarray:
+    """Return (256, 4) uint8: red, green, blue and opacity of the score i / 255."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha should be in [0, 1], got {alpha}.")
+    opacity = np.array([round(alpha * score) for score in range(256)], np.uint8)
+    return np.column_stack([colour_table(), opacity])
+
+
+def _mark_palette() -> np.ndarray:
+    return np.array(_MARKS, np.uint8)
+
+
+def _ramp_codes(score_map: np.ndarray) -> np.ndarray:
+    return (np.clip(score_map, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _marks(score_map: np.ndarray, level: float, regions: Sequence[Region]) -> np.ndarray:
+    """Return (H, W) uint8 rows of `_MARKS`: a line outside the pixels from `level` on."""
+    inside = score_map >= level
+    line = _line_width(score_map)
+    filled = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
+    marks = np.zeros(score_map.shape, np.uint8)
+    for distance, mark in ((2 * line, _EDGE), (line, _LINE)):
+        marks[np.asarray(filled.filter(ImageFilter.BoxBlur(distance))) > 0] = mark
+    marks[inside] = _TINT
+    for region in regions:
+        if bbox := _finder(region, max(score_map.shape)):
+            _draw_box(marks, bbox, (np.uint8(_LINE), np.uint8(_EDGE)), line)
+    return marks
+
+
+def _finder(region: Region, longest: int) -> tuple[int, int, int, int] | None:
+    """Return the box that helps to find a small region, None for a large one."""
+    x0, y0, x1, y1 = region.bbox
+    half = longest // _SMALL
+    if max(x1 - x0, y1 - y0) >= half:
+        return None
+    x, y = (x0 + x1) // 2, (y0 + y1) // 2
+    return max(0, x - half), max(0, y - half), x + half, y + half
+
+
+def _blend(image: np.ndarray, codes: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Mix a block of the overlay by Pillow, which is three times as fast as array lookups."""
-    level = (np.clip(score_map, 0, 1) * 255 + 0.5).astype(np.uint8)
-    colours = Image.fromarray(level)
-    opacity = colours.point([round(alpha * score) for score in range(256)])
-    colours.putpalette(colour_table().tobytes())
-    return np.asarray(Image.composite(colours.convert("RGB"), Image.fromarray(image), opacity))
+    opacity = [*palette[:, 3].tolist(), *[0] * (256 - len(palette))]
+    colours = Image.fromarray(codes)
+    mask = colours.point(opacity)
+    colours.putpalette(palette[:, :3].tobytes())
+    return np.asarray(Image.composite(colours.convert("RGB"), Image.fromarray(image), mask))
 
 
 def _scale_region(region: Region, across: float, down: float) -> Region:
@@ -167,12 +258,23 @@ def _scale_region(region: Region, across: float, down: float) -> Region:
     return Region((left, top, right, bottom), area, region.peak, region.mean)
 
 
-def _draw_box(image: np.ndarray, bbox: tuple[int, int, int, int]) -> None:
-    """Draw a frame around the box in place, outside it where the picture has room."""
+def _line_width(score_map: np.ndarray) -> int:
+    return max(1, round(max(score_map.shape) / 500))
+
+
+def _draw_box(
+    canvas: np.ndarray,
+    bbox: tuple[int, int, int, int],
+    colours: tuple[Any, Any],
+    line: int,
+) -> None:
+    """Draw a frame around the box in place, outside it where the picture has room.
+
+    `colours` are those of the line and of the one around it.
+    """
     x0, y0, x1, y1 = bbox
-    line = max(1, round(max(image.shape[:2]) / 500))
-    for distance, colour in ((2 * line, _BOX_COLOURS[1]), (line, _BOX_COLOURS[0])):
+    for distance, colour in ((2 * line, colours[1]), (line, colours[0])):
         left, top = max(0, x0 - distance), max(0, y0 - distance)
-        box = image[top : y1 + distance, left : x1 + distance]
+        box = canvas[top : y1 + distance, left : x1 + distance]
         box[:line] = box[-line:] = colour
         box[:, :line] = box[:, -line:] = colour

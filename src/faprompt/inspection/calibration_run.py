@@ -27,7 +27,7 @@ from faprompt.calibration import (
 )
 from faprompt.config import Count, Natural, Range, check_fields
 from faprompt.detector import Detector
-from faprompt.detector_setup import check_mask, read_left_out
+from faprompt.detector_setup import check_mask, setup_changes
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import file_digest, natural_key
 from faprompt.imaging import MAX_PIXELS, ReadImage, read_image
@@ -181,15 +181,10 @@ def prepare(detector: Detector, options: CalibrateOptions) -> Detector:
     Raises:
         ImageReadError: the mask cannot be read.
     """
-    place = None if options.mask is None else Path(options.mask)
-    folder = place if place is not None and place.is_dir() else None
+    none = {"calibration": None, "references": None, "mask": None, "mask_folder": None}
+    mask = setup_changes(None, options.mask)
     return detector.with_setup(
-        calibration=None,
-        references=None,
-        tiles=options.tiles,
-        bit_depth=options.bit_depth,
-        mask=read_left_out(place) if place is not None and folder is None else None,
-        mask_folder=folder,
+        **none | {"tiles": options.tiles, "bit_depth": options.bit_depth} | mask
     )
 
 

@@ -79,6 +79,7 @@ class PredictOptions:
     maps: Literal["npy", "png"] | None = None  # float32 in 0..1, or 16-bit grey (score * 65535)
     overlays: bool = True  # a JPEG of each picture under its map, at most 4096 px a side
     report: bool = True  # report.html; its thumbnails are kept in `thumbs`
+    title: str = ""  # heading of the report, such as a lot number; "": the name of the folder
     table: TableKind | None = None  # also write results.csv or results.parquet
     resume: bool = False  # keep rows of unchanged pictures; see `predict_files`
     strict: bool = False  # stop at the first unreadable file
@@ -195,7 +196,8 @@ def predict_files(
                 model=detector.name,
                 threshold=tally.threshold,
                 model_card=model_card,
-                calibration=None if threshold is not None else detector.setup.calibration,
+                calibration=detector.setup.calibration,
+                title=asked.title,
             )
     seconds = time.perf_counter() - started
     return tally.summary(seconds, earlier, report=report_path, table=table_path)

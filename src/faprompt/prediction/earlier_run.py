@@ -131,16 +131,22 @@ def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder}: run.json is missing or broken, so the settings of results.jsonl are "
             "unknown; run without resume, or into another folder."
         ) from error
-    changed = [
-        f"{name} was {earlier.get(name)!r} and is {settings.get(name)!r}"
-        for name in sorted(set(earlier) | set(settings))
-        if earlier.get(name) != settings.get(name)
-    ]
+    changed = _differences(earlier, settings)
     if changed:
         raise ConfigError(
             f"{folder} cannot be resumed: {'; '.join(changed)}. "
             "Run without resume, or into another folder."
         )
+
+
+def _differences(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Return which settings differ, those of the detector by name."""
+    pairs = {n: (earlier.get(n), settings.get(n)) for n in sorted({*earlier, *settings})}
+    was, now = pairs.pop("decided_by", (None, None))
+    if isinstance(was, dict) and isinstance(now, dict):
+        pairs.pop("detector", None)
+        pairs |= {f"the detector's {n}": (was.get(n), now.get(n)) for n in sorted({*was, *now})}
+    return [f"{name} was {a!r} and is {b!r}" for name, (a, b) in pairs.items() if a != b]
 
 
 def _list(folder: Path) -> list[str]:

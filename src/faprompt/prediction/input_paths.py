@@ -26,7 +26,7 @@ _RESULTS = ("results.jsonl", "run.json")
 _OWN_FILES = tuple(
     (re.compile(f"(?:{pattern})$"), beside)
     for pattern, beside in (
-        (rf"/(maps|overlays|thumbs)/{_HASHED}(-overlay)?\.(jpg|png|npy)",
+        (rf"/(maps|overlays|thumbs)/{_HASHED}(-overlay|-large)?\.(jpg|png|npy)",
          tuple(f"../{name}" for name in _RESULTS)),
         (r"/(results\.(jsonl|csv|parquet)|run\.json|report\.html)", _RESULTS),
         (rf"/{_HASHED}\.(png|html|json)", ("{stem}.html", "{stem}.json")),  # explain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from dataclasses import dataclass
@@ -11,14 +10,26 @@ from typing import Literal
 
 import numpy as np
 
-from faprompt.files import unique_stem, write_atomically
-from faprompt.imaging import encode_jpeg, encode_map_png, overlay, shrink
+from faprompt.files import temporary_name, unique_stem, write_atomically
+from faprompt.imaging import (
+    encode_jpeg,
+    encode_map_png,
+    overlay,
+    overlay_layer,
+    region_level,
+    shrink,
+    thumbnail,
+)
+from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction.result_rows import ResultRow
-from faprompt.records import AnomalyResult, Region
+from faprompt.records import AnomalyResult, Region, Verdict
 
 OVERLAY_MAX_SIDE = 4096
-THUMBNAIL_MAX_SIDE = 288
-_ARTIFACT = re.compile(r"-[0-9a-f]{16}(-overlay)?\.(jpg|png|npy)$")
+THUMBNAIL_MAX_SIDE = 256
+LARGE_MAX_SIDE = 800
+LAYER_MAX_SIDE = {"outlines": 576, "colours": 144}  # outlines need sharp edges, a map has none
+_ALPHA = 0.5  # opacity of a score of 1, where no regions are known
+_ARTIFACT = re.compile(r"-[0-9a-f]{16}(-overlay|-large)?\.(jpg|png|npy)$")
 _MOST_BOXES = 50  # more boxes would hide the picture
 
 
@@ -61,9 +72,14 @@ class Artifacts:
         """Return the path of the overlay; None when it is not written."""
         return f"overlays/{unique_stem(path)}.jpg" if self.overlays else None
 
-    def thumbnail_names(self, path: str) -> tuple[str, str]:
-        """Return the paths of the thumbnails of the picture and of its overlay."""
-        return f"thumbs/{unique_stem(path)}.jpg", f"thumbs/{unique_stem(path)}-overlay.jpg"
+    def thumbnail_names(self, path: str) -> tuple[str, str, str]:
+        """Return the paths of three pictures for the report: small, its overlay, and large.
+
+        The overlay is a transparent layer for either size. It is written where there is
+        something to show, the large picture where it is larger and the verdict is not OK.
+        """
+        stem = f"thumbs/{unique_stem(path)}"
+        return f"{stem}.jpg", f"{stem}-overlay.png", f"{stem}-large.jpg"
 
     def complete(self, row: ResultRow) -> bool:
         """Return whether everything that this run writes for a picture exists."""
@@ -73,51 +89,91 @@ class Artifacts:
         if names != [row.map if self.maps else None, row.overlay if self.overlays else None]:
             return False
         if self.thumbnails:
-            names += self.thumbnail_names(row.path)
+            small, layer, large = self.thumbnail_names(row.path)
+            names.append(small)
+            names += [layer] * wants_overlay(row)
+            names += [large] * _wants_large(row.verdict, (row.height or 0, row.width or 0))
         return all((self.folder / name).is_file() for name in names if name)
 
-    def write(self, path: str, image: np.ndarray, result: AnomalyResult) -> tuple[str, ...]:
+    def write(self, path: str, windows: PictureWindows, result: AnomalyResult) -> tuple[str, ...]:
         """Write the files of one picture, each atomically.
 
         Args:
             path: of the picture, as the user named it.
-            image: (H, W, 3) uint8.
-            result: with a score map of the same height and width.
+            windows: the picture.
+            result: with a score map of the picture's size.
 
         Returns:
             Notes for the user.
         """
         regions = result.regions[:_MOST_BOXES]
+        image = windows.thumbnail(OVERLAY_MAX_SIDE)
         view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)
+        area = sum(region.area_px for region in result.regions)
+        level = region_level(view[1], area * view[1].size / result.score_map.size)
         notes: tuple[str, ...] = ()
         if map_name := self.map_name(path):
-            write_atomically(self.folder / map_name, self._encode_map(result.score_map))
+            self._write_map(self.folder / map_name, result.score_map)
         if overlay_name := self.overlay_name(path):
-            marked = overlay(view[0], view[1], regions=view[2])
+            marked = view[0]
+            if wants_overlay(result):
+                marked = overlay(view[0], view[1], alpha=_ALPHA, regions=view[2], level=level)
             write_atomically(self.folder / overlay_name, encode_jpeg(marked))
-            notes = _scale_notes(image, marked)
+            notes = _scale_notes(result.image_size, marked)
         if self.thumbnails:
-            self._write_thumbnails(path, *shrink(*view, max_side=THUMBNAIL_MAX_SIDE))
+            self._write_thumbnails(path, result, level, *view)
         return notes
 
     def _write_thumbnails(
-        self, path: str, image: np.ndarray, score_map: np.ndarray, regions: tuple[Region, ...]
+        self,
+        path: str,
+        result: AnomalyResult,
+        level: float | None,
+        image: np.ndarray,
+        score_map: np.ndarray,
+        regions: tuple[Region, ...],
     ) -> None:
-        names = self.thumbnail_names(path)
-        pictures = (image, overlay(image, score_map, regions=regions))
-        for name, picture in zip(names, pictures, strict=True):
-            write_atomically(self.folder / name, encode_jpeg(picture, quality=75))
+        small, layer, large = self.thumbnail_names(path)
+        if wants_overlay(result):
+            side = LAYER_MAX_SIDE["colours" if level is None else "outlines"]
+            _, score_map, regions = shrink(image, score_map, regions, max_side=side)
+            drawn = overlay_layer(score_map, alpha=_ALPHA, regions=regions, level=level)
+            write_atomically(self.folder / layer, drawn)
+        image = thumbnail(image, max_side=LARGE_MAX_SIDE)
+        if _wants_large(result.verdict, result.image_size):
+            write_atomically(self.folder / large, encode_jpeg(image, quality=80))
+        image = thumbnail(image, max_side=THUMBNAIL_MAX_SIDE)
+        write_atomically(self.folder / small, encode_jpeg(image, quality=70))
 
-    def _encode_map(self, score_map: np.ndarray) -> bytes:
+    def _write_map(self, path: Path, score_map: np.ndarray) -> None:
         if self.maps == "png":
-            return encode_map_png(score_map)
-        buffer = io.BytesIO()
-        np.save(buffer, score_map.astype(np.float32, copy=False), allow_pickle=False)
-        return buffer.getvalue()
+            write_atomically(path, encode_map_png(score_map))
+            return
+        temporary = temporary_name(path)
+        try:  # not by way of bytes in memory: a map may be large
+            with temporary.open("wb") as stream:
+                np.save(stream, score_map.astype(np.float32, copy=False), allow_pickle=False)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
-def _scale_notes(image: np.ndarray, marked: np.ndarray) -> tuple[str, ...]:
-    if image.shape == marked.shape:
+def wants_overlay(result: AnomalyResult | ResultRow) -> bool:
+    """Return whether a picture is marked: outlines of its regions, else the colours of its map.
+
+    A picture that is OK and has no region stays as it is.
+    """
+    return bool(result.regions) or result.verdict != "OK"
+
+
+def _wants_large(verdict: Verdict | None, image_size: tuple[int, int]) -> bool:
+    """Return whether a picture is worth showing larger than its thumbnail."""
+    return verdict != "OK" and max(image_size) > 1.25 * THUMBNAIL_MAX_SIDE
+
+
+def _scale_notes(image_size: tuple[int, int], marked: np.ndarray) -> tuple[str, ...]:
+    if marked.shape[:2] == image_size:
         return ()
     height, width = marked.shape[:2]
     return (f"overlay scaled down to {width}x{height}",)

@@ -1,4 +1,4 @@
-"""Identify what decides the figures of a cell: data, detector and options, by content."""
+"""Identify what decides the figures of a cell, by content, and keep records as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from faprompt.clip.weights import backbone_files
 from faprompt.config import from_mapping, to_mapping
 from faprompt.data import Dataset
 from faprompt.data.picture_files import relative_name
-from faprompt.files import file_digest
+from faprompt.files import file_digest, write_atomically
 from faprompt.methods.registry import FITTED_OPTIONS, method_class
 from faprompt.model_folder import read_config
 from faprompt.reproduce.experiment_parts import MethodEntry
@@ -96,3 +96,20 @@ def digest(values: Mapping[str, Any]) -> str:
     """Return the SHA-256 of plain data; the order of keys does not count."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write plain data as JSON, in a folder that is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n"
+    # a file name that is no UTF-8 becomes an escape of JSON
+    write_atomically(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def read_record(path: Path, **wanted: Any) -> dict[str, Any] | None:
+    """Return a record that has these values; None for others, and for files that are broken."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if all(record[name] == value for name, value in wanted.items()) else None
+    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
+        return None

@@ -9,7 +9,6 @@ none takes or overwrites what another one made with other settings.
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -26,7 +25,6 @@ from faprompt.data.dataset_catalog import compare_counts
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
 from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation
-from faprompt.files import write_atomically
 from faprompt.model_folder import CONFIG, read_config, recorded_note
 from faprompt.models import build_detector, find_model, load_detector
 from faprompt.reproduce.cell_identity import (
@@ -34,8 +32,10 @@ from faprompt.reproduce.cell_identity import (
     content_digest,
     digest,
     model_digest,
+    read_record,
     resolved_options,
     sources_stamp,
+    write_record,
 )
 from faprompt.reproduce.cells import Cell, Plan, Source, resolve, slug
 from faprompt.reproduce.experiment import PAPER_SEED
@@ -44,7 +44,7 @@ from faprompt.training.checkpoint import CHECKPOINT_NAME
 from faprompt.training.training_config import run_options
 from faprompt.training.training_session import TrainOptions, train
 from faprompt.training.training_steps import TrainingReport
-from faprompt.work import ProgressCallback, logger, no_progress, pick_precision
+from faprompt.work import ProgressCallback, logger, no_progress, pick_device, pick_precision
 
 Status = Literal["done", "failed", "missing", "waiting"]
 CELL_FILE = "cell.json"
@@ -57,9 +57,12 @@ class RunContext:
 
     out: Path  # gets tables, figures and pages
     work: Path | None = None  # gets cells and models; experiments may share one. Default: `out`
-    device: str = "cpu"
+    device: str = "auto"  # replaced by the device that is picked
     precision: str = ""  # of the image tower, see `pick_precision`; "" for the experiment's own
     progress: ProgressCallback = no_progress  # its stage is the name of a cell or training
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", pick_device(self.device))
 
     @property
     def work_folder(self) -> Path:
@@ -170,10 +173,10 @@ class CellRunner:
         except Exception as error:
             failed = _failure(error)
             record = _describe_cell(cell) | failed | _timing(fingerprint, began)
-            _write_json(folder / CELL_FILE, record)
+            write_record(folder / CELL_FILE, record)
             return CellResult(cell, "failed", f"failed: {failed['error']}", record, folder=folder)
         record |= {"identity": identity} | _timing(fingerprint, began)
-        _write_json(folder / CELL_FILE, record)
+        write_record(folder / CELL_FILE, record)
         done = read_finished(cell, folder, fingerprint)
         assert done is not None, "a cell that was just written is finished"
         return replace(done, kept=False)
@@ -300,13 +303,13 @@ class CellRunner:
 
 def read_finished(cell: Cell, folder: Path, fingerprint: str) -> CellResult | None:
     """Return a cell that an earlier run finished with this fingerprint, or None."""
+    record = read_record(folder / CELL_FILE, status="done", fingerprint=fingerprint)
+    metrics = read_record(folder / "metrics.json")
+    if record is None or metrics is None:
+        return None
     try:
-        record = json.loads((folder / CELL_FILE).read_text(encoding="utf-8"))
-        if (record["status"], record["fingerprint"]) != ("done", fingerprint):
-            return None
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         replicates = read_replicates(folder)
-    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off or another program's
+    except (OSError, ValueError, KeyError, TypeError):  # as in `read_record`
         return None
     return CellResult(
         cell, "done", "", record, metrics, kept=True, replicates=replicates, folder=folder
@@ -341,9 +344,3 @@ def _failure(error: Exception) -> dict[str, str]:
 
 def _timing(fingerprint: str, began: float) -> dict[str, Any]:
     return {"fingerprint": fingerprint, "seconds": round(time.perf_counter() - began, 3)}
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_atomically(path, text.encode("utf-8", errors="replace"))

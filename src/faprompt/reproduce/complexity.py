@@ -7,7 +7,6 @@ tokens, as `faprompt train` works. `cost_models` builds the detectors that are m
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +22,8 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError
-from faprompt.files import write_atomically
 from faprompt.methods.registry import describe_methods, list_methods, method_class, presets_of
+from faprompt.reproduce.cell_identity import read_record, write_record
 from faprompt.reproduce.cell_runner import RunContext
 from faprompt.reproduce.cells import slug
 from faprompt.reproduce.cost_models import (
@@ -242,15 +241,15 @@ def cost_identity(
 
 def read_cost(path: Path, identity: Mapping[str, Any]) -> tuple[MethodCost | None, bool]:
     """Read what is known of a method's cost, and whether that is complete; None if nothing is."""
+    record = read_record(path, identity=identity)
+    if record is None:
+        return None, False
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["identity"] != identity:
-            return None, False
         values = {**record["cost"], "reason": ""}
         timings = {key: Timing(**values[key]) if values[key] else None for key in TIMED}
         complete = bool(record.get("complete", True)) and not record["cost"]["reason"]
         return MethodCost(**{**values, **timings}), complete
-    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off, or of another program
+    except (KeyError, TypeError):  # of another version
         return None, False
 
 
@@ -258,6 +257,4 @@ def write_cost(
     path: Path, identity: Mapping[str, Any], cost: MethodCost, *, complete: bool
 ) -> None:
     """Keep what is known so far."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record = {"identity": identity, "cost": asdict(cost), "complete": complete}
-    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+    write_record(path, {"identity": identity, "cost": asdict(cost), "complete": complete})

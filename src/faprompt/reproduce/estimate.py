@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faprompt.clip.known_backbones import BUNDLED, HUB_FILES, split_name, wide_resnet_file
+from faprompt.clip.known_backbones import (
+    BUNDLED,
+    cached_weights,
+    pretrained_record,
+    split_name,
+    wide_resnet_file,
+)
 from faprompt.clip.weights import load_backbone
 from faprompt.clip.wide_resnet import WIDE_RESNET
 from faprompt.data.dataset_catalog import published_counts
@@ -151,23 +157,7 @@ def _absent(backbone: str) -> str:
     found = split_name(backbone)
     if found is None:
         return f"{backbone} is no known backbone, and no file or folder here"
-    return "" if _cached(*found) else absent
-
-
-def _cached(model: str, tag: str) -> bool:
-    """Return whether the cache of open_clip or of the hub has the weights."""
-    from huggingface_hub import try_to_load_from_cache
-    from open_clip import get_pretrained_cfg
-
-    record = get_pretrained_cfg(model, tag)
-    file = Path.home() / ".cache" / "clip" / Path(record.get("url", "")).name
-    if record.get("url") and file.is_file():
-        return True
-    repository, _, name = record.get("hf_hub", "").rpartition("/")
-    names = [name] if name else HUB_FILES
-    return bool(repository) and any(
-        isinstance(try_to_load_from_cache(repository, each), str) for each in names
-    )
+    return "" if cached_weights(pretrained_record(*found)) else absent
 
 
 def describe_estimate(found: Estimate) -> str:

@@ -11,7 +11,6 @@ OUT/study.md                            the claims, both figures, and the metric
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.files import write_atomically
+from faprompt.reproduce.cell_identity import read_record, write_record
 from faprompt.reproduce.cell_runner import CellRunner, RunContext
 from faprompt.reproduce.cells import Cell, Plan, slug
 from faprompt.reproduce.experiment_parts import SpreadOptions
@@ -105,7 +105,8 @@ def run_spread(plan: Plan, context: RunContext) -> SpreadResult:
                 "cell": (each.record or {})["fingerprint"], "per_label": options.per_label,
                 "seed": SEED, "drawn": cell.seed in embedded,
             }  # fmt: skip
-            maps = _read(out / MAPS / f"{cell.name}.json", identity)
+            file = out / MAPS / f"{cell.name}.json"
+            maps = _read(file, identity)
             if maps is None:
                 title = cell.column.method.title
                 maps = map_prompts(
@@ -113,7 +114,7 @@ def run_spread(plan: Plan, context: RunContext) -> SpreadResult:
                     method=title, model=title if cell.seed is None else f"seed {cell.seed}",
                     embedded=identity["drawn"],
                 )  # fmt: skip
-                _write(out / MAPS / f"{cell.name}.json", identity, maps)
+                write_record(file, {"identity": identity, **asdict(maps)})
             folder = spread_folder(cell, several=len(config.backbones) > 1)
             spreads.setdefault(folder, []).append(maps)
             logger.info(f"mapped {cell.name}")
@@ -180,21 +181,15 @@ def distance_difference(
     return Difference(name, value, interval, "pictures")
 
 
-def _write(path: Path, identity: Mapping[str, Any], maps: ModelMaps) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"identity": identity, **asdict(maps)}) + "\n"
-    write_atomically(path, text.encode("utf-8", errors="surrogateescape"))
-
-
 def _read(path: Path, identity: Mapping[str, Any]) -> ModelMaps | None:
+    record = read_record(path, identity=identity)
+    if record is None:
+        return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-        if record.pop("identity") != identity:
-            return None
-        points = tuple(MapPoint(**point) for point in record.pop("points"))
+        points = tuple(MapPoint(**point) for point in record["points"])
         labels, distances = tuple(record["labels"]), tuple(record["distances"])
         return ModelMaps(record["method"], record["model"], labels, distances, points)
-    except (OSError, ValueError, KeyError, TypeError):  # absent, cut off, or of another version
+    except (KeyError, TypeError):  # of another version
         return None
 
 

@@ -9,14 +9,13 @@ OUT/study.md               what the figure says of the claims, the tables and wh
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from faprompt.config import from_mapping
-from faprompt.files import write_atomically
+from faprompt.files import csv_table, write_atomically
 from faprompt.reproduce.cell_runner import CellResult, RunContext, run_benchmark
 from faprompt.reproduce.cells import Cell, Plan
 from faprompt.reproduce.estimate import Rate, count_pictures
@@ -73,12 +72,9 @@ class CostBook:
                  cell.seed, report.pictures, report.encoded, round(report.image_seconds, 3),
                  report.steps, round(report.step_seconds, 3))  # fmt: skip
         self._keep(dict(zip(_COSTS, about, strict=True)))
-        out = io.StringIO()
-        writer = csv.DictWriter(out, _COSTS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(self.rows.values())
+        text = csv_table([_COSTS, *([row[name] for name in _COSTS] for row in self.rows.values())])
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, out.getvalue().encode())
+        write_atomically(self.path, text.encode())
 
     def _keep(self, row: dict[str, Any]) -> None:
         self.rows[tuple(str(row[name]) for name in _COSTS[:4])] = row

@@ -6,15 +6,13 @@ as one in one go.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
-from faprompt.files import write_atomically
+from faprompt.files import csv_table, write_atomically
 from faprompt.pages import render_page
 from faprompt.reproduce.cell_runner import CellResult
 from faprompt.reproduce.cells import Plan
@@ -99,22 +97,20 @@ def as_csv(tables: Sequence[Table], settings: Mapping[str, ColumnSettings] | Non
     `settings` is from `column_settings`; without it preset, options and precision are empty.
     """
     unknown = ColumnSettings("", "", "")
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_CSV_HEAD)
+    rows: list[Sequence[object]] = [_CSV_HEAD]
     for table in tables:
         for row, column, figure in table.places():
             low, high = figure.interval or (None, None)
             ran = (settings or {}).get(column.title, unknown)
             numbers = (figure.value, low, high, figure.spread, figure.published, figure.difference)
-            writer.writerow(
+            rows.append(
                 [table.title, row.title, row.kind, row.dataset, row.class_name or "",
                  column.title, column.method.name, ran.preset, ran.options, ran.precision,
                  column.backbone, figure.metric,
                  *("" if number is None else f"{number:.6g}" for number in numbers),
                  figure.rank or "", "yes" * figure.level, figure.reason]
             )  # fmt: skip
-    return out.getvalue()
+    return csv_table(rows)
 
 
 def as_latex(page: ResultPage) -> str:

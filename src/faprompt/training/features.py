@@ -1,4 +1,4 @@
-"""Tokens of a training set: computed once and cached, or computed again in each epoch.
+"""Pictures and tokens of a training set: tokens are cached, or computed again in each epoch.
 
 The image tower does not learn and the pictures are not augmented, so its tokens are the same in
 every epoch. `prepare_features` keeps them on disk (`faprompt.token_cache`). Where the cache would
@@ -20,18 +20,80 @@ from torch import Tensor
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
-from faprompt.errors import ConfigError
+from faprompt.data.masks import cut_region
+from faprompt.errors import ConfigError, ImageReadError
+from faprompt.files import file_digest
+from faprompt.imaging.image_reading import PictureHandling, read_image, read_resized
+from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method
+from faprompt.records import Sample
 from faprompt.token_cache import StoreShape, TokenRecipe, TokenStore, open_store, token_shape
-from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import TrainingConfig, default_cache_dir
-from faprompt.work import ProgressCallback, logger
+from faprompt.work import ProgressCallback, logger, read_ahead
 
 Origin = Literal["cached", "streamed"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _COMMIT_EVERY_SECONDS = 5.0
 _DISK_SHARE = 0.95  # of the free space; the rest is for the run's own files
+
+
+class Pictures:
+    """An ordered training set and the transform its pictures go through."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: Transform,
+        *,
+        handling: PictureHandling = "upright",
+        bit_depth: int | None = None,
+        readers: int = 1,
+    ) -> None:
+        self.samples = tuple(samples)
+        self.transform = transform
+        self.handling: PictureHandling = handling
+        self.bit_depth = bit_depth
+        self.readers = readers
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def pixels(self, index: int) -> Tensor:
+        """Return the pixels (3, height, width) of one sample; of its region only, where it has one.
+
+        Raises:
+            ImageReadError: the file cannot be read.
+            DatasetError: the region leaves the picture.
+        """
+        sample, transform = self.samples[index], self.transform
+        if self.handling == "released":
+            return transform.to_pixels(
+                read_resized(sample.image_path, transform, region=sample.region)
+            )
+        image = read_image(sample.image_path, bit_depth=self.bit_depth).array
+        return transform.to_pixels(cut_region(image, sample))
+
+    def read(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the pixels of some samples in that order, read ahead by threads."""
+        return read_ahead(self.pixels, indices, workers=self.readers)
+
+    def fingerprints(self) -> tuple[str, ...]:
+        """Return, for each sample, its file's size and SHA-256 and its region.
+
+        Raises:
+            ImageReadError: a file is missing or cannot be opened.
+        """
+        return tuple(read_ahead(_fingerprint, self.samples, workers=self.readers))
+
+
+def _fingerprint(sample: Sample) -> str:
+    try:
+        size, digest = sample.image_path.stat().st_size, file_digest(sample.image_path)
+    except OSError as error:
+        raise ImageReadError(f"{sample.image_path} cannot be opened: {error}.") from error
+    place = "" if sample.region is None else ":" + ",".join(map(str, sample.region))
+    return f"{size}:{digest}{place}"
 
 
 def feature_recipe(

@@ -8,21 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.data import Dataset, read_dataset
 from faprompt.errors import ConfigError, DatasetError
-from faprompt.imaging.transform import Transform
 from faprompt.methods.full_shot import FullShotMethod
 from faprompt.methods.registry import build_method
 from faprompt.records import Sample
 from faprompt.training.features import Encoder
-from faprompt.training.pictures import Pictures
-from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_loop import train_method
-from faprompt.training.training_steps import TrainingReport
-from faprompt.work import ProgressCallback, logger, no_progress
+from faprompt.training.training_steps import TrainingReport, TrainingTask
+from faprompt.work import logger
 
 SPLIT = "train"  # the test split is measured
 CLASSES = "classes"  # in the model folder: files of the training of each class
@@ -55,26 +51,20 @@ def only_normal(dataset: Dataset) -> Dataset:
     return replace(dataset, samples=samples)
 
 
-def train_classes(
-    method: FullShotMethod,
-    backbone: Backbone,
-    dataset: Dataset,
-    transform: Transform,
-    config: TrainingConfig,
-    *,
-    out_dir: str | Path,
-    resume: bool = False,
-    progress: ProgressCallback = no_progress,
-) -> TrainingReport:
-    """Train a full-shot method on every class, in place; arguments as in `train_method`.
+def train_classes(task: TrainingTask, dataset: Dataset) -> TrainingReport:
+    """Train the full-shot method of a task on every class of a dataset, in place.
 
     Anomalous pictures are left out. Methods that take steps are trained by `train_method`,
     each class in its own folder below `out_dir/classes`; on resume, finished classes are kept.
 
     Raises:
         DatasetError: there is no normal picture.
+        TypeError: the method is not a full-shot one.
         ConfigError: options were given that training sets.
     """
+    method, backbone, config = task.method, task.backbone, task.config
+    if not isinstance(method, FullShotMethod):
+        raise TypeError(f"{method.name!r} is no full-shot method; use train_method.")
     given = [name for name in method.written if getattr(method.config, name)]
     if given:
         raise ConfigError(
@@ -96,15 +86,12 @@ def train_classes(
         part = build_method(method.name, backbone, options, seed=config.seed).to(config.device)
         assert isinstance(part, FullShotMethod)
         if method.remembers:
-            report = _remember(part, backbone, name, samples, transform, config, progress)
+            report = _remember(replace(task, method=part), part, name, samples)
         else:
             logger.info(f"{name}: {len(samples)} normal pictures.")
             plain = re.sub(r"[^\w.-]+", "-", name)
-            place = Path(out_dir) / CLASSES / f"{number}-{plain}"
-            report = train_method(
-                part, backbone, samples, transform, config,
-                out_dir=place, resume=resume, progress=progress,
-            )  # fmt: skip
+            place = task.out_dir / CLASSES / f"{number}-{plain}"
+            report = train_method(replace(task, method=part, out_dir=place), samples)
         parts.append(part)
         reports.append(report)
     method.adopt(parts)
@@ -113,26 +100,16 @@ def train_classes(
 
 
 def _remember(
-    part: FullShotMethod,
-    backbone: Backbone,
-    name: str,
-    samples: Sequence[Sample],
-    transform: Transform,
-    config: TrainingConfig,
-    progress: ProgressCallback,
+    task: TrainingTask, part: FullShotMethod, name: str, samples: Sequence[Sample]
 ) -> TrainingReport:
-    pictures = Pictures(
-        samples, transform, handling=part.config.picture_handling, bit_depth=config.bit_depth,
-        readers=config.readers,
-    )  # fmt: skip
-    encoder = Encoder(part, backbone, pictures, config)
+    encoder = Encoder(part, task.backbone, task.pictures(samples), task.config)
 
     def batches() -> Iterator[ImageFeatures]:
         for group, features in encoder.encode(range(len(samples))):
-            progress("images", group[-1] + 1, len(samples))
+            task.progress("images", group[-1] + 1, len(samples))
             yield features
 
-    logger.info(part.remember(name, batches(), seed=config.seed))
+    logger.info(part.remember(name, batches(), seed=task.config.seed))
     nowhere = Path()
     return TrainingReport(
         epochs=0, steps=0, resumed_at=0, pictures=len(samples), normal=len(samples), anomalous=0,

@@ -12,17 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from faprompt.clip.backbone import Backbone
 from faprompt.config import to_mapping
-from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method
 from faprompt.records import Sample
 from faprompt.token_cache import TokenRecipe
 from faprompt.training.features import Encoder, feature_recipe, prepare_features
-from faprompt.training.pictures import Pictures
 from faprompt.training.training_config import TrainingConfig, run_options
 from faprompt.training.training_masks import (
     PackedMasks,
@@ -30,33 +26,17 @@ from faprompt.training.training_masks import (
     learning_warnings,
     read_masks,
 )
-from faprompt.training.training_steps import TrainingReport, TrainingRun
-from faprompt.work import ProgressCallback, logger, no_progress
+from faprompt.training.training_steps import TrainingReport, TrainingRun, TrainingTask
+from faprompt.work import logger
 
 
-def train_method(
-    method: Method,
-    backbone: Backbone,
-    samples: Sequence[Sample],
-    transform: Transform,
-    config: TrainingConfig,
-    *,
-    out_dir: str | Path,
-    resume: bool = False,
-    progress: ProgressCallback = no_progress,
-) -> TrainingReport:
+def train_method(task: TrainingTask, samples: Sequence[Sample]) -> TrainingReport:
     """Train the parameters of a method in place.
 
     Args:
-        method: training starts from its parameters; draw them under a seed of your own.
-        backbone: frozen; its precision is the image tower's. Both move to `config.device`.
+        task: the method and how it is trained.
         samples: pictures with labels and masks. Their order and content are part of the
             identity of the run.
-        transform: the method's; masks are resized to its `image_size`.
-        config: options.
-        out_dir: folder for loss.csv, loss.png, checkpoint.safetensors and TensorBoard files.
-        resume: continue from the checkpoint there, if there is one.
-        progress: called with the stage "masks", "images" or "steps".
 
     Returns:
         The result; its `warnings` say what cannot be learned from these pictures.
@@ -70,6 +50,7 @@ def train_method(
         FapromptError: a loss or gradient is not finite; the message names step and terms.
         KeyboardInterrupt: raised again after a checkpoint was written.
     """
+    method, backbone, config = task.method, task.backbone, task.config
     if not method.learns:
         raise TypeError(f"{method.name!r} has no parameters to train.")
     thawed = [name for name, p in backbone.named_parameters() if p.requires_grad]
@@ -79,33 +60,29 @@ def train_method(
             f"gradients, such as {thawed[0]!r}; call backbone.requires_grad_(False)."
         )
     method.begin_epoch(0, config.epochs)  # refuses too few epochs before any work
-    out_dir = Path(out_dir)
     chosen, blank = choose_samples(samples, config.unmasked)
     if blank:
         logger.info(f"{blank} anomalous picture(s) without a mask: {config.unmasked}.")
     method.begin_training(sorted({sample.class_name for sample in chosen}))
-    out_dir.mkdir(parents=True, exist_ok=True)
+    task.out_dir.mkdir(parents=True, exist_ok=True)
     backbone.to(config.device)
     method.to(config.device)
-    handling = method.config.picture_handling
-    pictures = Pictures(
-        chosen, transform, handling=handling, bit_depth=config.bit_depth, readers=config.readers
-    )
+    pictures = task.pictures(chosen)
     masks = read_masks(
-        chosen, transform.image_size, handling=handling, policy=config.mask_policy,
-        readers=config.readers, progress=progress,
+        chosen, task.transform.image_size, handling=pictures.handling, policy=config.mask_policy,
+        readers=config.readers, progress=task.progress,
     )  # fmt: skip
     warnings = () if method.full_shot else learning_warnings(chosen, masks.marked())
     for line in warnings:
         logger.warning(line)
     recipe = feature_recipe(method, backbone, pictures, dtype=config.cache_dtype)
     identity = _run_identity(method, config, recipe, chosen, masks)
-    run = TrainingRun(method, backbone, chosen, masks, config, identity, out_dir, progress)
-    run.begin(resume=resume)
+    run = TrainingRun(task, chosen, masks, identity)
+    run.begin(resume=task.resume)
     try:
         if not run.finished:
             encoder = Encoder(method, backbone, pictures, config)
-            run.work(prepare_features(encoder, recipe, config, progress=progress))
+            run.work(prepare_features(encoder, recipe, config, progress=task.progress))
     finally:
         run.log.close()
     return replace(run.report(), warnings=warnings)

@@ -12,7 +12,6 @@ from faprompt.data import Dataset, read_dataset
 from faprompt.data.remarks import dataset_remarks, read_facts
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
-from faprompt.methods.full_shot import FullShotMethod
 from faprompt.methods.registry import (
     build_method,
     fit_to_backbone,
@@ -23,7 +22,7 @@ from faprompt.methods.registry import (
 from faprompt.training.full_shot_training import read_normal, train_classes
 from faprompt.training.training_config import TrainingConfig, recipe_config
 from faprompt.training.training_loop import train_method
-from faprompt.training.training_steps import TrainingReport
+from faprompt.training.training_steps import TrainingReport, TrainingTask
 from faprompt.work import ProgressCallback, logger, no_progress, pick_device, pick_precision
 
 
@@ -88,16 +87,16 @@ def train(
         name=asked.name or out.name,
         description={"backbone": {"source": str(backbone)}},
     )
-    usable, transform = dataset.require_usable(), detector.transform
+    usable = dataset.require_usable()
     for line in dataset_remarks(usable, read_facts(usable, policy=config.mask_policy)):
         logger.info(f"{usable.name}: {line}")
     if note := preset_note(method, frozen, asked.options, preset=preset):
         logger.info(f"{method}: {note}")
-    where: dict[str, Any] = {"out_dir": out, "resume": asked.resume, "progress": progress}
-    if isinstance(built, FullShotMethod):
-        report = train_classes(built, frozen, usable, transform, config, **where)
-    else:
-        report = train_method(built, frozen, usable.samples, transform, config, **where)
+    task = TrainingTask(
+        method=built, backbone=frozen, transform=detector.transform, config=config, out_dir=out,
+        resume=asked.resume, progress=progress,
+    )  # fmt: skip
+    report = train_classes(task, usable) if built.full_shot else train_method(task, usable.samples)
     detector.refresh()
     detector.description |= {
         "license": asked.license,

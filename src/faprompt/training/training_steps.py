@@ -23,6 +23,7 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.tensor_files import is_finite
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError, FapromptError
+from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method
 from faprompt.records import Sample
 from faprompt.training.checkpoint import (
@@ -33,11 +34,40 @@ from faprompt.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from faprompt.training.features import Features, Origin
+from faprompt.training.features import Features, Origin, Pictures
 from faprompt.training.loss_log import LossLog
 from faprompt.training.training_config import TrainingConfig
 from faprompt.training.training_masks import PackedMasks
-from faprompt.work import ProgressCallback, logger
+from faprompt.work import ProgressCallback, logger, no_progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTask:
+    """What one training needs beside its pictures.
+
+    method: training starts from its parameters; draw them under a seed of your own.
+    backbone: frozen; its precision is the image tower's. Both move to `config.device`.
+    transform: the method's; masks are resized to its `image_size`.
+    out_dir: folder for loss.csv, loss.png, checkpoint.safetensors and TensorBoard files.
+    resume: continue from the checkpoint there, if there is one.
+    progress: called with the stage "masks", "images" or "steps".
+    """
+
+    method: Method
+    backbone: Backbone
+    transform: Transform
+    config: TrainingConfig
+    out_dir: Path
+    resume: bool = False
+    progress: ProgressCallback = no_progress
+
+    def pictures(self, samples: Sequence[Sample]) -> Pictures:
+        """Return samples as this training reads them."""
+        config, handling = self.config, self.method.config.picture_handling
+        return Pictures(
+            samples, self.transform, handling=handling, bit_depth=config.bit_depth,
+            readers=config.readers,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +150,17 @@ class TrainingRun:
 
     def __init__(
         self,
-        method: Method,
-        backbone: Backbone,
+        task: TrainingTask,
         samples: Sequence[Sample],
         masks: PackedMasks,
-        config: TrainingConfig,
         identity: dict[str, Any],
-        out_dir: Path,
-        progress: ProgressCallback,
     ) -> None:
-        self.method, self.backbone, self.config = method, backbone, config
+        self.method, self.backbone, self.config = task.method, task.backbone, task.config
+        config, out_dir = task.config, task.out_dir
         self.labels = torch.tensor([sample.label for sample in samples])
         self.class_names = [sample.class_name for sample in samples]
-        self.masks, self.identity, self.progress = masks, identity, progress
-        self.optimizer = build_optimizer(method, config)
+        self.masks, self.identity, self.progress = masks, identity, task.progress
+        self.optimizer = build_optimizer(task.method, config)
         self.steps_per_epoch = -(-len(samples) // config.batch_size)
         self.steps = config.epochs * self.steps_per_epoch
         self.log = LossLog(out_dir, self.steps_per_epoch, config.tensorboard)
