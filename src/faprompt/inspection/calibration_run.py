@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -132,8 +133,9 @@ def calibrate(
 ) -> CalibrationReport:
     """Find thresholds from good pictures alone and write a calibrated model folder.
 
-    With references, K pictures of each product that differ most become a memory and do not
-    calibrate. Copies of a picture count once. A file that cannot be read is reported.
+    With references, K pictures of each product become a memory: those that differ most among a
+    few drawn at random (`candidate_count`), none of which calibrates. Copies of a picture count
+    once. A file that cannot be read is reported.
 
     Args:
         detector: any detector; an earlier calibration and references of it are replaced.
@@ -160,10 +162,10 @@ def calibrate(
         _check_count(product, len(files), asked)
     with lock_folder(folder) if lock else nullcontext():
         unreadable: dict[str, str] = {}
-        memory: dict[str, str] = {}  # SHA-256 of a reference -> its path
+        aside: dict[str, str] = {}  # SHA-256 -> path of references and of other candidates
         if asked.references:
-            base = _with_references(base, products, asked, memory, unreadable, progress)
-        scored, copies = _score_products(base, products, asked, memory, unreadable, progress)
+            base = _with_references(base, products, asked, aside, unreadable, progress)
+        scored, copies = _score_products(base, products, asked, aside, unreadable, progress)
         calibrated = _calibrated(base, scored, asked)
         calibrated.save_pretrained(folder)
     return CalibrationReport(
@@ -290,38 +292,81 @@ def score_good(
     yield from score()
 
 
+def candidate_count(pictures: int, options: CalibrateOptions) -> int:
+    """Return among how many pictures, drawn at random, the references are chosen.
+
+    They are all set aside. Pictures chosen among all by what they look like would leave others
+    behind that are more alike than new pictures are: thresholds would be too low (measured, see
+    docs/calibration.md). So there are at most 4 candidates for each reference, as many as the
+    rates can spare: thresholds keep their rank from above.
+
+    Example:
+        >>> options = CalibrateOptions(references=4)
+        >>> [candidate_count(n, options) for n in (103, 104, 150)]
+        [4, 5, 11]
+    """
+    left = pictures - options.references
+    if options.group or left < 1:  # how many parts are left is not known here
+        return min(pictures, options.references)
+    spare = [
+        left + 1 - math.ceil(ranks_above(left, rate) / rate - 1e-9)
+        for rate in (options.target_fpr, options.review_fpr)
+    ]
+    return options.references + min(3 * options.references, *spare)
+
+
 def _with_references(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
     options: CalibrateOptions,
-    memory: dict[str, str],
+    aside: dict[str, str],
     unreadable: dict[str, str],
     progress: ProgressCallback,
 ) -> Detector:
-    """Choose references of each product; `memory` gets the digest and path of each."""
+    """Choose references of each product; `aside` gets digest -> path of what does not calibrate."""
     total, done = sum(map(len, products.values())), 0
     banks = {}
     for product, paths in products.items():
-        features: dict[str, torch.Tensor] = {}
-        digests: dict[str, str] = {}
+        read: dict[str, str] = {}  # digest -> path
         for path, good in read_good(detector, paths, options):
             done += 1
             progress("choose references", done, total)
             if isinstance(good, ImageReadError):
                 unreadable[path] = str(good)
-            elif good.digest not in digests.values():
-                digests[path] = good.digest
-                features[path] = detector.image_feature(good.image.array, good.mask)
-        if len(features) < options.references:
+            else:
+                read.setdefault(good.digest, path)
+        if len(read) < options.references:
             raise ConfigError(
                 f"references={options.references} wants as many good pictures, got "
-                f"{len(features)} that differ{f' of {product}' if product else ''}."
+                f"{len(read)} that differ{f' of {product}' if product else ''}."
             )
-        rows = farthest_first(torch.stack(list(features.values())), options.references)
-        chosen = [list(features)[row] for row in rows]
-        memory.update({digests[path]: path for path in chosen})
+        _check_count(product, len(read), options)
+        drawn = sorted(read)[: candidate_count(len(read), options)]  # digests are as good as random
+        chosen = _most_different(detector, [read[digest] for digest in drawn], options)
+        aside.update(_with_their_parts(read, drawn, options.group))
         banks[product] = ReferenceBank.of(reference_tokens(detector, chosen, options))
     return detector.with_setup(references=References(banks, options.reference_weight))
+
+
+def _most_different(
+    detector: Detector, paths: Sequence[str], options: CalibrateOptions
+) -> list[str]:
+    """Return as many of these pictures as there are references, those that differ most."""
+    features = []
+    for _, good in read_good(detector, paths, options):
+        if isinstance(good, ImageReadError):
+            raise good
+        features.append(detector.image_feature(good.image.array, good.mask))
+    return [paths[row] for row in farthest_first(torch.stack(features), options.references)]
+
+
+def _with_their_parts(read: Mapping[str, str], drawn: Sequence[str], group: str) -> dict[str, str]:
+    """Return the drawn digests with their paths, and those of all pictures of the same parts."""
+    if not group:
+        return {digest: read[digest] for digest in drawn}
+    parts = dict(zip(read, parts_of(read.values(), group), strict=True))
+    aside = {parts[digest] for digest in drawn}
+    return {digest: path for digest, path in read.items() if parts[digest] in aside}
 
 
 def reference_tokens(
@@ -340,13 +385,13 @@ def _score_products(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
     options: CalibrateOptions,
-    memory: Mapping[str, str],
+    aside: Mapping[str, str],
     unreadable: dict[str, str],
     progress: ProgressCallback,
 ) -> tuple[dict[str, list[_Scored]], int]:
     """Score the pictures of every product; return them and the number of copies left out."""
-    references, total, done = set(memory.values()), sum(map(len, products.values())), 0
-    total_left = total - len(references)
+    skipped, total, done = set(aside.values()), sum(map(len, products.values())), 0
+    total_left = total - len(skipped)
 
     def step() -> None:
         nonlocal done
@@ -355,14 +400,14 @@ def _score_products(
 
     scored = {}
     for product, paths in products.items():
-        rest = [path for path in paths if path not in references]
+        rest = [path for path in paths if path not in skipped]
         scored[product] = [
             _Scored(good.path, good.digest, result.score, float(result.score_map.max()))
             for good, result in score_good(
-                detector, rest, options, product, skip=memory, unreadable=unreadable, step=step
+                detector, rest, options, product, skip=aside, unreadable=unreadable, step=step
             )
         ]
-    used = sum(map(len, scored.values())) + len(memory)
+    used = sum(map(len, scored.values())) + len(aside)
     copies = total - used - len(unreadable)
     if copies:
         _log.warning("%d pictures are copies of others and count once", copies)
