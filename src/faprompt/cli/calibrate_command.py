@@ -98,7 +98,7 @@ def calibrate_command(
     faprompt calibrate --model my-model --undo                 take the last --add back
 
     A rate of 1 % needs 99 good pictures, 5 % needs 19. With --references K, the K that differ
-    most are kept as memory and the others calibrate.
+    most among a few random ones are kept as memory; the pictures not drawn calibrate.
     """
     from faprompt.cli.terminal import note_left_out, pick_detector, progress_bars, say
     from faprompt.config import parse_assignments

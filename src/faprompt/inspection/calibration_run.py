@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +37,6 @@ from faprompt.inspection.good_pictures import (
     good_scores,
     picture_parts,
     read_good,
-    reference_digests,
     reference_tokens,
     score_good,
 )
@@ -129,9 +129,10 @@ def calibrate(
 ) -> CalibrationReport:
     """Find thresholds from good pictures alone and write a calibrated model folder.
 
-    With references, K pictures of each product that differ most become a memory. They do not
-    calibrate, and neither do other pictures of their parts. Copies of a picture count once. A
-    file that cannot be read, or whose mask does not fit, is reported.
+    With references, K pictures of each product become a memory: those that differ most among a
+    few drawn at random (`candidate_count`). None of these calibrates, nor any other picture of
+    their parts. Copies of a picture count once. A file that cannot be read, or whose mask does
+    not fit, is reported.
 
     Args:
         detector: any detector; an earlier calibration and references of it are replaced.
@@ -155,14 +156,12 @@ def calibrate(
     base = prepare(detector, asked)
     products = product_folders(named) if asked.by_folder else {ONE_PRODUCT: named}
     for product, files in products.items():
-        frames = Counter(picture_parts(files, asked.group))
-        aside = -(-asked.references // max(frames.values(), default=1))  # at least so many parts
-        _check_count(product, len(frames) - aside, len(files), asked)
+        _check_count(product, _most_left(files, asked), len(files), asked)
     with lock_folder(folder) if lock else nullcontext():
-        rest: Mapping[str, Sequence[str]] = products
+        aside: dict[str, dict[str, str]] = {product: {} for product in products}
         if asked.references:
-            base, rest = _with_references(base, products, asked, progress)
-        calibration, unused = _calibration(base, rest, asked, progress)
+            base, aside = _with_references(base, products, asked, progress)
+        calibration, unused = _calibration(base, products, aside, asked, progress)
         calibrated = base.with_setup(calibration=calibration)
         calibrated.save_pretrained(folder)
     return CalibrationReport(
@@ -248,74 +247,122 @@ def counter(progress: ProgressCallback, stage: str, total: int) -> Callable[[], 
     return lambda: progress(stage, next(numbers), total)
 
 
+def candidate_count(pictures: int, options: CalibrateOptions) -> int:
+    """Return among how many pictures, drawn at random, the references are chosen.
+
+    They are all set aside. Pictures chosen among all by what they look like would leave others
+    behind that are more alike than new pictures are: thresholds would be too low (measured, see
+    docs/calibration.md). So there are at most 4 candidates for each reference, as many as the
+    rates can spare: thresholds keep their rank from above.
+
+    Example:
+        >>> options = CalibrateOptions(references=4)
+        >>> [candidate_count(n, options) for n in (103, 104, 150)]
+        [4, 5, 11]
+    """
+    left = pictures - options.references
+    if options.group or left < 1:  # how many parts are left is not known here
+        return min(pictures, options.references)
+    spare = [left + 1 - math.ceil(ranks_above(left, rate) / rate - 1e-9) for rate in options.rates]
+    return options.references + min(3 * options.references, *spare)
+
+
+def _most_left(paths: Sequence[str], options: CalibrateOptions) -> int:
+    """Return how many parts can calibrate at most, beside the parts of the references."""
+    frames = Counter(picture_parts(paths, options.group))
+    return len(frames) - -(-options.references // max(frames.values(), default=1))
+
+
 def _with_references(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
     options: CalibrateOptions,
     progress: ProgressCallback,
-) -> tuple[Detector, dict[str, list[str]]]:
-    """Return the detector with references, and the pictures of other parts, which calibrate."""
+) -> tuple[Detector, dict[str, dict[str, str]]]:
+    """Return the detector with references of each product, and what does not calibrate then.
+
+    The latter is product -> SHA-256 of each picture that is set aside -> its path.
+    """
     step = counter(progress, "choose references", sum(map(len, products.values())))
-    banks, rest = {}, {}
+    banks, aside = {}, {}
     for product, paths in products.items():
-        parts = dict(zip(paths, picture_parts(paths, options.group), strict=True))
-        chosen = _choose_references(detector, product, paths, options, step)
-        aside = {parts[path] for path in chosen}
-        rest[product] = [path for path in paths if parts[path] not in aside]
-        left = len({*parts.values()} - aside)
-        _check_count(product, left, len(paths), options)
+        read = _readable(detector, product, paths, options, step)
+        if len(read) < options.references:
+            raise ConfigError(
+                f"references={options.references} needs as many readable good pictures that "
+                f"differ, got {len(read)}{f' of product {product}' if product else ''}."
+            )
+        different = list(read.values())
+        _check_count(product, _most_left(different, options), len(different), options)
+        drawn = sorted(read)[: candidate_count(len(read), options)]  # digests are as good as random
+        parts = dict(zip(read, picture_parts(different, options.group), strict=True))
+        drawn_parts = {parts[digest] for digest in drawn}
+        aside[product] = {d: path for d, path in read.items() if parts[d] in drawn_parts}
+        chosen = _most_different(detector, product, [read[d] for d in drawn], options)
         banks[product] = ReferenceBank.of(reference_tokens(detector, chosen, options, product))
-    return detector.with_setup(references=References(banks, options.reference_weight)), rest
+    return detector.with_setup(references=References(banks, options.reference_weight)), aside
 
 
-def _choose_references(
+def _readable(
     detector: Detector,
     product: str,
     paths: Sequence[str],
     options: CalibrateOptions,
     step: Callable[[], None],
-) -> list[str]:
-    features: dict[str, torch.Tensor] = {}
-    digests: set[str] = set()
+) -> dict[str, str]:
+    """Return SHA-256 -> path of the pictures that can be read, each content once."""
+    read: dict[str, str] = {}
     for path, good in read_good(detector, paths, options, product):
         step()
         if isinstance(good, ImageReadError):
             continue  # reported when the others are scored
         with good.picture.files:
-            shown = good.picture.windows, good.picture.mask
-            if not features:
-                detector.reference_tokens(*shown)  # refuses some methods early
-            if good.digest not in digests:
-                features[path] = detector.image_feature(*shown)
-            digests.add(good.digest)
-    if len(features) < options.references:
-        raise ConfigError(
-            f"references={options.references} needs as many readable good pictures that differ, "
-            f"got {len(features)}{f' of product {product}' if product else ''}."
-        )
-    rows = farthest_first(torch.stack(list(features.values())), options.references)
-    return [list(features)[row] for row in rows]
+            if not read:  # refuses a method without patch tokens early
+                detector.reference_tokens(good.picture.windows, good.picture.mask)
+        read.setdefault(good.digest, path)
+    return read
+
+
+def _most_different(
+    detector: Detector, product: str, paths: Sequence[str], options: CalibrateOptions
+) -> list[str]:
+    """Return as many of these pictures as there are references, those that differ most."""
+    features = []
+    for _, good in read_good(detector, paths, options, product):
+        if isinstance(good, ImageReadError):
+            raise good
+        with good.picture.files:
+            features.append(detector.image_feature(good.picture.windows, good.picture.mask))
+    return [paths[row] for row in farthest_first(torch.stack(features), options.references)]
 
 
 def _calibration(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
+    aside: Mapping[str, Mapping[str, str]],
     options: CalibrateOptions,
     progress: ProgressCallback,
 ) -> tuple[Calibration, UnusedPictures]:
-    """Score the pictures of every product, and return what they calibrate."""
-    step = counter(progress, "calibrate", sum(map(len, products.values())))
-    references, unused = detector.setup.references, UnusedPictures()
-    good, pictures = {}, {}
+    """Score the pictures that are not set aside, and return what they calibrate."""
+    rest = {}
     for product, paths in products.items():
-        memory = reference_digests(references, product)
+        gone = {*aside[product].values()}
+        rest[product] = [path for path in paths if path not in gone]
+    step = counter(progress, "calibrate", sum(map(len, rest.values())))
+    unused, good, pictures = UnusedPictures(), {}, {}
+    for product, paths in rest.items():
+        own = UnusedPictures()
         scored = list(
-            score_good(detector, paths, options, product, skip=memory, unused=unused, step=step)
+            score_good(
+                detector, paths, options, product, skip=aside[product], unused=own, step=step
+            )
         )
         parts = {*picture_parts([picture.path for picture in scored], options.group)}
-        _check_count(product, len(parts), len(scored), options, unused)
+        _check_count(product, len(parts), len(scored), options, own)
         good[product] = good_scores(scored, options.group)
         pictures[product] = {os.path.abspath(each.path): each.digest for each in scored}
+        unused.unreadable.update(own.unreadable)
+        unused.copies.extend(own.copies)
     if unused.copies:
         _log.warning("%d pictures are copies of others and count once", len(unused.copies))
     target, review = options.rates
