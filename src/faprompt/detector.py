@@ -226,14 +226,19 @@ class Detector(TensorDetector):
 
     @torch.inference_mode()
     def explain(
-        self, image: np.ndarray, *, threshold: float | None = None, class_name: str | None = None
+        self,
+        image: np.ndarray,
+        *,
+        threshold: float | None = None,
+        class_name: str | None = None,
+        mask: np.ndarray | None = None,
+        product: str | None = None,
     ) -> tuple[AnomalyResult, MethodOutput, MethodParts]:
         """Score a decoded picture and return the parts of the score, in one pass.
 
         The result is bit for bit that of `predict`. The parts are those of the method alone;
         with references, the terms of the score have one more, the distance to them. `image` is
-        (H, W, 3) uint8 RGB of any size; `threshold` and `class_name` are as in `predict` and
-        `predict_batch`.
+        (H, W, 3) uint8 RGB of any size; the options are as in `predict` and `predict_batch`.
 
         Raises:
             ConfigError: this picture is scored as several tiles, which have no common parts.
@@ -250,9 +255,9 @@ class Detector(TensorDetector):
             raise ConfigError(
                 f"{self.name} scores this picture of {image.shape[1]}x{image.shape[0]} as several "
                 f"tiles (tiles={self.setup.tiles}), which have no common parts; cut out the part "
-                "to explain, or use --tiles off."
+                "to explain."
             )
-        picture = self._picture(image, class_name)
+        picture = self._picture(image, class_name, mask, product)
         (result,), features, output = self._score([picture], True)
         parts = self.method.explain(features, output)
         if self.setup.references is not None:
