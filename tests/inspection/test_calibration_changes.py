@@ -104,12 +104,12 @@ class TestScoresOfFalseAlarms:
         json.dumps(report.to_dict())
 
     def test_undo_restores_every_byte_and_several_adds_are_undone_one_by_one(self, plain, tmp_path):
-        states, detector = [contents(plain.folder)], plain.detector
+        states = [contents(plain.folder)]
         for number in range(3):
             alarm = level_file(tmp_path / "alarms" / f"{number}.png", 100 + number)
-            add_false_alarms(detector, plain.folder, [alarm], asked())
-            detector = levels().with_setup(calibration=read_calibration(plain.folder))
+            add_false_alarms(plain.detector, plain.folder, [alarm], asked())
             states.append(contents(plain.folder))
+        assert len(read_calibration(plain.folder).products[""]) == 23
         for number in (2, 1, 0):
             undo_false_alarms(plain.folder)
             assert contents(plain.folder) == states[number]
@@ -123,6 +123,12 @@ class TestScoresOfFalseAlarms:
         calibrate(levels(), level_folder(tmp_path / "in", range(60, 80)), plain.folder, asked())
         with pytest.raises(ModelError, match="has no earlier calibration"):
             undo_false_alarms(plain.folder)
+
+    def test_rates_that_changed_after_loading_stay(self, plain, tmp_path):
+        change_rates(plain.folder, review_fpr=0.2)
+        alarm = level_file(tmp_path / "alarm.png", 100)
+        add_false_alarms(plain.detector, plain.folder, [alarm], asked())
+        assert read_calibration(plain.folder).review_fpr == 0.2
 
     def test_the_model_card_is_left_alone(self, plain, tmp_path):
         (plain.folder / "README.md").write_text("Calibrated for line 7.")

@@ -122,7 +122,8 @@ def add_false_alarms(
     own = detector.setup.calibration
     if own is None or own.fingerprint != calibration.fingerprint:
         raise ModelError(f"{detector.name} is not the calibrated model of {folder}; load it first.")
-    detector = detector.with_setup(**setup_changes(None, options.mask))
+    masks = setup_changes(None, options.mask)
+    detector = detector.with_setup(calibration=calibration, **masks)  # rates may have changed
     owner = _owner(calibration, paths, product)
     alarms = _score_all(detector, paths, options, owner)
     references = detector.setup.references
