@@ -12,6 +12,7 @@ from PIL import Image
 from faprompt.calibration import read_calibration
 from faprompt.detector_setup import EARLIER
 from faprompt.models import load_detector
+from faprompt.references import ReferenceBank
 from tests.helpers import small
 from tests.inspection.good_pictures import picture_folder
 
@@ -61,6 +62,16 @@ def test_it_prints_thresholds_and_writes_a_folder(faprompt, place, tmp_path):
     assert len(loaded.references.bank("").names) == 3
 
 
+def test_a_reference_that_looks_defective_is_named(faprompt, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(ReferenceBank, "suspects", lambda bank: bank.names[:1])
+    done = faprompt(
+        "calibrate", place / "good", "--model", place / "plain", "--out", tmp_path / "m", *RATES,
+        "--references", 2,
+    )  # fmt: skip
+    name = load_detector(tmp_path / "m").setup.references.bank("").names[0]
+    assert f"  looks defective beside the other references: {name}" in done.lines
+
+
 def test_json_has_all_of_it(faprompt, place, tmp_path):
     done = faprompt(
         "calibrate", place / "good", "--model", place / "plain", "--out", tmp_path / "m", *RATES,
@@ -95,7 +106,7 @@ def test_a_rate_alone_raises_the_review_rate(faprompt, place, tmp_path):
 
 def test_products_groups_masks_and_tiles(faprompt, place, tmp_path):
     for product in ("cap", "nut"):
-        picture_folder(tmp_path / "in" / product, 40, first=50 * (product == "nut"))
+        picture_folder(tmp_path / "in" / product, 20, first=50 * (product == "nut"))
     Image.fromarray(np.zeros((40, 48), np.uint8)).save(tmp_path / "mask.png")
     done = faprompt(
         "calibrate", tmp_path / "in", "--model", place / "plain", "--out", tmp_path / "m",
@@ -104,7 +115,7 @@ def test_products_groups_masks_and_tiles(faprompt, place, tmp_path):
     )  # fmt: skip
     assert done.code == 0
     assert [line for line in done.lines if "thresholds" in line] == [
-        "cap: thresholds from 40 good pictures", "nut: thresholds from 40 good pictures",
+        "cap: thresholds from 20 good pictures", "nut: thresholds from 20 good pictures",
     ]  # fmt: skip
     loaded = load_detector(tmp_path / "m").setup
     assert loaded.tiles == 2 and loaded.mask.shape == (40, 48)
@@ -112,7 +123,7 @@ def test_products_groups_masks_and_tiles(faprompt, place, tmp_path):
         "calibrate", tmp_path / "in" / "cap", "--model", place / "plain", "--out", tmp_path / "n",
         "--group", r"/(\d)\d?\.png", "--target-fpr", 0.2,
     )  # fmt: skip
-    assert done.lines[0] == "thresholds from 40 good pictures of 10 parts"
+    assert done.lines[0] == "thresholds from 20 good pictures of 10 parts"
 
 
 def test_unreadable_pictures_and_other_masks_are_warnings(faprompt, place, tmp_path):

@@ -50,8 +50,8 @@ def calibrate_command(
         int,
         typer.Option(
             min=0,
-            help="Number of good pictures of each product that are kept as memory; they do not "
-            "calibrate.",
+            help="Number of good pictures of each product that are kept as memory. They do not "
+            "calibrate, nor do up to three other candidates for each.",
         ),
     ] = 0,
     reference_weight: Annotated[
