@@ -29,8 +29,8 @@ from faprompt.detector_setup import (
 from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.imaging.tiles import plan_tiles
 from faprompt.models import load_detector
-from faprompt.records import AnomalyResult
 from faprompt.references import REFERENCES, ReferenceBank, References
+from faprompt.results import AnomalyResult
 from tests.helpers import small
 
 HOLE = np.zeros((40, 48), np.bool_)

@@ -28,6 +28,7 @@ from faprompt.detector_parts import (
     check_arrays,
     fill_left_out,
     join_references,
+    join_results,
     kept_tokens,
     open_picture,
     read_batches,
@@ -41,13 +42,13 @@ from faprompt.detector_setup import (
 )
 from faprompt.errors import ConfigError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource
-from faprompt.imaging.picture_views import join_results, tile_boxes
+from faprompt.imaging.picture_views import tile_boxes
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.imaging.tiles import TilePlan, join_tile_maps, plan_tiles, stretched_rows
 from faprompt.methods.base import MethodOutput, MethodParts, check_class_names
 from faprompt.model_folder import write_model
-from faprompt.records import AnomalyResult
 from faprompt.regions import check_threshold, find_regions, marked_regions, verdict
+from faprompt.results import AnomalyResult
 from faprompt.scoring import render_map
 from faprompt.tensor_detector import TensorDetector
 

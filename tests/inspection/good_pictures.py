@@ -7,7 +7,7 @@ from PIL import Image
 
 from faprompt.detector import Detector
 from faprompt.inspection import CalibrateOptions
-from faprompt.records import AnomalyResult
+from faprompt.results import AnomalyResult
 from tests.helpers import small
 
 RATES = {"target_fpr": 0.05, "review_fpr": 0.1}  # 19 pictures

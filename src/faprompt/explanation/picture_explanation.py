@@ -17,7 +17,7 @@ from torch import Tensor
 from faprompt.detector import Detector
 from faprompt.explanation.vocabulary import NearWord, Vocabulary
 from faprompt.methods.base import MethodParts
-from faprompt.records import AnomalyResult
+from faprompt.results import AnomalyResult
 from faprompt.scoring import render_map
 
 _WORDS = 3  # nearest words of each vector
