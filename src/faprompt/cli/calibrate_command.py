@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.calibration import Calibration
-    from faprompt.inspection import CalibrateOptions, ProductReport
+    from faprompt.inspection import CalibrateOptions, ProductReport, Rehearsal
 
 
 # of a folder that is calibrated already, and which options each change takes
@@ -23,6 +23,10 @@ _CHANGES = {
     "--add": {
         "add", "inputs", "model", "product", "mask", "backbone", "batch_size", "bit_depth",
         "max_pixels", "device", "precision", "as_json",
+    },
+    "--rehearse": {
+        "rehearse", "inputs", "model", "out", "product", "mask", "backbone", "batch_size",
+        "bit_depth", "max_pixels", "device", "precision", "as_json",
     },
     "A change of rates": {"model", "target_fpr", "review_fpr", "as_json"},
 }  # fmt: skip
@@ -79,6 +83,14 @@ def calibrate_command(
     undo: Annotated[
         bool, typer.Option("--undo", help="Take the last --add of the calibrated --model back.")
     ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse",
+            help="Also draw defects onto good pictures, up to 20 that do not calibrate, and print "
+            "which kinds and sizes are found. With a calibrated --model: onto the pictures named.",
+        ),
+    ] = False,
     assignments: o.Assignments = None,
     class_name: o.ClassName = "",
     batch_size: o.BatchSize = 8,
@@ -96,26 +108,29 @@ def calibrate_command(
     faprompt calibrate --model my-model --target-fpr 0.02      other rates, no pictures needed
     faprompt calibrate --model my-model --add alarms/          good pictures that were NG
     faprompt calibrate --model my-model --undo                 take the last --add back
+    faprompt calibrate --model my-model --rehearse more-good/  would it find a scratch here?
 
     A rate of 1 % needs 99 good pictures, 5 % needs 19. With --references K, the K that differ
     most among a few random ones are kept as memory; the pictures not drawn calibrate.
     """
+    from faprompt.calibration import CALIBRATION
     from faprompt.cli.terminal import note_left_out, pick_detector, progress_bars, say
     from faprompt.config import parse_assignments
     from faprompt.errors import ConfigError
     from faprompt.imaging.tiles import parse_tiles
-    from faprompt.inspection import CalibrateOptions, calibrate
+    from faprompt.inspection import CalibrateOptions, calibrate, hold_out, rehearse_files
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.work import hold_folders
 
     given = {name: rate for name, rate in (("target_fpr", target_fpr), ("review_fpr", review_fpr))
              if rate is not None}  # fmt: skip
+    on_calibrated = rehearse and model is not None and (Path(model) / CALIBRATION).is_file()
     change = "--undo" if undo else "--add" if add else "A change of rates"
-    if undo or add or (model and not inputs):
-        _check_options(context, change)
+    if undo or add or on_calibrated or (model and not inputs):
+        _check_options(context, change if undo or add or not on_calibrated else "--rehearse")
     elif product is not None:
         raise ConfigError("--product needs --add; --by-folder names products by their folders.")
-    if not inputs and not undo and (add or model is None):
+    if not inputs and not undo and (add or rehearse or model is None):
         raise ConfigError("There is no picture to calibrate with; name good pictures.")
     if undo or not inputs:
         _change(model, given, undo=undo, as_json=as_json)
@@ -136,6 +151,11 @@ def calibrate_command(
     if add:
         _add(model, paths, options, product, parts, as_json=as_json)
         return
+    if on_calibrated:
+        place = out if _is_given(context, "out") else None
+        _rehearse(model, paths, place, options, product, parts, as_json=as_json)
+        return
+    paths, held = hold_out(paths, options) if rehearse else (paths, [])
     with hold_folders(out):
         detector = pick_detector(
             model=model, method=method, preset=preset, class_name=class_name,
@@ -143,7 +163,8 @@ def calibrate_command(
         )  # fmt: skip
         with progress_bars() as progress:
             report = calibrate(detector, paths, out, options, progress=progress, lock=False)
-    _print(report.products, report.unreadable, report.calibration, as_json=as_json)
+            found = rehearse_files(report.detector, held, out, options, progress=progress)
+    _print(report.products, report.unreadable, report.calibration, found, as_json=as_json)
     if not as_json:
         say(f"wrote {out}")
     if report.unreadable:
@@ -154,19 +175,19 @@ def _check_options(context: typer.Context, change: str) -> None:
     """Refuse options that a change of a calibrated folder does not take."""
     from faprompt.errors import ConfigError
 
-    given = [
-        parameter
-        for parameter in context.command.params
-        if (source := context.get_parameter_source(parameter.name or ""))
-        and source.name == "COMMANDLINE"
-    ]
+    given = [each for each in context.command.params if _is_given(context, each.name or "")]
     extra = [each.opts[0] for each in given if each.name not in _CHANGES[change]]
     if extra:
         raise ConfigError(
-            f"{change} does not take {', '.join(extra)}: it changes the calibrated folder of "
+            f"{change} does not take {', '.join(extra)}: it works on the calibrated folder of "
             "--model, and the calibration fixes everything else. Leave them out, or calibrate "
             "again with good pictures."
         )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _calibrated_folder(model: str | None) -> Path:
@@ -191,7 +212,8 @@ def _change(model: str | None, rates: Mapping[str, float], *, undo: bool, as_jso
         raise ConfigError("Name good pictures, or a rate to change: --target-fpr, --review-fpr.")
     with hold_folders(folder):
         changed = undo_false_alarms(folder) if undo else change_rates(folder, **rates)
-        _print(describe_products(changed, read_references(folder)), {}, changed, as_json=as_json)
+        products = describe_products(changed, read_references(folder))
+        _print(products, {}, changed, as_json=as_json)
     if not as_json:
         say(f"changed {model}")
 
@@ -236,10 +258,51 @@ def _add(
     say(f"changed {folder}; `faprompt calibrate --model {folder} --undo` takes it back")
 
 
+def _rehearse(
+    model: str | None,
+    paths: list[str],
+    out: Path | None,
+    options: CalibrateOptions,
+    product: str | None,
+    parts: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Rehearse a calibrated folder on good pictures that did not calibrate it."""
+    from faprompt.cli.terminal import progress_bars, say
+    from faprompt.detector_setup import setup_changes
+    from faprompt.inspection import rehearse_files
+    from faprompt.models import load_detector
+    from faprompt.work import hold_folders
+
+    folder = out or _calibrated_folder(model)
+    with hold_folders(folder):
+        detector = load_detector(_calibrated_folder(model), **parts)
+        detector = detector.with_setup(**setup_changes(None, options.mask))
+        with progress_bars() as progress:
+            found = rehearse_files(
+                detector, paths, folder, options, product=product, progress=progress
+            )
+    if as_json:
+        print(json.dumps({"rehearsals": [one.to_dict() for one in found]}, ensure_ascii=False))
+        return
+    _say_rehearsals(found)
+    say(f"wrote the rehearsal into {folder}")
+
+
+def _say_rehearsals(rehearsals: Sequence[Rehearsal]) -> None:
+    from faprompt.cli.terminal import say
+    from faprompt.inspection.rehearsal_report import rehearsal_text
+
+    for one in rehearsals:
+        say(f"\n{rehearsal_text(one)}\n")
+
+
 def _print(
     products: Mapping[str, ProductReport],
     unreadable: Mapping[str, str],
     calibration: Calibration,
+    rehearsals: Sequence[Rehearsal] = (),
     *,
     as_json: bool,
 ) -> None:
@@ -249,7 +312,8 @@ def _print(
     if as_json:
         values = {name: report.to_dict() for name, report in products.items()}
         rates = {"target_fpr": calibration.target_fpr, "review_fpr": calibration.review_fpr}
-        print(json.dumps({**rates, "products": values, "unreadable": dict(unreadable)}))
+        found = {"rehearsals": [one.to_dict() for one in rehearsals]} if rehearsals else {}
+        print(json.dumps({**rates, "products": values, "unreadable": dict(unreadable), **found}))
         return
     for name, report in products.items():
         pictures = f"{report.pictures} good pictures"
@@ -268,3 +332,4 @@ def _print(
             say(f"  {len(report.references)} references, which do not calibrate")
         for path in report.suspects:
             say(f"  looks defective beside the other references: {path}")
+    _say_rehearsals(rehearsals)

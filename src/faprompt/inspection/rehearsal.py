@@ -37,6 +37,7 @@ HALF, NEARLY_ALL = 0.5, 0.9  # shares whose sizes are reported
 FAINT = 0.5  # strengths below it get the note above
 _SIZES = 5  # chosen by the size of the pictures
 _MOST_SHARE = 1 / 3  # largest of them, of the shorter side
+_GIVE_UP = 3  # failures of a kind and size after which it is not tried on further pictures
 
 
 class Judge(Protocol):
@@ -225,7 +226,7 @@ def rehearse(
     found: dict[tuple[str, float, float], list[tuple[bool, bool, bool]]] = {
         cell: [] for cell in all_of(asked.kinds, sizes, asked.strengths)
     }
-    refused: dict[tuple[str, float], str] = {}
+    refused: dict[tuple[str, float], list[str]] = {}
     total, done = len(found) * asked.per_cell, 0
     for number in range(count):
         draws = _draws(images[number], barred[number], range(number, asked.per_cell, count),
@@ -243,7 +244,7 @@ def rehearse(
         per_cell=asked.per_cell,
         undrawn=_outcome(undrawn),
         cells=tuple(
-            RehearsalCell(*cell, _outcome(marks) if marks else None, refused.get(cell[:2], ""))
+            RehearsalCell(*cell, _outcome(marks) if marks else None, *refused.get(cell[:2], [])[:1])
             for cell, marks in found.items()
         ),
     )
@@ -268,14 +269,15 @@ def _draws(
     repeats: Sequence[int],
     sizes: Sequence[float],
     options: RehearsalOptions,
-    refused: dict[tuple[str, float], str],
+    refused: dict[tuple[str, float], list[str]],
 ) -> Iterator[DrawnDefect]:
     """Yield all draws onto one picture, drawn ahead by a thread.
 
-    `refused` gets the kind and size of those that cannot be drawn, and the reason.
+    `refused` holds the reasons why a kind and size could not be drawn. After three of them on
+    earlier pictures it is not tried again.
     """
-
     height, width = image.shape[:2]
+    hopeless = {cell for cell, reasons in refused.items() if len(reasons) >= _GIVE_UP}
 
     def draw(cell: tuple[str, float, int]) -> list[DrawnDefect] | str:
         kind, size_px, repeat = cell
@@ -292,10 +294,10 @@ def _draws(
         except ConfigError as error:
             return str(error)
 
-    cells = list(all_of(options.kinds, sizes, repeats))
+    cells = [cell for cell in all_of(options.kinds, sizes, repeats) if cell[:2] not in hopeless]
     for (kind, size_px, _), drawn in zip(cells, read_ahead(draw, cells, workers=1), strict=True):
         if isinstance(drawn, str):
-            refused.setdefault((kind, size_px), drawn)
+            refused.setdefault((kind, size_px), []).append(drawn)
         else:
             yield from drawn
 
