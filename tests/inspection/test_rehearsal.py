@@ -199,7 +199,8 @@ def test_words_name_the_sizes_that_are_found():
         "dent 8, 32 px, hole from 16 px on, tear 64 px."
     )
     assert lines[1] == "Not found by that measure at any size drawn: crack, stain."
-    assert lines[2] == "Larger is not always easier: 64 px is too large for burn, dent."
+    larger = "Larger is not always easier: at 64 px less than half is found of burn, dent."
+    assert lines[2] == larger
     assert "Each number is of 20 draws: 50 % may be 27 to 73 % on other pictures." in lines
     assert lines[-1] == WARNING and FAINT_NOTE not in lines
     assert FAINT_NOTE in findings(rehearsed({"hole": (1, 2, 3, 4)}, strengths=(0.25, 1.0)))

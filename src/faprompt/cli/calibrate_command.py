@@ -14,7 +14,7 @@ from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.calibration import Calibration
-    from faprompt.inspection import CalibrateOptions, ProductReport, Rehearsal
+    from faprompt.inspection import CalibrateOptions, ProductReport, Rehearsal, RehearsalOptions
 
 
 # of a folder that is calibrated already, and which options each change takes
@@ -25,8 +25,8 @@ _CHANGES = {
         "max_pixels", "device", "precision", "as_json",
     },
     "--rehearse": {
-        "rehearse", "inputs", "model", "out", "product", "mask", "backbone", "batch_size",
-        "bit_depth", "max_pixels", "device", "precision", "as_json",
+        "rehearse", "sizes", "kind", "inputs", "model", "out", "product", "mask", "backbone",
+        "batch_size", "bit_depth", "max_pixels", "device", "precision", "as_json",
     },
     "A change of rates": {"model", "target_fpr", "review_fpr", "as_json"},
 }  # fmt: skip
@@ -91,6 +91,21 @@ def calibrate_command(
             "which kinds and sizes are found. With a calibrated --model: onto the pictures named.",
         ),
     ] = False,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="With --rehearse: longest extents of the defects in pixels of your pictures, "
+            "separated by commas. Default: five sizes, up to a third of the shorter side."
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="With --rehearse: draw this kind of defect only, such as scratch or hole; "
+            "repeatable. Default: all.",
+        ),
+    ] = None,
     assignments: o.Assignments = None,
     class_name: o.ClassName = "",
     batch_size: o.BatchSize = 8,
@@ -130,6 +145,8 @@ def calibrate_command(
         _check_options(context, change if undo or add or not on_calibrated else "--rehearse")
     elif product is not None:
         raise ConfigError("--product needs --add; --by-folder names products by their folders.")
+    if (sizes or kind) and not rehearse:
+        raise ConfigError("--sizes and --kind need --rehearse.")
     if not inputs and not undo and (add or rehearse or model is None):
         raise ConfigError("There is no picture to calibrate with; name good pictures.")
     if undo or not inputs:
@@ -151,9 +168,10 @@ def calibrate_command(
     if add:
         _add(model, paths, options, product, parts, as_json=as_json)
         return
+    draws = _rehearsal_options(sizes, kind, batch_size)
     if on_calibrated:
         place = out if _is_given(context, "out") else None
-        _rehearse(model, paths, place, options, product, parts, as_json=as_json)
+        _rehearse(model, paths, place, options, draws, product, parts, as_json=as_json)
         return
     paths, held = hold_out(paths, options) if rehearse else (paths, [])
     with hold_folders(out):
@@ -163,7 +181,7 @@ def calibrate_command(
         )  # fmt: skip
         with progress_bars() as progress:
             report = calibrate(detector, paths, out, options, progress=progress, lock=False)
-            found = rehearse_files(report.detector, held, out, options, progress=progress)
+            found = rehearse_files(report.detector, held, out, options, draws, progress=progress)
     _print(report.products, report.unreadable, report.calibration, found, as_json=as_json)
     if not as_json:
         say(f"wrote {out}")
@@ -263,6 +281,7 @@ def _rehearse(
     paths: list[str],
     out: Path | None,
     options: CalibrateOptions,
+    draws: RehearsalOptions,
     product: str | None,
     parts: Mapping[str, Any],
     *,
@@ -281,13 +300,28 @@ def _rehearse(
         detector = detector.with_setup(**setup_changes(None, options.mask))
         with progress_bars() as progress:
             found = rehearse_files(
-                detector, paths, folder, options, product=product, progress=progress
+                detector, paths, folder, options, draws, product=product, progress=progress
             )
     if as_json:
         print(json.dumps({"rehearsals": [one.to_dict() for one in found]}, ensure_ascii=False))
         return
     _say_rehearsals(found)
     say(f"wrote the rehearsal into {folder}")
+
+
+def _rehearsal_options(
+    sizes: str | None, kinds: list[str] | None, batch_size: int
+) -> RehearsalOptions:
+    from faprompt.errors import ConfigError
+    from faprompt.inspection import RehearsalOptions
+
+    drawn: dict[str, Any] = {"sizes_px": o.parse_numbers("--sizes", sizes)} if sizes else {}
+    if kinds:
+        drawn["kinds"] = tuple(name.replace("_", " ") for name in kinds)
+    try:
+        return RehearsalOptions(batch_size=batch_size, **drawn)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
 
 
 def _say_rehearsals(rehearsals: Sequence[Rehearsal]) -> None:

@@ -58,7 +58,8 @@ def findings(rehearsal: Rehearsal) -> list[str]:
         lines.append(f"Not found by that measure at any size drawn: {', '.join(missed)}.")
     if fading := [kind for kind, sizes in found.items() if sizes and last not in sizes]:
         lines.append(
-            f"Larger is not always easier: {last:g} px is too large for {', '.join(fading)}."
+            f"Larger is not always easier: at {last:g} px less than half is found of "
+            f"{', '.join(fading)}."
         )
     if reasons := [cell.not_drawable for cell in rehearsal.cells if cell.not_drawable]:
         lines.append(f"Some defects could not be drawn, such as: {reasons[0]}")
