@@ -44,7 +44,7 @@ SIZES = (8.0, 16.0, 32.0, 64.0, 128.0)
 STRENGTHS = (0.5, 1.0)
 RATES = (0.01, 0.05)
 CALIBRATE, HELD, SPLITS, SEED = 199, 20, 50, 14
-REFERENCES, REFERENCE_SETS = 4, 3
+REFERENCES, CANDIDATES, REFERENCE_SETS = 4, 16, 3
 POOL = {"alone": 40, "references": 20}  # good pictures that are drawn on
 LEAST = 5  # real pictures of a kind and size, for a row of the table
 
@@ -53,7 +53,7 @@ LEAST = 5  # real pictures of a kind and size, for a row of the table
 class Scored:
     """The score of one picture."""
 
-    what: str  # good, reference, real or drawn
+    what: str  # good, aside (a reference or a candidate for one), real or drawn
     picture: str  # name of the file; of a drawn one, the good picture
     kind: str
     size_px: float  # longest extent of the defect, 0 for none
@@ -105,13 +105,16 @@ def score_pictures(data: Path, variant: str) -> Iterator[Scored]:
         import torch
 
         rest = good[len(pool) :]
-        some = np.random.default_rng([SEED, int(variant[-1])]).choice(len(rest), 100, replace=False)
-        features = [detector.image_feature(read_image(rest[place]).array) for place in some]
-        memory = [rest[some[row]] for row in farthest_first(torch.stack(features), REFERENCES)]
-        tokens = {p.name: detector.reference_tokens(read_image(p).array) for p in memory}
+        some = np.random.default_rng([SEED, int(variant[-1])]).choice(
+            len(rest), CANDIDATES, replace=False
+        )
+        memory = [rest[place] for place in some]  # set aside, as `calibrate` does
+        features = [detector.image_feature(read_image(path).array) for path in memory]
+        chosen = [memory[row] for row in farthest_first(torch.stack(features), REFERENCES)]
+        tokens = {p.name: detector.reference_tokens(read_image(p).array) for p in chosen}
         detector = detector.with_setup(references=References({"": ReferenceBank.of(tokens)}))
     for path in good:
-        what = "reference" if path in memory else "good"
+        what = "aside" if path in memory else "good"
         yield Scored(what, path.name, "", 0, 0, detector.predict(path).score)
     for path, kind, size_px in real_defects(data):
         yield Scored("real", path.name, kind, size_px, 1, detector.predict(path).score)
