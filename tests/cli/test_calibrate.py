@@ -217,7 +217,7 @@ def test_false_alarms_become_references(faprompt, place, tmp_path):
         (["GOOD", "--model", "MODEL", "--undo"], "--undo does not take inputs"),
         (
             ["GOOD", "--model", "MODEL", "--add", "--tiles", 2, "--group", "x", "--set", "a=1"],
-            "--add does not take --tiles, --group, --set: it changes the calibrated folder of",
+            "--add does not take --tiles, --group, --set: it works on the calibrated folder of",
         ),
         (
             ["--model", "MODEL", "--target-fpr", 0.1, "--references", 2, "--out", "x"],

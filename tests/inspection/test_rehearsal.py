@@ -17,8 +17,8 @@ from faprompt.inspection import RehearsalOptions, rehearse
 from faprompt.inspection.rehearsal import FAINT_NOTE, WARNING, Outcome, Proportion, fit_sizes
 from faprompt.inspection.rehearsal_figure import write_rehearsal_figure
 from faprompt.inspection.rehearsal_report import findings, rehearsal_text, write_rehearsal
-from faprompt.records import AnomalyResult
 from faprompt.regions import find_regions
+from faprompt.results import AnomalyResult
 from faprompt.synthetic import draw_defects
 from faprompt.synthetic.damaged_pictures import own_seed
 

@@ -20,7 +20,7 @@ from faprompt.calibration import Calibration
 from faprompt.config import Count, check_fields
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError
-from faprompt.records import AnomalyResult
+from faprompt.results import AnomalyResult
 from faprompt.synthetic import ONTO_KINDS, DrawnDefect, draw_defects
 from faprompt.synthetic.damaged_pictures import LEAST_DEFECT_PX, check_design, own_seed
 from faprompt.work import ProgressCallback, no_progress, read_ahead
