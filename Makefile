@@ -30,8 +30,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,baselines]'
 	touch $@
 
-demo: $(VENV)/.installed  ## install, then score the bundled pictures with the bundled model
-	$(BIN)/faprompt predict examples/pictures --threshold 0.5 --out $(DEMO)
+demo: $(VENV)/.installed  ## install, calibrate on good pictures, then judge others
+	$(BIN)/faprompt calibrate examples/good --by-folder --target-fpr 0.05 --review-fpr 0.1 --out $(DEMO)/model
+	$(BIN)/faprompt predict examples/lot --model $(DEMO)/model --title "Demo lot" --out $(DEMO)
 
 test: $(VENV)/.installed-dev  ## install, then the tests that need no network and no weights
 	$(BIN)/python -m pytest -n 2 -m 'not slow'

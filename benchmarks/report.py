@@ -26,8 +26,8 @@ from faprompt.calibration import Calibration, GoodScores
 from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, html_report, write_report
 from faprompt.prediction.result_pictures import Artifacts
-from faprompt.records import AnomalyResult
 from faprompt.regions import find_regions
+from faprompt.results import AnomalyResult
 
 RESULTS = Path(__file__).parent / "results" / "report.csv"
 HEIGHT, WIDTH = 480, 640

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("base", ("config", "files", "pages")),
     ("base", ("work",)),
     ("core", ("calibration", "clip", "imaging", "metrics", "regions")),
-    ("core", ("losses", "scoring")),
+    ("core", ("losses", "results", "scoring")),
     ("core", ("data", "prompts", "references", "synthetic")),
     ("methods", ("methods",)),
     ("detector", ("detector_setup", "model_folder")),

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from faprompt.methods.registry import list_methods
     from faprompt.models import build_detector, list_models, load_detector
     from faprompt.prediction import PredictionSummary, PredictOptions, predict_files
-    from faprompt.records import AnomalyResult, Region
+    from faprompt.records import Region
+    from faprompt.results import AnomalyResult
     from faprompt.training import TrainingReport, TrainOptions, train
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "AnomalyResult": "faprompt.records",
+    "AnomalyResult": "faprompt.results",
     "Detector": "faprompt.detector",
     "Evaluation": "faprompt.evaluation",
     "EvaluationConfig": "faprompt.evaluation",

@@ -28,6 +28,7 @@ from faprompt.detector_parts import (
     check_arrays,
     fill_left_out,
     join_references,
+    join_results,
     kept_tokens,
     open_picture,
     read_batches,
@@ -40,13 +41,13 @@ from faprompt.detector_setup import (
 )
 from faprompt.errors import ConfigError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource
-from faprompt.imaging.picture_views import join_results, tile_boxes
+from faprompt.imaging.picture_views import tile_boxes
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.imaging.tiles import TilePlan, join_tile_maps, plan_tiles, stretched_rows
 from faprompt.methods.base import MethodOutput, MethodParts, check_class_names
 from faprompt.model_folder import write_model
-from faprompt.records import AnomalyResult
 from faprompt.regions import check_threshold, find_regions, marked_regions, verdict
+from faprompt.results import AnomalyResult
 from faprompt.scoring import render_map
 from faprompt.tensor_detector import TensorDetector
 
@@ -216,14 +217,19 @@ class Detector(TensorDetector):
 
     @torch.inference_mode()
     def explain(
-        self, image: np.ndarray, *, threshold: float | None = None, class_name: str | None = None
+        self,
+        image: np.ndarray,
+        *,
+        threshold: float | None = None,
+        class_name: str | None = None,
+        mask: np.ndarray | None = None,
+        product: str | None = None,
     ) -> tuple[AnomalyResult, MethodOutput, MethodParts]:
         """Score a decoded picture and return the parts of the score, in one pass.
 
         The result is bit for bit that of `predict`. The parts are those of the method alone;
         with references, the terms of the score have one more, the distance to them. `image` is
-        (H, W, 3) uint8 RGB of any size; `threshold` and `class_name` are as in `predict` and
-        `predict_batch`.
+        (H, W, 3) uint8 RGB of any size; the options are as in `predict` and `predict_batch`.
 
         Raises:
             ConfigError: this picture is scored as several tiles, which have no common parts.
@@ -240,9 +246,9 @@ class Detector(TensorDetector):
             raise ConfigError(
                 f"{self.name} scores this picture of {image.shape[1]}x{image.shape[0]} as several "
                 f"tiles (tiles={self.setup.tiles}), which have no common parts; cut out the part "
-                "to explain, or use --tiles off."
+                "to explain."
             )
-        picture = self._picture(image, class_name)
+        picture = self._picture(image, class_name, mask, product)
         (result,), features, output = self._score([picture], True)
         parts = self.method.explain(features, output)
         if self.setup.references is not None:

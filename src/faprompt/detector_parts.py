@@ -17,11 +17,12 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.detector_setup import DetectorSetup, check_mask
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, read_image
-from faprompt.imaging.picture_views import Box
+from faprompt.imaging.picture_views import Box, join_maps
 from faprompt.imaging.picture_windows import ArrayWindows, PictureWindows, open_windows
 from faprompt.imaging.tiles import fill_masked, nearest_kept, patch_mask
 from faprompt.methods.base import MethodOutput, ScoreTerm
 from faprompt.references import References
+from faprompt.results import AnomalyResult
 
 OnError = Literal["raise", "skip"]
 _WHOLE_SIDE = 2048  # longer side, in pixels, of a picture that is too large for memory
@@ -129,6 +130,23 @@ def fill_left_out(windows: PictureWindows, mask: np.ndarray) -> PictureWindows:
     """Return the picture in memory, masked pixels filled; see `fill_masked`."""
     height, width = windows.image_size
     return ArrayWindows(fill_masked(windows.read((0, 0, width, height)), mask), windows.notes)
+
+
+def join_results(
+    tiles: Sequence[AnomalyResult], boxes: Sequence[Box], image_size: tuple[int, int]
+) -> AnomalyResult:
+    """Return the mean of the scores, the maps and the prompt scores of a picture's tiles."""
+    if len(tiles) == 1:
+        return tiles[0]
+    prompts = [tile.prompt_scores for tile in tiles if tile.prompt_scores is not None]
+    means = np.array(prompts, np.float32).mean(axis=0).tolist() if prompts else None
+    return replace(
+        tiles[0],
+        score=sum(tile.score for tile in tiles) / len(tiles),
+        score_map=join_maps([tile.score_map for tile in tiles], boxes, image_size),
+        image_size=image_size,
+        prompt_scores=None if means is None else tuple(means),
+    )
 
 
 def replace_left_out(features: ImageFeatures, pictures: Sequence[Picture]) -> ImageFeatures:

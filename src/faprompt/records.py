@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 Verdict = Literal["OK", "REVIEW", "NG"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # red, green, blue in 0..1 (Radford et al., 2021)
@@ -63,31 +61,3 @@ class Region:
     area_px: int
     peak: float
     mean: float
-
-
-@dataclass(frozen=True, slots=True)
-class AnomalyResult:
-    """Result of a detector on one image; higher values are always more anomalous."""
-
-    score: float  # the whole image, 0..1; comparable within one model only
-    score_map: np.ndarray  # (height, width) float32 in 0..1, pixels of the original picture
-    image_size: tuple[int, int]  # (height, width) of the original picture
-    model: str
-    verdict: Verdict | None = None  # None while no threshold is known
-    threshold: float | None = None
-    review_threshold: float | None = None  # of a calibrated model
-    map_threshold: float | None = None  # of the regions' pixels
-    p_value: float | None = None  # share of good pictures at least this anomalous; calibrated
-    product: str | None = None  # whose thresholds were used, where they differ by product
-    regions: tuple[Region, ...] = ()
-    prompt_scores: tuple[float, ...] | None = None  # one per abnormality prompt, on request
-    notes: tuple[str, ...] = ()  # what the reader did to the picture, one sentence each
-
-    def __post_init__(self) -> None:
-        if self.score_map.ndim != 2:
-            raise ValueError(f"score_map should be (height, width), got {self.score_map.shape}.")
-        if self.score_map.shape != tuple(self.image_size):
-            raise ValueError(
-                f"score_map should have the size of the image, {tuple(self.image_size)}, "
-                f"got {self.score_map.shape}."
-            )

@@ -12,7 +12,7 @@ from faprompt.imaging.picture_views import square_tiles
 from faprompt.methods.registry import build_method, preset_config
 from faprompt.methods.winclip import WinCLIP
 from faprompt.prompts import templates
-from faprompt.records import AnomalyResult
+from faprompt.results import AnomalyResult
 from tests.helpers import small
 from tests.methods.suite import TrainingFreeSuite
 

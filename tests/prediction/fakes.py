@@ -13,8 +13,8 @@ from faprompt.detector_setup import DetectorSetup
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction import ResultRow, read_rows
 from faprompt.prediction.bulk_run import PredictOptions, predict_files
-from faprompt.records import AnomalyResult
 from faprompt.regions import find_regions, verdict
+from faprompt.results import AnomalyResult
 
 
 class RedScorer:

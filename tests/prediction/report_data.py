@@ -13,8 +13,8 @@ from faprompt.calibration import Calibration, GoodScores
 from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, write_report
 from faprompt.prediction.result_pictures import Artifacts
-from faprompt.records import AnomalyResult
 from faprompt.regions import find_regions
+from faprompt.results import AnomalyResult
 
 SEPARATOR = "\x1f"  # between the texts of two tags
 SIZE = (60, 90)  # height, width

@@ -17,7 +17,7 @@ from PIL import Image
 from faprompt.errors import FolderInUseError, ImageReadError, MissingExtraError
 from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, expand_inputs
-from faprompt.records import AnomalyResult
+from faprompt.results import AnomalyResult
 from faprompt.work import lock_folder
 from tests.prediction.fakes import RedScorer, part, parts, predict, rows_of, timeless
 

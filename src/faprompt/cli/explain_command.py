@@ -22,6 +22,9 @@ def explain(
     class_name: o.ClassName = "",
     out: o.Out = Path("faprompt-explanations"),
     threshold: o.Threshold = None,
+    tiles: o.Tiles = None,
+    mask: o.Mask = None,
+    product: o.Product = None,
     bit_depth: o.BitDepth = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
     device: o.Device = "auto",
@@ -43,6 +46,7 @@ def explain(
         progress_bars,
     )
     from faprompt.config import parse_assignments
+    from faprompt.detector_setup import setup_changes
     from faprompt.explanation import explain_files
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.prediction.note_tally import NoteTally
@@ -56,12 +60,12 @@ def explain(
         detector = pick_detector(
             model=model, method=method, backbone=backbone, preset=preset, options=options,
             device=device, precision=precision, class_name=class_name,
-        )  # fmt: skip
+        ).with_setup(**setup_changes(tiles, mask))  # fmt: skip
         note_left_out(left_out)
         with progress_bars() as progress:
             found = explain_files(
                 detector, paths, out_dir=out, threshold=threshold, bit_depth=bit_depth,
-                max_pixels=max_pixels,
+                max_pixels=max_pixels, product=product,
             )  # fmt: skip
             for done, one in enumerate(found, 1):
                 progress("explain", done, len(paths))

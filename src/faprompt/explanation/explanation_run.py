@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from faprompt.detector import Detector
+from faprompt.detector_parts import open_picture
 from faprompt.errors import ImageReadError
 from faprompt.explanation.explanation_drawing import draw_page, draw_panels, draw_sheet
 from faprompt.explanation.picture_explanation import Explanation, explain_picture
 from faprompt.explanation.vocabulary import Vocabulary
 from faprompt.files import unique_stem, write_atomically
-from faprompt.imaging import MAX_PIXELS, read_image
+from faprompt.imaging import MAX_PIXELS
 from faprompt.work import can_draw
 
 
@@ -47,6 +49,7 @@ def explain_files(
     threshold: float | None = None,
     bit_depth: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    product: str | None = None,
 ) -> Iterator[Explained]:
     """Explain files one by one and write NAME.png, NAME.html and NAME.json for each.
 
@@ -59,26 +62,35 @@ def explain_files(
         out_dir: folder for the files; created when missing.
         threshold: score from which a picture is NG; None uses the model's own, if any.
         bit_depth, max_pixels: see `read_image`.
+        product: of all pictures; None: the nearest folder that is a product of the calibration.
 
     Raises:
-        ConfigError: the method sees a picture as several tiles.
+        ConfigError: a picture is scored as several tiles.
     """
     folder = Path(out_dir)
     vocabulary, drawn = Vocabulary(detector.backbone), can_draw("Sheets (PNG)")
     for path in paths:
         name = os.fspath(path)
         try:
-            read = read_image(name, bit_depth=bit_depth, max_pixels=max_pixels)
+            picture = open_picture(
+                detector.setup, name, bit_depth=bit_depth, max_pixels=max_pixels, product=product
+            )
         except ImageReadError as error:
             yield Explained(name, None, error=str(error))
             continue
-        found = explain_picture(detector, read.array, vocabulary=vocabulary, threshold=threshold)
-        panels = draw_panels(found, read.array)
+        with closing(picture):
+            height, width = picture.windows.image_size
+            image = picture.windows.read((0, 0, width, height))
+        found = explain_picture(
+            detector, image, vocabulary=vocabulary, threshold=threshold,
+            mask=picture.mask, product=picture.product,
+        )  # fmt: skip
+        panels = draw_panels(found, image)
         folder.mkdir(parents=True, exist_ok=True)
         stem, title = unique_stem(name), Path(name).name
         page, data = (folder / f"{stem}.{kind}" for kind in ("html", "json"))
         sheet = folder / f"{stem}.png" if drawn else None
-        one = Explained(name, found, sheet, page, data, notes=read.notes)
+        one = Explained(name, found, sheet, page, data, notes=picture.windows.notes)
         write_atomically(data, json.dumps(one.to_dict(), allow_nan=False).encode() + b"\n")
         write_atomically(page, draw_page(found, panels, name=title).encode(errors="replace"))
         if sheet:  # last: `predict` recognises it by the other two

@@ -17,7 +17,7 @@ from torch import Tensor
 from faprompt.detector import Detector
 from faprompt.explanation.vocabulary import NearWord, Vocabulary
 from faprompt.methods.base import MethodParts
-from faprompt.records import AnomalyResult
+from faprompt.results import AnomalyResult
 from faprompt.scoring import render_map
 
 _WORDS = 3  # nearest words of each vector
@@ -114,6 +114,7 @@ class Explanation:
             "width": width,
             "height": height,
             "score": result.score,
+            "p_value": result.p_value,
             "verdict": result.verdict,
             "threshold": result.threshold,
             "score_terms": [asdict(t) | {"part": t.weight * t.value} for t in self.terms],
@@ -152,6 +153,8 @@ def explain_picture(
     *,
     vocabulary: Vocabulary | None = None,
     threshold: float | None = None,
+    mask: np.ndarray | None = None,
+    product: str | None = None,
 ) -> Explanation:
     """Score one picture and return the parts of the score.
 
@@ -160,11 +163,13 @@ def explain_picture(
         image: (H, W, 3) uint8 RGB of any size.
         vocabulary: vocabulary of the detector's backbone; built here when not given.
         threshold: score from which the picture is NG; None uses the model's own, if any.
+        mask: (H, W) bool, True pixels are left out.
+        product: whose thresholds and references count.
 
     Raises:
-        ConfigError: the method sees this picture as several tiles.
+        ConfigError: this picture is scored as several tiles.
     """
-    result, output, parts = detector.explain(image, threshold=threshold)
+    result, output, parts = detector.explain(image, threshold=threshold, mask=mask, product=product)
     known = vocabulary or Vocabulary(detector.backbone)
     return Explanation(
         result=result,

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from faprompt.records import AnomalyResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,23 +106,6 @@ def join_maps(
     if not count.all():
         raise ValueError(f"The boxes leave {(count == 0).sum()} pixels of the picture uncovered.")
     return (total / count).astype(np.float32)
-
-
-def join_results(
-    tiles: Sequence[AnomalyResult], boxes: Sequence[Box], image_size: tuple[int, int]
-) -> AnomalyResult:
-    """Return the mean of the scores, the maps and the prompt scores of a picture's tiles."""
-    if len(tiles) == 1:
-        return tiles[0]
-    prompts = [tile.prompt_scores for tile in tiles if tile.prompt_scores is not None]
-    means = np.array(prompts, np.float32).mean(axis=0).tolist() if prompts else None
-    return replace(
-        tiles[0],
-        score=sum(tile.score for tile in tiles) / len(tiles),
-        score_map=join_maps([tile.score_map for tile in tiles], boxes, image_size),
-        image_size=image_size,
-        prompt_scores=None if means is None else tuple(means),
-    )
 
 
 def altered_views(pixels: Tensor) -> Iterator[Tensor]:

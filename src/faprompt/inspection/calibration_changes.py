@@ -31,8 +31,8 @@ from faprompt.inspection.calibration_run import (
     require_calibrated,
     score_good,
 )
-from faprompt.records import AnomalyResult
 from faprompt.references import REFERENCES
+from faprompt.results import AnomalyResult
 from faprompt.work import ProgressCallback, no_progress
 
 EARLIER = "earlier-calibrations"

@@ -33,13 +33,13 @@ from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import file_digest, natural_key
 from faprompt.imaging import MAX_PIXELS, ReadImage, read_image
 from faprompt.imaging.tiles import TileSetting
-from faprompt.records import AnomalyResult
 from faprompt.references import (
     REFERENCE_WEIGHT,
     ReferenceBank,
     References,
     farthest_first,
 )
+from faprompt.results import AnomalyResult
 from faprompt.work import ProgressCallback, lock_folder, no_progress, read_ahead
 
 _log = logging.getLogger("faprompt")

@@ -25,7 +25,7 @@ from faprompt.imaging import count_pixels
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.prediction.result_rows import FileStamp, ResultRow, stamp_file
-from faprompt.records import AnomalyResult
+from faprompt.results import AnomalyResult
 from faprompt.work import read_ahead
 
 _HEADER_READERS = 2  # threads

@@ -22,7 +22,8 @@ from faprompt.imaging import (
 )
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction.result_rows import ResultRow
-from faprompt.records import AnomalyResult, Region, Verdict
+from faprompt.records import Region, Verdict
+from faprompt.results import AnomalyResult
 
 OVERLAY_MAX_SIDE = 4096
 THUMBNAIL_MAX_SIDE = 256
