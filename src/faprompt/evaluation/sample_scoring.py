@@ -13,7 +13,8 @@ from faprompt.errors import ConfigError
 from faprompt.evaluation.evaluation_config import EvaluationConfig
 from faprompt.evaluation.sample_batches import ReadSample
 from faprompt.imaging.transform import Transform, resize_map
-from faprompt.records import AnomalyResult, Sample
+from faprompt.records import Sample
+from faprompt.results import AnomalyResult
 
 
 def released_reading(detector: Detector) -> Transform | None:
