@@ -14,9 +14,10 @@ from faprompt.calibration import Calibration, GoodScores
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError
 from faprompt.inspection import RehearsalOptions, rehearse
-from faprompt.inspection.rehearsal import FAINT_NOTE, WARNING, Outcome, Proportion, fit_sizes
+from faprompt.inspection.rehearsal import FAINT_NOTE, WARNING, Outcome, fit_sizes
 from faprompt.inspection.rehearsal_figure import write_rehearsal_figure
 from faprompt.inspection.rehearsal_report import findings, rehearsal_text, write_rehearsal
+from faprompt.metrics.share_interval import Proportion
 from faprompt.regions import find_regions
 from faprompt.results import AnomalyResult
 from faprompt.synthetic import draw_defects

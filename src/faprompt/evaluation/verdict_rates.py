@@ -12,29 +12,7 @@ from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError
 from faprompt.evaluation.sample_scoring import product_of
 from faprompt.evaluation.saved_progress import ImageScore
-from faprompt.metrics import share_interval
-
-
-@dataclass(frozen=True, slots=True)
-class MarkedShare:
-    """How many pictures of one label are above a threshold."""
-
-    count: int
-    total: int  # at least 1
-
-    @property
-    def share(self) -> float:
-        """Return the share, 0..1."""
-        return self.count / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Return the exact 95 % interval of the share."""
-        return share_interval(self.count, self.total)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {"count": self.count, "share": self.share, "interval": list(self.interval)}
+from faprompt.metrics.share_interval import Proportion
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +20,25 @@ class LabelRates:
     """Verdicts on the pictures of one label; both shares are None where there is none."""
 
     total: int
-    ng: MarkedShare | None = None
-    ng_or_review: MarkedShare | None = None
+    ng: Proportion | None = None
+    ng_or_review: Proportion | None = None
 
     @classmethod
     def of(cls, verdicts: Sequence[str]) -> LabelRates:
         """Count verdicts."""
-        total, ng = len(verdicts), verdicts.count("NG")
-        if not total:
+        if not verdicts:
             return cls(0)
-        both = ng + verdicts.count("REVIEW")
-        return cls(total, MarkedShare(ng, total), MarkedShare(both, total))
+        ng, both = ([v in asked for v in verdicts] for asked in (("NG",), ("NG", "REVIEW")))
+        return cls(len(verdicts), Proportion.of(ng), Proportion.of(both))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; shares of no picture are absent."""
         shares = {"ng": self.ng, "ng_or_review": self.ng_or_review}
-        known = {name: share.to_dict() for name, share in shares.items() if share is not None}
+        known = {
+            name: {"count": one.count, "share": one.share, "interval": [one.low, one.high]}
+            for name, one in shares.items()
+            if one is not None
+        }
         return {"total": self.total, **known}
 
 
@@ -208,6 +189,6 @@ def _label_cells(rates: LabelRates) -> list[str]:
         if share is None:
             cells.append("-")
             continue
-        low, high = share.interval
+        low, high = share.low, share.high
         cells.append(f"{100 * share.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
     return cells

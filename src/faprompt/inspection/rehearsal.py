@@ -14,12 +14,12 @@ from itertools import product as all_of
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import stats
 
 from faprompt.calibration import Calibration
 from faprompt.config import Count, check_fields
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError
+from faprompt.metrics.share_interval import Proportion
 from faprompt.results import AnomalyResult
 from faprompt.synthetic import ONTO_KINDS, DrawnDefect, draw_defects
 from faprompt.synthetic.damaged_pictures import LEAST_DEFECT_PX, check_design, own_seed
@@ -78,24 +78,6 @@ class RehearsalOptions:
         twice = [name for name, values in lists.items() if len(set(values)) < len(values)]
         check_fields(self, [f"{name} names a value twice" for name in twice])
         check_design(self.kinds, self.sizes_px or (LEAST_DEFECT_PX,), self.strengths)
-
-
-@dataclass(frozen=True, slots=True)
-class Proportion:
-    """A count of draws, and its share with the exact 95 % interval (Clopper and Pearson, 1934)."""
-
-    count: int
-    total: int
-    share: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, marks: Sequence[bool]) -> Proportion:
-        """Count the True values of a list that is not empty."""
-        count, total = sum(marks), len(marks)
-        ends = stats.binomtest(count, total).proportion_ci(0.95, method="exact")
-        return cls(count, total, count / total, float(ends.low), float(ends.high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from faprompt.inspection.rehearsal import (
     HALF,
     NEARLY_ALL,
     Outcome,
-    Proportion,
     Rehearsal,
 )
+from faprompt.metrics.share_interval import Proportion
 
 CSV, JSON = "rehearsal.csv", "rehearsal.json"
 _COUNTS = ("ng", "ng_or_review", "marked")

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Proportion:
+    """How many of several cases count, and their share with its exact 95 % interval."""
+
+    count: int
+    total: int  # at least 1
+    share: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, marks: Sequence[bool]) -> Proportion:
+        """Count the True values of a list that is not empty; see `share_interval`."""
+        count, total = sum(marks), len(marks)
+        return cls(count, total, count / max(1, total), *share_interval(count, total))
+
 
 def share_interval(count: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Return the exact two-sided interval of a share from `count` of `total` independent cases.
