@@ -40,6 +40,25 @@ def test_as_many_candidates_are_drawn_as_the_rates_can_spare():
     assert candidate_count(50, replace(options, group="p([0-9]+)")) == 8
 
 
+@pytest.mark.parametrize(("among_all", "low", "high"), [(False, 0.043, 0.057), (True, 0.06, 1)])
+def test_the_rate_holds_only_if_candidates_are_random(among_all, low, high):
+    """Mean rate of 300 drawn calibrations at 5 %; its standard error is 0.0016."""
+    options = CalibrateOptions(references=4, target_fpr=0.05, review_fpr=0.05)
+    count = candidate_count(75, options)
+    assert count == 16  # 59 calibrate, and the third highest is the threshold: exactly 5 %
+    draw, rates = np.random.default_rng(3), []
+    for _ in range(300):
+        rows = draw.normal(size=(75 + 500, 8)) + 1
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        candidates = rows[:75] if among_all else rows[:count]
+        chosen = farthest_first(torch.from_numpy(candidates), 4)
+        good = np.delete(rows[:75], chosen, axis=0) if among_all else rows[count:75]
+        scores = np.sort(1 - (good @ candidates[chosen].T).max(axis=1))
+        threshold = scores[-ranks_above(len(scores), 0.05)]
+        rates.append((1 - (rows[75:] @ candidates[chosen].T).max(axis=1) > threshold).mean())
+    assert low < np.mean(rates) < high
+
+
 def pictures(folder, count=24):
     """Good pictures of two kinds, and a path for each."""
     paths = []
@@ -68,7 +87,7 @@ class TestChoice:
         rows = farthest_first(torch.stack(features), 2)
         assert found.products[""].references == tuple(drawn[row] for row in rows)
         assert set(found.calibration.pictures[""]) == set(paths) - set(drawn)
-        assert found.copies == 0
+        assert found.copies == ()
 
     def test_no_picture_of_a_references_part_calibrates(self, detector, tmp_path):
         paths = pictures(tmp_path)
@@ -86,5 +105,7 @@ class TestChoice:
             copy.write_bytes((tmp_path / path).read_bytes())
             paths.append(str(copy))
         options = CalibrateOptions(references=2, **RATES)
-        with pytest.raises(ConfigError, match=r"at least 9 good pictures, got 8.*2 of 10 are set"):
+        with pytest.raises(
+            ConfigError, match=r"at least 9 good pictures, got 8.*2 pictures are set"
+        ):
             calibrate(detector, paths, tmp_path / "model", options)
