@@ -468,7 +468,7 @@ def main() -> None:
             print(
                 f"{name}: largest difference to calibrate and predict {difference:.1e}", flush=True
             )
-            assert difference < 1e-6
+            assert difference < 1e-4  # a stored token may round to another half-precision number
             rows += measured_rows(stored, asked.splits)
             joins += join_rows(stored, asked.splits)
         for path, found in ((CSV, rows), (JOIN_CSV, joins)):
