@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save
 
 from faprompt.errors import ConfigError, ModelError
 from faprompt.references import (
+    MOST_TOKENS,
     REFERENCES,
     ReferenceBank,
     References,
@@ -277,3 +278,12 @@ class TestFile:
             (tmp_path / REFERENCES).write_bytes(content)
             with pytest.raises(ModelError, match=f"{REFERENCES} cannot be used .*calibrate again"):
                 read_references(tmp_path)
+
+
+def test_a_reference_of_many_tiles_keeps_evenly_spread_rows():
+    tiles = [{1: torch.eye(8)[torch.full((1000,), i % 8)]} for i in range(16)]
+    bank = ReferenceBank.of({"large": tiles, "small": [{1: torch.eye(8)[:3]}]})
+    counts = torch.bincount(bank.owners)
+    assert counts.tolist() == [MOST_TOKENS, 3]
+    kept = bank.tokens[1][:MOST_TOKENS].argmax(dim=1).reshape(16, -1)  # 256 rows of each tile
+    assert all(set(row.tolist()) == {i % 8} for i, row in enumerate(kept))

@@ -31,6 +31,7 @@ from faprompt.scoring import grid_map, nearest_distance, unit, upsample
 
 REFERENCES = "references.safetensors"
 REFERENCE_WEIGHT = 0.5
+MOST_TOKENS = 4096  # rows kept of one reference; 16 tiles of 256 patches
 TOP_SHARE = 0.02  # share of the patches whose mean is the score of a map of distances
 # what a damaged file can raise besides an error of safetensors
 _UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -168,7 +169,7 @@ def _stack(
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Return the tokens of pictures, rounded as a file stores them, and the owner of each row.
 
-    They have unit length, so that large values do not overflow in half precision; rounding now
+    A picture of many tiles keeps `MOST_TOKENS` rows, so that comparing stays affordable. They have unit length, so that large values do not overflow in half precision; rounding now
     makes a loaded bank give the same scores.
     """
     if bare := [name for name, parts in pictures.items() if not sum(map(_rows, parts))]:
@@ -176,12 +177,22 @@ def _stack(
             f"{bare[0]} cannot be a reference, because its mask leaves out all of its patches; "
             "leave the picture out, or use a smaller mask."
         )
-    parts = [(number, part) for number, held in enumerate(pictures.values()) for part in held]
-    owners = [torch.full((_rows(part),), first + number) for number, part in parts]
-    return {
-        layer: unit(torch.cat([part[layer] for _, part in parts])).half().float()
-        for layer in sorted(parts[0][1])
-    }, torch.cat(owners)
+    found: dict[int, list[Tensor]] = {}
+    owners = []
+    for number, parts in enumerate(pictures.values(), first):
+        kept = _spread(sum(map(_rows, parts)))
+        owners.append(torch.full((len(kept),), number))
+        for layer in sorted(parts[0]):
+            found.setdefault(layer, []).append(torch.cat([part[layer] for part in parts])[kept])
+    tokens = {layer: unit(torch.cat(each)).half().float() for layer, each in found.items()}
+    return tokens, torch.cat(owners)
+
+
+def _spread(rows: int) -> Tensor:
+    """Return which of a picture's rows are kept: all, or evenly spread ones of many tiles."""
+    if rows <= MOST_TOKENS:
+        return torch.arange(rows)
+    return torch.arange(MOST_TOKENS) * rows // MOST_TOKENS
 
 
 def _rows(part: Mapping[int, Tensor]) -> int:
