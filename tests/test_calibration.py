@@ -356,6 +356,8 @@ def changed_file(folder, *, tensors=None, drop=(), **values):
         "target_fpr": 0.01,
         "review_fpr": 0.05,
         "decided_by": {},
+        "pictures": {},
+        "group": "",
     } | values
     header = {name: value for name, value in header.items() if value != "gone"}
     kept = {name: tensor for name, tensor in held.items() if name not in drop}

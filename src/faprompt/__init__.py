@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from faprompt.detector import Detector
     from faprompt.evaluation import Evaluation, EvaluationConfig, evaluate
     from faprompt.imaging.image_reading import read_image
+    from faprompt.inspection import CalibrateOptions, CalibrationReport, calibrate
     from faprompt.methods.registry import list_methods
     from faprompt.models import build_detector, list_models, load_detector
     from faprompt.prediction import PredictionSummary, PredictOptions, predict_files
@@ -33,6 +34,8 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "AnomalyResult": "faprompt.results",
+    "CalibrateOptions": "faprompt.inspection",
+    "CalibrationReport": "faprompt.inspection",
     "Detector": "faprompt.detector",
     "Evaluation": "faprompt.evaluation",
     "EvaluationConfig": "faprompt.evaluation",
@@ -42,6 +45,7 @@ _MODULES = {
     "TrainOptions": "faprompt.training",
     "TrainingReport": "faprompt.training",
     "build_detector": "faprompt.models",
+    "calibrate": "faprompt.inspection",
     "evaluate": "faprompt.evaluation",
     "list_methods": "faprompt.methods.registry",
     "list_models": "faprompt.models",
@@ -53,6 +57,8 @@ _MODULES = {
 
 __all__ = [
     "AnomalyResult",
+    "CalibrateOptions",
+    "CalibrationReport",
     "Detector",
     "Evaluation",
     "EvaluationConfig",
@@ -62,6 +68,7 @@ __all__ = [
     "TrainOptions",
     "TrainingReport",
     "build_detector",
+    "calibrate",
     "errors",
     "evaluate",
     "list_methods",

@@ -36,6 +36,7 @@ from faprompt.detector_parts import (
     replace_left_out,
 )
 from faprompt.detector_setup import (
+    check_kept,
     check_mask,
     save_setup,
 )
@@ -210,10 +211,19 @@ class Detector(TensorDetector):
         """Fill what a mask leaves out, and look up the product."""
         owner, windows = self.setup.check_product(product), as_windows(image)
         mask = self.setup.mask_of(None) if mask is None else mask
+        if mask is not None or self.setup.references is not None:
+            self._refuse_squares()
         if mask is not None:
             check_mask(mask, windows.image_size)
             windows = fill_left_out(windows, mask)
         return Picture(windows, mask, class_name, owner)
+
+    def _refuse_squares(self) -> None:
+        if self.method.stacks_squares:
+            raise ConfigError(
+                f"{self.name} reads a picture as several squares, to whose patches neither masks "
+                "nor references fit; build the method with --set squares=false."
+            )
 
     @torch.inference_mode()
     def explain(
@@ -257,14 +267,16 @@ class Detector(TensorDetector):
         return self._judge(result, threshold, picture.product), output, parts
 
     @torch.inference_mode()
-    def image_feature(self, image: np.ndarray, mask: np.ndarray | None = None) -> Tensor:
+    def image_feature(
+        self, image: np.ndarray | PictureWindows, mask: np.ndarray | None = None
+    ) -> Tensor:
         """Return the class token (D,) of a decoded picture, on the CPU; raises as below."""
         picture = self._picture(image, mask=mask)
         return self.encode_image(self.to_pixels(picture.image)[None]).class_token[0].cpu()
 
     @torch.inference_mode()
     def reference_tokens(
-        self, image: np.ndarray, mask: np.ndarray | None = None
+        self, image: np.ndarray | PictureWindows, mask: np.ndarray | None = None
     ) -> list[dict[int, Tensor]]:
         """Return what a memory of good pictures keeps of one: layer -> (N, D) patch tokens.
 
@@ -277,9 +289,10 @@ class Detector(TensorDetector):
             that the mask leaves out.
 
         Raises:
-            ConfigError: the method has no patch tokens.
+            ConfigError: the method has no patch tokens, or those of several squares.
             ImageReadError: the mask has another size, or leaves out all of the picture.
         """
+        self._refuse_squares()
         picture = self._picture(image, mask=mask)
         plan = self._plan(picture.size)
         parts = [picture, *(map(picture.cut, plan.boxes) if plan else ())]
@@ -292,8 +305,10 @@ class Detector(TensorDetector):
         """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
 
         Raises:
+            ConfigError: settings that are kept with a calibration only, and there is none.
             ModelError: a parameter holds values that are not finite; nothing is written.
         """
+        check_kept(self.setup)
         backbone, described = self.backbone, self.description
         config = {
             "name": self.name,

@@ -7,9 +7,11 @@ everything else that decides a score.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,12 @@ from faprompt.imaging.tiles import TileSetting, check_tiles, parse_tiles
 from faprompt.references import REFERENCES, References, read_references, save_references
 
 MASK = "mask.png"
+EARLIER = "earlier-calibrations"  # folder of the states that `calibrate --add` replaced
+SETUP_FILES = (CALIBRATION, REFERENCES, MASK)
 _FOLDER_OF_MASKS = "a folder of masks"
+_ALL_LEFT_OUT = (
+    "leaves out every pixel: all of them are brighter than black. Black pixels are inspected."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,8 +47,8 @@ class DetectorSetup:
     """Settings of a detector beside its method, backbone and precision.
 
     Raises:
-        ConfigError: another value of `tiles`.
-        ValueError: the mask is not (H, W) bool, or leaves out everything.
+        ConfigError: another value of `tiles`, or a mask that leaves out every pixel.
+        ValueError: the mask is not (H, W) bool, or given beside a folder of masks.
     """
 
     tiles: TileSetting = "off"  # how pictures are cut; "off" leaves it to the method
@@ -53,14 +60,16 @@ class DetectorSetup:
 
     def __post_init__(self) -> None:
         check_tiles(self.tiles)
-        if self.mask is not None:
-            if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or self.mask.all():
-                raise ValueError(
-                    "mask should be (H, W) bool with some pixels False, which are inspected; got "
-                    f"{self.mask.shape} {self.mask.dtype}."
-                )
-            if self.mask_folder is not None:
-                raise ValueError("mask and mask_folder exclude each other; give one of them.")
+        if self.mask is None:
+            return
+        if self.mask.ndim != 2 or self.mask.dtype != np.bool_:
+            raise ValueError(
+                f"mask should be (H, W) bool, got {self.mask.shape} {self.mask.dtype}."
+            )
+        if self.mask.all():
+            raise ConfigError(f"The mask {_ALL_LEFT_OUT}")
+        if self.mask_folder is not None:
+            raise ValueError("mask and mask_folder exclude each other; give one of them.")
 
     def decided_by(self) -> dict[str, str]:
         """Return name -> value of each of these settings that decides a score."""
@@ -167,14 +176,16 @@ def check_mask(mask: np.ndarray, image_size: tuple[int, int], source: object = N
     """Refuse a mask of another size than its picture; both are (height, width).
 
     Raises:
-        ImageReadError: the sizes differ.
+        ImageReadError: the sizes differ, or the mask leaves out every pixel.
     """
+    name = source if isinstance(source, str | Path) else "the picture"
     if mask.shape != image_size:
         raise ImageReadError(
-            f"{source if isinstance(source, str | Path) else 'the picture'} is "
-            f"{image_size[0]}x{image_size[1]} (height x width), its mask {mask.shape[0]}x"
-            f"{mask.shape[1]}; masks are not resized, so give one of the same size."
+            f"{name} is {image_size[0]}x{image_size[1]} (height x width), its mask "
+            f"{mask.shape[0]}x{mask.shape[1]}; masks are not resized, so give one of the same size."
         )
+    if mask.all():
+        raise ImageReadError(f"{name}: its mask {_ALL_LEFT_OUT}")
 
 
 def find_mask(folder: Path, picture: Path) -> Path:
@@ -186,7 +197,7 @@ def find_mask(folder: Path, picture: Path) -> Path:
     found = [
         path
         for stem in (picture.stem, f"{picture.stem}_mask")
-        for path in sorted(folder.glob(f"{_escaped(stem)}.*"))
+        for path in sorted(folder.glob(f"{glob.escape(stem)}.*"))
         if path.suffix.lower() in IMAGE_EXTENSIONS and path.resolve() != picture.resolve()
     ]
     if len(found) == 1:
@@ -196,10 +207,6 @@ def find_mask(folder: Path, picture: Path) -> Path:
         f"{picture}: {what} in {folder}; wanted one file {picture.stem}.png or "
         f"{picture.stem}_mask.png. A black picture leaves nothing out."
     )
-
-
-def _escaped(stem: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in stem)
 
 
 def read_setup(folder: Path) -> DetectorSetup:
@@ -225,17 +232,39 @@ def read_setup(folder: Path) -> DetectorSetup:
             references=references,
             calibration=calibration,
         )
-    except (ValueError, ImageReadError) as error:
-        raise ModelError(f"{folder} cannot be used: {error}; calibrate again.") from error
+    except (ValueError, ConfigError, ImageReadError) as error:
+        reason = str(error).rstrip(".")
+        raise ModelError(f"{folder} cannot be used: {reason}; calibrate again.") from error
+
+
+def check_kept(setup: DetectorSetup) -> None:
+    """Refuse to save settings that a model folder does not keep, by a ConfigError.
+
+    Tiles, mask, bit depth and references are kept with a calibration only.
+    """
+    if setup.calibration is None and setup.decided_by() != DetectorSetup().decided_by():
+        raise ConfigError(
+            "A model folder keeps tiles, mask, bit depth and references only with a calibration; "
+            "use `faprompt.calibrate`, or leave them at their defaults while you save."
+        )
 
 
 def save_setup(setup: DetectorSetup, folder: Path) -> None:
     """Write the files of a setup into a model folder, and remove those of an earlier one.
 
+    The states that `calibrate --add` kept are removed too: they belong to another model.
+    """
+    shutil.rmtree(folder / EARLIER, ignore_errors=True)
+    write_setup(setup, folder)
+
+
+def write_setup(setup: DetectorSetup, folder: Path) -> None:
+    """Write the files of a setup in place of those of an earlier one.
+
     The calibration is removed first and written last, so that it never stands beside files
     of another one.
     """
-    for name in (CALIBRATION, REFERENCES, MASK):
+    for name in SETUP_FILES:
         (folder / name).unlink(missing_ok=True)
     if setup.references is not None:
         save_references(setup.references, folder)
@@ -245,21 +274,22 @@ def save_setup(setup: DetectorSetup, folder: Path) -> None:
         save_calibration(setup.calibration, folder)
 
 
-def check_setup(setup: DetectorSetup, decided_by: Mapping[str, str], where: str) -> None:
+def check_setup(setup: DetectorSetup, decided_by: Callable[[], dict[str, str]], where: str) -> None:
     """Refuse a calibration that was made under other settings; ModelError names them.
 
-    A folder of masks is not part of a model folder and may be named later.
+    A folder of masks is not part of a model folder and may be named later. `decided_by` is
+    called only where there is a calibration, because it digests all weights.
     """
     if setup.calibration is None:
         return
-    found = dict(decided_by)
+    found = decided_by()
     if setup.needs_mask_folder and found["mask"] == "none":
         found["mask"] = _FOLDER_OF_MASKS
     setup.calibration.check_decided_by(found, where=where)
 
 
 def move_setup(setup: DetectorSetup, device: object) -> DetectorSetup:
-    """Return the setup with its tensors on another device."""
+    """Return the setup with its tensors on a device."""
     if setup.references is None:
         return setup
     return replace(setup, references=setup.references.to(str(device)))

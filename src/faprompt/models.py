@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -73,7 +72,7 @@ def load_detector(
         class_name: default class of the pictures, see `Detector`.
 
     A calibrated folder also fixes tiles, mask, bit depth, references, class name and precision
-    ("auto" is the calibrated one); they are in `Detector.setup`.
+    (see `Detector.setup`): "auto" and None mean the calibrated ones, others are refused.
 
     Raises:
         ModelError: no model of that name, a damaged folder, another backbone's weights, or a
@@ -105,13 +104,14 @@ def load_detector(
         threshold=config["threshold"],
         class_name=class_name,
         description=config,
+        setup=setup,
     )
     if config["transform"] != detector.transform.to_dict():
         raise ModelError(
             f"{folder / CONFIG} records the transform {config['transform']}, but its options "
             f"and backbone mean {detector.transform.to_dict()}; the folder was changed by hand."
         )
-    return detector.with_setup(**{f.name: getattr(setup, f.name) for f in fields(setup)})
+    return detector
 
 
 def build_detector(

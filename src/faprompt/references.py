@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +27,17 @@ from torch import Tensor
 from faprompt.config import Range, check_fields
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
-from faprompt.scoring import grid_map, nearest_distance, upsample
+from faprompt.scoring import grid_map, nearest_distance, unit, upsample
 
 REFERENCES = "references.safetensors"
 REFERENCE_WEIGHT = 0.5
+MOST_TOKENS = 4096  # rows kept of one reference; 16 tiles of 256 patches
 TOP_SHARE = 0.02  # share of the patches whose mean is the score of a map of distances
+# what a damaged file can raise besides an error of safetensors
+_UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _LEAST_TYPICAL = 1e-4  # equal pictures have distance 0
 _SUSPECT_SPREADS = 4.4478  # 3 standard deviations of a normal law, in median absolute deviations
+_LEAST_SPREAD = 0.02  # of the median: equal distances are no reason to suspect a rounding error
 _SUSPECT_COUNT = 4  # fewer references do not tell which one is odd
 
 
@@ -75,8 +80,8 @@ def top_mean(values: Tensor) -> Tensor:
 class ReferenceBank:
     """Patch tokens of the references of one product.
 
-    tokens: layer -> (R, D) float32, the same rows in every layer. owners: (R,) int64, which
-    picture a row is from. names: of the pictures. typical: see the module.
+    tokens: layer -> (R, D) float32, the same rows in every layer. owners: (R,) int64, the number
+    of the picture that a row is from. names: of the pictures. typical: see the module.
     """
 
     tokens: Mapping[int, Tensor]
@@ -86,29 +91,24 @@ class ReferenceBank:
 
     @classmethod
     def of(cls, pictures: Mapping[str, Sequence[Mapping[int, Tensor]]]) -> ReferenceBank:
-        """Build a bank: name of a picture -> its parts, each layer -> (N, D) tokens."""
-        parts = [(i, part) for i, held in enumerate(pictures.values()) for part in held]
-        layers = sorted(parts[0][1])
-        # stored in half precision: used as stored, so that a loaded bank gives the same scores
-        tokens = {
-            layer: torch.cat([part[layer] for _, part in parts]).half().float() for layer in layers
-        }
-        owners = torch.cat([torch.full((len(part[layers[0]]),), i) for i, part in parts])
-        bank = cls(tokens, owners, tuple(pictures), typical=1.0)
-        return replace(bank, typical=bank._typical())
+        """Build a bank: name of a picture -> its parts, each layer -> (N, D) tokens.
+
+        Raises:
+            ConfigError: a picture without tokens, because a mask leaves out all of its patches.
+        """
+        bank = cls(*_stack(pictures), tuple(pictures), typical=1.0)
+        typical = max(_LEAST_TYPICAL, float(np.median(bank.leave_one_out())))
+        return replace(bank, typical=typical)
 
     def extended(self, pictures: Mapping[str, Sequence[Mapping[int, Tensor]]]) -> ReferenceBank:
         """Return the bank with further pictures, given as in `of`.
 
         `typical` stays that of the first ones, so that the scale of scores stays too.
         """
-        more = ReferenceBank.of(pictures)
-        tokens = {
-            layer: torch.cat([bank, more.tokens[layer].to(bank.device)])
-            for layer, bank in self.tokens.items()
-        }
-        owners = torch.cat([self.owners, more.owners.to(self.owners.device) + len(self.names)])
-        return replace(self, tokens=tokens, owners=owners, names=self.names + more.names)
+        tokens, owners = _stack(pictures, first=len(self.names))
+        joined = {k: torch.cat([own, tokens[k].to(own.device)]) for k, own in self.tokens.items()}
+        owners = torch.cat([self.owners, owners.to(self.owners.device)])
+        return replace(self, tokens=joined, owners=owners, names=(*self.names, *pictures))
 
     def distances(self, patch_tokens: Mapping[int, Tensor]) -> Tensor:
         """Return the distance (B, N), 0..1, of patches to the nearest; tokens as in the bank.
@@ -153,12 +153,10 @@ class ReferenceBank:
         if len(self.names) < _SUSPECT_COUNT:
             return ()
         values = np.array(self.leave_one_out())
-        spread = float(np.median(np.abs(values - np.median(values))))
-        limit = np.median(values) + _SUSPECT_SPREADS * max(spread, 0.02 * float(np.median(values)))
-        return tuple(np.array(self.names, object)[values > limit])
-
-    def _typical(self) -> float:
-        return max(_LEAST_TYPICAL, float(np.median(self.leave_one_out())))
+        median = np.median(values)
+        spread = max(np.median(np.abs(values - median)), _LEAST_SPREAD * median)
+        odd = values > median + _SUSPECT_SPREADS * spread
+        return tuple(name for name, is_odd in zip(self.names, odd, strict=True) if is_odd)
 
     def to(self, device: torch.device | str) -> ReferenceBank:
         """Return the bank on another device."""
@@ -166,12 +164,47 @@ class ReferenceBank:
         return replace(self, tokens=moved, owners=self.owners.to(device))
 
 
+def _stack(
+    pictures: Mapping[str, Sequence[Mapping[int, Tensor]]], *, first: int = 0
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Return the tokens of pictures, rounded as a file stores them, and the owner of each row.
+
+    A picture of many tiles keeps `MOST_TOKENS` rows, so that comparing stays affordable. They have unit length, so that large values do not overflow in half precision; rounding now
+    makes a loaded bank give the same scores.
+    """
+    if bare := [name for name, parts in pictures.items() if not sum(map(_rows, parts))]:
+        raise ConfigError(
+            f"{bare[0]} cannot be a reference, because its mask leaves out all of its patches; "
+            "leave the picture out, or use a smaller mask."
+        )
+    found: dict[int, list[Tensor]] = {}
+    owners = []
+    for number, parts in enumerate(pictures.values(), first):
+        kept = _spread(sum(map(_rows, parts)))
+        owners.append(torch.full((len(kept),), number))
+        for layer in sorted(parts[0]):
+            found.setdefault(layer, []).append(torch.cat([part[layer] for part in parts])[kept])
+    tokens = {layer: unit(torch.cat(each)).half().float() for layer, each in found.items()}
+    return tokens, torch.cat(owners)
+
+
+def _spread(rows: int) -> Tensor:
+    """Return which of a picture's rows are kept: all, or evenly spread ones of many tiles."""
+    if rows <= MOST_TOKENS:
+        return torch.arange(rows)
+    return torch.arange(MOST_TOKENS) * rows // MOST_TOKENS
+
+
+def _rows(part: Mapping[int, Tensor]) -> int:
+    return len(next(iter(part.values())))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class References:
     """Banks of all products, and the share they have in the score.
 
     Raises:
-        ConfigError: the weight is not in 0..1, or there is no bank.
+        ValueError: the weight is not above 0 and at most 1, or there is no bank.
     """
 
     banks: Mapping[str, ReferenceBank]  # product -> bank
@@ -260,7 +293,7 @@ def read_references(folder: Path) -> References | None:
             raise ValueError(f"format {values.get('format')!r}, this version reads 1")
         banks = {name: _bank(one, tensors) for name, one in values["products"].items()}
         return References(banks, float(values["weight"]))
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+    except _UNUSABLE + (SafetensorError,) as error:
         raise ModelError(f"{path} cannot be used ({error}); calibrate again.") from error
 
 
@@ -269,8 +302,10 @@ def _bank(described: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Ref
     own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
     owners = own.pop("owners").long()
     typical = float(str(described["typical"]))
-    if not isinstance(names, list) or not own or not typical > 0:
-        raise ValueError("a product without names or tokens")
+    if not isinstance(names, list) or not own or not 0 < typical < math.inf:
+        raise ValueError("a product without names or tokens, or with a typical distance of 0")
+    if owners.unique().tolist() != list(range(len(names))):
+        raise ValueError("its rows belong to other pictures than it names")
     if any(t.ndim != 2 or len(t) != len(owners) or not t.isfinite().all() for t in own.values()):
         raise ValueError("tokens of another shape, or not finite")
     tokens = {int(layer): tensor.float() for layer, tensor in own.items()}

@@ -94,8 +94,7 @@ class TensorDetector(nn.Module):
             interpolation=method.interpolation,
         )
         self.refresh()
-        self.setup = setup or DetectorSetup()
-        check_setup(self.setup, self.decided_by(), name)
+        self._set(setup or DetectorSetup())
 
     @property
     def class_name(self) -> str | None:
@@ -118,9 +117,12 @@ class TensorDetector(nn.Module):
             ModelError: the calibration was made under other settings.
         """
         other = copy.copy(self)
-        other.setup = replace(self.setup, **changes)
-        check_setup(other.setup, other.decided_by(), self.name)
+        other._set(replace(self.setup, **changes))
         return other
+
+    def _set(self, setup: DetectorSetup) -> None:
+        self.setup = move_setup(setup, next(self.backbone.parameters()).device)
+        check_setup(setup, self.decided_by, self.name)
 
     def model_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Return the size, in pixels, at which the model sees a picture of `image_size`."""

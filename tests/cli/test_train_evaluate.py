@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from faprompt.calibration import Calibration, GoodScores
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, Progress
 from faprompt.model_folder import read_config
-from faprompt.models import load_detector
+from faprompt.models import build_detector, load_detector
 from tests.helpers import folders
 
 SMALL = [
@@ -167,7 +169,7 @@ class TestEvaluate:
         assert found["settings"] == {
             "batch_size": 5, "resolution": "picture", "fpr_limit": 0.1,
             "mask_policy": "strict", "by_defect": True,
-            "replicates": 40, "gallery": 1, "pro_200": True,
+            "replicates": 40, "gallery": 1, "pro_200": True, "product": None,
         }  # fmt: skip
         assert "pro_200" in found["mean"] and found["resolution"] == "picture"
         with (tmp_path / "gallery" / "gallery.csv").open(newline="") as file:
@@ -202,6 +204,27 @@ class TestEvaluate:
         assert told.code == 0 and len(json.loads(told.out)) == 2
         written = sorted(path.parent.name for path in (tmp_path / "out").glob("*/metrics.json"))
         assert [name.split("-")[0] for name in written] == ["1", "2"]
+
+    def test_a_calibrated_model_has_rates_at_its_thresholds(self, faprompt, shelf, tmp_path):
+        detector = build_detector("clip", "test-tiny", options={"image_size": 56}, device="cpu")
+        detector = detector.with_setup(tiles=2)
+        low, high = (GoodScores(np.full(19, score), np.ones(19)) for score in (0.0, 1.0))
+        known = Calibration(
+            products={"mug": low, "cup": high}, decided_by=detector.decided_by(), target_fpr=0.05
+        )
+        detector.with_setup(calibration=known).save_pretrained(tmp_path / "model")
+        command = ["evaluate", shelf, "--model", tmp_path / "model", "--device", "cpu"]
+        command += ["--replicates", "0", "--gallery", "0", "--out", tmp_path / "out"]
+        told = faprompt(*command)
+        assert told.code == 2 and "Class nut: " in told.err and "cup, mug" in told.err
+        told = faprompt(*command, "--product", "cup", "--json")
+        rates = json.loads(told.out)["verdicts"]["all"]
+        assert (rates["normal"]["total"], rates["normal"]["ng"]["count"]) == (6, 0)
+        told = faprompt(*command, "--class", "mug")
+        assert told.code == 0 and "| mug | 3 | 100.0 [29.2, 100.0] |" in told.out
+        assert "detected: NG" in (tmp_path / "out" / "metrics.md").read_text()
+        told = faprompt(*command, "--tiles", "3")
+        assert told.code != 0 and "tiles" in told.err
 
     def test_unreadable_pictures_are_exit_3(self, faprompt, tmp_path):
         folders.mvtec_class(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faprompt.detector_setup import DetectorSetup
 from faprompt.evaluation import (
     EvaluationConfig,
     ImageScore,
@@ -221,9 +222,9 @@ class TestFiles:
         asked = []
 
         class Asking:
-            released_reading = None
+            released_reading, setup = None, DetectorSetup()
 
-            def predict_batch(self, images, *, class_names):
+            def predict_batch(self, images, *, class_names, **options):
                 asked.extend(class_names)
                 return detector.predict_batch(images)
 

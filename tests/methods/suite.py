@@ -29,6 +29,7 @@ from faprompt.methods.registry import (
     preset_config,
 )
 from faprompt.models import load_detector
+from faprompt.references import ReferenceBank, References
 from tests.helpers import export, large, small
 
 
@@ -40,7 +41,8 @@ class MethodSuite:
     exist, `more_presets` what others there are, `pixel_map` whether the patch map comes in
     pixels, `out_of_range` options of its own that should be refused, `class_name`
     what a picture may show, `exports` whether with any number of pictures, only with as many
-    as it was shown, or not at all. `side` and `patch` are in pixels and go with `backbone`.
+    as it was shown, or not at all, `stacks_squares` whether its patches are those of several
+    squares. `side` and `patch` are in pixels and go with `backbone`.
     """
 
     name: ClassVar[str]
@@ -58,6 +60,7 @@ class MethodSuite:
     pixel_map: ClassVar[bool] = False
     out_of_range: ClassVar[dict[str, Any]] = {"temperature": 0}
     exports: ClassVar[Literal["any", "fixed", "none"]] = "any"
+    stacks_squares: ClassVar[bool] = False
 
     @classmethod
     def backbone(cls) -> Backbone:
@@ -164,6 +167,51 @@ class MethodSuite:
             assert result.score_map.shape == result.image_size == (60, 140)
             assert result.score_map.min() >= 0 and result.score_map.max() <= 1
             assert result.score_map.std() > 1e-5
+
+    def test_masked_pixels_leave_score_map_and_references(self, detector):
+        """To the bit, with tiles and references too."""
+        image, mask = small.picture(60, 100), np.zeros((60, 100), np.bool_)
+        mask[:40, 50:] = True
+        changed, known = image.copy(), small.picture(60, 100, seed=1)
+        changed[mask] = 255 - image[mask]
+        masked = detector.with_setup(mask=mask, tiles=2)
+        if self.stacks_squares:
+            for refused in (masked.predict, masked.reference_tokens, detector.reference_tokens):
+                with pytest.raises(ConfigError, match="reads a picture as several squares"):
+                    refused(image)
+            return
+        tokens = masked.reference_tokens(known)
+        known[mask] = 255 - known[mask]
+        again = masked.reference_tokens(known)
+        for part, other in zip(tokens, again, strict=True):
+            assert all(torch.equal(part[layer], other[layer]) for layer in part)
+        memory = References({"": ReferenceBank.of({"known": tokens})})
+        made = masked.with_setup(references=memory)
+        first, second = made.predict(image), made.predict(changed)
+        assert first.score == second.score and 0 <= first.score <= 1
+        np.testing.assert_array_equal(first.score_map, second.score_map)
+        assert first.score_map.shape == (60, 100) and np.isfinite(first.score_map).all()
+        assert not first.score_map[mask].any() and first.score_map[~mask].min() >= 0
+        assert first.score_map[~mask].std() > 1e-5
+
+    def test_a_reference_has_half_the_score_of_its_text(self, detector):
+        if self.stacks_squares:
+            return
+        known = small.picture(60, 60, seed=1)
+        memory = ReferenceBank.of({"known": detector.reference_tokens(known)})
+        made = detector.with_setup(references=References({"": memory}))
+        plain, found = detector.predict(known), made.predict(known)
+        assert found.score == pytest.approx(plain.score / 2, abs=0.02)
+        np.testing.assert_allclose(found.score_map, plain.score_map / 2, rtol=0, atol=0.02)
+        other = small.picture(60, 60, seed=2)
+        assert made.predict(other).score > detector.predict(other).score / 2 + 0.02
+
+    def test_one_tile_is_the_whole_picture_to_the_bit(self, detector):
+        image = small.picture(60, 60)
+        plain = detector.predict(image)
+        tiled = detector.with_setup(tiles=1).predict(image)
+        assert tiled.score == plain.score
+        np.testing.assert_array_equal(tiled.score_map, plain.score_map)
 
     def test_saved_equals_loaded(self, detector, tmp_path):
         detector.save_pretrained(tmp_path / "model")

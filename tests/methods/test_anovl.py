@@ -45,6 +45,7 @@ class TestSuiteOfTheAdapter(AnoVLSuite):
 
 class TestSuiteOfTwoSquares(AnoVLSuite):
     options = {"squares": True, "views": False}
+    stacks_squares = True
 
 
 def see(method, count=2, seed=0):

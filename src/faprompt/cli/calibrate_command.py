@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +14,26 @@ from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.calibration import Calibration
-    from faprompt.inspection import CalibrateOptions, ProductReport
+    from faprompt.inspection import CalibrateOptions, ProductReport, Rehearsal, RehearsalOptions
+
+
+# of a folder that is calibrated already, and which options each change takes
+_CHANGES = {
+    "--undo": {"undo", "model", "as_json"},
+    "--add": {
+        "add", "inputs", "model", "product", "mask", "backbone", "batch_size", "bit_depth",
+        "max_pixels", "device", "precision", "as_json",
+    },
+    "--rehearse": {
+        "rehearse", "sizes", "kind", "inputs", "model", "out", "product", "mask", "backbone",
+        "batch_size", "bit_depth", "max_pixels", "device", "precision", "as_json",
+    },
+    "A change of rates": {"model", "target_fpr", "review_fpr", "as_json"},
+}  # fmt: skip
 
 
 def calibrate_command(
+    context: typer.Context,
     inputs: Annotated[
         list[str] | None, typer.Argument(help="Good pictures: files, folders or globs.")
     ] = None,
@@ -25,23 +41,25 @@ def calibrate_command(
     method: o.Method = None,
     backbone: o.Backbone = None,
     preset: o.Preset = "paper",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Model folder to write. With a calibrated --model: that folder."),
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("faprompt-calibrated"),
     target_fpr: Annotated[
         float | None,
-        typer.Option(help="Share of good parts that may be NG. Default: 0.01, or the calibrated."),
+        typer.Option(help="Share of good parts that may be NG, 0 to 1. Default: 0.01."),
     ] = None,
     review_fpr: Annotated[
         float | None,
-        typer.Option(help="Share of good parts that may be NG or REVIEW. Default: 0.05."),
+        typer.Option(help="Share of good parts that may be NG or REVIEW, 0 to 1. Default: 0.05."),
     ] = None,
     references: Annotated[
-        int, typer.Option(min=0, help="Good pictures kept as memory; they do not calibrate.")
+        int,
+        typer.Option(
+            min=0,
+            help="Number of good pictures of each product that are kept as memory. They do not "
+            "calibrate, nor do up to three other candidates for each.",
+        ),
     ] = 0,
     reference_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the references in the score, 0 to 1.")
+        float, typer.Option(help="Share of the references in the score, above 0 and at most 1.")
     ] = 0.5,
     tiles: o.Tiles = None,
     mask: o.Mask = None,
@@ -49,8 +67,9 @@ def calibrate_command(
         str,
         typer.Option(
             metavar="REGEX",
-            help="Expression that names the part in a path; pictures of one part count once, with "
-            "the highest score.",
+            help="Regular expression that finds the part in the absolute path of a picture; its "
+            "first group, or all of it, names the part. Pictures of one part count once, with the "
+            "highest score.",
         ),
     ] = "",
     by_folder: Annotated[
@@ -64,6 +83,29 @@ def calibrate_command(
     undo: Annotated[
         bool, typer.Option("--undo", help="Take the last --add of the calibrated --model back.")
     ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse",
+            help="Also draw defects onto good pictures, up to 20 that do not calibrate, and print "
+            "which kinds and sizes are found. With a calibrated --model: onto the pictures named.",
+        ),
+    ] = False,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="With --rehearse: longest extents of the defects in pixels of your pictures, "
+            "separated by commas. Default: five sizes, up to a third of the shorter side."
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="With --rehearse: draw this kind of defect only, such as scratch or hole; "
+            "repeatable. Default: all.",
+        ),
+    ] = None,
     assignments: o.Assignments = None,
     class_name: o.ClassName = "",
     batch_size: o.BatchSize = 8,
@@ -81,77 +123,115 @@ def calibrate_command(
     faprompt calibrate --model my-model --target-fpr 0.02      other rates, no pictures needed
     faprompt calibrate --model my-model --add alarms/          good pictures that were NG
     faprompt calibrate --model my-model --undo                 take the last --add back
+    faprompt calibrate --model my-model --rehearse more-good/  would it find a scratch here?
 
     A rate of 1 % needs 99 good pictures, 5 % needs 19. With --references K, the K that differ
-    most are kept as memory and the others calibrate.
+    most among a few random ones are kept as memory; the pictures not drawn calibrate.
     """
+    from faprompt.calibration import CALIBRATION
     from faprompt.cli.terminal import note_left_out, pick_detector, progress_bars, say
     from faprompt.config import parse_assignments
     from faprompt.errors import ConfigError
     from faprompt.imaging.tiles import parse_tiles
-    from faprompt.inspection import CalibrateOptions, calibrate
+    from faprompt.inspection import CalibrateOptions, calibrate, hold_out, rehearse_files
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.work import hold_folders
 
-    rates = {"target_fpr": target_fpr, "review_fpr": review_fpr}
-    given = {name: rate for name, rate in rates.items() if rate is not None}
-    if undo or (model and not inputs and not add):
-        _change(model, out, given, undo=undo, as_json=as_json)
-        return
-    if not inputs:
+    given = {name: rate for name, rate in (("target_fpr", target_fpr), ("review_fpr", review_fpr))
+             if rate is not None}  # fmt: skip
+    on_calibrated = rehearse and model is not None and (Path(model) / CALIBRATION).is_file()
+    change = "--undo" if undo else "--add" if add else "A change of rates"
+    if undo or add or on_calibrated or (model and not inputs):
+        _check_options(context, change if undo or add or not on_calibrated else "--rehearse")
+    elif product is not None:
+        raise ConfigError("--product needs --add; --by-folder names products by their folders.")
+    if (sizes or kind) and not rehearse:
+        raise ConfigError("--sizes and --kind need --rehearse.")
+    if not inputs and not undo and (add or rehearse or model is None):
         raise ConfigError("There is no picture to calibrate with; name good pictures.")
-    left_out: Counter[str] = Counter()
-    paths = [str(path) for path in expand_inputs(inputs, left_out=left_out)]
-    options = CalibrateOptions(
-        references=references, reference_weight=reference_weight, mask=mask, group=group,
-        tiles=parse_tiles(tiles or "off"), by_folder=by_folder, batch_size=batch_size,
-        bit_depth=bit_depth, max_pixels=max_pixels, **given,
-    )  # fmt: skip
-    if add:
-        _add(model, paths, options, product, device=device, precision=precision, as_json=as_json)
+    if undo or not inputs:
+        _change(model, given, undo=undo, as_json=as_json)
         return
-    folder = out or Path("faprompt-calibrated")
-    with hold_folders(folder):
-        detector = pick_detector(
-            model=model, method=method, backbone=backbone, preset=preset,
-            options=parse_assignments(assignments or []), device=device, precision=precision,
-            class_name=class_name,
+    left_out: Counter[str] = Counter()
+    masks = [mask] if mask is not None and mask.is_dir() else []
+    paths = [str(path) for path in expand_inputs(inputs, left_out=left_out, exclude=masks)]
+    note_left_out(left_out)
+    try:
+        options = CalibrateOptions(
+            references=references, reference_weight=reference_weight, mask=mask, group=group,
+            tiles=parse_tiles(tiles or "off"), by_folder=by_folder, batch_size=batch_size,
+            bit_depth=bit_depth, max_pixels=max_pixels, **given,
         )  # fmt: skip
-        note_left_out(left_out)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
+    parts: dict[str, Any] = {"device": device, "precision": precision, "backbone": backbone}
+    if add:
+        _add(model, paths, options, product, parts, as_json=as_json)
+        return
+    draws = _rehearsal_options(sizes, kind, batch_size)
+    if on_calibrated:
+        place = out if _is_given(context, "out") else None
+        _rehearse(model, paths, place, options, draws, product, parts, as_json=as_json)
+        return
+    paths, held = hold_out(paths, options) if rehearse else (paths, [])
+    with hold_folders(out):
+        detector = pick_detector(
+            model=model, method=method, preset=preset, class_name=class_name,
+            options=parse_assignments(assignments or []), **parts,
+        )  # fmt: skip
         with progress_bars() as progress:
-            report = calibrate(detector, paths, folder, options, progress=progress, lock=False)
-    _print(report.products, report.unreadable, report.calibration, as_json=as_json)
+            report = calibrate(detector, paths, out, options, progress=progress, lock=False)
+            found = rehearse_files(report.detector, held, out, options, draws, progress=progress)
+    _print(report.products, report.unreadable, report.calibration, found, as_json=as_json)
     if not as_json:
-        say(f"wrote {folder}")
+        say(f"wrote {out}")
     if report.unreadable:
         raise typer.Exit(3)
 
 
-def _change(
-    model: str | None,
-    out: Path | None,
-    rates: Mapping[str, float],
-    *,
-    undo: bool,
-    as_json: bool,
-) -> None:
+def _check_options(context: typer.Context, change: str) -> None:
+    """Refuse options that a change of a calibrated folder does not take."""
+    from faprompt.errors import ConfigError
+
+    given = [each for each in context.command.params if _is_given(context, each.name or "")]
+    extra = [each.opts[0] for each in given if each.name not in _CHANGES[change]]
+    if extra:
+        raise ConfigError(
+            f"{change} does not take {', '.join(extra)}: it works on the calibrated folder of "
+            "--model, and the calibration fixes everything else. Leave them out, or calibrate "
+            "again with good pictures."
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _calibrated_folder(model: str | None) -> Path:
+    from faprompt.errors import ConfigError
+
+    if model is None or not Path(model).is_dir():
+        raise ConfigError(f"Name the calibrated folder to change by --model; got {model}.")
+    return Path(model)
+
+
+def _change(model: str | None, rates: Mapping[str, float], *, undo: bool, as_json: bool) -> None:
     """Change the rates of a calibrated folder, or take the last --add back."""
     from faprompt.cli.terminal import say
     from faprompt.errors import ConfigError
-    from faprompt.inspection.calibration_changes import change_rates, undo_false_alarms
+    from faprompt.inspection import change_rates, undo_false_alarms
     from faprompt.inspection.calibration_run import describe_products
     from faprompt.references import read_references
     from faprompt.work import hold_folders
 
-    if model is None or not Path(model).is_dir():
-        raise ConfigError("Name the calibrated folder by --model, or good pictures to calibrate.")
-    if out is not None and out.resolve() != Path(model).resolve():
-        raise ConfigError("Rates are changed in the folder itself; leave --out out, or copy it.")
+    folder = _calibrated_folder(model)
     if not undo and not rates:
         raise ConfigError("Name good pictures, or a rate to change: --target-fpr, --review-fpr.")
-    with hold_folders(Path(model)):
-        changed = undo_false_alarms(Path(model)) if undo else change_rates(Path(model), **rates)
-    _print(describe_products(changed, read_references(Path(model))), {}, changed, as_json=as_json)
+    with hold_folders(folder):
+        changed = undo_false_alarms(folder) if undo else change_rates(folder, **rates)
+        products = describe_products(changed, read_references(folder))
+        _print(products, {}, changed, as_json=as_json)
     if not as_json:
         say(f"changed {model}")
 
@@ -161,25 +241,22 @@ def _add(
     paths: list[str],
     options: CalibrateOptions,
     product: str | None,
+    parts: Mapping[str, Any],
     *,
-    device: str,
-    precision: str,
     as_json: bool,
 ) -> None:
     """Add false alarms to a calibrated folder, and print what changed."""
     from faprompt.cli.terminal import progress_bars, say
-    from faprompt.errors import ConfigError
-    from faprompt.inspection.calibration_changes import add_false_alarms
+    from faprompt.inspection import add_false_alarms
     from faprompt.models import load_detector
     from faprompt.work import hold_folders
 
-    if model is None or not Path(model).is_dir():
-        raise ConfigError("--add needs the calibrated folder: name it by --model.")
-    with hold_folders(Path(model)):
-        detector = load_detector(model, device=device, precision=precision)
+    folder = _calibrated_folder(model)
+    with hold_folders(folder):
+        detector = load_detector(folder, **parts)
         with progress_bars() as progress:
             report = add_false_alarms(
-                detector, Path(model), paths, options, product=product, progress=progress
+                detector, folder, paths, options, product=product, progress=progress
             )
     if as_json:
         print(json.dumps(report.to_dict()))
@@ -189,20 +266,77 @@ def _add(
     for path, (before, after) in report.verdicts.items():
         say(f"  {before} -> {after}   {path}")
     for name, now in report.after.items():
-        was = report.before[name]
-        if was.limits != now.limits:
+        old, new = report.before[name].limits, now.limits
+        if old != new:
             say(
-                f"{f'{name}: ' if name else ''}NG above {was.limits.threshold:.4f} -> "
-                f"{now.limits.threshold:.4f}, REVIEW above {was.limits.review_threshold:.4f} -> "
-                f"{now.limits.review_threshold:.4f}"
+                f"{f'{name}: ' if name else ''}NG above {old.threshold:.4f} -> "
+                f"{new.threshold:.4f}, REVIEW above {old.review_threshold:.4f} -> "
+                f"{new.review_threshold:.4f}"
             )
-    say(f"changed {model}; `faprompt calibrate --model {model} --undo` takes it back")
+    say(f"changed {folder}; `faprompt calibrate --model {folder} --undo` takes it back")
+
+
+def _rehearse(
+    model: str | None,
+    paths: list[str],
+    out: Path | None,
+    options: CalibrateOptions,
+    draws: RehearsalOptions,
+    product: str | None,
+    parts: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Rehearse a calibrated folder on good pictures that did not calibrate it."""
+    from faprompt.cli.terminal import progress_bars, say
+    from faprompt.detector_setup import setup_changes
+    from faprompt.inspection import rehearse_files
+    from faprompt.models import load_detector
+    from faprompt.work import hold_folders
+
+    folder = out or _calibrated_folder(model)
+    with hold_folders(folder):
+        detector = load_detector(_calibrated_folder(model), **parts)
+        detector = detector.with_setup(**setup_changes(None, options.mask))
+        with progress_bars() as progress:
+            found = rehearse_files(
+                detector, paths, folder, options, draws, product=product, progress=progress
+            )
+    if as_json:
+        print(json.dumps({"rehearsals": [one.to_dict() for one in found]}, ensure_ascii=False))
+        return
+    _say_rehearsals(found)
+    say(f"wrote the rehearsal into {folder}")
+
+
+def _rehearsal_options(
+    sizes: str | None, kinds: list[str] | None, batch_size: int
+) -> RehearsalOptions:
+    from faprompt.errors import ConfigError
+    from faprompt.inspection import RehearsalOptions
+
+    drawn: dict[str, Any] = {"sizes_px": o.parse_numbers("--sizes", sizes)} if sizes else {}
+    if kinds:
+        drawn["kinds"] = tuple(name.replace("_", " ") for name in kinds)
+    try:
+        return RehearsalOptions(batch_size=batch_size, **drawn)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
+
+
+def _say_rehearsals(rehearsals: Sequence[Rehearsal]) -> None:
+    from faprompt.cli.terminal import say
+    from faprompt.inspection.rehearsal_report import rehearsal_text
+
+    for one in rehearsals:
+        say(f"\n{rehearsal_text(one)}\n")
 
 
 def _print(
     products: Mapping[str, ProductReport],
     unreadable: Mapping[str, str],
     calibration: Calibration,
+    rehearsals: Sequence[Rehearsal] = (),
     *,
     as_json: bool,
 ) -> None:
@@ -212,7 +346,8 @@ def _print(
     if as_json:
         values = {name: report.to_dict() for name, report in products.items()}
         rates = {"target_fpr": calibration.target_fpr, "review_fpr": calibration.review_fpr}
-        print(json.dumps({**rates, "products": values, "unreadable": dict(unreadable)}))
+        found = {"rehearsals": [one.to_dict() for one in rehearsals]} if rehearsals else {}
+        print(json.dumps({**rates, "products": values, "unreadable": dict(unreadable), **found}))
         return
     for name, report in products.items():
         pictures = f"{report.pictures} good pictures"
@@ -224,10 +359,11 @@ def _print(
             ("REVIEW", report.limits.review_threshold, calibration.review_fpr, report.review_bound),
         ):
             say(
-                f"  {verdict:<7}score > {limit:.4f}   {rate:.3g} of good parts, less than "
-                f"{bound:.3g} with 95 % confidence"
+                f"  {verdict:<7}score > {limit:.4f}   {100 * rate:.3g} % of good parts, at most "
+                f"{100 * bound:.3g} % with 95 % confidence"
             )
         if report.references:
             say(f"  {len(report.references)} references, which do not calibrate")
         for path in report.suspects:
             say(f"  looks defective beside the other references: {path}")
+    _say_rehearsals(rehearsals)

@@ -215,9 +215,9 @@ def _damage_pictures(
     from faprompt.synthetic.damaged_set import write_damaged_set
 
     if sizes is not None:
-        options["sizes_px"] = _numbers("--sizes", sizes)
+        options["sizes_px"] = o.parse_numbers("--sizes", sizes)
     if strengths is not None:
-        options["strengths"] = _numbers("--strengths", strengths)
+        options["strengths"] = o.parse_numbers("--strengths", strengths)
     if kinds:
         options["kinds"] = [name.replace("_", " ") for name in kinds]
     left_out: Counter[str] = Counter()
@@ -233,15 +233,3 @@ def _damage_pictures(
     say(f"wrote {written.folder}")
     if written.n_unreadable:
         raise typer.Exit(3)
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    """Read numbers separated by commas."""
-    from faprompt.errors import ConfigError
-
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(
-            f"{option} should be numbers separated by commas, got {text!r}."
-        ) from error

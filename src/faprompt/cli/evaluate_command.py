@@ -25,6 +25,12 @@ def evaluate(
     preset: o.Preset = "paper",
     assignments: o.Assignments = None,
     out: o.Out = Path("faprompt-evaluation"),
+    tiles: o.Tiles = None,
+    mask: o.Mask = None,
+    product: Annotated[
+        str | None,
+        typer.Option(help="Product of all pictures. Default: their class or folder, if it is one."),
+    ] = None,
     resolution: Annotated[
         Literal["model", "picture"],
         typer.Option(
@@ -72,12 +78,14 @@ def evaluate(
 ) -> None:
     """Compute the metrics of a detector on labelled folders.
 
-    Writes metrics.json, .md and .csv, scores.csv, curves and contact sheets into OUT. Exits
-    with 3 when some pictures could not be read; they are left out and named.
+    For a calibrated model also its false-alarm and detection rates at its thresholds. Writes
+    metrics.json, .md and .csv, scores.csv, curves and contact sheets into OUT. Exits with 3
+    when some pictures could not be read; they are left out and named.
     """
     from faprompt.cli.terminal import note, pick_detector, progress_bars, say
     from faprompt.config import from_mapping, parse_assignments
     from faprompt.data import read_dataset
+    from faprompt.detector_setup import setup_changes
     from faprompt.evaluation import (
         PROGRESS_NAME,
         EvaluationConfig,
@@ -92,7 +100,7 @@ def evaluate(
     chosen = {
         "batch_size": batch_size, "resolution": resolution, "fpr_limit": fpr_limit,
         "mask_policy": mask_policy, "by_defect": by_defect, "replicates": replicates,
-        "gallery": gallery, "pro_200": pro_200,
+        "gallery": gallery, "pro_200": pro_200, "product": product,
     }  # fmt: skip
     config = from_mapping(EvaluationConfig, chosen, what="evaluation options")
     sets = [read_dataset(folder, dataset, subset=subset) for folder in data]
@@ -102,7 +110,7 @@ def evaluate(
         detector = pick_detector(
             model=model, method=method, backbone=backbone, preset=preset,
             options=parse_assignments(assignments or []), device=device, precision=precision,
-        )  # fmt: skip
+        ).with_setup(**setup_changes(tiles, mask))  # fmt: skip
         for number, found in enumerate(sets):
             folder = out if len(sets) == 1 else out / f"{number + 1}-{found.name}"
             state = folder / PROGRESS_NAME

@@ -15,6 +15,18 @@ def _refuse_nan(value: float | None) -> float | None:
     return value
 
 
+def parse_numbers(option: str, text: str) -> tuple[float, ...]:
+    """Read numbers separated by commas; ConfigError names the option."""
+    from faprompt.errors import ConfigError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} should be numbers separated by commas, got {text!r}."
+        ) from error
+
+
 Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.")]
 Model = Annotated[
     str | None,

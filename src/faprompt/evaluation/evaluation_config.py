@@ -24,6 +24,7 @@ class EvaluationConfig:
     replicates: int = 200  # bootstrap replicates of the 95 % intervals; 0 for none
     gallery: Natural = 12  # most pictures per kind of mistake; 0 draws none
     pro_200: bool = False  # also the authors' own PRO, see `metrics/official.py`
+    product: str | None = None  # of all pictures, for a model calibrated by product; None: by class
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -8,7 +8,7 @@ be resumed, see `saved_progress.py`.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from faprompt.data.masks import resize_mask
 from faprompt.data.remarks import PictureFacts, dataset_remarks
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
-from faprompt.evaluation.evaluation_config import EvaluationConfig, Resolution
+from faprompt.evaluation.evaluation_config import EvaluationConfig
 from faprompt.evaluation.metric_groups import Groups, group_names
 from faprompt.evaluation.sample_batches import ReadSample, read_batches
+from faprompt.evaluation.sample_scoring import check_products, released_reading, score_samples
 from faprompt.evaluation.saved_progress import ImageScore, Progress, picture_key, run_identity
-from faprompt.imaging.transform import resize_map
+from faprompt.evaluation.verdict_rates import VerdictRates, own_picture_remarks, verdict_rates
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
 from faprompt.model_folder import recorded_note, recorded_preset
 from faprompt.work import ProgressCallback, no_progress
@@ -48,6 +49,7 @@ class Evaluation:
     remarks: tuple[str, ...] = ()  # on the dataset, see `dataset_remarks`
     left_out_classes: tuple[str, ...] = ()  # classes of the dataset that were not selected
     replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    verdicts: VerdictRates | None = None  # None for a detector that is not calibrated
 
     @property
     def mean(self) -> dict[str, float]:
@@ -118,7 +120,8 @@ def evaluate(
     """Measure a detector on a dataset.
 
     Args:
-        detector: detector of any method; its `forward` is measured.
+        detector: detector of any method. Its scores are those of `predict`; a calibrated one
+            also gets false-alarm and detection rates at its thresholds.
         dataset: its classes are the metric groups, unless `config.by_defect`.
         config: options; None takes the defaults.
         progress: called with the dataset's name, pictures done and pictures in all.
@@ -129,11 +132,13 @@ def evaluate(
 
     Raises:
         DatasetError: the dataset has problems, or two sizes that should agree do not.
-        ConfigError: resolution "picture" for a model that reads at its own size.
+        ConfigError: resolution "picture" for a model that reads at its own size, or a class of
+            no product of the calibration.
     """
     config = config or EvaluationConfig()
     dataset.require_usable()
-    released = detector.released_reading
+    setup, released = detector.setup, released_reading(detector)
+    check_products(setup, dataset.samples, config.product)
     if released and config.resolution == "picture":
         raise ConfigError(
             "picture_handling=released reads pictures at the model's size; measure with "
@@ -147,13 +152,14 @@ def evaluate(
     images = saved.load(dataset.samples, groups)
     rest = dataset.samples[len(images) :]
     batches = read_batches(
-        rest, size=config.batch_size, policy=config.mask_policy, released=released
+        rest, size=config.batch_size, policy=config.mask_policy, released=released, setup=setup
     )
     for batch in batches:
         images += _measure(detector, batch, groups, config, dataset.root, start=len(images))
         saved.save_if_due(images, groups)
         progress(dataset.name, len(images), len(dataset.samples))
     closed = groups.closed()
+    verdicts = verdict_rates(setup, images, config.product)
     facts = [PictureFacts(i.sample, i.digests[0], i.marked, i.error) for i in images]
     return Evaluation(
         dataset=dataset.name,
@@ -167,9 +173,10 @@ def evaluate(
         environment=about,
         preset=recorded_preset(detector.description),
         root=dataset.root,
-        remarks=dataset_remarks(dataset, facts),
+        remarks=(*dataset_remarks(dataset, facts), *own_picture_remarks(verdicts)),
         left_out_classes=dataset.left_out_classes,
         replicates={name: group.replicates for name, group in closed.items()},
+        verdicts=verdicts,
     )
 
 
@@ -209,7 +216,7 @@ def _environment(detector: Detector) -> dict[str, str]:
     """Return versions, device and model facts; "note" where the preset was changed."""
     import faprompt
 
-    note = recorded_note(detector.description)
+    note, calibration = recorded_note(detector.description), detector.setup.calibration
     return {
         "faprompt": faprompt.__version__,
         "python": platform.python_version(),
@@ -218,7 +225,8 @@ def _environment(detector: Detector) -> dict[str, str]:
         "precision": detector.backbone.precision,
         "backbone_fingerprint": detector.backbone.state_fingerprint(),
         "image_size": "x".join(map(str, detector.transform.image_size)),
-        **({"picture_handling": "released"} if detector.released_reading else {}),
+        **({"picture_handling": "released"} if released_reading(detector) else {}),
+        **({"calibration": calibration.fingerprint} if calibration else {}),
         **({"note": note} if note else {}),
     }
 
@@ -233,7 +241,7 @@ def _measure(
     start: int,
 ) -> list[ImageScore]:
     """Score and count a batch whose first picture has the number `start`."""
-    scored = _score(detector, batch, config.resolution)
+    scored = score_samples(detector, batch, config)
     rows = []
     for number, item in enumerate(batch, start):
         sample, mask, names = item.sample, item.mask, groups.names(number)
@@ -252,27 +260,3 @@ def _measure(
         rows.append(row)
         groups.passed(number)
     return rows
-
-
-def _score(
-    detector: Detector, batch: Sequence[ReadSample], resolution: Resolution
-) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield the score and the map of each readable picture, the map at the resolution."""
-    images = [item.image for item in batch if item.image is not None]
-    names = [item.sample.class_name for item in batch if item.image is not None]
-    if resolution == "picture" or detector.method.tiled:
-        size = detector.transform.image_size
-        for result in detector.predict_batch(images, class_names=names) if images else ():
-            score_map = result.score_map
-            yield (
-                result.score,
-                score_map if resolution == "picture" else resize_map(score_map, size),
-            )
-        return
-    together = 1 if detector.method.keeps_aspect else len(images)  # such pictures differ in size
-    for start in range(0, len(images), max(1, together)):
-        part = slice(start, start + together)
-        pixels = torch.stack([detector.to_pixels(image) for image in images[part]])
-        with torch.inference_mode():
-            scores, maps = detector(pixels, class_names=names[part])
-        yield from zip(scores.tolist(), maps.cpu().numpy(), strict=True)

@@ -17,6 +17,7 @@ from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
 from faprompt.evaluation.contact_sheet import Entry, Panel, draw_sheet, picture_panels
 from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.sample_batches import read_sample
+from faprompt.evaluation.sample_scoring import predict_samples, released_reading
 from faprompt.evaluation.saved_progress import ImageScore, region_text, sample_name
 from faprompt.files import csv_table, csv_text, write_atomically
 from faprompt.imaging import encode_png
@@ -179,13 +180,17 @@ def _looks(
         sample = mistake.image.sample
         if id(sample) in looks:
             continue
+        config = evaluation.config
         read = read_sample(
-            sample, policy=evaluation.config.mask_policy, released=detector.released_reading
+            sample,
+            policy=config.mask_policy,
+            released=released_reading(detector),
+            setup=detector.setup,
         )
         if read.image is None:
             looks[id(sample)] = _Look()
             continue
-        (result,) = detector.predict_batch([read.image], class_names=[sample.class_name])
+        (result,) = predict_samples(detector, [read], config.product)
         cause = likely_cause(
             read.image, result.score_map, read.mask, label=sample.label,
             score=result.score if mistake.image.score is None else mistake.image.score,

@@ -17,6 +17,7 @@ from faprompt.evaluation.contact_sheet import as_unicode
 from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, region_text
+from faprompt.evaluation.verdict_rates import verdict_lines
 from faprompt.files import csv_table, csv_text, write_atomically
 from faprompt.metrics import METRIC_NAMES, Curve
 from faprompt.work import can_draw
@@ -80,7 +81,8 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
     A metric that cannot be computed is absent, and "undefined" holds the reason. "intervals"
     holds [low, high] per metric. Each class has both for its own metrics, and the top level for
-    the mean. "pixel_pictures" counts, per class, the pictures that pixel metrics use.
+    the mean. "pixel_pictures" counts, per class, the pictures that pixel metrics use. "verdicts"
+    holds the rates at the thresholds of a calibrated detector.
     """
     return {
         "dataset": evaluation.dataset,
@@ -111,6 +113,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             for image in evaluation.unreadable
         ],
         "remarks": list(evaluation.remarks),
+        **({"verdicts": evaluation.verdicts.to_dict()} if evaluation.verdicts else {}),
         "settings": asdict(evaluation.config),
         "environment": dict(evaluation.environment),
     }
@@ -119,7 +122,8 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 def to_markdown(evaluations: Iterable[Evaluation]) -> str:
     """Return a table for each dataset: a row for each class and the mean, in percent.
 
-    Undefined metrics are "-". Notes on the measurement follow each table.
+    Undefined metrics are "-". Notes on the measurement follow each table, and for a calibrated
+    detector a table of its false-alarm and detection rates.
     """
     parts = []
     for evaluation in evaluations:
@@ -139,6 +143,8 @@ def to_markdown(evaluations: Iterable[Evaluation]) -> str:
             lines.append(f"| **mean** | | | {cells} |")
         for line in _notes(evaluation):
             lines += ["", line]
+        if evaluation.verdicts is not None:
+            lines += ["", *verdict_lines(evaluation.verdicts)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from faprompt.data.masks import MaskPolicy, cut_region, read_mask, read_resized_mask
+from faprompt.detector_setup import DetectorSetup, check_mask
 from faprompt.errors import ImageReadError
 from faprompt.files import file_digest
 from faprompt.imaging.image_reading import read_image, read_resized
@@ -19,6 +20,7 @@ from faprompt.imaging.transform import Transform
 from faprompt.records import Sample
 from faprompt.work import read_ahead
 
+PLAIN = DetectorSetup()
 _READERS = 2  # threads
 
 
@@ -31,6 +33,7 @@ class ReadSample:
     mask: np.ndarray | None  # (H, W) bool; None where no mask exists
     error: str = ""
     digests: tuple[str, str] = ("", "")  # see `content_digests`
+    left_out: np.ndarray | None = None  # (H, W) bool, pixels that the detector's mask leaves out
 
 
 def read_batches(
@@ -39,31 +42,38 @@ def read_batches(
     size: int,
     policy: MaskPolicy,
     released: Transform | None = None,
+    setup: DetectorSetup = PLAIN,
 ) -> Iterator[list[ReadSample]]:
     """Read samples in order; the next batch is read while the caller uses one."""
-    read = partial(read_sample, policy=policy, released=released)
+    read = partial(read_sample, policy=policy, released=released, setup=setup)
     ahead = read_ahead(read, samples, workers=_READERS, waiting=-(-size // _READERS))
     while batch := list(islice(ahead, size)):
         yield batch
 
 
 def read_sample(
-    sample: Sample, *, policy: MaskPolicy, released: Transform | None = None
+    sample: Sample,
+    *,
+    policy: MaskPolicy,
+    released: Transform | None = None,
+    setup: DetectorSetup = PLAIN,
 ) -> ReadSample:
     """Read the picture and the mask of one sample, cut to its region.
 
-    With `released` both have the size of that transform and are read as in the public code, see
-    `read_resized` and `read_resized_mask`; `policy` is not used.
+    `setup` gives the bit depth and what is left out. With `released` both have the size of that
+    transform and are read as in the public code, see `read_resized` and `read_resized_mask`;
+    `policy` and `setup` are not used.
 
     Raises:
         DatasetError: the mask or the region does not fit the picture.
     """
-    digests = content_digests(sample)
+    digests, left_out = content_digests(sample), None
     try:
         if released:
             image = read_resized(sample.image_path, released, region=sample.region)
         else:
-            image = read_image(sample.image_path).array
+            image = read_image(sample.image_path, bit_depth=setup.bit_depth).array
+            left_out = _read_left_out(sample, setup, image)
     except ImageReadError as error:
         return ReadSample(sample, None, None, str(error), digests)
     mask = None
@@ -72,7 +82,20 @@ def read_sample(
             mask = read_resized_mask(sample, released.image_size)
         else:
             mask = read_mask(sample, image_size=image.shape[:2], policy=policy)
-    return ReadSample(sample, image if released else cut_region(image, sample), mask, "", digests)
+    image = image if released else cut_region(image, sample)
+    return ReadSample(sample, image, mask, "", digests, left_out)
+
+
+def _read_left_out(sample: Sample, setup: DetectorSetup, image: np.ndarray) -> np.ndarray | None:
+    """Return what the setup leaves out of a sample; ImageReadError if that is all of it."""
+    left_out = setup.mask_of(sample.image_path)
+    if left_out is None:
+        return None
+    check_mask(left_out, (image.shape[0], image.shape[1]), sample.image_path)
+    cut = cut_region(left_out, sample)
+    if cut.all():
+        raise ImageReadError(f"{sample.image_path}: the mask leaves out every pixel.")
+    return cut
 
 
 def content_digests(sample: Sample) -> tuple[str, str]:

@@ -12,6 +12,8 @@ from faprompt.inspection.calibration_run import (
     ProductReport,
     calibrate,
 )
+from faprompt.inspection.rehearsal import Rehearsal, RehearsalOptions, rehearse
+from faprompt.inspection.rehearsal_run import hold_out, rehearse_files
 from faprompt.inspection.score_drift import Drift, ProductDrift, measure_drift
 
 __all__ = [
@@ -21,9 +23,14 @@ __all__ = [
     "FalseAlarmReport",
     "ProductDrift",
     "ProductReport",
+    "Rehearsal",
+    "RehearsalOptions",
     "add_false_alarms",
     "calibrate",
     "change_rates",
+    "hold_out",
     "measure_drift",
+    "rehearse",
+    "rehearse_files",
     "undo_false_alarms",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,28 @@ from faprompt.calibration import (
     save_calibration,
 )
 from faprompt.detector import Detector
-from faprompt.detector_setup import MASK
+from faprompt.detector_setup import EARLIER, SETUP_FILES, setup_changes, write_setup
 from faprompt.errors import ConfigError, ImageReadError, ModelError
-from faprompt.files import file_digest
+from faprompt.files import file_digest, temporary_name, write_atomically
 from faprompt.inspection.calibration_run import (
     CalibrateOptions,
     ProductReport,
+    counter,
     describe_products,
-    good_scores,
-    reference_tokens,
     require_calibrated,
+)
+from faprompt.inspection.good_pictures import (
+    ScoredPicture,
+    UnusedPictures,
+    good_scores,
+    picture_parts,
+    reference_digests,
+    reference_tokens,
     score_good,
 )
-from faprompt.references import REFERENCES
-from faprompt.results import AnomalyResult
+from faprompt.references import References
 from faprompt.work import ProgressCallback, no_progress
 
-EARLIER = "earlier-calibrations"
-_FILES = (CALIBRATION, REFERENCES, MASK)
 _SHOWN = 5  # names in a message
 
 
@@ -52,13 +56,7 @@ class FalseAlarmReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            "added": list(self.added),
-            "as_references": self.as_references,
-            "verdicts": {path: list(pair) for path, pair in self.verdicts.items()},
-            "before": {name: report.to_dict() for name, report in self.before.items()},
-            "after": {name: report.to_dict() for name, report in self.after.items()},
-        }
+        return asdict(self)
 
 
 def change_rates(
@@ -106,130 +104,172 @@ def add_false_alarms(
     Args:
         detector: loaded from `folder`.
         folder: the calibrated model folder, changed in place.
-        paths: the false alarms, all of one product.
-        options: `batch_size`, `max_pixels` and `mask` (a folder of masks) count.
+        paths: the false alarms, all of one product; copies of a picture count once.
+        options: `mask` (the folder of masks, if the calibration had one), `batch_size`,
+            `bit_depth` and `max_pixels` count; the calibration fixes the others.
         product: of the pictures; default: from their folders.
         progress: called with ("calibrate", done, total).
 
     Raises:
-        ConfigError: no such product, or a picture that calibrates already.
+        ConfigError: no such product, or several; a picture that calibrates or is a reference
+            already, or that shows a part of which another picture does.
         ImageReadError: a false alarm, or a good picture of the calibration, cannot be read or
             has changed since.
-        ModelError: the folder is not calibrated.
+        ModelError: the folder is not calibrated, or in another way than the detector; another
+            mask than the calibrated one.
     """
-    calibration = detector.setup.calibration
-    if calibration is None:
-        require_calibration(folder)
-        raise ModelError(f"{detector.name} was not loaded from {folder}.")
-    if product is None and paths:
-        product = calibration.product_of(paths[0])
-    owner = calibration.check_product(product)
-    digests = _digests(paths, calibration)
-    verdicts = [result.verdict or "" for result in _results(detector, paths, options, owner)]
-    before = describe_products(calibration, detector.setup.references)
-    if detector.setup.references is not None:
-        changed = _with_more_references(detector, paths, options, owner, progress)
+    calibration = require_calibration(folder)
+    own = detector.setup.calibration
+    if own is None or own.fingerprint != calibration.fingerprint:
+        raise ModelError(f"{detector.name} is not the calibrated model of {folder}; load it first.")
+    masks = setup_changes(None, options.mask)
+    detector = detector.with_setup(calibration=calibration, **masks)  # rates may have changed
+    owner = _owner(calibration, paths, product)
+    alarms = _score_all(detector, paths, options, owner)
+    references = detector.setup.references
+    _refuse_known(alarms, calibration, references, owner)
+    if references is None:
+        changed = _with_more_scores(detector, alarms, owner)
     else:
-        changed = _with_more_scores(detector, paths, digests, options, owner)
-    now = [result.verdict or "" for result in _results(changed, paths, options, owner)]
+        changed = _with_more_references(detector, alarms, options, owner, progress)
+    added = [alarm.path for alarm in alarms]
+    now = _score_all(changed, added, options, owner)
     _keep(folder)
-    changed.save_pretrained(folder)
+    write_setup(changed.setup, folder)
     return FalseAlarmReport(
-        added=tuple(paths),
-        as_references=detector.setup.references is not None,
-        verdicts=dict(zip(paths, zip(verdicts, now, strict=True), strict=True)),
-        before=before,
+        added=tuple(added),
+        as_references=references is not None,
+        verdicts={
+            alarm.path: (alarm.verdict or "", after.verdict or "")
+            for alarm, after in zip(alarms, now, strict=True)
+        },
+        before=describe_products(calibration, references),
         after=describe_products(require_calibrated(changed), changed.setup.references),
     )
 
 
 def undo_false_alarms(folder: Path) -> Calibration:
-    """Restore the calibration before the last false alarms; ModelError if there is none."""
-    kept = sorted((folder / EARLIER).glob("*"), key=lambda path: int(path.name))
+    """Restore the files of a model folder as they were before the last `add_false_alarms`.
+
+    Raises:
+        ModelError: there is no earlier state.
+    """
+    kept = _kept_states(folder)
     if not kept:
         raise ModelError(f"{folder} has no earlier calibration to go back to.")
-    (folder / CALIBRATION).unlink(missing_ok=True)
-    for name in reversed(_FILES):  # the calibration last: it never stands beside other files
-        (folder / name).unlink(missing_ok=True)
+    (folder / CALIBRATION).unlink(missing_ok=True)  # never beside files of another calibration
+    for name in sorted(SETUP_FILES, key=CALIBRATION.__eq__):  # it comes last
         if (kept[-1] / name).is_file():
-            os.replace(kept[-1] / name, folder / name)
-    shutil.rmtree(kept[-1] if len(kept) > 1 else folder / EARLIER)
+            write_atomically(folder / name, (kept[-1] / name).read_bytes())
+        else:
+            (folder / name).unlink(missing_ok=True)
+    done = temporary_name(kept[-1])
+    os.replace(kept[-1], done)  # at once, so that a state is never half there
+    shutil.rmtree(done)
+    if len(kept) == 1:
+        shutil.rmtree(folder / EARLIER)
     return require_calibration(folder)
+
+
+def _kept_states(folder: Path) -> list[Path]:
+    """Return the folders of earlier states, the oldest first."""
+    found = [path for path in (folder / EARLIER).glob("*") if path.name.isdecimal()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def _keep(folder: Path) -> None:
     """Copy the files of the present calibration into the next numbered folder."""
-    numbers = [int(path.name) for path in (folder / EARLIER).glob("*")]
-    place = folder / EARLIER / str(max(numbers, default=0) + 1)
-    place.mkdir(parents=True)
-    for name in _FILES:
+    kept = _kept_states(folder)
+    place = folder / EARLIER / str(int(kept[-1].name) + 1 if kept else 1)
+    copy = temporary_name(place)
+    copy.mkdir(parents=True, exist_ok=True)
+    for name in SETUP_FILES:
         if (folder / name).is_file():
-            shutil.copy2(folder / name, place / name)
+            shutil.copy2(folder / name, copy / name)
+    os.replace(copy, place)
 
 
-def _digests(paths: Sequence[str], calibration: Calibration) -> dict[str, str]:
-    """Return the digest of each false alarm; refuse pictures that calibrate, and none at all."""
+def _owner(calibration: Calibration, paths: Sequence[str], product: str | None) -> str:
+    """Return the product of the false alarms; ConfigError for none, several or an unknown one."""
     if not paths:
         raise ConfigError("There is no picture to add; name the false alarms.")
-    used = {digest for each in calibration.pictures.values() for digest in each.values()}
-    found = {path: file_digest(path) for path in paths}
-    twice = [path for path, digest in found.items() if digest in used]
-    if twice:
+    if product is not None:
+        return calibration.check_product(product)
+    found = {calibration.check_product(calibration.product_of(path)) for path in paths}
+    if len(found) > 1:
         raise ConfigError(
-            f"{', '.join(twice[:_SHOWN])} ({len(twice)} in all) are among the pictures of the "
-            "calibration. References never calibrate, and no picture counts twice; leave them out."
+            f"The false alarms are of several products ({', '.join(sorted(found))}); add those of "
+            "one product at a time."
         )
-    return found
+    return found.pop()
 
 
-def _results(
-    detector: Detector, paths: Iterable[str], options: CalibrateOptions, product: str
-) -> list[AnomalyResult]:
-    return list(
-        detector.stream(
-            paths,
-            batch_size=options.batch_size,
-            max_pixels=options.max_pixels,
-            product=product or None,
-        )
-    )
-
-
-def _with_more_references(
+def _score_all(
     detector: Detector,
     paths: Sequence[str],
     options: CalibrateOptions,
     product: str,
+    step: Callable[[], None] = lambda: None,
+) -> list[ScoredPicture]:
+    """Score pictures, copies once; ImageReadError if one cannot be read."""
+    unused = UnusedPictures()
+    scored = list(score_good(detector, paths, options, product, unused=unused, step=step))
+    if unused.unreadable:
+        raise ImageReadError(next(iter(unused.unreadable.values())))
+    return scored
+
+
+def _refuse_known(
+    alarms: Sequence[ScoredPicture],
+    calibration: Calibration,
+    references: References | None,
+    product: str,
+) -> None:
+    """Refuse pictures, and parts, that the calibration or the references have already."""
+    calibrating = {d for pictures in calibration.pictures.values() for d in pictures.values()}
+    own = [*calibration.pictures.get(product, {})]
+    if references is not None:
+        own += references.bank(product).names
+    parts = {*picture_parts(own, calibration.group)}
+    names = [alarm.path for alarm in alarms]
+    known = reference_digests(references, product)
+    for what, found in (
+        ("calibrate already", [a.path for a in alarms if a.digest in calibrating]),
+        ("are references already", [a.path for a in alarms if a.digest in known]),
+        (
+            "show parts that are in the calibration already",
+            [
+                path
+                for path, part in zip(names, picture_parts(names, calibration.group), strict=True)
+                if part in parts
+            ],
+        ),
+    ):
+        if found:
+            raise ConfigError(
+                f"{len(found)} of the false alarms {what} ({', '.join(found[:_SHOWN])}). "
+                "References never calibrate, and no picture or part counts twice; leave them out."
+            )
+
+
+def _with_more_references(
+    detector: Detector,
+    alarms: Sequence[ScoredPicture],
+    options: CalibrateOptions,
+    product: str,
     progress: ProgressCallback,
 ) -> Detector:
-    calibration, references = detector.setup.calibration, detector.setup.references
-    assert calibration is not None and references is not None
-    more = reference_tokens(detector, paths, options)
-    banks = {**references.banks, product: references.bank(product).extended(more)}
-    changed = detector.with_setup(calibration=None, references=replace(references, banks=banks))
+    calibration, references = require_calibrated(detector), detector.setup.references
+    assert references is not None
     pictures = calibration.pictures.get(product, {})
     _check_unchanged(pictures)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress("calibrate", done, len(pictures))
-
-    unreadable: dict[str, str] = {}
-    scored = list(
-        score_good(
-            changed, list(pictures), options, product, skip={}, unreadable=unreadable, step=step
-        )
-    )
-    if unreadable:
-        raise ImageReadError(next(iter(unreadable.values())))
-    good = good_scores(
-        [path.path for path, _ in scored],
-        [result.score for _, result in scored],
-        [float(result.score_map.max()) for _, result in scored],
-        calibration.group,
-    )
+    bare = detector.with_setup(calibration=None, references=None)
+    more = reference_tokens(bare, [alarm.path for alarm in alarms], options, product)
+    banks = {**references.banks, product: references.bank(product).extended(more)}
+    changed = bare.with_setup(references=replace(references, banks=banks))
+    step = counter(progress, "calibrate", len(pictures))
+    scored = _score_all(changed, [*pictures], options, product, step)
+    good = good_scores(scored, calibration.group)
     return changed.with_setup(
         calibration=replace(
             calibration,
@@ -254,31 +294,19 @@ def _check_unchanged(pictures: Mapping[str, str]) -> None:
 
 
 def _with_more_scores(
-    detector: Detector,
-    paths: Sequence[str],
-    digests: Mapping[str, str],
-    options: CalibrateOptions,
-    product: str,
+    detector: Detector, alarms: Sequence[ScoredPicture], product: str
 ) -> Detector:
-    calibration = detector.setup.calibration
-    assert calibration is not None
-    results = _results(detector, paths, options, product)
-    good = good_scores(
-        paths,
-        [result.score for result in results],
-        [float(result.score_map.max()) for result in results],
-        calibration.group,
+    calibration = require_calibrated(detector)
+    old, more = calibration.products[product], good_scores(alarms, calibration.group)
+    good = GoodScores(
+        np.concatenate([old.scores, more.scores]), np.concatenate([old.map_maxima, more.map_maxima])
     )
-    old = calibration.products[product]
-    joined = GoodScores(
-        np.concatenate([old.scores, good.scores]), np.concatenate([old.map_maxima, good.map_maxima])
-    )
-    added = {os.path.abspath(path): digest for path, digest in digests.items()}
+    added = {os.path.abspath(alarm.path): alarm.digest for alarm in alarms}
     pictures = {**calibration.pictures.get(product, {}), **added}
     return detector.with_setup(
         calibration=replace(
             calibration,
-            products={**calibration.products, product: joined},
+            products={**calibration.products, product: good},
             pictures={**calibration.pictures, product: pictures},
         )
     )

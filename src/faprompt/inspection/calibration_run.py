@@ -1,16 +1,18 @@
-"""Calibrate a detector on good pictures, change its rates, and teach it its false alarms. Ours."""
+"""Calibrate a detector on good pictures and write a model folder. Ours."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 
 from faprompt.calibration import (
@@ -18,28 +20,28 @@ from faprompt.calibration import (
     REVIEW_FPR,
     TARGET_FPR,
     Calibration,
-    GoodScores,
     Limits,
+    check_rate,
     false_alarm_bound,
-    highest_by_part,
-    parts_of,
     ranks_above,
 )
 from faprompt.config import Count, Natural, Range, check_fields
 from faprompt.detector import Detector
-from faprompt.detector_setup import check_mask, setup_changes
+from faprompt.detector_setup import setup_changes
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.files import file_digest, natural_key
-from faprompt.imaging import MAX_PIXELS, ReadImage, read_image
-from faprompt.imaging.tiles import TileSetting
-from faprompt.references import (
-    REFERENCE_WEIGHT,
-    ReferenceBank,
-    References,
-    farthest_first,
+from faprompt.files import natural_key
+from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.tiles import TileSetting, check_tiles
+from faprompt.inspection.good_pictures import (
+    UnusedPictures,
+    good_scores,
+    picture_parts,
+    read_good,
+    reference_tokens,
+    score_good,
 )
-from faprompt.results import AnomalyResult
-from faprompt.work import ProgressCallback, lock_folder, no_progress, read_ahead
+from faprompt.references import REFERENCE_WEIGHT, ReferenceBank, References, farthest_first
+from faprompt.work import ProgressCallback, lock_folder, no_progress
 
 _log = logging.getLogger("faprompt")
 
@@ -49,23 +51,38 @@ class CalibrateOptions:
     """Options of `calibrate`.
 
     Raises:
-        ConfigError, ValueError: an option is out of range.
+        ConfigError: a rate outside 0..1, a review rate below the target rate, or other `tiles`.
+        ValueError: another option is out of range.
     """
 
-    target_fpr: float = TARGET_FPR  # rate of NG among good pictures
-    review_fpr: float = REVIEW_FPR  # rate of NG and REVIEW among good pictures
+    target_fpr: float = TARGET_FPR  # rate of NG among good parts
+    review_fpr: float | None = None  # of NG and REVIEW; None: 0.05, or `target_fpr` if higher
     references: Natural = 0  # good pictures kept as memory, of each product; 0 for none
     reference_weight: Annotated[float, Range(above=0, high=1)] = REFERENCE_WEIGHT
     tiles: TileSetting = "off"  # how pictures are cut, see `plan_tiles`
     mask: str | os.PathLike[str] | None = None  # a file for all pictures, or a folder by name
-    group: str = ""  # regular expression that finds the part in a path; "" if a picture is a part
+    # regular expression that finds the part in a picture's absolute path, with "/" between
+    # folders; "" if each picture is a part
+    group: str = ""
     by_folder: bool = False  # each subfolder is a product with thresholds of its own
     batch_size: Count = 8  # pictures scored together
-    bit_depth: int | None = None  # bits that 16-bit files really use, see `read_image`
+    bit_depth: Annotated[int, Range(low=1, high=32)] | None = None  # see `read_image`
     max_pixels: Count = MAX_PIXELS  # larger pictures are refused
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_tiles(self.tiles)
+        target, review = self.rates
+        check_rate("target_fpr", target)
+        check_rate("review_fpr", review)
+        if review < target:
+            raise ConfigError(f"review_fpr={review} should be at least target_fpr={target}.")
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The target rate and the review rate."""
+        review = max(REVIEW_FPR, self.target_fpr) if self.review_fpr is None else self.review_fpr
+        return self.target_fpr, review
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,32 +110,12 @@ class CalibrationReport:
     detector: Detector  # calibrated
     products: Mapping[str, ProductReport]
     unreadable: Mapping[str, str]  # path -> reason
-    copies: int  # pictures left out because another one has the same content
+    copies: tuple[str, ...]  # paths left out because another picture has the same content
 
     @property
     def calibration(self) -> Calibration:
         """Return the good scores and the rates."""
         return require_calibrated(self.detector)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    """A good picture after it was scored."""
-
-    path: str
-    digest: str  # SHA-256 of the file
-    score: float
-    map_maximum: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Good:
-    """A good picture in memory."""
-
-    path: str
-    digest: str
-    image: ReadImage
-    mask: np.ndarray | None
 
 
 def calibrate(
@@ -132,8 +129,10 @@ def calibrate(
 ) -> CalibrationReport:
     """Find thresholds from good pictures alone and write a calibrated model folder.
 
-    With references, K pictures of each product that differ most become a memory and do not
-    calibrate. Copies of a picture count once. A file that cannot be read is reported.
+    With references, K pictures of each product become a memory: those that differ most among a
+    few drawn at random (`candidate_count`). None of these calibrates, nor any other picture of
+    their parts. Copies of a picture count once. A file that cannot be read, or whose mask does
+    not fit, is reported.
 
     Args:
         detector: any detector; an earlier calibration and references of it are replaced.
@@ -147,8 +146,8 @@ def calibrate(
         The calibrated detector and the thresholds; `detector.setup.calibration` has the scores.
 
     Raises:
-        ConfigError: too few pictures for a rate, with the numbers; a picture that belongs to
-            no product or part; references of a method without patch tokens.
+        ConfigError: too few pictures or parts for a rate, with the numbers; a picture that
+            belongs to no product or part; references of a method without patch tokens.
         ImageReadError: the mask cannot be read.
         FolderInUseError: another run is writing into `out`.
     """
@@ -157,21 +156,20 @@ def calibrate(
     base = prepare(detector, asked)
     products = product_folders(named) if asked.by_folder else {ONE_PRODUCT: named}
     for product, files in products.items():
-        _check_count(product, len(files), asked)
+        _check_count(product, _most_left(files, asked), len(files), asked)
     with lock_folder(folder) if lock else nullcontext():
-        unreadable: dict[str, str] = {}
-        memory: dict[str, str] = {}  # SHA-256 of a reference -> its path
+        aside: dict[str, dict[str, str]] = {product: {} for product in products}
         if asked.references:
-            base = _with_references(base, products, asked, memory, unreadable, progress)
-        scored, copies = _score_products(base, products, asked, memory, unreadable, progress)
-        calibrated = _calibrated(base, scored, asked)
+            base, aside = _with_references(base, products, asked, progress)
+        calibration, unused = _calibration(base, products, aside, asked, progress)
+        calibrated = base.with_setup(calibration=calibration)
         calibrated.save_pretrained(folder)
     return CalibrationReport(
         folder=folder,
         detector=calibrated,
-        products=describe_products(require_calibrated(calibrated), calibrated.setup.references),
-        unreadable=unreadable,
-        copies=copies,
+        products=describe_products(calibration, calibrated.setup.references),
+        unreadable=unused.unreadable,
+        copies=tuple(unused.copies),
     )
 
 
@@ -179,13 +177,12 @@ def prepare(detector: Detector, options: CalibrateOptions) -> Detector:
     """Return the detector with the tiles, mask and bit depth of the options, not calibrated.
 
     Raises:
+        ConfigError: the mask leaves out every pixel.
         ImageReadError: the mask cannot be read.
     """
-    none = {"calibration": None, "references": None, "mask": None, "mask_folder": None}
-    mask = setup_changes(None, options.mask)
-    return detector.with_setup(
-        **none | {"tiles": options.tiles, "bit_depth": options.bit_depth} | mask
-    )
+    plain: dict[str, Any] = dict.fromkeys(("calibration", "references", "mask", "mask_folder"))
+    plain |= {"tiles": options.tiles, "bit_depth": options.bit_depth}
+    return detector.with_setup(**plain | setup_changes(None, options.mask))
 
 
 def product_folders(paths: Sequence[str]) -> dict[str, list[str]]:
@@ -202,7 +199,7 @@ def product_folders(paths: Sequence[str]) -> dict[str, list[str]]:
     """
     if not paths:
         raise ConfigError("There is no picture to calibrate with; name good pictures.")
-    folders = [Path(path).absolute().parent for path in paths]
+    folders = [Path(os.path.abspath(path)).parent for path in paths]
     common = Path(os.path.commonpath(folders))
     if set(folders) == {common}:
         return {common.name: list(paths)}
@@ -217,193 +214,166 @@ def product_folders(paths: Sequence[str]) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 
 
-def _check_count(product: str, count: int, options: CalibrateOptions) -> None:
-    """Refuse too few pictures before they are scored."""
-    left = count - options.references
+def _check_count(
+    product: str,
+    parts: int,
+    pictures: int,
+    options: CalibrateOptions,
+    unused: UnusedPictures | None = None,
+) -> None:
+    """Refuse fewer parts than the rates need; the error says why they are so few."""
     try:
-        for rate in (options.target_fpr, options.review_fpr):
-            ranks_above(max(0, left), rate)
+        for rate in options.rates:
+            ranks_above(max(0, parts), rate)
     except ConfigError as error:
-        aside = f" ({options.references} of {count} are set aside as references)"
+        reasons = [str(error)]
+        if options.group:
+            reasons.append(f"The {pictures} pictures count once for each part they show.")
+        if options.references:
+            reasons.append(f"{options.references} pictures are set aside as references.")
+        if unused and unused.copies:
+            reasons.append(f"{len(unused.copies)} pictures are copies of others.")
+        if unused and unused.unreadable:
+            first = next(iter(unused.unreadable.values()))
+            reasons.append(f"{len(unused.unreadable)} pictures cannot be used: {first}")
         raise ConfigError(
-            f"{f'Product {product}: ' if product else ''}{error}"
-            f"{aside if options.references else ''}"
+            f"{f'Product {product}: ' if product else ''}{' '.join(reasons)}"
         ) from None
 
 
-def read_good(
-    detector: Detector, paths: Sequence[str], options: CalibrateOptions
-) -> Iterator[tuple[str, _Good | ImageReadError]]:
-    """Read pictures ahead, with their masks; one that cannot be read comes with its error."""
-
-    def read(path: str) -> tuple[str, _Good | ImageReadError]:
-        try:
-            depth = detector.setup.check_bit_depth(options.bit_depth)
-            image = read_image(path, bit_depth=depth, max_pixels=options.max_pixels)
-            mask = detector.setup.mask_of(path)
-            if mask is not None:
-                check_mask(mask, image.image_size, path)
-            return path, _Good(path, file_digest(path), image, mask)
-        except ImageReadError as error:
-            return path, error
-
-    return read_ahead(read, paths, workers=2)
+def counter(progress: ProgressCallback, stage: str, total: int) -> Callable[[], None]:
+    """Return a function that reports one more step of a stage."""
+    numbers = count(1)
+    return lambda: progress(stage, next(numbers), total)
 
 
-def score_good(
-    detector: Detector,
-    paths: Sequence[str],
-    options: CalibrateOptions,
-    product: str,
-    *,
-    skip: Mapping[str, str],
-    unreadable: dict[str, str],
-    step: Callable[[], None],
-) -> Iterator[tuple[_Good, AnomalyResult]]:
-    """Score pictures batch by batch; unreadable ones and those with a digest in `skip` are not.
+def candidate_count(pictures: int, options: CalibrateOptions) -> int:
+    """Return among how many pictures, drawn at random, the references are chosen.
 
-    `unreadable` gets path -> reason. `step` is called once for each path.
+    They are all set aside. Pictures chosen among all by what they look like would leave others
+    behind that are more alike than new pictures are: thresholds would be too low (measured, see
+    docs/calibration.md). So there are at most 4 candidates for each reference, as many as the
+    rates can spare: thresholds keep their rank from above.
+
+    Example:
+        >>> options = CalibrateOptions(references=4)
+        >>> [candidate_count(n, options) for n in (103, 104, 150)]
+        [4, 5, 11]
     """
-    batch: list[_Good] = []
-    seen = dict(skip)
+    left = pictures - options.references
+    if options.group or left < 1:  # how many parts are left is not known here
+        return min(pictures, options.references)
+    spare = [left + 1 - math.ceil(ranks_above(left, rate) / rate - 1e-9) for rate in options.rates]
+    return options.references + min(3 * options.references, *spare)
 
-    def score() -> Iterator[tuple[_Good, AnomalyResult]]:
-        if batch:
-            results = detector.predict_batch(
-                [good.image.array for good in batch],
-                masks=[good.mask for good in batch],
-                products=[product or None] * len(batch),
-            )
-            yield from zip(batch, results, strict=True)
-        batch.clear()
 
-    for path, good in read_good(detector, paths, options):
-        step()
-        if isinstance(good, ImageReadError):
-            unreadable[path] = str(good)
-            _log.warning("not used: %s", good)
-        elif good.digest not in seen:
-            seen[good.digest] = path
-            batch.append(good)
-        if len(batch) == options.batch_size:
-            yield from score()
-    yield from score()
+def _most_left(paths: Sequence[str], options: CalibrateOptions) -> int:
+    """Return how many parts can calibrate at most, beside the parts of the references."""
+    frames = Counter(picture_parts(paths, options.group))
+    return len(frames) - -(-options.references // max(frames.values(), default=1))
 
 
 def _with_references(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
     options: CalibrateOptions,
-    memory: dict[str, str],
-    unreadable: dict[str, str],
     progress: ProgressCallback,
-) -> Detector:
-    """Choose references of each product; `memory` gets the digest and path of each."""
-    total, done = sum(map(len, products.values())), 0
-    banks = {}
+) -> tuple[Detector, dict[str, dict[str, str]]]:
+    """Return the detector with references of each product, and what does not calibrate then.
+
+    The latter is product -> SHA-256 of each picture that is set aside -> its path.
+    """
+    step = counter(progress, "choose references", sum(map(len, products.values())))
+    banks, aside = {}, {}
     for product, paths in products.items():
-        features: dict[str, torch.Tensor] = {}
-        digests: dict[str, str] = {}
-        for path, good in read_good(detector, paths, options):
-            done += 1
-            progress("choose references", done, total)
-            if isinstance(good, ImageReadError):
-                unreadable[path] = str(good)
-            elif good.digest not in digests.values():
-                digests[path] = good.digest
-                features[path] = detector.image_feature(good.image.array, good.mask)
-        if len(features) < options.references:
+        read = _readable(detector, product, paths, options, step)
+        if len(read) < options.references:
             raise ConfigError(
-                f"references={options.references} wants as many good pictures, got "
-                f"{len(features)} that differ{f' of {product}' if product else ''}."
+                f"references={options.references} needs as many readable good pictures that "
+                f"differ, got {len(read)}{f' of product {product}' if product else ''}."
             )
-        rows = farthest_first(torch.stack(list(features.values())), options.references)
-        chosen = [list(features)[row] for row in rows]
-        memory.update({digests[path]: path for path in chosen})
-        banks[product] = ReferenceBank.of(reference_tokens(detector, chosen, options))
-    return detector.with_setup(references=References(banks, options.reference_weight))
+        different = list(read.values())
+        _check_count(product, _most_left(different, options), len(different), options)
+        drawn = sorted(read)[: candidate_count(len(read), options)]  # digests are as good as random
+        parts = dict(zip(read, picture_parts(different, options.group), strict=True))
+        drawn_parts = {parts[digest] for digest in drawn}
+        aside[product] = {d: path for d, path in read.items() if parts[d] in drawn_parts}
+        chosen = _most_different(detector, product, [read[d] for d in drawn], options)
+        banks[product] = ReferenceBank.of(reference_tokens(detector, chosen, options, product))
+    return detector.with_setup(references=References(banks, options.reference_weight)), aside
 
 
-def reference_tokens(
-    detector: Detector, paths: Sequence[str], options: CalibrateOptions
-) -> dict[str, list[dict[int, torch.Tensor]]]:
-    """Return the tokens of references by absolute path; ImageReadError if one is unreadable."""
-    found = {}
-    for path, good in read_good(detector, paths, options):
+def _readable(
+    detector: Detector,
+    product: str,
+    paths: Sequence[str],
+    options: CalibrateOptions,
+    step: Callable[[], None],
+) -> dict[str, str]:
+    """Return SHA-256 -> path of the pictures that can be read, each content once."""
+    read: dict[str, str] = {}
+    for path, good in read_good(detector, paths, options, product):
+        step()
+        if isinstance(good, ImageReadError):
+            continue  # reported when the others are scored
+        with good.picture.files:
+            if not read:  # refuses a method without patch tokens early
+                detector.reference_tokens(good.picture.windows, good.picture.mask)
+        read.setdefault(good.digest, path)
+    return read
+
+
+def _most_different(
+    detector: Detector, product: str, paths: Sequence[str], options: CalibrateOptions
+) -> list[str]:
+    """Return as many of these pictures as there are references, those that differ most."""
+    features = []
+    for _, good in read_good(detector, paths, options, product):
         if isinstance(good, ImageReadError):
             raise good
-        found[os.path.abspath(path)] = detector.reference_tokens(good.image.array, good.mask)
-    return found
+        with good.picture.files:
+            features.append(detector.image_feature(good.picture.windows, good.picture.mask))
+    return [paths[row] for row in farthest_first(torch.stack(features), options.references)]
 
 
-def _score_products(
+def _calibration(
     detector: Detector,
     products: Mapping[str, Sequence[str]],
+    aside: Mapping[str, Mapping[str, str]],
     options: CalibrateOptions,
-    memory: Mapping[str, str],
-    unreadable: dict[str, str],
     progress: ProgressCallback,
-) -> tuple[dict[str, list[_Scored]], int]:
-    """Score the pictures of every product; return them and the number of copies left out."""
-    references, total, done = set(memory.values()), sum(map(len, products.values())), 0
-    total_left = total - len(references)
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress("calibrate", done, total_left)
-
-    scored = {}
+) -> tuple[Calibration, UnusedPictures]:
+    """Score the pictures that are not set aside, and return what they calibrate."""
+    rest = {}
     for product, paths in products.items():
-        rest = [path for path in paths if path not in references]
-        scored[product] = [
-            _Scored(good.path, good.digest, result.score, float(result.score_map.max()))
-            for good, result in score_good(
-                detector, rest, options, product, skip=memory, unreadable=unreadable, step=step
+        gone = {*aside[product].values()}
+        rest[product] = [path for path in paths if path not in gone]
+    step = counter(progress, "calibrate", sum(map(len, rest.values())))
+    unused, good, pictures = UnusedPictures(), {}, {}
+    for product, paths in rest.items():
+        own = UnusedPictures()
+        scored = list(
+            score_good(
+                detector, paths, options, product, skip=aside[product], unused=own, step=step
             )
-        ]
-    used = sum(map(len, scored.values())) + len(memory)
-    copies = total - used - len(unreadable)
-    if copies:
-        _log.warning("%d pictures are copies of others and count once", copies)
-    return scored, copies
-
-
-def _calibrated(
-    detector: Detector, scored: Mapping[str, Sequence[_Scored]], options: CalibrateOptions
-) -> Detector:
-    products = {}
-    for product, pictures in scored.items():
-        _check_count(product, len(pictures) + options.references, options)
-        products[product] = good_scores(
-            [picture.path for picture in pictures],
-            [picture.score for picture in pictures],
-            [picture.map_maximum for picture in pictures],
-            options.group,
         )
-    calibration = Calibration(
-        products=products,
+        parts = {*picture_parts([picture.path for picture in scored], options.group)}
+        _check_count(product, len(parts), len(scored), options, own)
+        good[product] = good_scores(scored, options.group)
+        pictures[product] = {os.path.abspath(each.path): each.digest for each in scored}
+        unused.unreadable.update(own.unreadable)
+        unused.copies.extend(own.copies)
+    if unused.copies:
+        _log.warning("%d pictures are copies of others and count once", len(unused.copies))
+    target, review = options.rates
+    return Calibration(
+        products=good,
         decided_by=detector.decided_by(),
-        target_fpr=options.target_fpr,
-        review_fpr=options.review_fpr,
-        pictures={
-            product: {os.path.abspath(picture.path): picture.digest for picture in pictures}
-            for product, pictures in scored.items()
-        },
+        target_fpr=target,
+        review_fpr=review,
+        pictures=pictures,
         group=options.group,
-    )
-    return detector.with_setup(calibration=calibration)
-
-
-def good_scores(
-    paths: Sequence[str], scores: Sequence[float], map_maxima: Sequence[float], group: str
-) -> GoodScores:
-    """Return the scores of good pictures; those of one part, by `group`, count once."""
-    values, maxima = np.array(scores), np.array(map_maxima)
-    if group:
-        parts = parts_of(paths, group)
-        values, maxima = highest_by_part(parts, values), highest_by_part(parts, maxima)
-    return GoodScores(values, maxima)
+    ), unused
 
 
 def require_calibrated(detector: Detector) -> Calibration:

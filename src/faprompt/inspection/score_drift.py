@@ -19,6 +19,7 @@ import numpy as np
 from scipy import stats
 
 from faprompt.calibration import Calibration, GoodScores, ranks_above
+from faprompt.metrics import share_interval
 
 Level = Literal["none", "slight", "moderate", "strong"]
 
@@ -39,8 +40,8 @@ class Share:
     """Today's pictures above a threshold, with the exact 95 % interval of their share.
 
     Source:
-        Interval: Clopper and Pearson, 1934. p-value: the rate of a threshold of n good scores
-        has a beta law (see `false_alarm_bound`), so the count is beta-binomial.
+        Interval: see `share_interval`. p-value: the rate of a threshold of n good scores has a
+        beta law (see `false_alarm_bound`), so the count is beta-binomial.
     """
 
     count: int
@@ -213,11 +214,9 @@ def _level(p_value: float, psi: float, significance: float) -> Level:
 
 def _share(marked: np.ndarray, stated: float, n_good: int) -> Share:
     count, total, above = int(marked.sum()), len(marked), ranks_above(n_good, stated)
-    ends = stats.binomtest(count, total).proportion_ci(0.95, method="exact")
+    low, high = share_interval(count, total)
     chance = stats.betabinom.sf(count - 1, total, above, n_good + 1 - above)
-    return Share(
-        count, count / total, float(ends.low), float(ends.high), stated, min(1.0, float(chance))
-    )
+    return Share(count, count / total, low, high, stated, min(1.0, float(chance)))
 
 
 def _words(

@@ -105,7 +105,7 @@ class AnoVL(SentenceMethod):
 
         super().__init__(config, backbone, states=templates.ANOVL_STATES, lines=sentences)
         self.interpolation = config.interpolation
-        self.keeps_aspect = config.squares
+        self.keeps_aspect = self.stacks_squares = config.squares
         self.image_options = ImageOptions(
             class_ln_post=True,
             value_blocks=min(config.value_blocks, backbone.spec.vision.layers),

@@ -139,6 +139,7 @@ class Method(nn.Module):
     keeps_aspect: bool = False  # only the shorter edge of a picture is resized to `image_size`
     tiled: bool = False  # a picture that is not square is scored as overlapping squares
     needs_text: ClassVar[bool] = True  # it compares pictures with words of the backbone
+    stacks_squares: bool = False  # patch tokens are those of several squares, one after the other
     uses_class_names: bool = False  # `forward` takes `class_names`: what each picture shows
 
     @classmethod
