@@ -26,6 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +211,13 @@ def _run(
         for number in numbers:
             yield number, relations_of_batch(trunk, options, number)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))  # a fork may stop within OpenMP
+    try:
         jobs = {n: pool.submit(relations_of_batch, trunk, options, n) for n in numbers}
         for number, job in jobs.items():
             yield number, job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def rate_at(step: int, steps: int, highest: float) -> float:

@@ -44,6 +44,7 @@ _STAGES = (
 _STEM = 32  # channels
 _DEPTH = sum(stage[0] for stage in _STAGES)
 _NORM_EPS = 1e-3
+_LAYOUT = torch.channels_last  # a tenth to a quarter faster on a CPU
 _PREFIX, _COUNTER = "_blocks.", "num_batches_tracked"
 _UNUSED = (f"_blocks.{_DEPTH}.", "_conv_head.", "_bn1.", "_fc.")  # last block and classifier
 _PARTS = {  # ours -> the package's convolution and norm
@@ -180,7 +181,8 @@ class _Network(nn.Module):
 
     def forward(self, pixels: Tensor, deepest: int) -> dict[int, Tensor]:
         """Map (B, 3, H, W) to layer -> (B, channels, rows, columns), for layers 1 to `deepest`."""
-        planes = F.relu6(self.stem(pixels.to(self.compute_dtype)))
+        pixels = pixels.to(self.compute_dtype).contiguous(memory_format=_LAYOUT)
+        planes = F.relu6(self.stem(pixels))
         maps = {}
         for layer, block in enumerate(self.blocks[:deepest], start=1):
             maps[layer] = planes = block(planes)
@@ -213,9 +215,9 @@ def build_efficient_net(state: Mapping[str, Tensor], *, name: str | Path) -> Eff
     name = TEST_EFFICIENT_NET if name == TEST_EFFICIENT_NET else EFFICIENT_NET
     own = _fold(state, name) if "_conv_stem.weight" in state else dict(state)
     with torch.device("meta"):  # no random weights that are overwritten at once
-        network = _Network()
+        network: Any = _Network()
     load_strictly(network, own, name)
-    return EfficientNet(network, name=name)
+    return EfficientNet(network.to(memory_format=_LAYOUT), name=name)
 
 
 def _fold(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
