@@ -7,20 +7,17 @@ map in the picture's own pixels.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from faprompt.clip.vision import ImageFeatures
-from faprompt.config import check_whole_number, to_mapping
+from faprompt.config import check_whole_number
 from faprompt.detector_parts import (
     OnError,
     Picture,
@@ -36,9 +33,7 @@ from faprompt.detector_parts import (
     replace_left_out,
 )
 from faprompt.detector_setup import (
-    check_kept,
     check_mask,
-    save_setup,
 )
 from faprompt.errors import ConfigError, ModelError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource
@@ -46,7 +41,6 @@ from faprompt.imaging.picture_views import tile_boxes
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.imaging.tiles import TilePlan, join_tile_maps, plan_tiles, stretched_rows
 from faprompt.methods.base import MethodOutput, MethodParts, check_class_names
-from faprompt.model_folder import write_model
 from faprompt.regions import check_threshold, find_regions, marked_regions, verdict
 from faprompt.results import AnomalyResult
 from faprompt.scoring import render_map
@@ -300,42 +294,6 @@ class Detector(TensorDetector):
             kept_tokens(self.encode_image(self.to_pixels(part.image)[None]), part) for part in parts
         )
         return [tokens for tokens in kept if len(next(iter(tokens.values())))]
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
-
-        Raises:
-            ConfigError: settings that are kept with a calibration only, and there is none.
-            ModelError: a parameter holds values that are not finite; nothing is written.
-        """
-        check_kept(self.setup)
-        backbone, described = self.backbone, self.description
-        config = {
-            "name": self.name,
-            "license": described.get("license", "unknown"),
-            "method": self.method.name,
-            "options": to_mapping(self.method.config),
-            "backbone": {
-                "name": backbone.name,
-                "source": described.get("backbone", {}).get("source", backbone.name),
-                "fingerprint": backbone.state_fingerprint(),
-            },
-            "transform": self.transform.to_dict(),
-            "threshold": self.threshold,
-            "training": described.get("training", {}),
-        }
-        write_model(Path(folder), config, self.method.state_dict())
-        save_setup(self.setup, Path(folder))
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the model folder to the Hugging Face hub; return the commit's address."""
-        from huggingface_hub import HfApi
-
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            api = HfApi()
-            api.create_repo(repo_id, exist_ok=True)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
 
     def _plan(self, image_size: tuple[int, int]) -> TilePlan | None:
         """Return the tiles of a picture; None if it is scored whole, or as the method does."""

@@ -169,8 +169,9 @@ def _stack(
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Return the tokens of pictures, rounded as a file stores them, and the owner of each row.
 
-    A picture of many tiles keeps `MOST_TOKENS` rows, so that comparing stays affordable. They have unit length, so that large values do not overflow in half precision; rounding now
-    makes a loaded bank give the same scores.
+    A picture of many tiles keeps `MOST_TOKENS` rows, so that comparing stays affordable. They
+    have unit length, so that large values do not overflow in half precision; rounding now makes
+    a loaded bank give the same scores.
     """
     if bare := [name for name, parts in pictures.items() if not sum(map(_rows, parts))]:
         raise ConfigError(

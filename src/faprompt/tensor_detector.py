@@ -1,15 +1,18 @@
-"""The tensor interface of a detector: a normalised batch in, scores and maps out, with gradients.
+"""The tensor interface of a detector, and its model folder.
 
-Training, evaluation and export use it; `Detector` adds pictures, and calls the same code.
+A normalised batch gives scores and maps, with gradients. Training, evaluation and export use it;
+`Detector` adds pictures, and calls the same code.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,12 +25,15 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
 from faprompt.detector_setup import (
     DetectorSetup,
+    check_kept,
     check_setup,
     move_setup,
+    save_setup,
 )
 from faprompt.errors import ConfigError
 from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.methods.base import Method, MethodOutput, Names, check_class_names
+from faprompt.model_folder import write_model
 from faprompt.regions import check_threshold
 from faprompt.scoring import render_map
 
@@ -202,6 +208,42 @@ class TensorDetector(nn.Module):
     def fingerprint(self) -> str:
         """Return SHA-256 of `decided_by`."""
         return fingerprint_of(self.decided_by())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
+
+        Raises:
+            ConfigError: settings that are kept with a calibration only, and there is none.
+            ModelError: a parameter holds values that are not finite; nothing is written.
+        """
+        check_kept(self.setup)
+        backbone, described = self.backbone, self.description
+        config = {
+            "name": self.name,
+            "license": described.get("license", "unknown"),
+            "method": self.method.name,
+            "options": to_mapping(self.method.config),
+            "backbone": {
+                "name": backbone.name,
+                "source": described.get("backbone", {}).get("source", backbone.name),
+                "fingerprint": backbone.state_fingerprint(),
+            },
+            "transform": self.transform.to_dict(),
+            "threshold": self.threshold,
+            "training": described.get("training", {}),
+        }
+        write_model(Path(folder), config, self.method.state_dict())
+        save_setup(self.setup, Path(folder))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the model folder to the Hugging Face hub; return the commit's address."""
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api = HfApi()
+            api.create_repo(repo_id, exist_ok=True)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
 
     def _apply(self, *args: Any, **options: Any) -> Self:
         """Move the text features along in `.to(device)` and its kin."""

@@ -211,3 +211,14 @@ def test_shrink_keeps_picture_map_and_boxes_aligned():
     assert shrink(image, score_map, [region], max_side=400)[0] is image
     speck = Region((399, 199, 400, 200), 1, 1.0, 1.0)
     assert shrink(image, score_map, [speck], max_side=10)[2][0].bbox == (9, 4, 10, 5)
+
+
+def test_a_large_map_is_shrunk_in_bands_to_the_means_of_its_pixels(monkeypatch):
+    module = sys.modules["faprompt.imaging.overlay"]  # the package has a function of that name
+    monkeypatch.setattr(module, "_WHOLE_MAP_PIXELS", 1)
+    monkeypatch.setattr(module, "_BLOCK_PIXELS", 600)
+    score_map = np.random.default_rng(3).random((120, 90), np.float32)
+    image, small, _ = shrink(np.zeros((120, 90, 3), np.uint8), score_map, (), max_side=40)
+    assert image.shape[:2] == small.shape == (40, 30)
+    means = score_map.reshape(40, 3, 30, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(small, means, atol=1e-6)

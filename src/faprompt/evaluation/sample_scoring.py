@@ -62,7 +62,7 @@ def predict_samples(
 ) -> list[AnomalyResult]:
     """Score the readable samples of a batch as `predict` scores their pictures.
 
-    An uncalibrated detector is told the class of each sample, for methods with class names; a
+    An uncalibrated detector gets the class of each sample, for methods with class names; a
     calibrated one keeps the class name that it was calibrated with.
     """
     read = [(item, item.image) for item in batch if item.image is not None]

@@ -9,6 +9,7 @@ the defect itself stays visible.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ _MARKS = ((0, 0, 0, 0), (230, 43, 87, 38), (255, 233, 100, 255), (24, 0, 40, 230
 _TINT, _LINE, _EDGE = 1, 2, 3
 _SMALL = 50  # a region shorter than 1/50 of the picture's longer side gets a box, to be found
 _BLOCK_PIXELS = 2**20
+_WHOLE_MAP_PIXELS = 2**26
 
 
 def colour_table() -> np.ndarray:
@@ -154,10 +156,27 @@ def shrink(
     if size is None:
         return image, score_map, tuple(regions)
     across, down = size[0] / width, size[1] / height
-    values = Image.fromarray(np.asarray(score_map, np.float32))
-    small_map = values.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     boxes = tuple(_scale_region(region, across, down) for region in regions)
-    return thumbnail(image, max_side=max_side), np.clip(np.asarray(small_map), 0, 1), boxes
+    return thumbnail(image, max_side=max_side), _shrink_map(score_map, size), boxes
+
+
+def _shrink_map(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Shrink a map to (width, height); a large one in bands, since Pillow copies what it reads."""
+    height, width = score_map.shape
+    if score_map.size <= _WHOLE_MAP_PIXELS:
+        values = Image.fromarray(np.asarray(score_map, np.float32))
+        small = values.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.clip(np.asarray(small), 0, 1)
+    out, scale = np.empty((size[1], size[0]), np.float32), height / size[1]
+    step = max(1, int(_BLOCK_PIXELS / (scale * width)))
+    for first in range(0, size[1], step):
+        last = min(first + step, size[1])
+        top, bottom = int(first * scale), min(height, math.ceil(last * scale))
+        edges = (0, first * scale - top, width, min(last * scale, height) - top)
+        band = Image.fromarray(np.asarray(score_map[top:bottom], np.float32))
+        shrunk = band.resize((size[0], last - first), Image.Resampling.BOX, box=edges)
+        out[first:last] = np.asarray(shrunk)
+    return np.clip(out, 0, 1, out=out)
 
 
 def thumbnail(image: np.ndarray, *, max_side: int) -> np.ndarray:
