@@ -5,6 +5,7 @@
 
 One strip a method on the backbone `tiny`, with the prompts that the benchmark has trained, and
 `docs/methods/pictures.jpg`, the pictures as they are. The scale is the one of all our overlays.
+Relations run on their own trunk, without their head.
 RD4AD and BLIP have pictures of their own, by `make_rd4ad_picture.py` and `make_blip_picture.py`.
 """
 
@@ -20,11 +21,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageDraw
 
+from faprompt.clip.efficient_net import EFFICIENT_NET
 from faprompt.data import read_dataset
 from faprompt.detector import Detector
 from faprompt.files import write_atomically
 from faprompt.imaging import encode_jpeg, overlay, read_image, thumbnail
-from faprompt.models import load_detector
+from faprompt.models import build_detector, load_detector
 from faprompt.reproduce.cell_runner import CellRunner, RunContext
 from faprompt.reproduce.cells import build_plan, slug
 from faprompt.reproduce.experiment import read_experiment
@@ -63,7 +65,13 @@ def detectors(results: Path, data_root: Path) -> Iterator[tuple[str, Detector]]:
             column.title,
             runner.detector(next(cell for cell in plan.cells if cell.column is column)),
         )
+    yield "relations-untrained", untrained_relations()
     yield "patchcore", patchcore(data_root / "drawn" / "test")
+
+
+def untrained_relations(trunk: str | Path = EFFICIENT_NET) -> Detector:
+    """Relations without their head, on their own trunk."""
+    return build_detector("relations", trunk, preset="untrained", device="cpu")
 
 
 def patchcore(folder: Path) -> Detector:

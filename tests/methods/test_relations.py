@@ -267,11 +267,12 @@ def test_the_untrained_map_is_its_formula():
     own = self_similarity(tokens, (8, 8)).mean(dim=1)
     mirror = mirror_distance(tokens, (8, 8)).mean(dim=1)
     output = method(features, None)
-    torch.testing.assert_close(output.patch_map, (own + mirror) / 4)
+    distance = (own + mirror) / 2
+    torch.testing.assert_close(output.patch_map, distance / (distance + 0.5))
     torch.testing.assert_close(output.score, top_mean(output.patch_map.flatten(1)))
     assert not preset_config("relations", "untrained").head
     plain = build(head=False, mirror=False)
-    torch.testing.assert_close(plain(features, None).patch_map, own / 2)
+    torch.testing.assert_close(plain(features, None).patch_map, own / (own + 0.5))
 
 
 def test_layers_and_mirror_choose_the_relations():
