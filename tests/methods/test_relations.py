@@ -110,6 +110,49 @@ class TestWithText(TestOnTheTrunk):
     test_learning_lowers_the_loss = None
 
 
+class TestTextOnTheSameBackbone(LearnedSuite):
+    """FAPrompt and relations of one CLIP, which learn together."""
+
+    name = "relations"
+    options = {
+        "image_size": small.SIDE, "dropout": 0.0, "text_method": "faprompt",
+        "text_options": ("prompts=3", "patches=4"),
+    }  # fmt: skip
+
+    @classmethod
+    def build(cls, **options):
+        return build(on=small.backbone(), **{**cls.options, **options})
+
+    # what the other classes test
+    test_it_is_in_the_list = None
+    test_it_has_as_many_parameters_as_published = None
+    test_exported_before_any_prediction_it_gives_the_same = None
+    test_unknown_presets_are_refused_with_the_known_ones = None
+    test_a_map_cannot_be_smoothed_by_more_than_its_size = None
+    test_unknown_options_are_refused_with_the_known_ones = None
+    test_options_out_of_range_are_all_told = None
+
+    def test_the_logit_and_the_losses_are_those_of_the_text_method(self, features):
+        method = self.build()
+        output = self.run(method, features)
+        with torch.no_grad():
+            own = method.text_model(
+                method.text_model.encode_image(small.backbone(), self.pixels()),
+                small.backbone().text,
+            )
+        torch.testing.assert_close(output.text.score.detach(), own.score)
+        torch.testing.assert_close(
+            output.relations[:, -1], own.patch_map.logit(), atol=1e-4, rtol=1e-4
+        )
+        mask = torch.zeros(3, self.side, self.side)
+        mask[1, 10:30, 20:40] = 1
+        label = torch.tensor([0, 1, 0])
+        terms, wanted = method.loss(output, label, mask), method.text_model.loss(own, label, mask)
+        assert {name for name in terms if name.startswith("text_")} == {f"text_{n}" for n in wanted}
+        for name, term in wanted.items():
+            torch.testing.assert_close(terms[f"text_{name}"].detach(), term)
+
+
 class TestUntrained(TrainingFreeSuite):
     name = "relations"
     options = {"image_size": SIDE, "head": False}
@@ -393,8 +436,11 @@ def test_faults_of_the_text_method_are_named():
     method = build(**TEXT)
     features = features_of(method)
     cached = ImageFeatures(features.class_token, features.patch_tokens, features.grid)
-    with pytest.raises(ConfigError, match="which a cache of tokens does not hold"):
-        method(cached, None)
+    for refused in (lambda: method(cached, None), lambda: method.begin_training(["part"])):
+        with pytest.raises(ConfigError, match="which a cache of tokens does not hold"):
+            refused()
+    with pytest.raises(ConfigError, match="test-efficientnet has no text tower; name a CLIP as"):
+        build(text_method="faprompt")
 
 
 @pytest.mark.parametrize("options", [{}, TEXT, {"head": False}])

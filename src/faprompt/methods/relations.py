@@ -3,7 +3,7 @@
     x      S_k(l)   mean cosine distance to the k = 1, 5, 26 nearest other patches, layer l
            M_h(l), M_v(l) smallest distance within one step of the place mirrored left-right,
                     up-down
-           T        text logit of another detector, if there is one
+           T        text logit of FAPrompt or AnomalyCLIP, if asked for
     head   h = g * (W [x, x - median x] + c) + b     g, b from the 10th, 50th, 90th percentiles of x
            logit = w (h' + conv 3x3 h'), h' = gelu h;  map = sigmoid(logit)
     score  mean of the highest 2 % of the map
@@ -62,6 +62,11 @@ _WIDTH = 32  # channels of the head
 _PERCENTILES = (0.1, 0.5, 0.9)
 _LEAST_SHARE = 1 / 16  # of a patch that a defect covers, as a line of one pixel in 16 does
 _LEAST_CHANCE = 1e-4  # of another detector, before its logit is taken
+_UNCACHED = (
+    "relations with a text_backbone of its own needs the text logit of every picture, which a "
+    "cache of tokens does not hold. Leave text_backbone out, so that the text method shares the "
+    "backbone, or train on relations of `encode_image` as scripts/build_small.py does."
+)
 _TYPICAL = 0.5  # d of the highest 2 % of drawn normal pictures on the trunk: their median is 0.52
 _SHOWN_NEIGHBOURS = 5
 _TEXT_WINDOW = 1  # key of `ImageFeatures.windows` for the text logit: windows of one patch
@@ -235,7 +240,7 @@ class RelationsConfig(MethodConfig):
     dropout: Annotated[float, Range(low=0, below=1)] = 0.15  # share of relations left out in steps
     picture_weight: Weight = 0.2  # of the loss on the picture's score
     text_method: Literal["", "anomalyclip", "faprompt"] = ""  # gives the text logit; "" for none
-    text_backbone: str = "tiny"  # of the text method
+    text_backbone: str = ""  # of the text method, which is frozen there; "" shares the backbone
     text_options: tuple[str, ...] = ()  # of the text method, each as name=value
 
     def faults(self) -> list[str]:
@@ -246,10 +251,13 @@ class RelationsConfig(MethodConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelationsOutput(MethodOutput):
-    """logits: (B, rows, columns) before the sigmoid. relations: (B, R, rows, columns)."""
+    """logits: (B, rows, columns) before the sigmoid. relations: (B, R, rows, columns). text: the
+    output of the text method, if that shares the backbone.
+    """
 
     logits: Tensor
     relations: Tensor
+    text: MethodOutput | None = None
 
 
 class Relations(Method):
@@ -289,9 +297,10 @@ class Relations(Method):
             Backbone, ...
         ] = ()  # a tuple, so that it is no part of the state
         self._text_static: Any = None
+        self._text_layers: tuple[int, ...] = ()  # of a text method that shares the backbone
         self._epoch = 0
         if config.text_method:
-            self._build_text_model()
+            self._build_text_model(backbone)
         self.head = RelationHead(len(self.names)) if config.head else None
 
     def _relation_names(self) -> tuple[str, ...]:
@@ -302,20 +311,35 @@ class Relations(Method):
             names += [f"mirror {axis}, layer {layer}" for axis in ("left-right", "up-down")]
         return (*names, *(["text"] if self.config.text_method else []))
 
-    def _build_text_model(self) -> None:
-        """Build the text method on its own backbone; its parameters are frozen and saved here."""
-        config = self.config
-        cls = _TEXT_METHODS[config.text_method]
-        given = parse_assignments(list(config.text_options))
+    def _build_text_model(self, own: Backbone) -> None:
+        """Build the text method, on the same backbone or on a second one.
+
+        On the same one it learns with the head. On a second one its parameters are frozen.
+        """
+        config, cls = self.config, _TEXT_METHODS[self.config.text_method]
+        shared = not config.text_backbone
+        if shared and not own.has_text:
+            raise ConfigError(
+                f"text_method={cls.name} needs words, and {own.name} has no text tower; name a "
+                "CLIP as text_backbone, such as tiny."
+            )
+        given: dict[str, Any] = {"image_size": config.image_size} if shared else {}
+        given |= parse_assignments(list(config.text_options))
         options = from_mapping(cls.config_class, given, what=f"text_options of {cls.name}")
-        backbone = load_backbone(config.text_backbone)
-        if options.image_size % backbone.spec.vision.patch_size:
+        backbone = own if shared else load_backbone(config.text_backbone)
+        if not shared and options.image_size % backbone.spec.vision.patch_size:
             raise ConfigError(
                 f"text_options: image_size={options.image_size} does not split into the "
                 f"{backbone.spec.vision.patch_size}-pixel patches of {backbone.name}."
             )
-        self.text_model = cls(options, backbone).requires_grad_(False)
-        self._text_backbone = (backbone,)
+        self.text_model = cls(options, backbone)
+        if shared:
+            self._text_layers = self.text_model.image_options.token_keys(own.spec.vision.layers)
+            layers = tuple(sorted({*self._layers, *self._text_layers}))
+            self.image_options = replace(self.text_model.image_options, layers=layers)
+        else:
+            self.text_model.requires_grad_(False)
+            self._text_backbone = (backbone,)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -329,15 +353,19 @@ class Relations(Method):
         self._text_static = None
         return self
 
-    def static_text(self, text: TextTower) -> None:
-        """Compute the texts of the text method, which `encode_image` needs; there are no others."""
-        if self.text_model is not None:
-            self._text_static = self.text_model.static_text(self._text_backbone[0].text)
+    def static_text(self, text: TextTower) -> Any:
+        """Compute the texts of the text method; those of a second backbone are kept here."""
+        if self.text_model is None:
+            return None
+        if not self._text_backbone:
+            return self.text_model.static_text(text)
+        self._text_static = self.text_model.static_text(self._text_backbone[0].text)
+        return None
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Encode pixels; with a text method its logits come as `windows[1]`, (B, N, 1)."""
+        """Encode pixels; logits on a second backbone come as `windows[1]`, (B, N, 1)."""
         features = super().encode_image(backbone, pixels)
-        if self.text_model is None:
+        if not self._text_backbone:
             return features
         logits = self._text_logits(backbone, pixels.to(features.class_token.device), features.grid)
         return replace(features, windows={_TEXT_WINDOW: logits.flatten(1)[..., None]})
@@ -351,13 +379,16 @@ class Relations(Method):
         )
         features = model.encode_image(other, seen)
         chance = model(features, other.text, static=self._text_static).patch_map
-        return upsample(chance.clamp(_LEAST_CHANCE, 1 - _LEAST_CHANCE).logit(), grid)
+        return _logit(chance, grid)
 
-    def relations(self, features: ImageFeatures) -> Tensor:
-        """Return (B, R, rows, columns) in the order of `names`.
+    def relations(self, features: ImageFeatures, text: MethodOutput | None = None) -> Tensor:
+        """Return (B, R, rows, columns) in the order of `names`; no gradient passes.
+
+        `text` is the output of the text method, if that shares the backbone.
 
         Raises:
-            ConfigError: the features lack the text logit, as those of a token cache do.
+            ConfigError: the features lack the logit of a second backbone, as those of a token
+                cache do.
         """
         grid, tokens = features.grid, features.patch_tokens
         found = [
@@ -367,27 +398,29 @@ class Relations(Method):
                 (mirror_distance, self._mirrored),
             )
             for layer in layers
-        ]  # fmt: skip
-        if self.text_model is not None:
+        ]
+        if text is not None:
+            found.append(_logit(text.patch_map.detach(), grid)[:, None])
+        elif self.text_model is not None:
             if _TEXT_WINDOW not in features.windows:
-                raise ConfigError(
-                    "relations with text_method needs the text logit of every picture, which a "
-                    "cache of tokens does not hold; train without text_method, or on relations "
-                    "of `encode_image` as scripts/build_small.py does."
-                )
+                raise ConfigError(_UNCACHED)
             found.append(grid_map(features.windows[_TEXT_WINDOW].mT, grid))
         return torch.cat(found, dim=1)
 
     def score(
         self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> RelationsOutput:
-        return self.score_relations(self.relations(features))
+        told: MethodOutput | None = None
+        if self.text_model is not None and not self._text_backbone:
+            tokens = {layer: features.patch_tokens[layer] for layer in self._text_layers}
+            told = self.text_model(replace(features, patch_tokens=tokens), text, static=static)
+        return replace(self.score_relations(self.relations(features, told)), text=told)
 
     def score_relations(self, relations: Tensor) -> RelationsOutput:
         """Score pictures by their relations (B, R, rows, columns) alone."""
         if self.head is None:
             patch_map = self._untrained_map(relations)
-            logits = patch_map.clamp(_LEAST_CHANCE, 1 - _LEAST_CHANCE).logit()
+            logits = patch_map.logit(eps=_LEAST_CHANCE)
         else:
             logits = self.head(self._without_some(relations))
             patch_map = logits.sigmoid()
@@ -422,18 +455,27 @@ class Relations(Method):
         kept = (drawn >= self.config.dropout).to(relations)
         return relations * kept[..., None, None]
 
+    def begin_training(self, class_names: Sequence[str]) -> None:
+        """Refuse a text method on a second backbone before anything is cached."""
+        if self._text_backbone:
+            raise ConfigError(_UNCACHED)
+
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         self._epoch = epoch
 
     def loss(self, output: RelationsOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Return the loss of the patches and that of the picture."""
+        """Return the losses of patches, picture, and a text method that learns."""
         if self.head is None:
             return super().loss(output, label, mask)
         logits = output.logits
         wanted = patch_targets(mask, (logits.shape[-2], logits.shape[-1]))
         entropy = F.binary_cross_entropy_with_logits(logits, wanted)
         top = top_mean(logits.flatten(1))
+        text_terms: dict[str, Tensor] = {}
+        if self.text_model is not None and output.text is not None:
+            text_terms = self.text_model.loss(output.text, label, mask)
         return {
+            **{f"text_{name}": term for name, term in text_terms.items()},
             "patches": entropy + losses.dice(output.patch_map, wanted),
             "picture": self.config.picture_weight
             * F.binary_cross_entropy_with_logits(top, label.to(top.dtype)),
@@ -470,6 +512,11 @@ class Relations(Method):
             key = f"{kind.split(' ')[0]}{', ' if layer else ''}{layer}"
             groups.setdefault(key, []).append(number)
         return groups
+
+
+def _logit(chance: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the logit of chances (B, rows, columns) on another grid."""
+    return upsample(chance.logit(eps=_LEAST_CHANCE), grid)
 
 
 def _generator(seed: int) -> torch.Generator:
