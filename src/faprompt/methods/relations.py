@@ -431,10 +431,8 @@ class Relations(Method):
 
     def _untrained_map(self, relations: Tensor) -> Tensor:
         """Return d / (d + 0.5), d the mean of both kinds of relations in the middle layer."""
-        groups = self._groups()
-        kinds = [
-            groups.get(f"{kind}, layer {self._middle}") for kind in ("self-similarity", "mirror")
-        ]
+        in_layer = [name.endswith(f"layer {self._middle}") for name in self.names]
+        kinds = [[n for n in rows if in_layer[n]] for rows in self._kinds().values()]
         maps = [relations[:, rows].mean(dim=1) for rows in kinds if rows]
         distance = torch.stack(maps).mean(dim=0)
         return distance / (distance + _TYPICAL)
@@ -482,15 +480,15 @@ class Relations(Method):
         }
 
     def explain(self, features: ImageFeatures, output: RelationsOutput) -> MethodParts:
-        """Return the score without each group of relations, their maps, and the nearest patches.
+        """Return the score without each kind of relations, their maps, and the nearest patches.
 
         `selected` is the patch of the highest map value, then its nearest others in the middle
         layer. Weights of what is left out are 0: these scores do not add up.
         """
-        relations, groups = output.relations, self._groups()
+        relations = output.relations
         terms = [ScoreTerm(name="highest 2 % of the map", weight=1.0, value=output.score)]
         stages = {}
-        for name, rows in groups.items():
+        for name, rows in self._kinds().items():
             stages[name] = _shown(relations[:, rows].mean(dim=1), is_logit=name == "text")
             if self.head is not None:
                 rest = relations.clone()
@@ -501,17 +499,15 @@ class Relations(Method):
             terms=tuple(terms),
             stages=stages,
             selected=_nearest_patches(features.patch_tokens[self._middle], features.grid, output),
-            selected_title="Strangest patch, and its nearest ones",
+            selected_title="Strangest patch and nearest ones",
         )
 
-    def _groups(self) -> dict[str, list[int]]:
-        """Return the numbers of the relations of each kind and layer."""
-        groups: dict[str, list[int]] = {}
+    def _kinds(self) -> dict[str, list[int]]:
+        """Return the numbers of the relations of each kind: self-similarity, mirror, text."""
+        kinds: dict[str, list[int]] = {}
         for number, name in enumerate(self.names):
-            kind, _, layer = name.partition(", ")
-            key = f"{kind.split(' ')[0]}{', ' if layer else ''}{layer}"
-            groups.setdefault(key, []).append(number)
-        return groups
+            kinds.setdefault(name.partition(" ")[0], []).append(number)
+        return kinds
 
 
 def _logit(chance: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -541,8 +537,8 @@ def _channels(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def _shown(values: Tensor, *, is_logit: bool) -> Tensor:
-    """Return a map in 0..1: the chance of a logit, or half a cosine distance."""
-    return values.sigmoid() if is_logit else (values / 2).clamp(0, 1)
+    """Return a map in 0..1: the chance of a logit, or d / (d + 0.5) of a distance d."""
+    return values.sigmoid() if is_logit else values / (values + _TYPICAL)
 
 
 def _nearest_patches(tokens: Tensor, grid: tuple[int, int], output: MethodOutput) -> Tensor:
