@@ -22,6 +22,8 @@ from faprompt.methods.relations import (
 )
 from faprompt.models import load_detector
 from faprompt.references import ReferenceBank, References, top_mean
+from faprompt.synthetic import write_dataset
+from faprompt.training.training_session import TrainOptions, train
 from tests.helpers import small
 from tests.methods.suite import LearnedSuite, TrainingFreeSuite
 
@@ -94,7 +96,7 @@ class TestOnAClip(LearnedSuite):
 class TestWithText(TestOnTheTrunk):
     """The text logit of another detector as one more relation; its parameters are frozen."""
 
-    options = {"image_size": SIDE, "dropout": 0.0, **TEXT}
+    options = {"image_size": SIDE, "dropout": 0.0, "text_dropout": 0.0, **TEXT}
 
     test_exported_before_any_prediction_it_gives_the_same = (
         LearnedSuite.test_exported_before_any_prediction_it_gives_the_same
@@ -115,8 +117,8 @@ class TestTextOnTheSameBackbone(LearnedSuite):
 
     name = "relations"
     options = {
-        "image_size": small.SIDE, "dropout": 0.0, "text_method": "faprompt",
-        "text_options": ("prompts=3", "patches=4"),
+        "image_size": small.SIDE, "dropout": 0.0, "text_dropout": 0.0,
+        "text_method": "faprompt", "text_options": ("prompts=3", "patches=4"),
     }  # fmt: skip
 
     @classmethod
@@ -362,6 +364,32 @@ def test_dropout_leaves_out_whole_relations_in_training_steps_only():
     assert 0.2 < left.float().mean() < 0.8 and len(left.unique(dim=0)) > 1
     assert torch.equal(first, again) and not torch.equal(first, later)
     assert torch.equal(still, relations) and torch.equal(tested, relations)
+
+
+def test_the_text_logit_has_a_dropout_of_its_own():
+    method = build(dropout=0.0, text_dropout=0.5, **TEXT).train()
+    relations = torch.rand(40, 16, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+    seen = []
+    method.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    method.score_relations(relations)
+    left = seen[0].flatten(2).any(dim=2).float().mean(dim=0)
+    assert (left[:-1] == 1).all() and 0.25 < left[-1] < 0.75
+
+
+@pytest.mark.parametrize("on", ["test-efficientnet", "test-tiny"])
+def test_it_trains_from_a_folder_as_any_method(on, tmp_path):
+    write_dataset(tmp_path / "set", kinds="aux", count=4, seed=1, size=64)
+    options = {"image_size": SIDE if on == "test-efficientnet" else small.SIDE}
+    options |= {"text_method": "faprompt", "text_options": "prompts=2"} if on == "test-tiny" else {}
+    chosen = TrainOptions(
+        method="relations", backbone=on, options=options, device="cpu",
+        training={"epochs": 2, "batch_size": 2, "cache_dir": str(tmp_path / "cache")},
+    )  # fmt: skip
+    report = train(tmp_path / "set", tmp_path / "model", chosen)
+    assert report.steps == 4 and report.epoch_means[-1]["patches"] > 0
+    assert ("text_prior" in report.epoch_means[-1]) == (on == "test-tiny")
+    result = load_detector(tmp_path / "model").predict(small.picture())
+    assert 0 < result.score < 1
 
 
 def test_the_loss_is_its_formula():

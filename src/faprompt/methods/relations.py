@@ -238,6 +238,7 @@ class RelationsConfig(MethodConfig):
     mirror_layers: tuple[int, ...] = ()  # of the mirror, some of `layers`; () for all of them
     head: bool = True  # False: nothing is learned, see the module
     dropout: Annotated[float, Range(low=0, below=1)] = 0.15  # share of relations left out in steps
+    text_dropout: Annotated[float, Range(low=0, below=1)] = 0.5  # the same of the text logit
     picture_weight: Weight = 0.2  # of the loss on the picture's score
     text_method: Literal["", "anomalyclip", "faprompt"] = ""  # gives the text logit; "" for none
     text_backbone: str = ""  # of the text method, which is frozen there; "" shares the backbone
@@ -442,7 +443,11 @@ class Relations(Method):
 
         The picture's values seed the choice, so that a resumed training makes the same ones.
         """
-        if not (self.training and self.config.dropout and torch.is_grad_enabled()):
+        config = self.config
+        left_out = torch.tensor(
+            [config.text_dropout if name == "text" else config.dropout for name in self.names]
+        )
+        if not (self.training and left_out.any() and torch.is_grad_enabled()):
             return relations
         seeds = [
             zlib.crc32(each.detach().cpu().numpy().tobytes()) + self._epoch for each in relations
@@ -450,7 +455,7 @@ class Relations(Method):
         drawn = torch.stack(
             [torch.rand(relations.shape[1], generator=_generator(seed)) for seed in seeds]
         )
-        kept = (drawn >= self.config.dropout).to(relations)
+        kept = (drawn >= left_out).to(relations)
         return relations * kept[..., None, None]
 
     def begin_training(self, class_names: Sequence[str]) -> None:
