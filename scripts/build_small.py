@@ -35,6 +35,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from faprompt.clip.backbone import Backbone
 from faprompt.clip.efficient_net import EFFICIENT_NET
 from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.config import to_mapping
@@ -160,18 +161,27 @@ def relations_of_batch(
     return relations.numpy(), targets.byte().numpy(), drawn.labels.numpy()
 
 
+def relations_key(backbone: Backbone, method: Relations, options: BuildOptions) -> str:
+    """Return SHA-256 of all that decides the relations; the head and its options are not in it."""
+    state = {} if method.text_model is None else method.text_model.state_dict()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    recipe = {
+        "pictures": options.pictures, "seed": options.seed, "generator": GENERATOR_VERSION,
+        "names": method.names, "image_size": method.config.image_size,
+        "trunk": backbone.state_fingerprint(), "text_backbone": method.sources,
+        "text_options": method.config.text_options, "text_weights": digest.hexdigest(),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
 def fill_cache(folder: Path, trunk: Path, options: BuildOptions, workers: int) -> dict[str, Any]:
     """Compute the relations of all pictures that are not there yet; return the open arrays."""
     backbone, method = _worker_parts(trunk, options)
     side = method.config.image_size // backbone.spec.vision.patch_size
     batches = -(-options.pictures // BATCH)
-    recipe = {
-        "pictures": batches * BATCH, "seed": options.seed, "generator": GENERATOR_VERSION,
-        "names": method.names, "trunk": backbone.state_fingerprint(), "text": method.sources,
-        "options": to_mapping(method.config),
-    }  # fmt: skip
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    place = folder / f"relations-{key}"
+    place = folder / f"relations-{relations_key(backbone, method, options)[:12]}"
     place.mkdir(parents=True, exist_ok=True)
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "relations": ((batches * BATCH, len(method.names), side, side), "float32"),
@@ -179,13 +189,7 @@ def fill_cache(folder: Path, trunk: Path, options: BuildOptions, workers: int) -
         "labels": ((batches * BATCH,), "uint8"),
         "done": ((batches,), "uint8"),
     }
-    arrays = {
-        name: open_memmap(
-            path := place / f"{name}.npy", mode="r+" if path.is_file() else "w+",
-            **({} if path.is_file() else {"dtype": dtype, "shape": shape}),
-        )
-        for name, (shape, dtype) in shapes.items()
-    }  # fmt: skip
+    arrays = {name: _open_array(place / f"{name}.npy", *kind) for name, kind in shapes.items()}
     missing = np.flatnonzero(np.asarray(arrays["done"]) == 0).tolist()
     started = time.monotonic()
     for count, (number, parts) in enumerate(_run(trunk, options, missing, workers), start=1):
@@ -202,6 +206,13 @@ def fill_cache(folder: Path, trunk: Path, options: BuildOptions, workers: int) -
                 flush=True,
             )
     return arrays
+
+
+def _open_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
+    """Open a file of numbers in memory; a new one is full of zeros."""
+    if path.is_file():
+        return open_memmap(path, mode="r+")
+    return open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
 
 
 def _run(
