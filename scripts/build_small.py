@@ -81,9 +81,9 @@ class BuildOptions:
     """What decides the model. `text` is the bundled model of the text logit, "" for none."""
 
     pictures: int = 12_000
-    steps: int = 1000
+    steps: int = 600
     batch_size: int = 64
-    learning_rate: float = 6e-3  # its highest value, see `rate_at`
+    learning_rate: float = 2e-3  # its highest value, see `rate_at`
     weight_decay: float = 0.3
     seed: int = 111
     text: str = TEXT_MODEL

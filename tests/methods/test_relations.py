@@ -401,7 +401,7 @@ def test_the_loss_is_its_formula():
     terms = method.loss(output, label, mask)
     wanted = patch_targets(mask, (8, 8)).double().numpy()
     p, score = (v.detach().double().numpy() for v in (output.patch_map, output.score))
-    entropy = -np.mean(wanted * np.log(p) + (1 - wanted) * np.log(1 - p))
+    entropy = -np.mean(3 * wanted * np.log(p) + (1 - wanted) * np.log(1 - p))
     both = 2 * (p * wanted).sum((1, 2)) + 1
     dice = np.mean(1 - both / (p.sum((1, 2)) + wanted.sum((1, 2)) + 1))
     assert terms["patches"].item() == pytest.approx(entropy + dice, rel=1e-4)

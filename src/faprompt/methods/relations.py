@@ -7,7 +7,8 @@
     head   h = g * (W [x, x - median x] + c) + b     g, b from the 10th, 50th, 90th percentiles of x
            logit = w (h' + conv 3x3 h'), h' = gelu h;  map = sigmoid(logit)
     score  mean of the highest 2 % of the map
-    loss   cross-entropy and Dice of the patches + 0.2 cross-entropy of the highest 2 % of logits
+    loss   cross-entropy (anomalous ones count 3 times) and Dice of the patches
+           + 0.2 cross-entropy of the highest 2 % of the logits
 
 Patches within one step are no neighbours in S. The head sees relations alone and no content, so
 what it learns from drawn pictures holds on real ones. The levels of x matter: it is not divided
@@ -38,7 +39,7 @@ from faprompt.clip.efficient_net import EFFICIENT_NET, EfficientNet, cell_step
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.clip.weights import load_backbone
-from faprompt.config import Count, Range, Weight, from_mapping, parse_assignments
+from faprompt.config import Count, Positive, Range, Weight, from_mapping, parse_assignments
 from faprompt.errors import ConfigError
 from faprompt.methods.anomalyclip import AnomalyCLIP
 from faprompt.methods.base import (
@@ -239,6 +240,7 @@ class RelationsConfig(MethodConfig):
     head: bool = True  # False: nothing is learned, see the module
     dropout: Annotated[float, Range(low=0, below=1)] = 0.15  # share of relations left out in steps
     text_dropout: Annotated[float, Range(low=0, below=1)] = 0.5  # the same of the text logit
+    patch_weight: Positive = 3.0  # of anomalous patches in the cross-entropy; of others it is 1
     picture_weight: Weight = 0.2  # of the loss on the picture's score
     text_method: Literal["", "anomalyclip", "faprompt"] = ""  # gives the text logit; "" for none
     text_backbone: str = ""  # of the text method, which is frozen there; "" shares the backbone
@@ -472,7 +474,8 @@ class Relations(Method):
             return super().loss(output, label, mask)
         logits = output.logits
         wanted = patch_targets(mask, (logits.shape[-2], logits.shape[-1]))
-        entropy = F.binary_cross_entropy_with_logits(logits, wanted)
+        weight = torch.as_tensor(self.config.patch_weight, device=logits.device)
+        entropy = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight)
         top = top_mean(logits.flatten(1))
         text_terms: dict[str, Tensor] = {}
         if self.text_model is not None and output.text is not None:
