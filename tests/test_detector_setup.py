@@ -156,6 +156,14 @@ class TestMaskFiles:
         with pytest.raises(ImageReadError, match=r"the picture: its mask leaves out every pixel"):
             check_mask(np.ones((4, 4), np.bool_), (4, 4))
 
+    def test_pictures_of_two_products_may_have_one_name(self, tmp_path):
+        for product in ("cap", "nut"):
+            write_mask(tmp_path / "masks" / product / "1.png")
+            found = find_mask(tmp_path / "masks", tmp_path / "good" / product / "1.jpg")
+            assert found == tmp_path / "masks" / product / "1.png"
+        with pytest.raises(ImageReadError, match="no mask in .*nut; wanted one file 2.png"):
+            find_mask(tmp_path / "masks", tmp_path / "good" / "nut" / "2.jpg")
+
     def test_a_folder_of_masks_wants_paths(self, tmp_path):
         made = small.detector("clip").with_setup(mask_folder=tmp_path)
         picture = small.picture_file(tmp_path / "in" / "a.png", height=40, width=48)

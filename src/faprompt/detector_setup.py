@@ -191,9 +191,15 @@ def check_mask(mask: np.ndarray, image_size: tuple[int, int], source: object = N
 def find_mask(folder: Path, picture: Path) -> Path:
     """Return the mask of a picture in a folder: NAME.* or NAME_mask.*, a picture file.
 
+    Where the folder has a subfolder of the name of the picture's own folder, the mask lies
+    there, so that pictures of two products may have one name.
+
     Raises:
         ImageReadError: no such file, or several.
     """
+    home = Path(os.path.abspath(picture)).parent
+    own = folder / home.name
+    folder = own if own.is_dir() and own.resolve() != home.resolve() else folder
     found = [
         path
         for stem in (picture.stem, f"{picture.stem}_mask")
