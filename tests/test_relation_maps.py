@@ -120,11 +120,13 @@ def test_the_coarse_layer_is_compared_at_its_own_resolution(relation, grid):
 
 def test_nearest_patches_are_those_of_a_slow_sort():
     tokens, patches = draw_tokens(4, 5), torch.tensor([7, 0])
-    found = nearest_patches(tokens, (4, 5), patches, 4).tolist()
+    found, near = (each.tolist() for each in nearest_patches(tokens, (4, 5), patches, 4))
     for picture, patch in enumerate(patches.tolist()):
         distances = cosine_distances(tokens)[picture, patch]
         far = [n for n in range(20) if max(abs(n // 5 - patch // 5), abs(n % 5 - patch % 5)) > 1]
         assert found[picture] == [patch, *sorted(far, key=lambda n: distances[n])[:4]]
-    assert nearest_patches(tokens, (4, 5), patches, 99).shape == (2, 1 + 20 - 9)
+        wanted = [0, *distances[found[picture][1:]]]
+        assert near[picture] == pytest.approx(wanted, abs=1e-5)
+    assert nearest_patches(tokens, (4, 5), patches, 99)[0].shape == (2, 1 + 20 - 9)
     with pytest.raises(ValueError, match="19 patches do not form a 4x5 grid"):
         nearest_patches(tokens[:, 1:], (4, 5), patches, 4)

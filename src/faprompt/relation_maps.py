@@ -152,8 +152,10 @@ def patch_targets(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     return ((share >= limit) & (most > 0)).float()
 
 
-def nearest_patches(tokens: Tensor, grid: tuple[int, int], patches: Tensor, count: int) -> Tensor:
-    """Return each picture's given patch and its `count` nearest others, nearest first.
+def nearest_patches(
+    tokens: Tensor, grid: tuple[int, int], patches: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Return each picture's given patch and its `count` nearest others, and their distances.
 
     Args:
         tokens: (B, N, D) of any length, row-major over `grid`.
@@ -162,11 +164,12 @@ def nearest_patches(tokens: Tensor, grid: tuple[int, int], patches: Tensor, coun
         count: of other patches; lowered to the number of patches more than one step away.
 
     Returns:
-        (B, 1 + count) int64.
+        (B, 1 + count) int64 numbers, nearest first, and (B, 1 + count) cosine distances, 0..2.
 
     Raises:
         ValueError: as `self_similarity`.
     """
     cosines = _other_similarities(tokens, grid)[torch.arange(len(patches)), patches]
-    nearest = cosines.topk(_reach(grid, count), dim=-1).indices
-    return torch.cat([patches[:, None], nearest], dim=1)
+    nearest = cosines.topk(_reach(grid, count), dim=-1)
+    distances = F.pad((1 - nearest.values).clamp_min(0), (1, 0))  # of the patch itself: 0
+    return torch.cat([patches[:, None], nearest.indices], dim=1), distances

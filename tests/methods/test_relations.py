@@ -369,7 +369,7 @@ def test_explain_tells_which_relation_spoke(options):
     found = explain_picture(detector, picture)
     assert found.result.score == detector.predict(picture).score
     groups = ["self-similarity", "mirror", *(["text"] if options is TEXT else [])]
-    assert list(found.stages) == groups
+    assert list(found.stages) == [f"of {group}" for group in groups]
     assert found.terms[0].value == pytest.approx(found.result.score, abs=1e-6)
     assert [term.weight for term in found.terms] == [1] + [0] * (len(found.terms) - 1)
     assert len(found.terms) == (1 if "head" in options else 1 + len(groups))
@@ -391,6 +391,11 @@ def test_explain_tells_which_relation_spoke(options):
     ]
     wanted = sorted(far, key=lambda n: distances[n])[:5]
     assert [p.row * 8 + p.column for p in found.patches[1:]] == wanted
+    near = [0, *distances[wanted]]
+    assert [p.distance for p in found.patches] == pytest.approx(near, abs=1e-5)
+    assert "head" in options or "set to 0" in found.method_notes[0]
+    assert found.method_notes[-1].startswith("Patch 1 has the highest value")
+    assert not any("no abnormality prompts" in note for note in found.notes())
 
 
 def test_references_and_tiles_work_as_for_every_method():

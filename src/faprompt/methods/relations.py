@@ -77,6 +77,12 @@ _UNCACHED = (
 )
 _TYPICAL = 0.5  # d of the highest 2 % of drawn normal pictures on the trunk: their median is 0.52
 _SHOWN_NEIGHBOURS = 5
+_NOTES = (  # on `explain`; the first one is of the head
+    "A score without a relation is the score with that relation set to 0. The lower it is, the "
+    "more the relation counts.",
+    "Patch 1 has the highest value of the map. The others are the most similar to it of those "
+    "more than one step away; a large distance even to them makes it strange.",
+)
 _TEXT_WINDOW = 1  # key of `ImageFeatures.windows` for the text logit: windows of one patch
 
 
@@ -367,11 +373,15 @@ class Relations(Method):
         `selected` is the patch of the highest map value, then its nearest others in the middle
         layer. Weights of what is left out are 0: these scores do not add up.
         """
+        selected, distances = nearest_patches(
+            features.patch_tokens[self._middle], features.grid,
+            output.patch_map.flatten(1).argmax(dim=1), _SHOWN_NEIGHBOURS,
+        )  # fmt: skip
         relations = output.relations
         terms = [ScoreTerm(name="highest 2 % of the map", weight=1.0, value=output.score)]
         stages = {}
         for name, rows in self._kinds().items():
-            stages[name] = _shown(relations[:, rows].mean(dim=1), is_logit=name == "text")
+            stages[f"of {name}"] = _shown(relations[:, rows].mean(dim=1), is_logit=name == "text")
             if self.head is not None:
                 rest = relations.clone()
                 rest[:, rows] = 0
@@ -380,12 +390,11 @@ class Relations(Method):
         return MethodParts(
             terms=tuple(terms),
             stages=stages,
-            selected=nearest_patches(
-                features.patch_tokens[self._middle], features.grid,
-                output.patch_map.flatten(1).argmax(dim=1), _SHOWN_NEIGHBOURS,
-            ),
+            selected=selected,
+            distances=distances,
+            notes=_NOTES[self.head is None :],
             selected_title="Strangest patch and nearest ones",
-        )  # fmt: skip
+        )
 
     def _kinds(self) -> dict[str, list[int]]:
         """Return the numbers of the relations of each kind: self-similarity, mirror, text."""
