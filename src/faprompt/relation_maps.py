@@ -66,16 +66,22 @@ def at_step(
     return F.interpolate(found, size=grid, mode="bilinear", align_corners=False)
 
 
-def _other_similarities(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return cosines (B, N, N); those of patches within one step are -infinity."""
+def _similarities(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return cosines (B, N, N) of all patches."""
     rows, columns = grid
     if tokens.shape[1] != rows * columns:
         raise ValueError(f"{tokens.shape[1]} patches do not form a {rows}x{columns} grid.")
+    units = unit(tokens)
+    return units @ units.mT
+
+
+def _other_similarities(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return cosines (B, N, N); those of patches within one step are -infinity."""
+    rows, columns = grid
     place = torch.arange(rows * columns, device=tokens.device)
     row, column = place // columns, place % columns
     near = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
-    units = unit(tokens)
-    return (units @ units.mT).masked_fill(near, -torch.inf)
+    return _similarities(tokens, grid).masked_fill(near, -torch.inf)
 
 
 def _reach(grid: tuple[int, int], count: int) -> int:
@@ -106,18 +112,17 @@ def mirror_distance(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         ValueError: N is not rows x columns.
     """
     rows, columns = grid
-    planes = grid_map(unit(tokens).mT, grid)
+    cosines = _similarities(tokens, grid)
+    place = torch.arange(rows * columns, device=tokens.device)
+    step = torch.arange(-1, 2, device=tokens.device)
+    row, column = (place // columns)[:, None, None], (place % columns)[:, None, None]
     found = []
-    for axis in (-1, -2):
-        # repeated borders are patches within one step, so they add none that does not count
-        flipped = F.pad(planes.flip(axis), (1, 1, 1, 1), mode="replicate")
-        cosines = [
-            (planes * flipped[..., down : down + rows, right : right + columns]).sum(dim=1)
-            for down in range(3)
-            for right in range(3)
-        ]
-        found.append(1 - torch.stack(cosines).amax(dim=0))
-    return torch.stack(found, dim=1).clamp_min(0)
+    for r, c in ((row, columns - 1 - column), (rows - 1 - row, column)):
+        # at the border a patch within one step stands in for those outside
+        near = (r + step[:, None]).clamp(0, rows - 1) * columns + (c + step).clamp(0, columns - 1)
+        near = near.flatten(1).expand(tokens.shape[0], -1, -1)  # (B, N, 9)
+        found.append(1 - cosines.gather(2, near).amax(dim=-1))
+    return grid_map(torch.stack(found, dim=1).clamp_min(0), grid)
 
 
 def picture_percentiles(relations: Tensor) -> Tensor:
