@@ -1,4 +1,4 @@
-"""relations: the suite, head, loss, text logit, parts."""
+"""relations: the suite, head, loss, text method, parts."""
 
 from functools import cache
 
@@ -89,9 +89,9 @@ class TestOnAClip(LearnedSuite):
 
 
 class TestWithText(TestOnTheTrunk):
-    """The text logit of another detector as one more relation; its parameters are frozen."""
+    """Another detector beside the relations, on a backbone of its own and frozen."""
 
-    options = {"image_size": SIDE, "dropout": 0.0, "text_dropout": 0.0, **TEXT}
+    options = {"image_size": SIDE, "dropout": 0.0, **TEXT}
 
     test_exported_before_any_prediction_it_gives_the_same = (
         LearnedSuite.test_exported_before_any_prediction_it_gives_the_same
@@ -112,7 +112,7 @@ class TestTextOnTheSameBackbone(LearnedSuite):
 
     name = "relations"
     options = {
-        "image_size": small.SIDE, "dropout": 0.0, "text_dropout": 0.0,
+        "image_size": small.SIDE, "dropout": 0.0,
         "text_method": "faprompt", "text_options": ("prompts=3", "patches=4"),
     }  # fmt: skip
 
@@ -129,7 +129,7 @@ class TestTextOnTheSameBackbone(LearnedSuite):
     test_unknown_options_are_refused_with_the_known_ones = None
     test_options_out_of_range_are_all_told = None
 
-    def test_the_logit_and_the_losses_are_those_of_the_text_method(self, features):
+    def test_the_output_and_the_losses_are_those_of_the_text_method(self, features):
         method = self.build()
         output = self.run(method, features)
         with torch.no_grad():
@@ -138,9 +138,7 @@ class TestTextOnTheSameBackbone(LearnedSuite):
                 small.backbone().text,
             )
         torch.testing.assert_close(output.text.score.detach(), own.score)
-        torch.testing.assert_close(
-            output.relations[:, -1], own.patch_map.logit(), atol=1e-4, rtol=1e-4
-        )
+        torch.testing.assert_close(output.text.patch_map.detach(), own.patch_map)
         mask = torch.zeros(3, self.side, self.side)
         mask[1, 10:30, 20:40] = 1
         label = torch.tensor([0, 1, 0])
@@ -170,8 +168,6 @@ class TestUntrained(TrainingFreeSuite):
     def test_options_out_of_range_are_all_told(self):
         with pytest.raises(ConfigError, match=r"mirror_layers should be some of layers=\(8, 11\)"):
             build(mirror_layers=(15,), layers=(8, 11))
-        with pytest.raises(ConfigError, match="text_method needs the head that joins it"):
-            build(head=False, **TEXT)
         with pytest.raises(ConfigError, match=r"map_layers should lie in 1..15, got \(16,\)"):
             build(layers=(16,))
 
@@ -256,21 +252,17 @@ def test_dropout_leaves_out_whole_relations_in_training_steps_only():
     assert torch.equal(still, relations) and torch.equal(tested, relations)
 
 
-def test_the_text_logit_has_a_dropout_of_its_own():
-    method = build(dropout=0.0, text_dropout=0.5, **TEXT).train()
-    relations = torch.rand(40, 16, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
-    seen = []
-    method.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    method.score_relations(relations)
-    left = seen[0].flatten(2).any(dim=2).float().mean(dim=0)
-    assert (left[:-1] == 1).all() and 0.25 < left[-1] < 0.75
-
-
-@pytest.mark.parametrize("on", ["test-efficientnet", "test-tiny"])
-def test_it_trains_from_a_folder_as_any_method(on, tmp_path):
+@pytest.mark.parametrize(
+    "on, text",
+    [
+        ("test-efficientnet", {}),
+        ("test-efficientnet", TEXT),
+        ("test-tiny", {"text_method": "faprompt", "text_options": ("prompts=2",)}),
+    ],
+)
+def test_it_trains_from_a_folder_as_any_method(on, text, tmp_path):
     write_dataset(tmp_path / "set", kinds="aux", count=4, seed=1, size=64)
-    options = {"image_size": SIDE if on == "test-efficientnet" else small.SIDE}
-    options |= {"text_method": "faprompt", "text_options": "prompts=2"} if on == "test-tiny" else {}
+    options = {"image_size": SIDE if on == "test-efficientnet" else small.SIDE, **text}
     chosen = TrainOptions(
         method="relations", backbone=on, options=options, device="cpu",
         training={"epochs": 2, "batch_size": 2, "cache_dir": str(tmp_path / "cache")},
@@ -306,9 +298,8 @@ def test_a_grid_that_is_too_small_is_refused():
         method(method.encode_image(trunk(), small.pixels(1, 64, 64)), None)
 
 
-def test_the_text_logit_is_that_of_the_other_detector():
-    method = build(**TEXT).eval()
-    assert method.names[-1] == "text" and len(method.names) == 16
+def test_score_and_map_are_of_the_mean_logits_of_relations_and_text():
+    method = build(text_weight=0.7, **TEXT).eval()
     other = Detector(small.backbone(), method.text_model, name="other")
     pixels = small.pixels(2, SIDE, SIDE)
     spec = small.backbone().spec
@@ -317,11 +308,24 @@ def test_the_text_logit_is_that_of_the_other_detector():
         pixels * 0.5 + 0.5, size=(56, 56), mode="bicubic", antialias=True
     )
     with torch.no_grad():
-        chance = other.encode((resized - mean) / std).patch_map
+        told = other.encode((resized - mean) / std)
         features = method.encode_image(trunk(), pixels)
-        found = method.relations(features)[:, -1]
-    wanted = torch.nn.functional.interpolate(chance.logit()[:, None], size=(8, 8), mode="bilinear")
-    torch.testing.assert_close(found, wanted[:, 0], rtol=1e-4, atol=1e-4)
+        found = method(features, None)
+        own = method.score_relations(method.relations(features))
+    logits = torch.nn.functional.interpolate(
+        told.patch_map.logit()[:, None], size=(8, 8), mode="bilinear"
+    )[:, 0]
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(found.patch_map.logit(), 0.3 * own.logits + 0.7 * logits, **close)
+    joined = 0.3 * own.score.logit() + 0.7 * told.score.logit()
+    torch.testing.assert_close(found.score.logit(), joined, **close)
+    for weight, alone in ((0.0, own), (1.0, found.text)):
+        method = build(text_weight=weight, **TEXT).eval()
+        with torch.no_grad():
+            output = method(features, None)
+        torch.testing.assert_close(output.score, alone.score, **close)
+        torch.testing.assert_close(output.patch_map, alone.patch_map, **close)
+    assert method.names == build().names
 
 
 def test_the_text_methods_parameters_are_saved_frozen_and_count(tmp_path):
@@ -354,9 +358,10 @@ def test_faults_of_the_text_method_are_named():
     method = build(**TEXT)
     features = features_of(method)
     cached = ImageFeatures(features.class_token, features.patch_tokens, features.grid)
-    for refused in (lambda: method(cached, None), lambda: method.begin_training(["part"])):
-        with pytest.raises(ConfigError, match="which a cache of tokens does not hold"):
-            refused()
+    with pytest.raises(ConfigError, match="which a cache of tokens does not hold"):
+        method.eval()(cached, None)
+    method.begin_training(["part"])  # the text method is frozen, so training does not need it
+    assert method(cached, None).text is None
     with pytest.raises(ConfigError, match="test-efficientnet has no text tower; name a CLIP as"):
         build(text_method="faprompt")
 
@@ -368,21 +373,28 @@ def test_explain_tells_which_relation_spoke(options):
     picture = small.picture(64, 64)
     found = explain_picture(detector, picture)
     assert found.result.score == detector.predict(picture).score
-    groups = ["self-similarity", "mirror", *(["text"] if options is TEXT else [])]
-    assert list(found.stages) == [f"of {group}" for group in groups]
+    kinds, alone = ["self-similarity", "mirror"], ["relations", "text"] if options is TEXT else []
+    assert list(found.stages) == [f"of {name}" for name in (*kinds, *alone)]
     assert found.terms[0].value == pytest.approx(found.result.score, abs=1e-6)
     assert [term.weight for term in found.terms] == [1] + [0] * (len(found.terms) - 1)
-    assert len(found.terms) == (1 if "head" in options else 1 + len(groups))
+    shown = [f"{name} alone" for name in alone]
+    shown += [] if "head" in options else [f"score without {kind}" for kind in kinds]
+    assert [term.name for term in found.terms[1:]] == shown
+    values = {term.name: term.value for term in found.terms}
     assert found.patches_title == "Strangest patch and nearest ones"
     with torch.no_grad():
         features = detector.encode_image(detector.to_pixels(picture)[None])
         relations = method.relations(features)
-    for term, name in zip(found.terms[1:], groups, strict=False):
+        told = method(features, None).text if alone else None
+    weight = 0.6 if alone else 0.0
+    text = 0.0 if told is None else float(told.score.logit())
+    for kind in kinds if "head" not in options else ():
         rest = relations.clone()
-        rest[:, [n for n, each in enumerate(method.names) if each.startswith(name)]] = 0
+        rest[:, [n for n, each in enumerate(method.names) if each.startswith(kind)]] = 0
         with torch.no_grad():
-            wanted = method.score_relations(rest).score
-        assert term.name == f"score without {name}" and term.value == pytest.approx(float(wanted))
+            own = float(method.score_relations(rest).score.logit())
+        wanted = 1 / (1 + np.exp(-(1 - weight) * own - weight * text))
+        assert values[f"score without {kind}"] == pytest.approx(wanted, rel=1e-4)
     strangest = int(found.fused.argmax())
     assert found.patches[0].row * 8 + found.patches[0].column == strangest
     distances = cosine_distances(features.patch_tokens[11])[0, strangest]
@@ -415,7 +427,7 @@ def test_references_and_tiles_work_as_for_every_method():
     assert tiled.score >= whole.score and tiled.score_map.shape == (64, 192)
 
 
-def test_masked_pixels_are_left_out_of_the_text_logit_too():
+def test_masked_pixels_are_left_out_of_the_text_methods_score_too():
     method = build(**TEXT).eval()
     detector = Detector(trunk(), method, name="masked")
     picture, mask = small.picture(64, 64), np.zeros((64, 64), bool)

@@ -3,12 +3,13 @@
     x      S_k(l)   mean cosine distance to the k = 1, 5, 26 nearest other patches, layer l
            M_h(l), M_v(l) smallest distance within one step of the place mirrored left-right,
                     up-down
-           T        text logit of FAPrompt or AnomalyCLIP, if asked for
     head   h = g * (W [x, x - median x] + c) + b     g, b from the 10th, 50th, 90th percentiles of x
            logit = w (h' + conv 3x3 h'), h' = gelu h;  map = sigmoid(logit)
     score  mean of the highest 2 % of the map
     loss   cross-entropy (anomalous ones count 3 times) and Dice of the patches
            + 0.2 cross-entropy of the highest 2 % of the logits
+    text   with FAPrompt or AnomalyCLIP beside it, score and map are those of the mean logits,
+           (1 - v) logit of the relations + v logit of the text, v = 0.6
 
 Patches within one step are no neighbours in S. The head sees relations alone and no content, so
 what it learns from drawn pictures holds on real ones. The levels of x matter: it is not divided
@@ -69,11 +70,11 @@ from faprompt.scoring import grid_map, upsample
 TRUNK_LAYERS = (8, 11, 15)
 _TEXT_METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (AnomalyCLIP, FAPrompt)}
 _WIDTH = 32  # channels of the head
-_LEAST_CHANCE = 1e-4  # of another detector, before its logit is taken
+_LEAST_CHANCE = 1e-4  # of a score, before its logit is taken
 _UNCACHED = (
-    "relations with a text_backbone of its own needs the text logit of every picture, which a "
-    "cache of tokens does not hold. Leave text_backbone out, so that the text method shares the "
-    "backbone, or train on relations of `encode_image` as scripts/build_small.py does."
+    "relations with a text_backbone of its own needs the text logits of every picture, which a "
+    "cache of tokens does not hold. Use features of `encode_image`, or leave text_backbone out, "
+    "so that the text method shares the backbone."
 )
 _TYPICAL = 0.5  # d of the highest 2 % of drawn normal pictures on the trunk: their median is 0.52
 _SHOWN_NEIGHBOURS = 5
@@ -83,7 +84,7 @@ _NOTES = (  # on `explain`; the first one is of the head
     "Patch 1 has the highest value of the map. The others are the most similar to it of those "
     "more than one step away; a large distance even to them makes it strange.",
 )
-_TEXT_WINDOW = 1  # key of `ImageFeatures.windows` for the text logit: windows of one patch
+_TEXT_WINDOW = 1  # key of `ImageFeatures.windows` for text logits: windows of one patch
 
 
 class RelationHead(nn.Module):
@@ -119,28 +120,25 @@ class RelationsConfig(MethodConfig):
     mirror_layers: tuple[int, ...] = ()  # of the mirror, some of `layers`; () for all of them
     head: bool = True  # False: nothing is learned, see the module
     dropout: Annotated[float, Range(low=0, below=1)] = 0.15  # share of relations left out in steps
-    text_dropout: Annotated[float, Range(low=0, below=1)] = 0.5  # the same of the text logit
     patch_weight: Positive = 3.0  # of anomalous patches in the cross-entropy; of others it is 1
     picture_weight: Weight = 0.2  # of the loss on the picture's score
-    text_method: Literal["", "anomalyclip", "faprompt"] = ""  # gives the text logit; "" for none
+    text_method: Literal["", "anomalyclip", "faprompt"] = ""  # beside the relations; "" for none
+    text_weight: Annotated[float, Range(low=0, high=1)] = 0.6  # of its logits beside the others
     text_backbone: str = ""  # of the text method, which is frozen there; "" shares the backbone
     text_options: tuple[str, ...] = ()  # of the text method, each as name=value
-
-    def faults(self) -> list[str]:
-        if self.text_method and not self.head:
-            return ["text_method needs the head that joins it; leave it out, or set head=true"]
-        return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelationsOutput(MethodOutput):
-    """logits: (B, rows, columns) before the sigmoid. relations: (B, R, rows, columns). text: the
-    output of the text method, if that shares the backbone.
+    """logits: (B, rows, columns) of the relations alone, before the sigmoid. relations: (B, R,
+    rows, columns). text and own: where a text method is joined, its output, and that of the
+    relations alone.
     """
 
     logits: Tensor
     relations: Tensor
     text: MethodOutput | None = None
+    own: MethodOutput | None = None
 
 
 class Relations(Method):
@@ -181,7 +179,7 @@ class Relations(Method):
         ] = ()  # a tuple, so that it is no part of the state
         self._text_static: Any = None
         self._text_layers: tuple[int, ...] = ()  # of a text method that shares the backbone
-        self._epoch = 0
+        self._epoch, self._learning = 0, False
         if config.text_method:
             self._build_text_model(backbone)
         self.head = RelationHead(len(self.names)) if config.head else None
@@ -192,7 +190,7 @@ class Relations(Method):
         ]
         for layer in self._mirrored:
             names += [f"mirror {axis}, layer {layer}" for axis in ("left-right", "up-down")]
-        return (*names, *(["text"] if self.config.text_method else []))
+        return tuple(names)
 
     def _build_text_model(self, own: Backbone) -> None:
         """Build the text method, on the same backbone or on a second one.
@@ -246,33 +244,28 @@ class Relations(Method):
         return None
 
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
-        """Encode pixels; logits on a second backbone come as `windows[1]`, (B, N, 1)."""
+        """Encode pixels; what a second backbone tells comes as `windows[1]`, (B, N, 2).
+
+        These are the logits of the text method's map and, in every patch, of its score.
+        """
         features = super().encode_image(backbone, pixels)
         if not self._text_backbone:
             return features
-        logits = self._text_logits(backbone, pixels.to(features.class_token.device), features.grid)
-        return replace(features, windows={_TEXT_WINDOW: logits.flatten(1)[..., None]})
+        told = self._on_second_backbone(backbone, pixels.to(features.class_token.device))
+        of_map = _logit(told.patch_map, features.grid).flatten(1)
+        of_score = told.score.logit(eps=_LEAST_CHANCE)[:, None].expand_as(of_map)
+        return replace(features, windows={_TEXT_WINDOW: torch.stack([of_map, of_score], dim=-1)})
 
-    def _text_logits(self, backbone: Backbone, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return the text method's logits (B, rows, columns) on a grid."""
+    def _on_second_backbone(self, backbone: Backbone, pixels: Tensor) -> MethodOutput:
         (other,), model = self._text_backbone, self.text_model
         assert model is not None
-        seen = _as_pixels_of(
-            other, backbone, pixels, model.config.image_size / self.config.image_size
-        )
-        features = model.encode_image(other, seen)
-        chance = model(features, other.text, static=self._text_static).patch_map
-        return _logit(chance, grid)
+        scale = model.config.image_size / self.config.image_size
+        features = model.encode_image(other, _as_pixels_of(other, backbone, pixels, scale))
+        told: MethodOutput = model(features, other.text, static=self._text_static)
+        return told
 
-    def relations(self, features: ImageFeatures, text: MethodOutput | None = None) -> Tensor:
-        """Return (B, R, rows, columns) in the order of `names`; no gradient passes.
-
-        `text` is the output of the text method, if that shares the backbone.
-
-        Raises:
-            ConfigError: the features lack the logit of a second backbone, as those of a token
-                cache do.
-        """
+    def relations(self, features: ImageFeatures) -> Tensor:
+        """Return (B, R, rows, columns) in the order of `names`; no gradient passes."""
         grid, tokens = features.grid, features.patch_tokens
         found = [
             at_step(relation, tokens[layer], grid, self._steps[layer])
@@ -282,22 +275,42 @@ class Relations(Method):
             )
             for layer in layers
         ]
-        if text is not None:
-            found.append(_logit(text.patch_map.detach(), grid)[:, None])
-        elif self.text_model is not None:
-            if _TEXT_WINDOW not in features.windows:
-                raise ConfigError(_UNCACHED)
-            found.append(grid_map(features.windows[_TEXT_WINDOW].mT, grid))
         return torch.cat(found, dim=1)
 
     def score(
         self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> RelationsOutput:
-        told: MethodOutput | None = None
-        if self.text_model is not None and not self._text_backbone:
+        output = self.score_relations(self.relations(features))
+        return self._join_text(output, self._text_output(features, text, static))
+
+    def _join_text(self, own: RelationsOutput, told: MethodOutput | None) -> RelationsOutput:
+        """Return score and map of the mean logits of relations and text."""
+        if told is None:
+            return own
+        grid = (own.logits.shape[-2], own.logits.shape[-1])
+        scores = (each.score.logit(eps=_LEAST_CHANCE) for each in (own, told))
+        score = torch.lerp(*scores, self.config.text_weight)
+        logits = torch.lerp(own.logits, _logit(told.patch_map, grid), self.config.text_weight)
+        return replace(own, score=score.sigmoid(), patch_map=logits.sigmoid(), text=told, own=own)
+
+    def _text_output(
+        self, features: ImageFeatures, text: TextTower, static: Any
+    ) -> MethodOutput | None:
+        """Return what the text method says; None if there is none, or a frozen one in training."""
+        if self.text_model is None:
+            return None
+        if not self._text_backbone:
             tokens = {layer: features.patch_tokens[layer] for layer in self._text_layers}
-            told = self.text_model(replace(features, patch_tokens=tokens), text, static=static)
-        return replace(self.score_relations(self.relations(features, told)), text=told)
+            told: MethodOutput = self.text_model(
+                replace(features, patch_tokens=tokens), text, static=static
+            )
+            return told
+        if _TEXT_WINDOW in features.windows:
+            of_map, of_score = features.windows[_TEXT_WINDOW].sigmoid().unbind(-1)
+            return MethodOutput(score=of_score[:, 0], patch_map=grid_map(of_map, features.grid))
+        if self._learning:
+            return None
+        raise ConfigError(_UNCACHED)
 
     def score_relations(self, relations: Tensor) -> RelationsOutput:
         """Score pictures by their relations (B, R, rows, columns) alone."""
@@ -325,11 +338,8 @@ class Relations(Method):
 
         The picture's values seed the choice, so that a resumed training makes the same ones.
         """
-        config = self.config
-        left_out = torch.tensor(
-            [config.text_dropout if name == "text" else config.dropout for name in self.names]
-        )
-        if not (self.training and left_out.any() and torch.is_grad_enabled()):
+        share = self.config.dropout
+        if not (self.training and share and torch.is_grad_enabled()):
             return relations
         seeds = [
             zlib.crc32(each.detach().cpu().numpy().tobytes()) + self._epoch for each in relations
@@ -337,56 +347,63 @@ class Relations(Method):
         drawn = torch.stack(
             [torch.rand(relations.shape[1], generator=_generator(seed)) for seed in seeds]
         )
-        kept = (drawn >= left_out).to(relations)
+        kept = (drawn >= share).to(relations)
         return relations * kept[..., None, None]
 
     def begin_training(self, class_names: Sequence[str]) -> None:
-        """Refuse a text method on a second backbone before anything is cached."""
-        if self._text_backbone:
-            raise ConfigError(_UNCACHED)
+        """Allow features without text of a second backbone, which is frozen: a cache has none."""
+        self._learning = True
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         self._epoch = epoch
 
     def loss(self, output: RelationsOutput, label: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Return the losses of patches, picture, and a text method that learns."""
+        """Return the losses of patches, picture, and a text method that shares the backbone."""
+        terms: dict[str, Tensor] = {}
+        if self.text_model is not None and not self._text_backbone:
+            own_terms = self.text_model.loss(output.text, label, mask)
+            terms = {f"text_{name}": term for name, term in own_terms.items()}
         if self.head is None:
-            return super().loss(output, label, mask)
+            return terms or super().loss(output, label, mask)
         logits = output.logits
         wanted = patch_targets(mask, (logits.shape[-2], logits.shape[-1]))
         weight = torch.as_tensor(self.config.patch_weight, device=logits.device)
         entropy = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight)
         top = top_mean(logits.flatten(1))
-        text_terms: dict[str, Tensor] = {}
-        if self.text_model is not None and output.text is not None:
-            text_terms = self.text_model.loss(output.text, label, mask)
+        picture = F.binary_cross_entropy_with_logits(top, label.to(top.dtype))
         return {
-            **{f"text_{name}": term for name, term in text_terms.items()},
-            "patches": entropy + losses.dice(output.patch_map, wanted),
-            "picture": self.config.picture_weight
-            * F.binary_cross_entropy_with_logits(top, label.to(top.dtype)),
+            **terms,
+            "patches": entropy + losses.dice(logits.sigmoid(), wanted),
+            "picture": self.config.picture_weight * picture,
         }
 
     def explain(self, features: ImageFeatures, output: RelationsOutput) -> MethodParts:
-        """Return the score without each kind of relations, their maps, and the nearest patches.
+        """Return relations and text alone, the score without each kind, and the nearest patches.
 
         `selected` is the patch of the highest map value, then its nearest others in the middle
-        layer. Weights of what is left out are 0: these scores do not add up.
+        layer. Weights of all but the whole score are 0: the others do not add up to it.
         """
         selected, distances = nearest_patches(
             features.patch_tokens[self._middle], features.grid,
             output.patch_map.flatten(1).argmax(dim=1), _SHOWN_NEIGHBOURS,
         )  # fmt: skip
-        relations = output.relations
-        terms = [ScoreTerm(name="highest 2 % of the map", weight=1.0, value=output.score)]
+        alone = {"relations": output.own, "text": output.text} if output.own else {}
+        parts = {f"{name} alone": part for name, part in alone.items() if part is not None}
         stages = {}
         for name, rows in self._kinds().items():
-            stages[f"of {name}"] = _shown(relations[:, rows].mean(dim=1), is_logit=name == "text")
+            distance = output.relations[:, rows].mean(dim=1)
+            stages[f"of {name}"] = distance / (distance + _TYPICAL)
             if self.head is not None:
-                rest = relations.clone()
+                rest = output.relations.clone()
                 rest[:, rows] = 0
-                value = self.score_relations(rest).score
-                terms.append(ScoreTerm(name=f"score without {name}", weight=0.0, value=value))
+                without = self._join_text(self.score_relations(rest), output.text)
+                parts[f"score without {name}"] = without
+        stages |= {f"of {name}": part.patch_map for name, part in alone.items() if part is not None}
+        whole = "relations and text" if alone else "highest 2 % of the map"
+        terms = [ScoreTerm(name=whole, weight=1.0, value=output.score)]
+        terms += [
+            ScoreTerm(name=name, weight=0.0, value=part.score) for name, part in parts.items()
+        ]
         return MethodParts(
             terms=tuple(terms),
             stages=stages,
@@ -397,7 +414,7 @@ class Relations(Method):
         )
 
     def _kinds(self) -> dict[str, list[int]]:
-        """Return the numbers of the relations of each kind: self-similarity, mirror, text."""
+        """Return the numbers of the relations of each kind: self-similarity, mirror."""
         kinds: dict[str, list[int]] = {}
         for number, name in enumerate(self.names):
             kinds.setdefault(name.partition(" ")[0], []).append(number)
@@ -428,8 +445,3 @@ def _as_pixels_of(other: Backbone, own: Backbone, pixels: Tensor, scale: float) 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
-
-
-def _shown(values: Tensor, *, is_logit: bool) -> Tensor:
-    """Return a map in 0..1: the chance of a logit, or d / (d + 0.5) of a distance d."""
-    return values.sigmoid() if is_logit else values / (values + _TYPICAL)
