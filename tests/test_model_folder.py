@@ -219,7 +219,7 @@ class TestLoading:
 class TestRefusals:
     @pytest.mark.parametrize("model", ["tinny", "./nowhere", "/nowhere/else", "a/b/c"])
     def test_unknown_models(self, model):
-        with pytest.raises(ModelError, match=r"No model .*neither bundled \(tiny\), nor a folder"):
+        with pytest.raises(ModelError, match=r"neither bundled \(small, tiny\), nor a folder"):
             find_model(model)
 
     def test_folders_that_hold_no_model(self, folder):

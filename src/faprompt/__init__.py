@@ -1,7 +1,7 @@
 """Zero-shot visual anomaly detection: which pictures are wrong, and where.
 
     import faprompt
-    detector = faprompt.load_detector("tiny")
+    detector = faprompt.load_detector("small")
     result = detector.predict("part.png")
 
 The names in `__all__` are stable: within a major version none is removed, and none changes its

@@ -29,7 +29,8 @@ from faprompt.model_folder import (
 from faprompt.references import REFERENCES
 from faprompt.work import pick_device, pick_precision
 
-BUNDLED = ("tiny",)
+BUNDLED = ("small", "tiny")
+DEFAULT_MODEL = "small"
 _LARGEST_TENSOR = 1 << 30  # bytes of one tensor while a method is built, unless its file is larger
 
 
@@ -53,7 +54,7 @@ def list_models() -> list[dict[str, Any]]:
 
 
 def load_detector(
-    model: str | Path = "tiny",
+    model: str | Path = DEFAULT_MODEL,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -63,7 +64,7 @@ def load_detector(
     """Load a detector from a bundled name, a model folder or a Hugging Face id.
 
     Args:
-        model: "tiny", a folder written by `save_pretrained` or `train`, or "owner/name".
+        model: "small", "tiny", a folder written by `save_pretrained` or `train`, or "owner/name".
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one.
         precision: of the image tower's matrices: "fp32", "bf16", "fp16", or "auto" for bf16 on a
             CUDA device and fp32 elsewhere.

@@ -122,7 +122,7 @@ class TestDoctor:
         found = json.loads(faprompt("doctor", "--json").out)
         assert list(found) == ["versions", "device", "speed", "extras"]
         assert found["versions"]["torch"] and found["versions"]["faprompt"]
-        assert found["speed"]["tiny, one 518x518"].endswith(" ms")
+        assert found["speed"]["small, one 518x518"].endswith(" ms")
         assert set(found["extras"]) >= {"parquet", "tensorboard"}
 
     def test_it_survives_what_is_missing(self, faprompt, monkeypatch):

@@ -30,7 +30,10 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
 Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.")]
 Model = Annotated[
     str | None,
-    typer.Option(help="Model: a bundled name (tiny), a model folder, or a Hugging Face id."),
+    typer.Option(
+        help="Model: a bundled name (small, tiny), a model folder, or a Hugging Face id. Default: "
+        "small, unless --method is given."
+    ),
 ]
 Method = Annotated[
     str | None,

@@ -101,7 +101,7 @@ def pick_detector(
         ConfigError: both were given, or options of a method for a model.
     """
     from faprompt.model_folder import recorded_note
-    from faprompt.models import build_detector, load_detector
+    from faprompt.models import DEFAULT_MODEL, build_detector, load_detector
 
     common: dict[str, Any] = {"device": device, "precision": precision}
     common |= {"class_name": class_name or None}
@@ -110,7 +110,7 @@ def pick_detector(
             raise ConfigError("--set needs --method; the options of a --model cannot be changed.")
         if preset != "paper":
             raise ConfigError("--preset needs --method; the preset of a --model is fixed.")
-        return load_detector(model or "tiny", backbone=backbone, **common)
+        return load_detector(model or DEFAULT_MODEL, backbone=backbone, **common)
     if model is not None:
         raise ConfigError("Got both --model and --method; give --model, or --method --backbone.")
     source = backbone or "tiny"
