@@ -1,0 +1,485 @@
+"""Measure the bundled model `small` on real pictures, beside `tiny` and what learns nothing.
+
+    pip install conformal-clip-data==0.1.4
+    python scripts/measure_small.py --data DIR --runs runs/small
+
+DIR holds magnetic_tile, magnetic_tile_more and brain_mri; `--runs` is the folder of
+scripts/build_small.py, whose drawn pictures train the heads that lack an input. Each model sees
+each picture once. Every section is written to docs/small/results.json when it is done, and is
+computed again only if a model, a set or this list of sections changes. scripts/make_small_page.py
+makes the page from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.common import machine_record  # noqa: E402
+from faprompt import Detector, load_detector  # noqa: E402
+from faprompt.clip.efficient_net import EFFICIENT_NET  # noqa: E402
+from faprompt.files import write_atomically  # noqa: E402
+from faprompt.imaging import read_image  # noqa: E402
+from faprompt.imaging.tiles import OBLONG, TileSetting  # noqa: E402
+from faprompt.imaging.transform import resize_map  # noqa: E402
+from faprompt.inspection import CalibrateOptions, calibrate  # noqa: E402
+from faprompt.methods.relations import Relations  # noqa: E402
+from faprompt.metrics import auroc, paired_interval  # noqa: E402
+from faprompt.models import build_detector, bundled_folder  # noqa: E402
+from faprompt.prediction import predict_files  # noqa: E402
+from faprompt.references import top_mean  # noqa: E402
+from scripts.build_small import (  # noqa: E402
+    BuildOptions,
+    build_untrained,
+    fill_cache,
+    leave_out,
+    train_head,
+)
+from scripts.measure_calibration import (  # noqa: E402
+    ALL,
+    ORDERS,
+    Stored,
+    check_split,
+    choose,
+    joined_scores,
+    outcome,
+    split,
+)
+from scripts.measured_sets import (  # noqa: E402
+    MEAN,
+    METRICS,
+    SIZE,
+    PictureSet,
+    Ranking,
+    Scores,
+    mean_ranking,
+    mirror_of_grey,
+    rank,
+    read_brain,
+    read_textile,
+    read_tiles,
+    run_model,
+    textile_root,
+)
+
+RESULTS = ROOT / "docs" / "small" / "results.json"
+FORMAT = 1  # of the sections; raise it to measure all of them again
+SEEDS = (111, 112, 113)  # of the heads
+KINDS = ("self-similarity", "mirror", "text")
+COUNTS = (400, 1600, 6400)  # drawn pictures, beside all of them
+ALL_INPUTS, UNTRAINED, GREY = "all inputs", "untrained", "grey mirror"
+REFERENCES, POOL, REFERENCE_SPLITS = (1, 4, 8), 100, 10
+CALIBRATING, SPLITS = {"magnetic tiles": 200, "textile": 200, "brain MRI": 50}, 50
+WAYS: tuple[TileSetting, ...] = ("off", "auto", 2)
+LEAST_KIND = 8  # oblong pictures of a kind that still get a row
+TIMES = 7
+PICTURE_PX = 518  # side of the picture of the speed, cut into tiles
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured, and where results are kept."""
+
+    small: Detector
+    tiny: Detector
+    untrained: Detector
+    sets: Mapping[str, PictureSet]
+    cache: Path
+    runs: Path
+    trunk: Path
+    workers: int
+
+    def arrays(self, name: str, pictures: PictureSet) -> Mapping[str, np.ndarray]:
+        """What a model gave for every picture; tokens of `small` alone."""
+        detector: Detector = getattr(self, name)
+        return run_model(detector, pictures, self.cache, with_tokens=name == "small")
+
+    def scores(self, name: str, pictures: PictureSet) -> Scores:
+        """Scores and maps of a model, or of the grey mirror."""
+        if name == GREY:
+            maps = np.stack([mirror_of_grey(read_image(p).array) for p in pictures.paths])
+            return Scores(top_means(maps), maps, self.small.method.sigma_px)
+        arrays = self.arrays(name, pictures)
+        sigma_px = getattr(self, name).method.sigma_px
+        return Scores(arrays["scores"].astype(np.float64), arrays["maps"], sigma_px)
+
+    def stored(self, name: str, pictures: PictureSet) -> Stored:
+        """A model's output in the form in which calibrations are measured."""
+        arrays = self.arrays(name, pictures)
+        tokens = {
+            int(key.split()[1]): torch.from_numpy(arrays[key])
+            for key in arrays
+            if key.startswith("tokens")
+        }
+        parts = [torch.from_numpy(arrays[key]) for key in ("scores", "maps", "features")]
+        return Stored(name, pictures.samples, *parts, tokens, tuple(sorted(tokens)))
+
+
+def top_means(maps: np.ndarray) -> np.ndarray:
+    """Return the mean (N,) of the highest 2 % of every map."""
+    return top_mean(torch.from_numpy(maps).flatten(1)).double().numpy()
+
+
+def lead(first: Ranking, second: Ranking) -> dict[str, list[float]]:
+    """Return first less second for each metric: difference, low, high (95 %, paired)."""
+    found = {}
+    for metric in METRICS:
+        if metric in first.values and metric in second.values:
+            difference = first.values[metric] - second.values[metric]
+            drawn = [each.replicates.get(metric) for each in (first, second)]
+            ends: tuple[float, ...] = ()
+            if drawn[0] is not None and drawn[1] is not None:
+                ends = paired_interval(drawn[0], drawn[1], difference=difference) or ()
+            found[metric] = [round(value, 5) for value in (difference, *ends)]
+    return found
+
+
+def ranking_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
+    """Every column on every kind of defect, and how far `small` is ahead of it."""
+    masks = pictures.read_masks()
+    columns = ("small", "tiny", UNTRAINED, GREY)
+    found = {name: rank(pictures, study.scores(name, pictures), masks) for name in columns}
+    for name, rankings in found.items():
+        for kind, one in rankings.items():
+            row = {"kind": kind, "column": name, "good": one.good, "defective": one.defective}
+            row |= {metric: one.row(metric) for metric in METRICS}
+            yield row | {"small_ahead": lead(found["small"][kind], one)}
+
+
+def build_options(small: Detector) -> BuildOptions:
+    """Read from the model's own record how it was built."""
+    record = small.description["training"]
+    return BuildOptions(**{f.name: record[f.name] for f in fields(BuildOptions)})
+
+
+def drawn_relations(study: Study) -> dict[str, Any]:
+    """Relations of the drawn pictures on which `small` was trained, drawn again if missing."""
+    return fill_cache(study.runs, study.trunk, build_options(study.small), study.workers)
+
+
+def trained_head(
+    study: Study, kind: str, count: int | None, seed: int
+) -> tuple[Relations, list[int]]:
+    """Train a head of `small` that lacks one kind of relations, or on the first pictures alone.
+
+    The head is kept, so that it is trained once.
+    """
+    options = replace(build_options(study.small), seed=seed)
+    method = build_untrained(study.trunk, options)
+    if method.names != study.small.method.names:
+        raise SystemExit(
+            f"small reads {study.small.method.names}, and scripts/build_small.py builds a model "
+            f"that reads {method.names}; build small again."
+        )
+    kept = leave_out(method, kind, seed)
+    name = f"{kind or 'all'}-{count or 'all'}-{seed}"
+    path = study.runs / f"heads-{study.small.fingerprint()[:12]}" / f"{name}.safetensors"
+    if not path.is_file():
+        arrays = {key: values[:count] for key, values in drawn_relations(study).items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with torch.enable_grad():
+            train_head(method, arrays, options, path.with_suffix(".csv"), kept)
+        save_file(method.head.state_dict(), path)
+    method.head.load_state_dict(load_file(path))
+    return method.eval(), kept
+
+
+def head_scores(
+    study: Study, pictures: PictureSet, kind: str, count: int | None, seed: int
+) -> Scores:
+    """Score a set by a head of its own."""
+    method, kept = trained_head(study, kind, count, seed)
+    relations = torch.from_numpy(study.arrays("small", pictures)["relations"])[:, kept]
+    output = method.score_relations(relations)
+    return Scores(
+        output.score.double().numpy(), output.patch_map.numpy(), study.small.method.sigma_px
+    )
+
+
+def inputs_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
+    """Heads that lack an input or saw fewer drawn pictures: mean over seeds, and each seed."""
+    masks = pictures.read_masks()
+    variants: dict[str, tuple[str, int | None]] = {ALL_INPUTS: ("", None)}
+    variants |= {f"without {kind}": (kind, None) for kind in KINDS}
+    variants |= {f"{count:,} drawn pictures": ("", count) for count in _fewer(study)}
+    base: dict[str, Ranking] = {}
+    for name, (kind, count) in variants.items():
+        each = [
+            rank(pictures, head_scores(study, pictures, kind, count, seed), masks,
+                 pixel_replicates=0)
+            for seed in SEEDS
+        ]  # fmt: skip
+        means = {group: mean_ranking([one[group] for one in each]) for group in each[0]}
+        base = base or means
+        yield from _seed_rows(name, means, base, each)
+    arrays = study.arrays("tiny", pictures)
+    text = Scores(top_means(arrays["maps"]), arrays["maps"], study.tiny.method.sigma_px)
+    alone = rank(pictures, text, masks, pixel_replicates=0)
+    yield from _seed_rows("text alone (top 2 % of the map of tiny)", alone, base, [alone])
+
+
+def _fewer(study: Study) -> list[int]:
+    total = build_options(study.small).pictures
+    return [count for count in COUNTS if count < total]
+
+
+def _seed_rows(
+    name: str, means: Mapping[str, Ranking], base: Mapping[str, Ranking],
+    each: Sequence[Mapping[str, Ranking]],
+) -> Iterator[Row]:  # fmt: skip
+    for group, one in means.items():
+        seeds = {
+            metric: [round(ranked[group].values[metric], 5) for ranked in each]
+            for metric in one.values
+        }
+        row = {"kind": group, "variant": name, "seeds": seeds, "ahead": lead(one, base[group])}
+        yield row | {metric: one.row(metric) for metric in METRICS}
+
+
+def reference_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
+    """K good pictures as memory, chosen as `calibrate` does or in file order."""
+    stored = study.stored("small", pictures)
+    for count, order in [(0, ""), *((k, o) for k in REFERENCES for o in (ORDERS[0], ORDERS[2]))]:
+        found: dict[str, list[float]] = {}
+        for number in range(REFERENCE_SPLITS):
+            drawn = split(stored, POOL, number)
+            rows = choose(stored, drawn.pool, count, order).references
+            scores = joined_scores(stored, rows)
+            for kind, value in kind_aurocs(pictures, scores, drawn.pool).items():
+                found.setdefault(kind, []).append(value)
+        for kind, values in found.items():
+            yield {"kind": kind, "references": count, "order": order, "auroc": spread(values)}
+
+
+def kind_aurocs(pictures: PictureSet, scores: np.ndarray, pool: Sequence[int]) -> dict[str, float]:
+    """Image AUROC of each kind of defect, and the mean, without the good pictures of a pool."""
+    labels = pictures.labels
+    found = {}
+    for kind, rows in pictures.kinds().items():
+        kept = np.setdiff1d(rows, pool)
+        found[kind] = auroc(scores[kept], labels[kept])
+    return found | {MEAN: float(np.mean(list(found.values())))}
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """Return the mean of values over splits, and the ends of their central 90 %."""
+    low, high = np.quantile(values, (0.05, 0.95))
+    return [round(float(value), 5) for value in (np.mean(values), low, high)]
+
+
+def tile_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
+    """Oblong pictures with and without tiles."""
+    sizes = [read_image(path).array.shape for path in pictures.paths]
+    rows = [n for n, (h, w, _) in enumerate(sizes) if max(h, w) > OBLONG * min(h, w)]
+    part = pictures.subset(rows)
+    many = [kind for kind, own in part.kinds().items() if part.labels[own].sum() >= LEAST_KIND]
+    keep = [n for n, s in enumerate(part.samples) if not s.label or s.defect_type in many]
+    part = part.subset(keep)
+    masks = part.read_masks()
+    for name in ("small", "tiny"):
+        base: dict[str, Ranking] = {}
+        for way in WAYS:
+            detector = getattr(study, name).with_setup(tiles=way)
+            started = time.perf_counter()
+            results = list(detector.stream(part.paths, batch_size=1))
+            seconds = (time.perf_counter() - started) / len(results)
+            maps = np.stack([resize_map(r.score_map, SIZE) for r in results])
+            ranked = rank(part, Scores(np.array([r.score for r in results]), maps, 0.0), masks)
+            base = base or ranked
+            for kind, one in ranked.items():
+                row = {"kind": kind, "column": name, "tiles": str(way), "good": one.good}
+                row |= {"defective": one.defective, "seconds": round(seconds, 4)}
+                row |= {metric: one.row(metric) for metric in METRICS}
+                yield row | {"ahead": lead(one, base[kind])}
+
+
+def detection_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
+    """False alarms and detected defects after calibration, over random splits."""
+    count = CALIBRATING[pictures.name]
+    good = int((pictures.labels == 0).sum())
+    cases = [("tiny", 0), (UNTRAINED, 0), ("small", 0), ("small", 8)]
+    for name, references in cases:
+        stored, outcomes = study.stored(name, pictures), []
+        splits = REFERENCE_SPLITS if references else SPLITS
+        for number in range(splits):
+            drawn = split(stored, count, number)
+            choice = choose(stored, drawn.pool, references, ORDERS[0])
+            scores = joined_scores(stored, choice.references)
+            outcomes.append(outcome(stored, drawn, choice.calibrating, scores))
+        start: Row = {"column": name, "references": references, "splits": splits}
+        start |= {"calibrating": len(choice.calibrating), "measured_good": good - count}
+        for rate, kind in outcomes[0].detected:
+            row = start | {"kind": MEAN if kind == ALL else kind, "rate": rate}
+            row["false_alarms"] = spread([one.false_alarms[rate] for one in outcomes])
+            yield row | {"detected": spread([one.detected[rate, kind] for one in outcomes])}
+
+
+def check_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
+    """Compare one split with `calibrate` and `predict` themselves."""
+    stored = study.stored("small", pictures)
+    difference = check_split(study.small, stored, count=50, references=4)
+    if not difference < 1e-4:
+        raise SystemExit(f"measured scores differ from those of predict by {difference}.")
+    yield {"largest_difference": float(f"{difference:.2g}")}
+
+
+def demo_rows(study: Study) -> Iterator[Row]:
+    """What `make demo` does: calibrate on examples/good by product, judge examples/lot."""
+    good = [str(path) for path in sorted((ROOT / "examples" / "good").rglob("*.jpg"))]
+    for name in ("small", "tiny"):
+        options = CalibrateOptions(target_fpr=0.05, review_fpr=0.1, by_folder=True)
+        with tempfile.TemporaryDirectory() as folder:
+            judge = calibrate(getattr(study, name), good, folder, options).detector
+        for product in sorted((ROOT / "examples" / "lot").iterdir()):
+            paths = sorted(product.glob("*.jpg"))
+            for path, result in zip(paths, judge.stream(paths, product=product.name), strict=True):
+                yield {
+                    "column": name, "product": product.name, "picture": path.stem,
+                    "defective": "-good-" not in path.stem, "verdict": result.verdict,
+                    "score": round(result.score, 5), "p_value": round(result.p_value or 0, 5),
+                }  # fmt: skip
+
+
+def speed_rows(study: Study) -> Iterator[Row]:
+    """One picture cut into tiles, and many pictures with report; both models by turns."""
+    paths = sorted((ROOT / "examples").rglob("*.jpg"))
+    side = (PICTURE_PX, PICTURE_PX)
+    picture = np.asarray(Image.fromarray(read_image(paths[0]).array).resize(side))
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for number in range(TIMES + 1):  # the first time warms up
+        for name in ("small", "tiny"):
+            detector: Detector = getattr(study, name)
+            tiled = detector.with_setup(tiles="auto")
+            ways: dict[str, Callable[[], object]] = {
+                "tiles": lambda d=tiled: d.predict(picture),
+                "whole": lambda d=detector: d.predict(picture),
+            }
+            if number % 3 == 1:  # it takes longer
+                ways["bulk"] = lambda d=detector: _predict_all(d, paths)
+            for way, call in ways.items():
+                started = time.perf_counter()
+                call()
+                if number:
+                    seconds.setdefault((way, name), []).append(time.perf_counter() - started)
+    machine = machine_record() | {"threads": str(torch.get_num_threads())}
+    for (way, name), times in seconds.items():
+        count = len(paths) if way == "bulk" else 1
+        yield {
+            "way": way, "column": name, "pictures": count, "runs": len(times),
+            "seconds": round(statistics.median(times) / count, 5), "machine": machine,
+        }  # fmt: skip
+
+
+def _predict_all(detector: Detector, paths: Sequence[Path]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        predict_files(detector, paths, folder)
+
+
+class Results:
+    """The result file: a section is computed where its key is not the one that is stored."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sections: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def section(self, name: str, key: Sequence[str], rows: Callable[[], Iterator[Row]]) -> None:
+        """Compute and write one section, unless it is there."""
+        digest = hashlib.sha256(f"{FORMAT} {list(key)}".encode()).hexdigest()[:16]
+        if self.sections.get(name, {}).get("key") == digest:
+            print(f"{name}: kept", flush=True)
+            return
+        started = time.monotonic()
+        found = {"key": digest, "rows": list(rows())}
+        self.sections[name] = found | {"seconds": round(time.monotonic() - started, 1)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.sections, indent=None, sort_keys=True)
+        write_atomically(self.path, (text.replace("}, {", "},\n{") + "\n").encode())
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def set_rows(study: Study) -> Iterator[Row]:
+    """The sets, and the two models."""
+    for name, pictures in study.sets.items():
+        defective = int(pictures.labels.sum())
+        row = {"set": name, "good": len(pictures.samples) - defective, "defective": defective}
+        yield row | {"masks": pictures.has_masks}
+    for name in ("small", "tiny"):
+        detector: Detector = getattr(study, name)
+        row = {"column": name, "fingerprint": detector.fingerprint()}
+        yield row | {"training": detector.description.get("training", {})}
+
+
+def measure(study: Study, results: Results, with_heads: bool) -> None:
+    """Fill every section that is missing."""
+    prints = [d.fingerprint() for d in (study.small, study.tiny, study.untrained)]
+    results.section("sets", [*prints, *(s.digest for s in study.sets.values())],
+                    lambda: set_rows(study))  # fmt: skip
+    parts: dict[str, Callable[[Study, PictureSet], Iterator[Row]]] = {
+        "ranking": ranking_rows, "detection": detection_rows,
+    }  # fmt: skip
+    if with_heads:
+        parts["inputs"] = inputs_rows
+    for name, pictures in study.sets.items():
+        own = dict(parts)
+        if name != "brain MRI":
+            own |= {"references": reference_rows, "check": check_rows}
+        if name == "magnetic tiles":
+            own["tiles"] = tile_rows
+        for part, rows in own.items():
+            call = lambda rows=rows, pictures=pictures: rows(study, pictures)  # noqa: E731
+            results.section(f"{part}/{name}", [part, *prints, pictures.digest], call)
+    results.section("demo", prints, lambda: demo_rows(study))
+    results.section("speed", prints, lambda: speed_rows(study))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--textile", type=Path, help="default: the installed package")
+    parser.add_argument("--small", default="small", help="a bundled name or a model folder")
+    parser.add_argument("--tiny", default="tiny", help="as --small")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "small",
+                        help="of scripts/build_small.py")  # fmt: skip
+    parser.add_argument("--trunk", type=Path, default=bundled_folder(f"backbone-{EFFICIENT_NET}"))
+    parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "measured")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--no-heads", action="store_true", help="train no heads")
+    asked = parser.parse_args()
+    readers = (
+        read_tiles(asked.data), read_brain(asked.data), read_textile(textile_root(asked.textile)),
+    )  # fmt: skip
+    study = Study(
+        small=load_detector(asked.small, device="cpu"),
+        tiny=load_detector(asked.tiny, device="cpu"),
+        untrained=build_detector("relations", asked.trunk, preset="untrained", device="cpu"),
+        sets={pictures.name: pictures for pictures in readers},
+        cache=asked.cache, runs=asked.runs, trunk=asked.trunk, workers=asked.workers,
+    )  # fmt: skip
+    measure(study, Results(asked.out), not asked.no_heads)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
