@@ -246,10 +246,11 @@ def leave_out(method: Relations, kind: str, seed: int) -> list[int]:
     then scores relations with these columns alone, and has no form as a model folder.
     """
     kept = [n for n, name in enumerate(method.names) if name.partition(" ")[0] != kind]
-    method.names = tuple(method.names[n] for n in kept)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        method.head = RelationHead(len(kept))
+    if len(kept) < len(method.names):
+        method.names = tuple(method.names[n] for n in kept)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            method.head = RelationHead(len(kept))
     return kept
 
 

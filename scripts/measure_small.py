@@ -13,22 +13,19 @@ makes the page from that file.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -36,23 +33,14 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.common import machine_record  # noqa: E402
 from faprompt import Detector, load_detector  # noqa: E402
 from faprompt.clip.efficient_net import EFFICIENT_NET  # noqa: E402
-from faprompt.files import write_atomically  # noqa: E402
 from faprompt.imaging import read_image  # noqa: E402
 from faprompt.imaging.tiles import OBLONG, TileSetting  # noqa: E402
 from faprompt.imaging.transform import resize_map  # noqa: E402
 from faprompt.inspection import CalibrateOptions, calibrate  # noqa: E402
-from faprompt.methods.relations import Relations  # noqa: E402
 from faprompt.metrics import auroc, paired_interval  # noqa: E402
 from faprompt.models import build_detector, bundled_folder  # noqa: E402
 from faprompt.prediction import predict_files  # noqa: E402
 from faprompt.references import top_mean  # noqa: E402
-from scripts.build_small import (  # noqa: E402
-    BuildOptions,
-    build_untrained,
-    fill_cache,
-    leave_out,
-    train_head,
-)
 from scripts.measure_calibration import (  # noqa: E402
     ALL,
     ORDERS,
@@ -79,13 +67,11 @@ from scripts.measured_sets import (  # noqa: E402
     run_model,
     textile_root,
 )
+from scripts.section_file import SectionFile  # noqa: E402
+from scripts.small_heads import HeadPlan, head_plans  # noqa: E402
 
 RESULTS = ROOT / "docs" / "small" / "results.json"
-FORMAT = 1  # of the sections; raise it to measure all of them again
-SEEDS = (111, 112, 113)  # of the heads
-KINDS = ("self-similarity", "mirror", "text")
-COUNTS = (400, 1600, 6400)  # drawn pictures, beside all of them
-ALL_INPUTS, UNTRAINED, GREY = "all inputs", "untrained", "grey mirror"
+UNTRAINED, GREY = "untrained", "grey mirror"
 REFERENCES, POOL, REFERENCE_SPLITS = (1, 4, 8), 100, 10
 CALIBRATING, SPLITS = {"magnetic tiles": 200, "textile": 200, "brain MRI": 50}, 50
 WAYS: tuple[TileSetting, ...] = ("off", "auto", 2)
@@ -166,69 +152,22 @@ def ranking_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
             yield row | {"small_ahead": lead(found["small"][kind], one)}
 
 
-def build_options(small: Detector) -> BuildOptions:
-    """Read from the model's own record how it was built."""
-    record = small.description["training"]
-    return BuildOptions(**{f.name: record[f.name] for f in fields(BuildOptions)})
-
-
-def drawn_relations(study: Study) -> dict[str, Any]:
-    """Relations of the drawn pictures on which `small` was trained, drawn again if missing."""
-    return fill_cache(study.runs, study.trunk, build_options(study.small), study.workers)
-
-
-def trained_head(
-    study: Study, kind: str, count: int | None, seed: int
-) -> tuple[Relations, list[int]]:
-    """Train a head of `small` that lacks one kind of relations, or on the first pictures alone.
-
-    The head is kept, so that it is trained once.
-    """
-    options = replace(build_options(study.small), seed=seed)
-    method = build_untrained(study.trunk, options)
-    if method.names != study.small.method.names:
-        raise SystemExit(
-            f"small reads {study.small.method.names}, and scripts/build_small.py builds a model "
-            f"that reads {method.names}; build small again."
-        )
-    kept = leave_out(method, kind, seed)
-    name = f"{kind or 'all'}-{count or 'all'}-{seed}"
-    path = study.runs / f"heads-{study.small.fingerprint()[:12]}" / f"{name}.safetensors"
-    if not path.is_file():
-        arrays = {key: values[:count] for key, values in drawn_relations(study).items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with torch.enable_grad():
-            train_head(method, arrays, options, path.with_suffix(".csv"), kept)
-        save_file(method.head.state_dict(), path)
-    method.head.load_state_dict(load_file(path))
-    return method.eval(), kept
-
-
-def head_scores(
-    study: Study, pictures: PictureSet, kind: str, count: int | None, seed: int
-) -> Scores:
+def head_scores(study: Study, pictures: PictureSet, plan: HeadPlan) -> Scores:
     """Score a set by a head of its own."""
-    method, kept = trained_head(study, kind, count, seed)
+    method, kept = plan.load()
     relations = torch.from_numpy(study.arrays("small", pictures)["relations"])[:, kept]
     output = method.score_relations(relations)
-    return Scores(
-        output.score.double().numpy(), output.patch_map.numpy(), study.small.method.sigma_px
-    )
+    sigma_px = study.small.method.sigma_px
+    return Scores(output.score.double().numpy(), output.patch_map.numpy(), sigma_px)
 
 
 def inputs_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
     """Heads that lack an input or saw fewer drawn pictures: mean over seeds, and each seed."""
     masks = pictures.read_masks()
-    variants: dict[str, tuple[str, int | None]] = {ALL_INPUTS: ("", None)}
-    variants |= {f"without {kind}": (kind, None) for kind in KINDS}
-    variants |= {f"{count:,} drawn pictures": ("", count) for count in _fewer(study)}
     base: dict[str, Ranking] = {}
-    for name, (kind, count) in variants.items():
-        each = [
-            rank(pictures, head_scores(study, pictures, kind, count, seed), masks,
-                 pixel_replicates=0)
-            for seed in SEEDS
-        ]  # fmt: skip
+    for name, plans in head_plans(study.small, study.runs, study.trunk, study.workers).items():
+        scores = [head_scores(study, pictures, plan) for plan in plans]
+        each = [rank(pictures, one, masks, pixel_replicates=0) for one in scores]
         means = {group: mean_ranking([one[group] for one in each]) for group in each[0]}
         base = base or means
         yield from _seed_rows(name, means, base, each)
@@ -236,11 +175,6 @@ def inputs_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
     text = Scores(top_means(arrays["maps"]), arrays["maps"], study.tiny.method.sigma_px)
     alone = rank(pictures, text, masks, pixel_replicates=0)
     yield from _seed_rows("text alone (top 2 % of the map of tiny)", alone, base, [alone])
-
-
-def _fewer(study: Study) -> list[int]:
-    total = build_options(study.small).pictures
-    return [count for count in COUNTS if count < total]
 
 
 def _seed_rows(
@@ -395,28 +329,6 @@ def _predict_all(detector: Detector, paths: Sequence[Path]) -> None:
         predict_files(detector, paths, folder)
 
 
-class Results:
-    """The result file: a section is computed where its key is not the one that is stored."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sections: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def section(self, name: str, key: Sequence[str], rows: Callable[[], Iterator[Row]]) -> None:
-        """Compute and write one section, unless it is there."""
-        digest = hashlib.sha256(f"{FORMAT} {list(key)}".encode()).hexdigest()[:16]
-        if self.sections.get(name, {}).get("key") == digest:
-            print(f"{name}: kept", flush=True)
-            return
-        started = time.monotonic()
-        found = {"key": digest, "rows": list(rows())}
-        self.sections[name] = found | {"seconds": round(time.monotonic() - started, 1)}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.sections, indent=None, sort_keys=True)
-        write_atomically(self.path, (text.replace("}, {", "},\n{") + "\n").encode())
-        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-
-
 def set_rows(study: Study) -> Iterator[Row]:
     """The sets, and the two models."""
     for name, pictures in study.sets.items():
@@ -429,7 +341,7 @@ def set_rows(study: Study) -> Iterator[Row]:
         yield row | {"training": detector.description.get("training", {})}
 
 
-def measure(study: Study, results: Results, with_heads: bool) -> None:
+def measure(study: Study, results: SectionFile, with_heads: bool) -> None:
     """Fill every section that is missing."""
     prints = [d.fingerprint() for d in (study.small, study.tiny, study.untrained)]
     results.section("sets", [*prints, *(s.digest for s in study.sets.values())],
@@ -477,7 +389,7 @@ def main() -> None:
         sets={pictures.name: pictures for pictures in readers},
         cache=asked.cache, runs=asked.runs, trunk=asked.trunk, workers=asked.workers,
     )  # fmt: skip
-    measure(study, Results(asked.out), not asked.no_heads)
+    measure(study, SectionFile(asked.out), not asked.no_heads)
 
 
 if __name__ == "__main__":
