@@ -5,9 +5,9 @@
 
 DIR holds magnetic_tile, magnetic_tile_more and brain_mri; `--runs` is the folder of
 scripts/build_small.py, whose drawn pictures train the heads that lack an input. Each model sees
-each picture once. Every section is written to docs/small/results.json when it is done, and is
-computed again only if a model, a set or this list of sections changes. scripts/make_small_page.py
-makes the page from that file.
+each picture once. Every section is written to docs/small/results.json when it is done; a
+stopped run goes on there. Another model or set begins the file anew. scripts/make_tables.py makes
+the tables of docs/small.md from it.
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ from scripts.measure_calibration import (  # noqa: E402
     split,
 )
 from scripts.measured_sets import (  # noqa: E402
+    BRAIN,
     MEAN,
     METRICS,
     SIZE,
+    TEXTILE,
+    TILES,
     PictureSet,
     Ranking,
     Scores,
@@ -73,7 +76,7 @@ from scripts.small_heads import HeadPlan, head_plans  # noqa: E402
 RESULTS = ROOT / "docs" / "small" / "results.json"
 UNTRAINED, GREY = "untrained", "grey mirror"
 REFERENCES, POOL, REFERENCE_SPLITS = (1, 4, 8), 100, 10
-CALIBRATING, SPLITS = {"magnetic tiles": 200, "textile": 200, "brain MRI": 50}, 50
+CALIBRATING, SPLITS = {TILES: 200, TEXTILE: 200, BRAIN: 50}, 50
 WAYS: tuple[TileSetting, ...] = ("off", "auto", 2)
 LEAST_KIND = 8  # oblong pictures of a kind that still get a row
 TIMES = 7
@@ -341,27 +344,25 @@ def set_rows(study: Study) -> Iterator[Row]:
         yield row | {"training": detector.description.get("training", {})}
 
 
-def measure(study: Study, results: SectionFile, with_heads: bool) -> None:
+def measure(study: Study, path: Path, with_heads: bool) -> None:
     """Fill every section that is missing."""
-    prints = [d.fingerprint() for d in (study.small, study.tiny, study.untrained)]
-    results.section("sets", [*prints, *(s.digest for s in study.sets.values())],
-                    lambda: set_rows(study))  # fmt: skip
-    parts: dict[str, Callable[[Study, PictureSet], Iterator[Row]]] = {
-        "ranking": ranking_rows, "detection": detection_rows,
-    }  # fmt: skip
-    if with_heads:
-        parts["inputs"] = inputs_rows
+    models = study.small, study.tiny, study.untrained
+    key = [model.fingerprint() for model in models]
+    results = SectionFile(path, [*key, *(pictures.digest for pictures in study.sets.values())])
+    results.section("models and sets", lambda: set_rows(study))
     for name, pictures in study.sets.items():
-        own = dict(parts)
-        if name != "brain MRI":
-            own |= {"references": reference_rows, "check": check_rows}
-        if name == "magnetic tiles":
-            own["tiles"] = tile_rows
-        for part, rows in own.items():
+        parts = {"ranking": ranking_rows, "detection": detection_rows}
+        if with_heads:
+            parts["inputs"] = inputs_rows
+        if name != BRAIN:  # it has too few good pictures for a pool
+            parts |= {"references": reference_rows, "check": check_rows}
+        if name == TILES:
+            parts["tiles"] = tile_rows
+        for part, rows in parts.items():
             call = lambda rows=rows, pictures=pictures: rows(study, pictures)  # noqa: E731
-            results.section(f"{part}/{name}", [part, *prints, pictures.digest], call)
-    results.section("demo", prints, lambda: demo_rows(study))
-    results.section("speed", prints, lambda: speed_rows(study))
+            results.section(f"{part}/{name}", call)
+    results.section("demo", lambda: demo_rows(study))
+    results.section("speed", lambda: speed_rows(study))
 
 
 def main() -> None:
@@ -389,7 +390,7 @@ def main() -> None:
         sets={pictures.name: pictures for pictures in readers},
         cache=asked.cache, runs=asked.runs, trunk=asked.trunk, workers=asked.workers,
     )  # fmt: skip
-    measure(study, SectionFile(asked.out), not asked.no_heads)
+    measure(study, asked.out, not asked.no_heads)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ SIZE = (256, 256)  # of maps and masks in pixel metrics: the input of the bundle
 REPLICATES = 200
 MEAN = "mean"  # over the kinds of defect
 METRICS = ("image_auroc", "pixel_auroc")
-TEXTILE = {"nominal": 500, "local": 250, "global": 250}  # pictures of each folder
+TILES, BRAIN, TEXTILE = "magnetic tiles", "brain MRI", "textile"
+TEXTILE_COUNTS = {"nominal": 500, "local": 250, "global": 250}  # pictures of each folder
 TEXTILE_SEED = 15
 GREY_SIDE = 16  # px
 BATCH = 8
@@ -85,7 +86,7 @@ class PictureSet:
 def read_tiles(data: Path) -> PictureSet:
     """Magnetic tiles: blowholes and cracks with 120 good ones, breaks and frays with 150 others."""
     folders = ("magnetic_tile", "magnetic_tile_more")
-    return _unique("magnetic tiles", {n: read_dataset(data / n).samples for n in folders})
+    return _unique(TILES, {n: read_dataset(data / n).samples for n in folders})
 
 
 def read_brain(data: Path) -> PictureSet:
@@ -94,21 +95,21 @@ def read_brain(data: Path) -> PictureSet:
         replace(s, defect_type="tumour" if s.label else "")
         for s in read_dataset(data / "brain_mri").samples
     ]
-    return _unique("brain MRI", {"brain_mri": samples})
+    return _unique(BRAIN, {"brain_mri": samples})
 
 
 def read_textile(root: Path) -> PictureSet:
     """Simulated textile: `root` has the folders nominal, local and global; no masks."""
     rng = np.random.default_rng(TEXTILE_SEED)
     samples = []
-    for folder, count in TEXTILE.items():
+    for folder, count in TEXTILE_COUNTS.items():
         paths = sorted((root / folder).glob("*.jpg"))
         label = int(folder != "nominal")
         samples += [
             Sample(paths[row], label, "textile", folder if label else "")
             for row in sorted(rng.choice(len(paths), count, replace=False))
         ]
-    return _unique("textile", {"textile": samples})
+    return _unique(TEXTILE, {"textile": samples})
 
 
 def _unique(name: str, folders: Mapping[str, Sequence[Sample]]) -> PictureSet:

@@ -44,7 +44,7 @@ def results() -> Mapping[str, Any]:
     """The result file; empty where nothing was measured yet."""
     if not RESULTS.is_file():
         return {}
-    found: Mapping[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    found: Mapping[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))["sections"]
     return found
 
 
@@ -151,7 +151,9 @@ def inputs_table() -> str:
 
 def drawn_table() -> str:
     """Heads that were trained on fewer drawn pictures."""
-    total = next((r["training"]["pictures"] for r in rows_of("sets") if r.get("training")), 0)
+    total = next(
+        (r["training"]["pictures"] for r in rows_of("models and sets") if r.get("training")), 0
+    )
     return _heads_table(
         lambda name: name.endswith("drawn pictures") or name == ALL_INPUTS,
         f"{total:,} drawn pictures (all)",
@@ -163,7 +165,10 @@ def _heads_table(wanted: Callable[[str], bool], full: str) -> str:
     lines = _head(["head", *heads])
     every = {name: rows_of(f"inputs/{name}") for name in SETS}
     variants = [row["variant"] for row in every[TILES]]
-    for variant in dict.fromkeys(filter(wanted, variants)):
+    kept = list(dict.fromkeys(filter(wanted, variants)))
+    if full != ALL_INPUTS:  # numbers of pictures rise
+        kept.sort(key=lambda variant: variant == ALL_INPUTS)
+    for variant in kept:
         cells = []
         for name, kind, metric in _HEAD_COLUMNS:
             rows = [r for r in every[name] if (r["variant"], r["kind"]) == (variant, kind)]
@@ -317,7 +322,7 @@ def speed_table() -> str:
 def sets_table() -> str:
     """The pictures."""
     lines = _head(["set", "good", "defective", "masks"])
-    for row in rows_of("sets"):
+    for row in rows_of("models and sets"):
         if "set" in row:
             masks = "yes" if row["masks"] else "no"
             lines.append(_line([row["set"], str(row["good"]), str(row["defective"]), masks]))

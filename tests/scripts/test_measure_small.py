@@ -103,9 +103,9 @@ def test_a_section_is_computed_once_for_each_key(tmp_path):
         yield {"value": len(calls)}
 
     for key in ("a", "a", "b"):
-        SectionFile(path).section("one", [key], rows)
+        SectionFile(path, [key]).section("one", rows)
     assert len(calls) == 2
-    assert json.loads(path.read_text())["one"]["rows"] == [{"value": 2}]
+    assert json.loads(path.read_text())["sections"]["one"]["rows"] == [{"value": 2}]
 
 
 def test_the_page_has_the_tables_of_the_result_file():
