@@ -117,7 +117,7 @@ def better_sentences() -> str:
         if sure:
             words.append(f"is better than `small` on {'; '.join(sure)}")
         if unsure:
-            words.append(f"is ahead within the interval on {'; '.join(unsure)}")
+            words.append(f"has a higher value, within the interval, on {'; '.join(unsure)}")
         lines.append(f"- {shown} {', and '.join(words) or 'is nowhere ahead of `small`'}.")
     return "\n".join(lines)
 

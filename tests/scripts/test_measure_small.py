@@ -135,5 +135,8 @@ def test_best_of_a_row_is_bold_and_other_columns_ahead_are_named(monkeypatch):
     assert "**80.0** (70.0–90.0)" in line and line.count("**") == 2
     tiny, untrained, grey = small_tables.better_sentences().splitlines()
     assert "is better than `small` on brain MRI, mean (image AUROC, 10.0 points)" in tiny
-    assert "is ahead within the interval on brain MRI, mean (image AUROC, 1.0 points)" in untrained
+    assert (
+        "has a higher value, within the interval, on brain MRI, mean (image AUROC, 1.0 points)"
+        in untrained
+    )
     assert "is nowhere ahead" in grey
