@@ -42,10 +42,11 @@ from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.files import file_digest, write_atomically
 from faprompt.methods.registry import build_method
-from faprompt.methods.relations import RelationHead, Relations, patch_targets
+from faprompt.methods.relations import RelationHead, Relations
 from faprompt.metrics import auroc
 from faprompt.model_folder import CARD
 from faprompt.models import bundled_folder, load_detector
+from faprompt.relation_maps import patch_targets
 from faprompt.synthetic.drawn_set import GENERATOR_VERSION, draw_plans
 from scripts.drawn_batches import plan_batch
 

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("base", ("work",)),
     ("core", ("calibration", "clip", "imaging", "metrics", "regions")),
     ("core", ("losses", "results", "scoring")),
-    ("core", ("data", "prompts", "references", "synthetic")),
+    ("core", ("data", "prompts", "references", "relation_maps", "synthetic")),
     ("methods", ("methods",)),
     ("detector", ("detector_setup", "model_folder")),
     ("detector", ("detector_parts",)),

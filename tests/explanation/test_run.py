@@ -71,7 +71,7 @@ def test_a_page_without_prompts_shows_no_empty_parts(vocabulary):
     found, panels = drawn(vocabulary, "clip")
     page = Page(draw_page(found, panels, name="p.png"))
     assert len(page.all("img")) == 2 and "Abnormality prompts" not in page.text
-    assert "not used" in page.text and "Verdict" not in page.text
+    assert "not added" in page.text and "Verdict" not in page.text
 
 
 @pytest.mark.parametrize(("name", "options"), [("faprompt", {"prompts": 7}), ("filo", {})])

@@ -62,13 +62,29 @@ def test_a_number_of_tiles_covers_the_longer_side(size):
     ("size", "tile"),
     [
         ((512, 512), (512, 512)), ((512, 400), (512, 400)), ((100, 150), (100, 150)),
-        ((100, 151), (100, 100)), ((151, 100), (100, 100)), ((513, 513), (256, 256)),
-        ((513, 300), (256, 256)), ((600, 200), (200, 200)), ((20, 4000), (20, 20)),
+        ((100, 151), (100, 100)), ((151, 100), (100, 100)), ((513, 513), (294, 294)),
+        ((518, 518), (296, 296)), ((513, 300), (300, 300)), ((560, 560), (320, 320)),
+        ((561, 561), (225, 225)), ((600, 200), (200, 200)), ((4000, 6000), (316, 316)),
+        ((20, 4000), (20, 20)),
     ],
 )  # fmt: skip
 def test_auto_cuts_oblong_and_large_pictures(size, tile):
     assert plan_tiles(size, "auto", model_size=(256, 256)).tile_size == tile
     assert plan_tiles(size, "auto", model_size=(256, 300)).tile_size == tile
+
+
+@pytest.mark.parametrize("model_side", [32, 45, 256])
+def test_auto_makes_the_fewest_tiles_of_at_most_a_quarter_more_than_the_model(model_side):
+    draw = np.random.default_rng(model_side)
+    for size in draw.integers(model_side // 2, 9 * model_side, (200, 2)).tolist():
+        plan = plan_tiles(size, "auto", model_size=(model_side, 999))
+        if max(size) <= 2 * model_side:
+            continue
+        side, limit = max(plan.tile_size), min(int(1.25 * model_side), *size)
+        assert side <= limit
+        for axis, length in ((0, size[1]), (1, size[0])):
+            count = len({box[axis] for box in plan.boxes})
+            assert count == 1 or limit + (count - 2) * int(0.75 * limit) < length  # one less
 
 
 @pytest.mark.parametrize("value", [0, 65, -1, True, "4", "on", 2.0, None])

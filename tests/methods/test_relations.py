@@ -1,4 +1,4 @@
-"""relations: the suite, its pure functions against slow loops, head, loss, text logit, parts."""
+"""relations: the suite, head, loss, text logit, parts."""
 
 from functools import cache
 
@@ -6,25 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from faprompt.clip.vision import ImageFeatures, ImageOptions
+from faprompt.clip.vision import ImageFeatures
 from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.explanation import explain_picture
 from faprompt.methods.registry import build_method, preset_config
-from faprompt.methods.relations import (
-    RelationHead,
-    at_step,
-    mirror_distance,
-    patch_targets,
-    picture_percentiles,
-    self_similarity,
-)
+from faprompt.methods.relations import RelationHead
 from faprompt.models import load_detector
 from faprompt.references import ReferenceBank, References, top_mean
+from faprompt.relation_maps import mirror_distance, patch_targets, self_similarity
 from faprompt.synthetic import write_dataset
 from faprompt.training.training_session import TrainOptions, train
 from tests.helpers import small
+from tests.helpers.compare import cosine_distances
 from tests.methods.suite import LearnedSuite, TrainingFreeSuite
 
 SIDE = 128  # the least: four cells of layer 15 a side
@@ -181,102 +176,9 @@ class TestUntrained(TrainingFreeSuite):
             build(layers=(16,))
 
 
-def draw_tokens(rows, columns, *, batch=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, rows * columns, 5, generator=generator)
-
-
-def slow_distances(tokens):
-    values = tokens.double().numpy()
-    units = values / np.linalg.norm(values, axis=-1, keepdims=True)
-    return 1 - units @ units.transpose(0, 2, 1)
-
-
-@pytest.mark.parametrize("grid", [(4, 4), (5, 7), (1, 9)])
-def test_self_similarity_against_a_slow_loop(grid):
-    rows, columns = grid
-    tokens = draw_tokens(rows, columns)
-    found = self_similarity(tokens, grid, counts=(1, 3)).numpy()
-    distances = slow_distances(tokens)
-    for picture in range(2):
-        for row in range(rows):
-            for column in range(columns):
-                others = sorted(
-                    distances[picture, row * columns + column, r * columns + c]
-                    for r in range(rows)
-                    for c in range(columns)
-                    if max(abs(r - row), abs(c - column)) > 1
-                )
-                wanted = [others[0], np.mean(others[:3])]
-                np.testing.assert_allclose(found[picture, :, row, column], wanted, atol=1e-5)
-
-
-def test_more_neighbours_than_there_are_count_as_all_that_every_patch_has():
-    tokens = draw_tokens(4, 4)
-    assert torch.equal(*(self_similarity(tokens, (4, 4), counts=(k,)) for k in (7, 26)))
-    with pytest.raises(ValueError, match="grid of 3x3 patches is too small"):
-        self_similarity(draw_tokens(3, 3), (3, 3))
-    with pytest.raises(ValueError, match="12 patches do not form a 3x5 grid"):
-        self_similarity(draw_tokens(3, 4), (3, 5))
-
-
-@pytest.mark.parametrize("grid", [(3, 4), (5, 2), (1, 6)])
-def test_mirror_distance_against_a_slow_loop(grid):
-    rows, columns = grid
-    tokens = draw_tokens(rows, columns)
-    found = mirror_distance(tokens, grid).numpy()
-    distances = slow_distances(tokens)
-    for picture in range(2):
-        for row in range(rows):
-            for column in range(columns):
-                places = ((row, columns - 1 - column), (rows - 1 - row, column))
-                for axis, (r0, c0) in enumerate(places):
-                    near = [
-                        distances[picture, row * columns + column, r * columns + c]
-                        for r in range(max(0, r0 - 1), min(rows, r0 + 2))
-                        for c in range(max(0, c0 - 1), min(columns, c0 + 2))
-                    ]
-                    assert found[picture, axis, row, column] == pytest.approx(min(near), abs=1e-5)
-
-
-def test_what_relations_do_not_see():
-    """The length of tokens and a rotation of all of them change nothing; a mirror picture has
-    mirrored relations.
-    """
-    tokens = draw_tokens(5, 6)
-    turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
-    lengths = torch.rand(2, 30, 1, generator=torch.Generator().manual_seed(2)) + 0.5
-    for relation in (self_similarity, mirror_distance):
-        found = relation(tokens, (5, 6))
-        torch.testing.assert_close(relation(tokens @ turn * lengths, (5, 6)), found)
-        flipped = tokens.unflatten(1, (5, 6)).flip(2).flatten(1, 2)
-        torch.testing.assert_close(relation(flipped, (5, 6)), found.flip(-1))
-    whole = draw_tokens(3, 3).unflatten(1, (3, 3))
-    symmetric = torch.cat([whole, whole.flip(2)], dim=2).flatten(1, 2)
-    assert mirror_distance(symmetric, (3, 6))[:, 0].max() < 1e-6
-
-
-def test_percentiles_are_torchs():
-    values = draw_tokens(4, 5).mT
-    wanted = torch.quantile(values, torch.tensor([0.1, 0.5, 0.9]), dim=-1).permute(1, 2, 0)
-    torch.testing.assert_close(picture_percentiles(values), wanted)
-
-
-def test_patches_that_count_as_anomalous():
-    mask = torch.zeros(4, 64, 64)
-    mask[1, 16:48, 20] = 1  # a line of one pixel
-    mask[2, 30:33, 30:33] = 1  # too little anywhere: 4 of 256 pixels in one patch, 2, 2, 1
-    mask[3, :, :20] = 1  # 4 of 16 columns in the second column of patches
-    found = patch_targets(mask, (4, 4))
-    assert found[0].sum() == 0
-    assert found[1].nonzero().tolist() == [[1, 1], [2, 1]]
-    assert found[2].nonzero().tolist() == [[1, 1]]
-    assert found[3].sum(dim=0).tolist() == [4, 4, 0, 0]
-
-
 def test_the_head_is_its_formula():
     head = RelationHead(3)
-    x = draw_tokens(4, 5, batch=2, seed=3)[..., :3].mT.unflatten(2, (4, 5))
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         levels = torch.quantile(x.flatten(2), torch.tensor([0.1, 0.5, 0.9]), dim=-1)
         both = torch.cat([x, x - levels[1][..., None, None]], dim=1)
@@ -332,18 +234,6 @@ def test_layers_and_mirror_choose_the_relations():
     torch.testing.assert_close(found[:, 6:], mirror_distance(tokens[11], (8, 8)))
     clip = build(on=small.backbone(), image_size=small.SIDE)
     assert clip.image_options.layers == (1, 2)
-
-
-@pytest.mark.parametrize("relation", [self_similarity, mirror_distance])
-@pytest.mark.parametrize("grid", [(8, 8), (7, 9)])
-def test_the_coarse_layer_is_compared_at_its_own_resolution(relation, grid):
-    with torch.no_grad():
-        pixels = small.pixels(2, 16 * grid[0], 16 * grid[1])
-        maps = trunk().vision(pixels, 15)[15]
-        tokens = trunk().encode_image(pixels, ImageOptions(layers=(15,))).patch_tokens[15]
-    own = relation(maps.flatten(2).mT, (maps.shape[-2], maps.shape[-1]))
-    wanted = torch.nn.functional.interpolate(own, size=grid, mode="bilinear")
-    torch.testing.assert_close(at_step(relation, tokens, grid, 2), wanted, rtol=0, atol=1e-5)
 
 
 def test_dropout_leaves_out_whole_relations_in_training_steps_only():
@@ -479,7 +369,7 @@ def test_explain_tells_which_relation_spoke(options):
     found = explain_picture(detector, picture)
     assert found.result.score == detector.predict(picture).score
     groups = ["self-similarity", "mirror", *(["text"] if options is TEXT else [])]
-    assert list(found.stages) == groups
+    assert list(found.stages) == [f"of {group}" for group in groups]
     assert found.terms[0].value == pytest.approx(found.result.score, abs=1e-6)
     assert [term.weight for term in found.terms] == [1] + [0] * (len(found.terms) - 1)
     assert len(found.terms) == (1 if "head" in options else 1 + len(groups))
@@ -495,12 +385,17 @@ def test_explain_tells_which_relation_spoke(options):
         assert term.name == f"score without {name}" and term.value == pytest.approx(float(wanted))
     strangest = int(found.fused.argmax())
     assert found.patches[0].row * 8 + found.patches[0].column == strangest
-    distances = slow_distances(features.patch_tokens[11])[0, strangest]
+    distances = cosine_distances(features.patch_tokens[11])[0, strangest]
     far = [
         n for n in range(64) if max(abs(n // 8 - strangest // 8), abs(n % 8 - strangest % 8)) > 1
     ]
     wanted = sorted(far, key=lambda n: distances[n])[:5]
     assert [p.row * 8 + p.column for p in found.patches[1:]] == wanted
+    near = [0, *distances[wanted]]
+    assert [p.distance for p in found.patches] == pytest.approx(near, abs=1e-5)
+    assert "head" in options or "set to 0" in found.method_notes[0]
+    assert found.method_notes[-1].startswith("Patch 1 has the highest value")
+    assert not any("no abnormality prompts" in note for note in found.notes())
 
 
 def test_references_and_tiles_work_as_for_every_method():

@@ -33,9 +33,9 @@ def explain(
 ) -> None:
     """Show why pictures got their scores.
 
-    Writes a PNG, an HTML page and a JSON file for each picture into OUT: the map of each
-    abnormality prompt, the patches that the prior was computed from, the map before and after
-    the prior, and the terms of the score. Prints one line for each picture: score, path, page.
+    Writes a PNG, an HTML page and a JSON file for each picture into OUT: the terms of the score,
+    the map of each relation or abnormality prompt, and the patches that the method compares or
+    computes its prior from. Prints one line for each picture: score, path, page.
     Exits with 3 when some files could not be read.
     """
     from faprompt.cli.terminal import (

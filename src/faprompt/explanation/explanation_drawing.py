@@ -150,15 +150,19 @@ def draw_sheet(explanation: Explanation, panels: Panels, *, name: str) -> bytes:
     """
     height, width = panels.picture.shape[:2]
     tall = _CELL * height / width
-    rows = -(-len(panels.prompts) // COLUMNS)
     words = _WORDS if any(prompt.words for prompt in explanation.prompts) else 0.0
-    lower = _MARGIN + _HEAD + _TITLE + tall  # top of the prompts
-    step = _GAP + _TITLE + tall + words
-    foot = lower + rows * step + 2 * _GAP
+    maps = _maps(panels)
+    upper = _MARGIN + _HEAD - _GAP  # top of the maps
+    map_step = _GAP + _TITLE + tall
+    lower = upper + -(-len(maps) // COLUMNS) * map_step  # top of the prompts
+    step = map_step + words
+    foot = lower + -(-len(panels.prompts) // COLUMNS) * step + 2 * _GAP
     page = _Page(2 * _MARGIN + COLUMNS * (_CELL + _GAP) - _GAP, foot + _FOOT + _MARGIN)
     page.text(_MARGIN, _MARGIN, _heading(explanation, name), fontsize=14, color=_INK)
-    for place, (title, panel) in enumerate(_first_row(panels)):
-        _draw_panel(page.axes(_left(place), lower - tall, _CELL, tall), panel, title)
+    for place, (title, panel) in enumerate(maps):
+        row, column = divmod(place, COLUMNS)
+        axes = page.axes(_left(column), upper + row * map_step + _GAP + _TITLE, _CELL, tall)
+        _draw_panel(axes, panel, title)
     for place, (prompt, panel) in enumerate(zip(explanation.prompts, panels.prompts, strict=True)):
         row, column = divmod(place, COLUMNS)
         axes = page.axes(_left(column), lower + row * step + _GAP + _TITLE, _CELL, tall)
@@ -175,14 +179,13 @@ def _left(column: int) -> float:
     return _MARGIN + column * (_CELL + _GAP)
 
 
-def _first_row(panels: Panels) -> list[tuple[str, np.ndarray]]:
-    """Return titles and panels of the first row; maps that do not fit are left out."""
-    row = [("picture", panels.picture), ("fused map", panels.fused)]
-    free = COLUMNS - 2 - (panels.patches is not None)
-    row += [(f"map {name}", panel) for name, panel in panels.stages.items()][:free]
+def _maps(panels: Panels) -> list[tuple[str, np.ndarray]]:
+    """Return titles and panels of the picture, its maps and the patches."""
+    maps = [("picture", panels.picture), ("fused map", panels.fused)]
+    maps += [(f"map {name}", panel) for name, panel in panels.stages.items()]
     if panels.patches is not None:
-        row.append((panels.patches_title.lower(), panels.patches))
-    return row
+        maps.append((panels.patches_title.lower(), panels.patches))
+    return maps
 
 
 def _heading(explanation: Explanation, name: str) -> str:
@@ -223,7 +226,7 @@ def _draw_bar(axes: Any, explanation: Explanation) -> list[Any]:
         part, colour = term.weight * term.value, _TERMS[place % len(_TERMS)]
         label = f"{term.weight:.3g} x {term.value:.4f}  {term.name}"
         if not term.weight:
-            label, colour = f"{term.value:.4f}  {term.name}, not used", _GREY
+            label, colour = f"{term.value:.4f}  {term.name}, not added", _GREY
         handles.append(axes.barh(0, part, left=left, height=1, color=colour, label=label))
         left += part
     if not explanation.terms:

@@ -25,7 +25,7 @@ _WORDS = 3  # nearest words of each vector
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A term of the score: weight x value; the weight is 0 when it is not used."""
+    """A term of the score: weight x value; the weight is 0 when it is shown only."""
 
     name: str
     weight: float
@@ -40,7 +40,8 @@ class Patch:
     row: int  # of the grid
     column: int
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the picture
-    chance: float  # of "abnormal" on the first stage, the map before the prior
+    chance: float  # of "abnormal" on the first stage, such as the map before the prior
+    distance: float | None = None  # cosine distance, 0..2, to the patch of rank 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +72,7 @@ class Explanation:
     prompts: tuple[Prompt, ...]
     patches: tuple[Patch, ...]
     patches_title: str
+    method_notes: tuple[str, ...]
     context_words: tuple[tuple[NearWord, ...], ...]
     model_size: tuple[int, int]
     sigma_px: float
@@ -84,9 +86,9 @@ class Explanation:
         return maps[0].numpy()
 
     def joined(self) -> str:
-        """Return the score as the sum of its terms; "" when the method names no terms."""
+        """Return the score as the sum of its terms; "" when there is nothing to add."""
         used = [f"{t.weight:.3g} x {t.value:.4f}" for t in self.terms if t.weight]
-        return f"{' + '.join(used)} = {self.result.score:.4f}" if used else ""
+        return f"{' + '.join(used)} = {self.result.score:.4f}" if len(used) > 1 else ""
 
     def notes(self) -> tuple[str, ...]:
         """Return what a reader needs to know about the panels."""
@@ -94,9 +96,10 @@ class Explanation:
             lines = ["Maxima are those of the patches, before the map is smoothed and enlarged."]
         else:
             lines = [f"{self.method} does not report the terms of its score."]
-        if not self.prompts:
+        lines += self.method_notes
+        if not self.prompts and not self.method_notes:
             lines.append(f"{self.method} has no abnormality prompts that could be shown apart.")
-        elif len(self.prompts) > 1:
+        if len(self.prompts) > 1:
             lines.append(
                 "Each map is the fused map with one prompt alone in place of all. The fused map "
                 "is not their mean: texts are averaged before they are compared with patches."
@@ -182,6 +185,7 @@ def explain_picture(
         prompts=_prompts(parts, output.prompt_scores, known),
         patches=_patches(parts, result.image_size),
         patches_title=parts.selected_title,
+        method_notes=parts.notes,
         context_words=_words(parts.normal_tokens, known),
         model_size=detector.model_size(result.image_size),
         sigma_px=detector.method.sigma_px,
@@ -210,7 +214,8 @@ def _prompts(
 def _patches(parts: MethodParts, image_size: tuple[int, int]) -> tuple[Patch, ...]:
     if parts.selected is None:
         return ()
-    grid = _grid(next(iter(parts.stages.values())))  # the map before the prior
+    grid = _grid(next(iter(parts.stages.values())))
+    distances = None if parts.distances is None else parts.distances[0].tolist()
     (rows, columns), (height, width) = grid.shape, image_size
     patches = []
     for rank, number in enumerate(parts.selected[0].tolist(), 1):
@@ -219,7 +224,8 @@ def _patches(parts: MethodParts, image_size: tuple[int, int]) -> tuple[Patch, ..
             round(column * width / columns), round(row * height / rows),
             round((column + 1) * width / columns), round((row + 1) * height / rows),
         )  # fmt: skip
-        patches.append(Patch(rank, row, column, box, float(grid[row, column])))
+        distance = None if distances is None else distances[rank - 1]
+        patches.append(Patch(rank, row, column, box, float(grid[row, column]), distance))
     return tuple(patches)
 
 

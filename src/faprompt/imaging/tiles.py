@@ -25,7 +25,8 @@ MapRows: TypeAlias = Callable[[int, int], np.ndarray]  # (top, bottom) to (botto
 MOST_TILES = 64  # along the longer side
 OVERLAP = 0.25  # least share of a tile's side that the next tile covers too
 OBLONG = 1.5  # longer over shorter side from which "auto" cuts squares
-LARGE = 2  # longer side over the model's, above which "auto" cuts tiles of the model's size
+LARGE = 2  # longer side over the model's, above which "auto" cuts a picture
+LARGEST_TILE = 1.25  # side of a tile of "auto" over the model's
 EDGE_WEIGHT = 1e-3  # added to the Hann window, which is almost 0 at the border of a picture
 
 _BLOCK_PIXELS = 2**18  # of a map worked on at once
@@ -88,10 +89,11 @@ def plan_tiles(
         image_size: (height, width) of the picture, in pixels.
         tiles: "off" and 1 make the whole picture the only tile. A number N makes the smallest
             squares of which N cover the longer side (fewer, where it has fewer pixels), cut to
-            the picture where its shorter side is shorter than they are. "auto" makes squares of
-            the shorter side of an oblong picture (`OBLONG`), and of the model's size where the
-            longer side is more than twice that (`LARGE`), but never larger than the shorter
-            side; any other picture is the only tile.
+            the picture where its shorter side is shorter than they are. "auto" cuts a picture
+            whose longer side is more than twice the model's (`LARGE`): along each side it makes
+            the fewest tiles that are at most 1.25 times as large as the model's input
+            (`LARGEST_TILE`) and no larger than the shorter side. It makes squares of the shorter
+            side of another oblong picture (`OBLONG`); any other picture is the only tile.
         model_size: (height, width) of the model's input, in pixels; its shorter side counts.
 
     Raises:
@@ -101,6 +103,8 @@ def plan_tiles(
     Example:
         >>> plan_tiles((10, 24), "auto", model_size=(16, 16)).boxes
         ((0, 0, 10, 10), (7, 0, 17, 10), (14, 0, 24, 10))
+        >>> plan_tiles((518, 518), "auto", model_size=(256, 256)).boxes[0]
+        (0, 0, 296, 296)
     """
     if min(*image_size, *model_size) < 1:
         raise ValueError(f"Pictures should have pixels, got {image_size} and {model_size}.")
@@ -122,12 +126,18 @@ def _tile_side(image_size: tuple[int, int], tiles: TileSetting, model_side: int)
     shorter, longer = sorted(image_size)
     if tiles == "off":
         return longer
-    if tiles == "auto":
-        if longer > LARGE * model_side:
-            return min(model_side, shorter)
+    if tiles != "auto":
+        return _least_side(longer, tiles)
+    if longer <= LARGE * model_side:
         return shorter if longer > OBLONG * shorter else longer
-    side = math.ceil(longer / (1 + (1 - OVERLAP) * (tiles - 1)))
-    while side + (tiles - 1) * _longest_step(side) < longer:
+    limit = min(int(LARGEST_TILE * model_side), shorter)
+    return max(_least_side(length, len(_tile_starts(length, limit, 1))) for length in image_size)
+
+
+def _least_side(length: int, tiles: int) -> int:
+    """Return the side of the smallest tiles of which so many cover a length."""
+    side = math.ceil(length / (1 + (1 - OVERLAP) * (tiles - 1)))
+    while side + (tiles - 1) * _longest_step(side) < length:
         side += 1
     return side
 

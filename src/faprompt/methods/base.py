@@ -82,9 +82,10 @@ class MethodParts:
     terms: summands of the score. stages: name -> (B, rows, columns) in 0..1, the maps that
     `patch_map` is made of, in order. prompt_maps: (B, K, rows, columns) in 0..1, `patch_map` with
     each abnormality prompt alone in place of all. selected: (B, M) int64, row-major numbers of
-    patches that `selected_title` names, best first. normal_tokens (T, width) and abnormal_tokens
-    (K, T', width): the learned vectors of the prompts. prior: (B, width), what each picture
-    adds to all of `abnormal_tokens`.
+    patches that `selected_title` names, best first. distances: (B, M), the cosine distance of
+    each of them to the first one, 0..2. notes: sentences on these parts. normal_tokens
+    (T, width) and abnormal_tokens (K, T', width): the learned vectors of the prompts. prior:
+    (B, width), what each picture adds to all of `abnormal_tokens`.
     """
 
     terms: tuple[ScoreTerm, ...] = ()
@@ -92,6 +93,8 @@ class MethodParts:
     prompt_maps: Tensor | None = None
     selected: Tensor | None = None
     selected_title: str = "Patches used for the prior"
+    distances: Tensor | None = None
+    notes: tuple[str, ...] = ()
     normal_tokens: Tensor | None = None
     abnormal_tokens: Tensor | None = None
     prior: Tensor | None = None

@@ -25,7 +25,7 @@ Related: patches compared within one picture, MuSc (Li et al., ICLR 2024) betwee
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -54,14 +54,21 @@ from faprompt.methods.base import (
 )
 from faprompt.methods.faprompt import FAPrompt
 from faprompt.references import top_mean
-from faprompt.scoring import grid_map, unit, upsample
+from faprompt.relation_maps import (
+    NEIGHBOURS,
+    PERCENTILES,
+    at_step,
+    mirror_distance,
+    nearest_patches,
+    patch_targets,
+    picture_percentiles,
+    self_similarity,
+)
+from faprompt.scoring import grid_map, upsample
 
-NEIGHBOURS = (1, 5, 26)  # nearest other patches, of 256
 TRUNK_LAYERS = (8, 11, 15)
 _TEXT_METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (AnomalyCLIP, FAPrompt)}
 _WIDTH = 32  # channels of the head
-_PERCENTILES = (0.1, 0.5, 0.9)
-_LEAST_SHARE = 1 / 16  # of a patch that a defect covers, as a line of one pixel in 16 does
 _LEAST_CHANCE = 1e-4  # of another detector, before its logit is taken
 _UNCACHED = (
     "relations with a text_backbone of its own needs the text logit of every picture, which a "
@@ -70,140 +77,13 @@ _UNCACHED = (
 )
 _TYPICAL = 0.5  # d of the highest 2 % of drawn normal pictures on the trunk: their median is 0.52
 _SHOWN_NEIGHBOURS = 5
+_NOTES = (  # on `explain`; the first one is of the head
+    "A score without a relation is the score with that relation set to 0. The lower it is, the "
+    "more the relation counts.",
+    "Patch 1 has the highest value of the map. The others are the most similar to it of those "
+    "more than one step away; a large distance even to them makes it strange.",
+)
 _TEXT_WINDOW = 1  # key of `ImageFeatures.windows` for the text logit: windows of one patch
-
-
-def self_similarity(
-    tokens: Tensor, grid: tuple[int, int], counts: Sequence[int] = NEIGHBOURS
-) -> Tensor:
-    """Return the mean cosine distance of each patch to its nearest others in the picture.
-
-    Patches within one step, diagonals included, do not count. A count above the number of
-    other patches is lowered to it.
-
-    Args:
-        tokens: (B, N, D) of any length, row-major over `grid`.
-        grid: (rows, columns).
-        counts: numbers of nearest patches.
-
-    Returns:
-        (B, len(counts), rows, columns) float32 in 0..2.
-
-    Raises:
-        ValueError: N is not rows x columns, or some patch has no others.
-
-    Example:
-        >>> tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, -1.0]]])
-        >>> self_similarity(tokens, (1, 4), counts=(1,))
-        tensor([[[[0., 2., 0., 1.]]]])
-    """
-    nearest = _other_similarities(tokens, grid).topk(_reach(grid, max(counts)), dim=-1).values
-    means = [1 - nearest[..., : min(k, nearest.shape[-1])].mean(dim=-1) for k in counts]
-    return grid_map(torch.stack(means, dim=1).clamp_min(0), grid)
-
-
-def at_step(
-    relation: Callable[[Tensor, tuple[int, int]], Tensor],
-    tokens: Tensor,
-    grid: tuple[int, int],
-    step: int,
-) -> Tensor:
-    """Return a relation of tokens that differ at each `step`-th row and column only.
-
-    Copies of a patch are no neighbours of it: every `step`-th patch is compared with the others
-    of that kind, and the result is upsampled (bilinear) to the whole grid.
-    """
-    if step == 1:
-        return relation(tokens, grid)
-    planes = grid_map(tokens.mT, grid)[..., ::step, ::step]
-    found = relation(planes.flatten(2).mT, (planes.shape[-2], planes.shape[-1]))
-    return F.interpolate(found, size=grid, mode="bilinear", align_corners=False)
-
-
-def _other_similarities(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return cosines (B, N, N); those of patches within one step are -infinity."""
-    rows, columns = grid
-    if tokens.shape[1] != rows * columns:
-        raise ValueError(f"{tokens.shape[1]} patches do not form a {rows}x{columns} grid.")
-    place = torch.arange(rows * columns, device=tokens.device)
-    row, column = place // columns, place % columns
-    near = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
-    units = unit(tokens)
-    return (units @ units.mT).masked_fill(near, -torch.inf)
-
-
-def _reach(grid: tuple[int, int], count: int) -> int:
-    """Return how many others of `count` every patch has."""
-    rows, columns = grid
-    others = rows * columns - min(3, rows) * min(3, columns)
-    if others < 1:
-        raise ValueError(
-            f"a grid of {rows}x{columns} patches is too small to compare patches with others "
-            "that are more than one step away; use a larger image_size"
-        )
-    return min(count, others)
-
-
-def mirror_distance(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return the smallest cosine distance of each patch to the patches at its mirrored place.
-
-    The mirrored place and the patches within one step of it, diagonals included, count.
-
-    Args:
-        tokens: (B, N, D) of any length, row-major over `grid`.
-        grid: (rows, columns).
-
-    Returns:
-        (B, 2, rows, columns) float32 in 0..2: mirrored left-right, and up-down.
-
-    Raises:
-        ValueError: N is not rows x columns.
-    """
-    rows, columns = grid
-    planes = grid_map(unit(tokens).mT, grid)
-    found = []
-    for axis in (-1, -2):
-        # repeated borders are patches within one step, so they add none that does not count
-        flipped = F.pad(planes.flip(axis), (1, 1, 1, 1), mode="replicate")
-        cosines = [
-            (planes * flipped[..., down : down + rows, right : right + columns]).sum(dim=1)
-            for down in range(3)
-            for right in range(3)
-        ]
-        found.append(1 - torch.stack(cosines).amax(dim=0))
-    return torch.stack(found, dim=1).clamp_min(0)
-
-
-def picture_percentiles(relations: Tensor) -> Tensor:
-    """Return the 10th, 50th and 90th percentile (B, R, 3) over the patches of (B, R, N).
-
-    Between two patches the percentile is interpolated, as `torch.quantile` does.
-    """
-    ordered = relations.sort(dim=-1).values
-    last = relations.shape[-1] - 1
-    found = []
-    for share in _PERCENTILES:
-        low = int(share * last)
-        high = min(low + 1, last)
-        weight = share * last - low
-        found.append(ordered[..., low] * (1 - weight) + ordered[..., high] * weight)
-    return torch.stack(found, dim=-1)
-
-
-def patch_targets(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return which patches (B, rows, columns) count as anomalous, 0 or 1.
-
-    A sixteenth of the patch has to be masked; where no patch has that much, the patches with the
-    largest masked share count.
-
-    Args:
-        mask: (B, height, width) of 0 and 1.
-        grid: (rows, columns).
-    """
-    share = F.adaptive_avg_pool2d(mask[:, None].float(), grid)[:, 0]
-    most = share.amax(dim=(1, 2), keepdim=True)
-    limit = most.clamp(max=_LEAST_SHARE)
-    return ((share >= limit) & (most > 0)).float()
 
 
 class RelationHead(nn.Module):
@@ -212,7 +92,7 @@ class RelationHead(nn.Module):
     def __init__(self, relations: int) -> None:
         super().__init__()
         self.mix = nn.Conv2d(2 * relations, _WIDTH, 1)
-        self.summary = nn.Linear(len(_PERCENTILES) * relations, _WIDTH)
+        self.summary = nn.Linear(len(PERCENTILES) * relations, _WIDTH)
         self.gate = nn.Linear(_WIDTH, 2 * _WIDTH)
         self.smooth = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
         self.logit = nn.Conv2d(_WIDTH, 1, 1)
@@ -493,11 +373,15 @@ class Relations(Method):
         `selected` is the patch of the highest map value, then its nearest others in the middle
         layer. Weights of what is left out are 0: these scores do not add up.
         """
+        selected, distances = nearest_patches(
+            features.patch_tokens[self._middle], features.grid,
+            output.patch_map.flatten(1).argmax(dim=1), _SHOWN_NEIGHBOURS,
+        )  # fmt: skip
         relations = output.relations
         terms = [ScoreTerm(name="highest 2 % of the map", weight=1.0, value=output.score)]
         stages = {}
         for name, rows in self._kinds().items():
-            stages[name] = _shown(relations[:, rows].mean(dim=1), is_logit=name == "text")
+            stages[f"of {name}"] = _shown(relations[:, rows].mean(dim=1), is_logit=name == "text")
             if self.head is not None:
                 rest = relations.clone()
                 rest[:, rows] = 0
@@ -506,7 +390,9 @@ class Relations(Method):
         return MethodParts(
             terms=tuple(terms),
             stages=stages,
-            selected=_nearest_patches(features.patch_tokens[self._middle], features.grid, output),
+            selected=selected,
+            distances=distances,
+            notes=_NOTES[self.head is None :],
             selected_title="Strangest patch and nearest ones",
         )
 
@@ -547,11 +433,3 @@ def _channels(values: Sequence[float], like: Tensor) -> Tensor:
 def _shown(values: Tensor, *, is_logit: bool) -> Tensor:
     """Return a map in 0..1: the chance of a logit, or d / (d + 0.5) of a distance d."""
     return values.sigmoid() if is_logit else values / (values + _TYPICAL)
-
-
-def _nearest_patches(tokens: Tensor, grid: tuple[int, int], output: MethodOutput) -> Tensor:
-    """Return the strangest patch of each picture and its nearest others, (B, M) int64."""
-    strangest = output.patch_map.flatten(1).argmax(dim=1)
-    cosines = _other_similarities(tokens, grid)[torch.arange(len(strangest)), strangest]
-    nearest = cosines.topk(_reach(grid, _SHOWN_NEIGHBOURS), dim=-1).indices
-    return torch.cat([strangest[:, None], nearest], dim=1)
