@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from faprompt.imaging import read_image  # noqa: E402
 from faprompt.imaging.tiles import OBLONG, TileSetting  # noqa: E402
 from faprompt.imaging.transform import resize_map  # noqa: E402
 from faprompt.inspection import CalibrateOptions, calibrate  # noqa: E402
+from faprompt.methods.base import MethodOutput  # noqa: E402
 from faprompt.metrics import auroc, paired_interval  # noqa: E402
 from faprompt.models import build_detector, bundled_folder  # noqa: E402
 from faprompt.prediction import predict_files  # noqa: E402
@@ -71,7 +72,7 @@ from scripts.measured_sets import (  # noqa: E402
     textile_root,
 )
 from scripts.section_file import SectionFile  # noqa: E402
-from scripts.small_heads import HeadPlan, head_plans  # noqa: E402
+from scripts.small_heads import ALL_INPUTS, HeadPlan, head_plans  # noqa: E402
 
 RESULTS = ROOT / "docs" / "small" / "results.json"
 UNTRAINED, GREY = "untrained", "grey mirror"
@@ -79,6 +80,7 @@ REFERENCES, POOL, REFERENCE_SPLITS = (1, 4, 8), 100, 10
 CALIBRATING, SPLITS = {TILES: 200, TEXTILE: 200, BRAIN: 50}, 50
 WAYS: tuple[TileSetting, ...] = ("off", "auto", 2)
 LEAST_KIND = 8  # oblong pictures of a kind that still get a row
+TEXT_WEIGHTS = (0.2, 0.4, 0.6, 0.8)
 TIMES = 7
 PICTURE_PX = 518  # side of the picture of the speed, cut into tiles
 
@@ -155,11 +157,15 @@ def ranking_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
             yield row | {"small_ahead": lead(found["small"][kind], one)}
 
 
-def head_scores(study: Study, pictures: PictureSet, plan: HeadPlan) -> Scores:
-    """Score a set by a head of its own."""
+def head_scores(study: Study, pictures: PictureSet, plan: HeadPlan, text_weight: float) -> Scores:
+    """Score a set by a head of its own, joined with the text in another weight; 0 for no text."""
+    arrays = study.arrays("small", pictures)
     method, kept = plan.load()
-    relations = torch.from_numpy(study.arrays("small", pictures)["relations"])[:, kept]
-    output = method.score_relations(relations)
+    method.config = replace(method.config, text_weight=text_weight)
+    output: MethodOutput = method.score_relations(torch.from_numpy(arrays["relations"])[:, kept])
+    if text_weight:
+        told = [torch.from_numpy(arrays[key]) for key in ("text scores", "text maps")]
+        output = method._join_text(output, MethodOutput(score=told[0], patch_map=told[1]))
     sigma_px = study.small.method.sigma_px
     return Scores(output.score.double().numpy(), output.patch_map.numpy(), sigma_px)
 
@@ -167,17 +173,25 @@ def head_scores(study: Study, pictures: PictureSet, plan: HeadPlan) -> Scores:
 def inputs_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
     """Heads that lack an input or saw fewer drawn pictures: mean over seeds, and each seed."""
     masks = pictures.read_masks()
+    plans = head_plans(study.small, study.runs, study.trunk, study.workers)
+    own = study.small.method.config.text_weight
+    variants = {name: (each, own) for name, each in plans.items()}
+    variants["without text"] = plans[ALL_INPUTS], 0.0
+    variants |= {f"weight of text {w}": (plans[ALL_INPUTS], w) for w in TEXT_WEIGHTS}
     base: dict[str, Ranking] = {}
-    for name, plans in head_plans(study.small, study.runs, study.trunk, study.workers).items():
-        scores = [head_scores(study, pictures, plan) for plan in plans]
-        each = [rank(pictures, one, masks, pixel_replicates=0) for one in scores]
-        means = {group: mean_ranking([one[group] for one in each]) for group in each[0]}
+    for name, (each, weight) in variants.items():
+        scores = [head_scores(study, pictures, plan, weight) for plan in each]
+        ranked = [rank(pictures, one, masks, pixel_replicates=0) for one in scores]
+        means = {group: mean_ranking([one[group] for one in ranked]) for group in ranked[0]}
         base = base or means
-        yield from _seed_rows(name, means, base, each)
+        yield from _seed_rows(name, means, base, ranked)
     arrays = study.arrays("tiny", pictures)
-    text = Scores(top_means(arrays["maps"]), arrays["maps"], study.tiny.method.sigma_px)
-    alone = rank(pictures, text, masks, pixel_replicates=0)
-    yield from _seed_rows("text alone (top 2 % of the map of tiny)", alone, base, [alone])
+    maps, sigma_px = arrays["maps"], study.tiny.method.sigma_px
+    alone = {"text alone": arrays["scores"], "top 2 % of the text map": top_means(maps)}
+    for name, values in alone.items():
+        scored = Scores(values.astype(np.float64), maps, sigma_px)
+        text = rank(pictures, scored, masks, pixel_replicates=0)
+        yield from _seed_rows(name, text, base, [text])
 
 
 def _seed_rows(

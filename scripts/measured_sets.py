@@ -21,6 +21,7 @@ from faprompt.data import read_dataset, read_mask
 from faprompt.data.masks import resize_mask
 from faprompt.files import file_digest
 from faprompt.imaging import read_image
+from faprompt.methods.relations import RelationsOutput
 from faprompt.metrics import AnomalyMetrics, mean_replicates, percentile_intervals
 from faprompt.records import Sample
 from faprompt.scoring import render_map
@@ -144,8 +145,9 @@ def run_model(
     """Run the model once on every picture, or open what an earlier run kept.
 
     Returns:
-        "scores" (N,), "maps" (N, rows, columns), "features" (N, D); "relations"
-        (N, R, rows, columns) of the method that has them; with tokens, "tokens <layer>" (N, P, D).
+        "scores" (N,), "maps" (N, rows, columns), "features" (N, D); of the method `relations`
+        also "relations" (N, R, rows, columns), and "text scores" and "text maps" where a text
+        method is joined; with tokens, "tokens <layer>" (N, P, D).
     """
     name = f"{detector.fingerprint()[:16]}-{pictures.digest[:16]}-{int(with_tokens)}.npz"
     path = cache / name
@@ -158,8 +160,10 @@ def run_model(
             output = detector.score_features(features)
             found = {"scores": output.score, "maps": output.patch_map}
             found["features"] = features.class_token
-            if hasattr(output, "relations"):
+            if isinstance(output, RelationsOutput):
                 found["relations"] = output.relations
+                if output.text is not None:
+                    found |= {"text scores": output.text.score, "text maps": output.text.patch_map}
             if with_tokens:
                 found |= {f"tokens {k}": t for k, t in features.patch_tokens.items()}
             for key, values in found.items():

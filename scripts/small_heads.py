@@ -1,4 +1,4 @@
-"""Train heads of `small` that lack an input, or that saw fewer drawn pictures.
+"""Train heads of `small` that lack a kind of relations, or that saw fewer drawn pictures.
 
 The drawn pictures are those on which `small` was trained, from the cache of
 scripts/build_small.py. A trained head is kept in a file, so that it is trained once.
@@ -26,7 +26,7 @@ from scripts.build_small import (
 )
 
 SEEDS = (111, 112, 113)  # of the heads
-KINDS = ("self-similarity", "mirror", "text")
+KINDS = ("self-similarity", "mirror")
 COUNTS = (400, 1600, 6400)  # drawn pictures, beside all of them
 ALL_INPUTS = "all inputs"
 

@@ -26,6 +26,7 @@ METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
 TILES, BRAIN, TEXTILE = "magnetic tiles", "brain MRI", "textile"
 SETS = (TILES, BRAIN, TEXTILE)
 ALL_INPUTS = "all inputs"
+_ALONE = ("text alone", "top 2 % of the text map")
 # goal, and set, kind, metric, least value or least lead over `tiny` in percent
 GOALS: tuple[tuple[str, str, str, str, str, float], ...] = (
     ("4 points ahead of `tiny`", TILES, "mean", "image_auroc", "lead", 4),
@@ -146,29 +147,32 @@ _HEAD_COLUMNS = (
 
 def inputs_table() -> str:
     """Heads that lack an input."""
-    return _heads_table(lambda name: not name.endswith("drawn pictures"), ALL_INPUTS)
+    return _heads_table(
+        ALL_INPUTS, lambda name: name in (ALL_INPUTS, *_ALONE) or name.startswith("without")
+    )
 
 
 def drawn_table() -> str:
     """Heads that were trained on fewer drawn pictures."""
-    total = next(
-        (r["training"]["pictures"] for r in rows_of("models and sets") if r.get("training")), 0
-    )
-    return _heads_table(
-        lambda name: name.endswith("drawn pictures") or name == ALL_INPUTS,
-        f"{total:,} drawn pictures (all)",
-    )
+    models = {row["column"]: row for row in rows_of("models and sets") if "column" in row}
+    total = models["small"]["training"]["pictures"] if models else 0
+    return _heads_table(f"{total:,} drawn pictures (all)",
+                        lambda name: name.endswith("drawn pictures") or name == ALL_INPUTS,
+                        last=ALL_INPUTS)  # fmt: skip
 
 
-def _heads_table(wanted: Callable[[str], bool], full: str) -> str:
+def text_table() -> str:
+    """Other weights of the text beside the relations."""
+    return _heads_table("as bundled", lambda n: n.startswith("weight") or n == ALL_INPUTS)
+
+
+def _heads_table(full: str, wanted: Callable[[str], bool], last: str = "") -> str:
+    """A row a variant; `full` is the label of all inputs, and `last` comes last."""
     heads = [f"{name}, {kind.lower()}: {METRICS[m]}" for name, kind, m in _HEAD_COLUMNS]
     lines = _head(["head", *heads])
     every = {name: rows_of(f"inputs/{name}") for name in SETS}
-    variants = [row["variant"] for row in every[TILES]]
-    kept = list(dict.fromkeys(filter(wanted, variants)))
-    if full != ALL_INPUTS:  # numbers of pictures rise
-        kept.sort(key=lambda variant: variant == ALL_INPUTS)
-    for variant in kept:
+    kept = dict.fromkeys(filter(wanted, (row["variant"] for row in every[TILES])))
+    for variant in sorted(kept, key=lambda name: name == last):
         cells = []
         for name, kind, metric in _HEAD_COLUMNS:
             rows = [r for r in every[name] if (r["variant"], r["kind"]) == (variant, kind)]
@@ -387,7 +391,7 @@ def _bold(text: str, best: bool) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "sets": sets_table, "image": image_table, "pixel": pixel_table, "lead": lead_table,
     "better": better_sentences, "goals": goals_table, "inputs": inputs_table,
-    "drawn": drawn_table, "references": reference_table, "tiles": tiles_table,
+    "drawn": drawn_table, "text": text_table, "references": reference_table, "tiles": tiles_table,
     "detection": detection_table, "detection-kinds": detection_kinds_table, "demo": demo_table,
     "speed": speed_table,
 }  # fmt: skip
