@@ -42,7 +42,7 @@ from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.files import file_digest, write_atomically
 from faprompt.methods.registry import build_method
-from faprompt.methods.relations import Relations
+from faprompt.methods.relations import RelationHead, Relations
 from faprompt.metrics import auroc
 from faprompt.model_folder import CARD
 from faprompt.models import bundled_folder, load_detector
@@ -239,10 +239,32 @@ def rate_at(step: int, steps: int, highest: float) -> float:
     return highest * 0.5 * (1 + float(np.cos(np.pi * (step - rise) / max(1, steps - rise))))
 
 
+def leave_out(method: Relations, kind: str, seed: int) -> list[int]:
+    """Build a head that lacks one kind of relations; return the columns that it reads.
+
+    `kind` is the first word of their names, such as "mirror"; "" leaves none out. The method
+    then scores relations with these columns alone, and has no form as a model folder.
+    """
+    kept = [n for n, name in enumerate(method.names) if name.partition(" ")[0] != kind]
+    if len(kept) < len(method.names):
+        method.names = tuple(method.names[n] for n in kept)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            method.head = RelationHead(len(kept))
+    return kept
+
+
 def train_head(
-    method: Relations, arrays: dict[str, Any], options: BuildOptions, log: Path
+    method: Relations,
+    arrays: dict[str, Any],
+    options: BuildOptions,
+    log: Path,
+    kept: slice | list[int] = slice(None),
 ) -> dict[str, float]:
-    """Train the head on the cached relations; return the last line of the log."""
+    """Train the head on the cached relations; return the last line of the log.
+
+    `kept` are the columns of the relations that the head reads, see `leave_out`.
+    """
     relations, targets, labels = (arrays[n] for n in ("relations", "targets", "labels"))
     count = len(labels)
     learned = count - max(1, round(HELD_OUT * count))
@@ -256,6 +278,7 @@ def train_head(
         rows = np.sort(torch.randint(learned, (options.batch_size,), generator=generator).numpy())
         flips = [axis for axis in (-1, -2) if torch.rand((), generator=generator) < 0.5]
         seen, wanted = (_tensor(array[rows]).flip(flips) for array in (relations, targets))
+        seen = seen[:, kept]
         method.train().begin_epoch(step, options.steps)  # other relations are left out
         terms = method.loss(method.score_relations(seen), _tensor(labels[rows]), wanted)
         optimizer.zero_grad()
@@ -263,7 +286,7 @@ def train_head(
         optimizer.step()
         if (step + 1) % LOG_EVERY == 0 or step + 1 == options.steps:
             line = {"step": step + 1, **{name: float(t.detach()) for name, t in terms.items()}}
-            line |= held_out(method, relations[learned:], targets[learned:], labels[learned:])
+            line |= held_out(method, relations[learned:, kept], targets[learned:], labels[learned:])
             lines.append({name: round(value, 5) for name, value in line.items()})
             print(lines[-1], flush=True)
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/tiny.md and the model card from the result files.
+"""Write the tables of README.md, docs/tiny.md, docs/small.md and model cards from result files.
 
     python scripts/make_tables.py [--check]
 
@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from scripts import small_tables  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
 MANY = 4  # groups of one dataset that still get a column each
 TINY_COLUMNS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
@@ -197,6 +200,7 @@ PAGES = {
     "README.md": {"tiny": tiny_table, "speed": speed_table},
     "docs/tiny.md": {"sets": tiny_sets, "kinds": tiny_kinds, "curve": tiny_curve},
     "src/faprompt/bundled/tiny/README.md": {"sets": tiny_sets},
+    "docs/small.md": small_tables.TABLES,
 }
 
 
