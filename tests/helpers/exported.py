@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from faprompt.exported_detector import EXPORT
-from faprompt.imaging.transform import Transform
 from faprompt.detector_parts import kept_rows
 from faprompt.detector_setup import DetectorSetup
+from faprompt.exported_detector import EXPORT
+from faprompt.imaging.transform import Transform
 from faprompt.picture_detector import (
     EncodedPicture,
     ModelGeometry,
