@@ -20,21 +20,23 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "faprompt"
 # layer is one more step: `data` may read pictures by `imaging`, and `imaging` knows no data.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("base", ("errors", "records")),
-    ("base", ("config", "files", "pages")),
+    ("base", ("array_files", "config", "files", "pages")),
     ("base", ("work",)),
     ("core", ("calibration", "clip", "imaging", "metrics", "regions")),
     ("core", ("losses", "results", "scoring")),
     ("core", ("data", "prompts", "references", "relation_maps", "synthetic")),
     ("methods", ("methods",)),
-    ("detector", ("detector_setup", "model_folder")),
+    ("detector", ("detector_setup", "folder_config")),
+    ("detector", ("model_folder",)),
     ("detector", ("detector_parts",)),
-    ("detector", ("tensor_detector",)),
+    ("detector", ("picture_detector",)),
+    ("detector", ("exported_detector", "tensor_detector")),
     ("detector", ("detector",)),
     ("detector", ("models", "token_cache")),
     ("detector", ("model_import",)),
     ("workflows", ("evaluation", "explanation", "inspection", "prediction", "training")),
     ("reproduce", ("reproduce",)),
-    ("interfaces", ("cli",)),
+    ("interfaces", ("cli", "runtime")),
     ("interfaces", ("__main__",)),
 )
 

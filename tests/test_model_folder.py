@@ -18,8 +18,9 @@ from faprompt.clip.backbone import build_backbone
 from faprompt.clip.weights import save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError, ModelError
+from faprompt.folder_config import recorded_note, recorded_preset
 from faprompt.methods.registry import fit_to_backbone, preset_note
-from faprompt.model_folder import model_card, read_config, recorded_note, recorded_preset
+from faprompt.model_folder import model_card, read_config
 from faprompt.models import build_detector, find_model, list_models, load_detector
 from tests.helpers import small
 
@@ -161,9 +162,8 @@ class TestLoading:
         monkeypatch.setattr("huggingface_hub.snapshot_download", download)
         assert load_detector("someone/model").name == "small-faprompt"
         wanted = ["README.md", "calibration.safetensors", "config.json", "mask.png"]
-        assert asked == [
-            ("someone/model", [*wanted, "model.safetensors", "references.safetensors"])
-        ]
+        wanted += ["model.bin", "model.onnx", "model.onnx.data", "model.safetensors", "model.xml"]
+        assert asked == [("someone/model", [*wanted, "references.safetensors"])]
 
     def test_a_download_that_fails_says_so(self, monkeypatch):
         def download(repo_id, **_):

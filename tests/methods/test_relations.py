@@ -14,8 +14,9 @@ from faprompt.explanation import explain_picture
 from faprompt.methods.registry import build_method, preset_config
 from faprompt.methods.relations import RelationHead
 from faprompt.models import load_detector
-from faprompt.references import ReferenceBank, References, top_mean
+from faprompt.references import ReferenceBank, References
 from faprompt.relation_maps import mirror_distance, patch_targets, self_similarity
+from faprompt.scoring import top_mean
 from faprompt.synthetic import write_dataset
 from faprompt.training.training_session import TrainOptions, train
 from tests.helpers import small

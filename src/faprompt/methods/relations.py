@@ -54,7 +54,6 @@ from faprompt.methods.base import (
     within_depth,
 )
 from faprompt.methods.faprompt import FAPrompt
-from faprompt.references import top_mean
 from faprompt.relation_maps import (
     NEIGHBOURS,
     PERCENTILES,
@@ -65,7 +64,7 @@ from faprompt.relation_maps import (
     picture_percentiles,
     self_similarity,
 )
-from faprompt.scoring import grid_map, upsample
+from faprompt.scoring import grid_map, top_mean, upsample
 
 TRUNK_LAYERS = (8, 11, 15)
 _TEXT_METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (AnomalyCLIP, FAPrompt)}
