@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from faprompt.clip.spec import BackboneSpec, open_clip_module
+from faprompt.clip.spec import BackboneSpec
 from faprompt.clip.tensor_files import state_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
+from faprompt.clip.transformer import CLIP
 from faprompt.clip.vision import DEFAULT_OPTIONS, ConvStem, ImageFeatures, ImageOptions, VisionTower
 from faprompt.errors import ModelError
 
@@ -115,9 +116,9 @@ class Backbone(nn.Module):
         return self._fingerprint[1]
 
 
-def build_clip(spec: BackboneSpec) -> Any:
-    """Return an open_clip `CLIP` of this spec with random weights, in float32."""
-    clip = open_clip_module().model.CLIP(**spec.open_clip_config())
+def build_clip(spec: BackboneSpec) -> CLIP:
+    """Return both towers of this spec with random weights, in float32."""
+    clip = CLIP(spec)
     if spec.vision.stem_strides:
         clip.visual.conv1 = ConvStem(spec.vision)
     return clip
