@@ -10,8 +10,10 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faprompt.clip.int8_linear import Int8Linear
 from faprompt.clip.spec import BackboneSpec, VisionSpec
 
 _QUICK = 1.702  # clip/model.py of openai/CLIP, QuickGELU
@@ -26,16 +28,45 @@ class QuickGELU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Hold the packed input projection (q, k, v) and the output projection of one block."""
+    """Hold the packed input projection (q, k, v) and the output projection of one block.
+
+    `use_int8` replaces the matrices by 8-bit ones.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.embed_dim, self.num_heads = width, heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj: Any = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
+        self._int8_queries: Int8Linear | None = None
+        self._int8_keys_values: Int8Linear | None = None
+
+    def queries(self, tokens: Tensor) -> Tensor:
+        """Project (..., width) to queries (..., width)."""
+        if self._int8_queries is not None:
+            return self._int8_queries(tokens)
+        return F.linear(tokens, *self._rows(0, 1))
+
+    def keys_values(self, tokens: Tensor) -> Tensor:
+        """Project (..., width) to keys and values, (..., 2 width)."""
+        if self._int8_keys_values is not None:
+            return self._int8_keys_values(tokens)
+        return F.linear(tokens, *self._rows(1, 3))
+
+    def use_int8(self) -> None:
+        """Multiply in 8 bits from now on."""
+        self._int8_queries = Int8Linear(*self._rows(0, 1))
+        self._int8_keys_values = Int8Linear(*self._rows(1, 3))
+        del self.in_proj_weight, self.in_proj_bias
+        self.out_proj = Int8Linear(self.out_proj.weight, self.out_proj.bias)
+
+    def _rows(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of rows first..last (of q, k, v) of the input projection."""
+        rows = slice(first * self.embed_dim, last * self.embed_dim)
+        return self.in_proj_weight[rows], self.in_proj_bias[rows]
 
 
 class Block(nn.Module):
@@ -52,6 +83,13 @@ class Block(nn.Module):
         self.mlp.add_module("c_fc", nn.Linear(width, hidden))
         self.mlp.add_module("gelu", QuickGELU() if quick_gelu else nn.GELU())
         self.mlp.add_module("c_proj", nn.Linear(hidden, width))
+
+    def use_int8(self) -> None:
+        """Multiply in 8 bits from now on, in attention and MLP."""
+        self.attn.use_int8()
+        for name in ("c_fc", "c_proj"):
+            linear: Any = self.mlp.get_submodule(name)
+            self.mlp.add_module(name, Int8Linear(linear.weight, linear.bias))
 
 
 class Transformer(nn.Module):
