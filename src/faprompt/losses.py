@@ -105,7 +105,8 @@ def _both_dice(overlap: Tensor, total: Tensor, mask: Tensor) -> Tensor:
 
 
 def _focal_of_map(abnormal_map: Tensor, mask: Tensor) -> Tensor:
-    return focal(torch.where(mask > 0.5, abnormal_map, 1 - abnormal_map))
+    """Return the focal loss of the true class: p where the mask is 1, 1 - p where it is 0."""
+    return focal(torch.addcmul(1 - mask, 2 * mask - 1, abnormal_map))
 
 
 def _checked_mask(abnormal_map: Tensor, mask: Tensor) -> Tensor:
