@@ -4,14 +4,20 @@
     python -m benchmarks.inference --small        the same road in seconds, to see it work
 
 One image at a time, as the naive way knows no other. Measured: the whole image the naive
-way (fp32), ours in fp32 and in bf16; the text side alone, both ways; how far the scores and
-maps are apart. `--images` takes real pictures; without it, drawn ones serve.
+way (fp32), ours in fp32, bf16 and int8; the text side alone, both ways; how far the scores and
+maps are apart. All take turns, round by round, and so does the machine's multiplication rate
+(see `benchmarks.peak`): the floor is the time in which it could do the picture's matrix products
+and nothing else. `--images` takes real pictures; without it, drawn ones serve.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.common import append_csv, machine_record, median_seconds
 from benchmarks.naive import encode_prompts, naive_score
+from benchmarks.peak import image_operations, matrix_units, multiply_rates
 from faprompt.clip.backbone import Backbone, build_backbone
 from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, spec_from_open_clip
 from faprompt.detector import Detector
@@ -78,67 +85,100 @@ def text_seconds(detector: Detector, method: FAPrompt, repeats: int) -> tuple[fl
         )
 
 
+def measure_rounds(
+    calls: Mapping[str, Callable[[], object]], rounds: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each call, medians over rounds in which all take turns; and the best rates."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    rates: list[dict[str, float]] = []
+    for _ in range(rounds):
+        rates.append(multiply_rates())
+        for name, call in calls.items():
+            seconds[name].append(median_seconds(call, 1, warmup=0))
+    best = {name: max(each[name] for each in rates) for name in rates[0]}
+    return {name: statistics.median(taken) for name, taken in seconds.items()}, best
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--images", type=Path, nargs="*", default=[])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="rounds; the medians are reported")
     parser.add_argument("--compare", type=int, default=4, help="pictures whose scores are compared")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     spec = SMALL if options.small else spec_from_open_clip("ViT-L-14-336", quick_gelu=True)
     side = 70 if options.small else 518
-    backbone = drawn_backbone(spec)
+    exact = drawn_backbone(spec)
     torch.manual_seed(111)
-    method = FAPrompt(FAPromptConfig(image_size=side), backbone).requires_grad_(False)
-    detector = Detector(backbone, method, name="drawn")
+    method = FAPrompt(FAPromptConfig(image_size=side), exact).requires_grad_(False)
+    detectors = {
+        name: Detector(
+            exact if name == "fp32" else drawn_backbone(spec).set_precision(name),
+            method,
+            name="drawn",
+        )
+        for name in ("fp32", "bf16", "int8")
+    }
     pixels = pictures(options.images, side, options.compare)
-    one = pixels[:1]
 
-    def ours(batch: Tensor) -> tuple[Tensor, Tensor]:
+    def ours(name: str, batch: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            return detector(batch)
+            return detectors[name](batch)
 
-    naive_text, our_text = text_seconds(detector, method, options.repeats)
-    naive = median_seconds(lambda: naive_score(backbone, method, one), options.repeats)
-    fp32 = median_seconds(lambda: ours(one), options.repeats)
-    reference = naive_score(backbone, method, pixels)
-    exact = [torch.cat(parts) for parts in zip(*(ours(p[None]) for p in pixels), strict=True)]
-    backbone.set_precision("bf16")
-    bf16 = median_seconds(lambda: ours(one), options.repeats)
-    rough = [torch.cat(parts) for parts in zip(*(ours(p[None]) for p in pixels), strict=True)]
-    same = bool((rough[0].argsort() == exact[0].argsort()).all())
-    row = {
+    naive_text, our_text = text_seconds(detectors["fp32"], method, options.repeats)
+    reference = naive_score(exact, method, pixels)  # these runs warm up as well
+    found = {
+        name: [
+            torch.cat(parts) for parts in zip(*(ours(name, p[None]) for p in pixels), strict=True)
+        ]
+        for name in detectors
+    }
+    calls = {name: partial(ours, name, pixels[:1]) for name in detectors}
+    seconds, rates = measure_rounds(
+        {"naive": lambda: naive_score(exact, method, pixels[:1]), **calls}, options.repeats
+    )
+    operations = image_operations(spec, (side // spec.vision.patch_size) ** 2)
+    row: dict[str, Any] = {
         **machine_record(),
+        "units": matrix_units(),
         "size": "small" if options.small else "ViT-L-14-336",
         "pixels": side,
         "threads": options.threads,
         "pictures": "real" if options.images else "drawn",
         "compared": len(pixels),
-        "naive_s": naive,
-        "fp32_s": fp32,
-        "bf16_s": bf16,
         "naive_text_s": naive_text,
         "text_s": our_text,
-        "fp32_score_error": float((exact[0] - reference[0]).abs().max()),
-        "fp32_map_error": float((exact[1] - reference[1]).abs().max()),
-        "bf16_score_error": float((rough[0] - exact[0]).abs().max()),
-        "bf16_map_error": float((rough[1] - exact[1]).abs().max()),
-        "bf16_same_ranking": same,
-        "score_spread": float(exact[0].std()),
-        "fp32_ratio": naive / fp32,
-        "bf16_ratio": naive / bf16,
         "text_ratio": naive_text / our_text,
+        "score_spread": float(found["fp32"][0].std()),
+        "naive_s": seconds["naive"],
+        "operations": operations,
     }
-    append_csv(RESULTS, row)
+    for name in detectors:
+        wanted = reference if name == "fp32" else found["fp32"]
+        floor = operations / rates[name]
+        row |= {
+            f"{name}_s": seconds[name],
+            f"{name}_ratio": seconds["naive"] / seconds[name],
+            f"{name}_score_error": float((found[name][0] - wanted[0]).abs().max()),
+            f"{name}_map_error": float((found[name][1] - wanted[1]).abs().max()),
+            f"{name}_same_ranking": bool((found[name][0].argsort() == wanted[0].argsort()).all()),
+            f"{name}_floor_s": floor,
+            f"{name}_over_floor": seconds[name] / floor,
+        }
+    if not options.small:
+        append_csv(RESULTS, row)
     for name, value in row.items():
         print(f"{name:>20}  {value:.4g}" if isinstance(value, float) else f"{name:>20}  {value}")
-    print(
-        f"naive / ours: fp32 {naive / fp32:.2f}x, bf16 {naive / bf16:.2f}x, "
-        f"text {naive_text / our_text:.1f}x"
-    )
+    print(f"\n{'':8}{'seconds':>10}{'naive/ours':>12}{'floor s':>10}{'ours/floor':>12}")
+    print(f"{'naive':8}{seconds['naive']:10.2f}")
+    for name in detectors:
+        print(
+            f"{name:8}{seconds[name]:10.2f}{row[f'{name}_ratio']:12.2f}"
+            f"{row[f'{name}_floor_s']:10.2f}{row[f'{name}_over_floor']:12.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -123,45 +123,79 @@ def _with_interval(row: dict[str, str], metric: str) -> str:
 
 
 def speed_table() -> str:
-    """The newest row of each benchmark, as ratios to the naive way in the same process."""
-    lines = ["| what | naive | ours | ratio |", "|---|---:|---:|---:|"]
-    for row in [r for r in rows_of("inference") if r["size"] == "ViT-L-14-336"][-1:]:
-        place = f"ViT-L/14@336, {row['pixels']} px, {row['threads']} threads"
-        naive = _seconds(row["naive_s"])
-        for key, label in (("fp32", "fp32"), ("bf16", "bf16")):
-            lines.append(
-                f"| one image, {label}; {place} | {naive} | {_seconds(row[f'{key}_s'])} "
-                f"| {float(row[f'{key}_ratio']):.1f}x |"
-            )
-        lines.append(
-            f"| its text side | {_seconds(row['naive_text_s'])} | {_seconds(row['text_s'])} "
-            f"| {float(row['text_ratio']):.0f}x |"
-        )
-    for name, builder in (("training", _training_rows), ("metrics", _metrics_rows)):
-        lines += [line for row in rows_of(name)[-1:] for line in builder(row)]
+    """The newest row of each benchmark and processor, as ratios to the naive way of the same run.
+
+    The floor is the time that the processor's own rate of multiplication allows.
+    """
+    lines = ["| what | processor | naive | ours | naive / ours | ours / floor |"]
+    lines += ["|---|---|---:|---:|---:|---:|"]
+    builders = {"inference": _inference_rows, "training": _training_rows, "metrics": _metrics_rows}
+    for name, builder in builders.items():
+        for processor, row in _newest(rows_of(name)).items():
+            for what, naive, ours, ratio, floor in builder(row):
+                lines.append(f"| {what} | {processor} | {naive} | {ours} | {ratio} | {floor} |")
     return "\n".join(lines)
 
 
-def _training_rows(row: dict[str, str]) -> list[str]:
+def _newest(rows: list[dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Processor -> its newest row at full size."""
+    return {_processor(row): row for row in rows if row.get("size") != "small"}
+
+
+def _processor(row: dict[str, str]) -> str:
+    """The processor's name, with the units that multiply 16- and 8-bit matrices."""
+    name = re.sub(r"\((R|TM)\)", "", row["cpu"]).removesuffix(" Processor")
+    units = row.get("units", "").split()
+    return f"{name} with AMX" if "amx_bf16" in units else name
+
+
+Line = tuple[str, str, str, str, str]  # what, naive, ours, naive / ours, ours / floor
+
+
+def _inference_rows(row: dict[str, str]) -> list[Line]:
+    place = f"ViT-L/14@336, {row['pixels']} px, {row['threads']} threads"
+    naive, lines = _seconds(row["naive_s"]), []
+    for key in ("fp32", "bf16", "int8"):
+        if row.get(f"{key}_s"):
+            over = row.get(f"{key}_over_floor")
+            lines.append((
+                f"one image, {key}; {place}", naive, _seconds(row[f"{key}_s"]),
+                _times(row[f"{key}_ratio"]), f"{float(over):.2f}" if over else "-",
+            ))  # fmt: skip
+    text = _seconds(row["naive_text_s"]), _seconds(row["text_s"]), _times(row["text_ratio"], 0)
+    return [*lines, ("its text side", *text, "-")]
+
+
+def _training_rows(row: dict[str, str]) -> list[Line]:
     return [
-        f"| 7 epochs of training, over one pass of image encoding plus the text work "
-        f"({row['pictures']} pictures, batch {row['batch_size']}) | - | - "
-        f"| {float(row['run_over_pass_plus_text']):.2f} |",
-        f"| prompts of one training step | {_seconds(row['naive_prompts_s'])} "
-        f"| {_seconds(row['step_s'])} | {float(row['naive_prompts_over_ours']):.1f}x |",
-        f"| 7 epochs on 1725 pictures, computed from the above "
-        f"| - | - | {float(row['naive_epochs_over_ours']):.1f}x |",
-    ]
+        (
+            f"7 epochs of training, over one pass of image encoding plus the text work "
+            f"({row['pictures']} pictures, batch {row['batch_size']})",
+            "-", "-", f"{float(row['run_over_pass_plus_text']):.2f}", "-",
+        ),
+        (
+            "prompts of one training step", _seconds(row["naive_prompts_s"]),
+            _seconds(row["step_s"]), _times(row["naive_prompts_over_ours"]), "-",
+        ),
+        (
+            "7 epochs on 1725 pictures, computed from the above",
+            "-", "-", _times(row["naive_epochs_over_ours"]), "-",
+        ),
+    ]  # fmt: skip
 
 
-def _metrics_rows(row: dict[str, str]) -> list[str]:
+def _metrics_rows(row: dict[str, str]) -> list[Line]:
     maps = int(row["maps"])
     loop = _seconds(str(maps * float(row["loop_ms_per_map"]) / 1000))
-    return [
-        f"| all pixel metrics of {maps} maps of {row['size']}x{row['size']}, beside the "
-        f"200-threshold loop alone (per-map cost, scaled) | {loop} "
-        f"| {_seconds(row['ours_s'])} | {float(row['ratio_to_loop']):.0f}x |"
-    ]
+    what = (
+        f"all pixel metrics of {maps} maps of {row['size']}x{row['size']}, beside the "
+        "200-threshold loop alone (per-map cost, scaled)"
+    )
+    return [(what, loop, _seconds(row["ours_s"]), _times(row["ratio_to_loop"], 0), "-")]
+
+
+def _times(value: str, digits: int = 1) -> str:
+    return f"{float(value):.{digits}f}x"
 
 
 def _percent(value: str) -> str:

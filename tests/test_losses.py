@@ -76,6 +76,37 @@ def test_a_batch_of_one_is_a_batch():
     assert alone[0] == pytest.approx(slow_local(PROBABILITY[:1], MASK[:1]), rel=1e-5)
 
 
+def upsampled(grid, size):
+    return torch.nn.functional.interpolate(grid[:, None], size=size, mode="bilinear")[:, 0]
+
+
+@pytest.mark.parametrize("size", [(21, 33), (7, 5), (28, 42), (4, 60)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_loss_of_a_grid_is_the_loss_of_its_map(size, dtype):
+    """Value and gradient, whether the mask is finer than the grid or not."""
+    tight = 1e-8 if dtype == torch.float64 else 2e-5
+    stream = torch.Generator().manual_seed(0)
+    mask = torch.rand(3, *size, generator=stream) > 0.7
+    mask[1] = False
+    found = torch.rand(3, 7, 6, generator=stream, dtype=dtype, requires_grad=True)
+    wanted = found.detach().clone().requires_grad_()
+    ours = losses.upsampled_local_loss(found, mask)
+    theirs = losses.local_loss(upsampled(wanted, size), mask)
+    ours.backward()
+    theirs.backward()
+    torch.testing.assert_close(ours, theirs, rtol=min(tight, 1e-6), atol=0)
+    scale = float(wanted.grad.abs().max())
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=0, atol=tight * scale)
+
+
+@pytest.mark.parametrize(
+    ("grid", "mask"), [((2, 4, 4), (3, 8, 8)), ((4, 4), (4, 8, 8)), ((1, 2, 2), (2, 2))]
+)
+def test_grids_and_masks_of_other_axes_are_refused(grid, mask):
+    with pytest.raises(ValueError, match=r"grid and mask should be \(B, rows, columns\) and"):
+        losses.upsampled_local_loss(torch.rand(grid), torch.zeros(mask))
+
+
 def test_a_perfect_map_costs_nothing():
     mask = tensor(MASK)
     assert float(losses.focal(torch.ones(3, 6, 5))) < 1e-9

@@ -74,8 +74,8 @@ def load_detector(
         model: "small", "tiny", a folder written by `save_pretrained`, `train` or `export`, or
             "owner/name".
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one.
-        precision: of the image tower's matrices: "fp32", "bf16", "fp16", or "auto" for bf16 on a
-            CUDA device and fp32 elsewhere.
+        precision: of the image tower's matrices: "fp32", "bf16", "fp16", "int8" (transformers
+            on a CPU), or "auto" for bf16 on a CUDA device and fp32 elsewhere.
         backbone: path of the backbone, if its recorded name cannot be found; its weights must be
             the recorded ones.
         class_name: default class of the pictures, see `Detector`.
@@ -87,7 +87,7 @@ def load_detector(
     Raises:
         ModelError: no model of that name, a damaged folder, another backbone's weights, or a
             calibration that was made under other settings.
-        ConfigError: torch cannot use the device here.
+        ConfigError: torch cannot use the device here, or int8 does not apply.
     """
     folder = find_model(model)
     if is_exported(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -38,6 +39,18 @@ def test_help_wakes_nothing_heavy(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(None, "passive"), ("active", "active")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch, own, wanted):
+    monkeypatch.setattr("sys.argv", ["faprompt", "--version"])
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is put back
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    with pytest.raises(SystemExit):
+        main.run()
+    assert os.environ["OMP_WAIT_POLICY"] == wanted
 
 
 def test_the_version(faprompt):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from faprompt.errors import ModelError
 from faprompt.model_folder import read_config
@@ -124,6 +125,15 @@ class TestDoctor:
         assert found["versions"]["torch"] and found["versions"]["faprompt"]
         assert found["speed"]["small, one 518x518"].endswith(" ms")
         assert set(found["extras"]) >= {"parquet", "tensorboard"}
+
+    def test_it_compares_precisions_on_pictures(self, faprompt, monkeypatch, tmp_path):
+        monkeypatch.setattr("faprompt.models.load_detector", lambda name: small.detector())
+        Image.new("RGB", (64, 64), "grey").save(tmp_path / "a.png")
+        found = json.loads(faprompt("doctor", tmp_path, "--json").out)["precision"]
+        assert list(found) == ["fp32", "bf16", "int8"]
+        assert "scores change by up to" in found["int8"]
+        told = faprompt("doctor", "--model", "tiny")
+        assert told.code == 2 and "give PICTURES as well" in told.err
 
     def test_it_survives_what_is_missing(self, faprompt, monkeypatch):
         def load(name):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from faprompt.clip.backbone import build_backbone, build_clip
+from faprompt.clip.backbone import build_backbone
 from faprompt.clip.spec import infer_spec
 from tests.golden import recipe
 from tests.helpers import naive
-from tests.helpers.clip_files import write_openai_archive
+from tests.helpers.clip_files import build_open_clip, write_openai_archive
 
 SHAPE = {
     "embed_dim": 48, "resolution": 56, "patch": 14, "vision_width": 128, "vision_layers": 6,
@@ -40,7 +40,7 @@ def backbone(spec, state):
 @pytest.fixture(scope="session")
 def rival(spec, state):
     """open_clip's CLIP, run by open_clip's own forward passes."""
-    clip = build_clip(spec)
+    clip = build_open_clip(spec)
     clip.load_state_dict(state)
     return clip.requires_grad_(False).eval()
 

@@ -18,6 +18,7 @@ from faprompt.clip.spec import (
 )
 from faprompt.errors import ConfigError, ModelError
 from tests.helpers import golden
+from tests.helpers.clip_files import open_clip_config
 
 
 def shapes_of(spec):
@@ -132,7 +133,7 @@ class TestOpenClip:
 
     def test_round_trip_through_open_clips_config(self):
         spec = spec_from_open_clip("ViT-g-14")
-        assert spec_from_open_clip_config(spec.open_clip_config(), name="g") == spec
+        assert spec_from_open_clip_config(open_clip_config(spec), name="g") == spec
 
     @pytest.mark.parametrize(
         "name", ["RN50", "ViT-SO400M-14-SigLIP", "coca_ViT-B-32", "EVA02-B-16"]

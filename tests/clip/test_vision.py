@@ -350,8 +350,8 @@ class TestPrecision:
                 low.set_precision(precision)
 
     def test_another_word_is_refused(self, backbone):
-        with pytest.raises(ValueError, match="one of fp32, bf16, fp16, got 'int8'"):
-            backbone.set_precision("int8")
+        with pytest.raises(ValueError, match="one of fp32, bf16, fp16, int8, got 'int4'"):
+            backbone.set_precision("int4")
 
 
 class TestFrozen:

@@ -294,8 +294,8 @@ class TestLoaded:
         assert loaded.state_fingerprint() == file_backbone.state_fingerprint()
 
     def test_an_unknown_precision_is_refused_before_anything_is_read(self):
-        with pytest.raises(ValueError, match="one of fp32, bf16, fp16, got 'int8'"):
-            load_backbone("nowhere", precision="int8")
+        with pytest.raises(ValueError, match="one of fp32, bf16, fp16, int8, got 'int4'"):
+            load_backbone("nowhere", precision="int4")
 
     def test_frozen_and_on_its_device(self, archive):
         loaded = load_backbone(archive, device="cpu")

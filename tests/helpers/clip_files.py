@@ -2,17 +2,35 @@
 
 import json
 import warnings
+from dataclasses import asdict
 
 import torch
 from safetensors.torch import save_file
 
-from faprompt.clip.backbone import build_clip
-from faprompt.clip.spec import infer_spec
+from faprompt.clip.spec import infer_spec, open_clip_module
+
+
+def open_clip_config(spec):
+    """Arguments of open_clip's `CLIP` that build the towers of a spec."""
+    sizes = ("image_size", "patch_size", "width", "layers", "mlp_ratio")
+    vision = {name: getattr(spec.vision, name) for name in sizes}
+    vision["head_width"] = spec.vision.width // spec.vision.heads
+    return {
+        "embed_dim": spec.embed_dim,
+        "quick_gelu": spec.quick_gelu,
+        "vision_cfg": vision,
+        "text_cfg": asdict(spec.text),
+    }
+
+
+def build_open_clip(spec):
+    """open_clip's `CLIP` of a spec, with random weights and its own forward passes."""
+    return open_clip_module().model.CLIP(**open_clip_config(spec))
 
 
 def write_openai_archive(path, state):
     """A TorchScript archive like OpenAI's: fp16, and three sizes as buffers."""
-    clip = build_clip(infer_spec(state, quick_gelu=True))
+    clip = build_open_clip(infer_spec(state, quick_gelu=True))
     clip.load_state_dict(state)
     clip = clip.eval().half()
     image_size = clip.visual.image_size[0]

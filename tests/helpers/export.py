@@ -18,7 +18,7 @@ def forget() -> None:
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "faprompt":
             for key, value in list(vars(module).items()):
-                if hasattr(value, "cache_clear") and key != "_bpe":
+                if hasattr(value, "cache_clear") and not key.startswith("_merge"):
                     value.cache_clear()
 
 

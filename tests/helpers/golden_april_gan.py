@@ -21,6 +21,7 @@ from faprompt.methods.registry import preset_config
 from faprompt.scoring import pair_logits, unit
 from tests.golden.rivals import recipe_rivals
 from tests.helpers import golden
+from tests.helpers.blocks import run_block
 from tests.helpers.golden_drawn import (
     SEED,
     Values,
@@ -133,7 +134,7 @@ def april_class_tokens(method: AprilGAN) -> Tensor:
     stream, _ = vision.embed(golden.pixels()[1:2], method.config.position_filter)
     found = []
     for block in vision.visual.transformer.resblocks:
-        stream = block(stream)
+        stream = run_block(block, stream)
         found.append(stream[0, :1])
     return torch.stack([found[layer - 1] for layer in method.image_options.layers or ()])
 

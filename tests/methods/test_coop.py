@@ -16,6 +16,7 @@ from faprompt.prompts.prompt_parts import word_vectors
 from faprompt.prompts.templates import WINCLIP_STATES, WINCLIP_TEMPLATES, sentences
 from faprompt.scoring import unit, upsample
 from tests.helpers import small
+from tests.helpers.blocks import run_block
 from tests.methods.suite import LearnedSuite
 
 NAMES = ["metal_nut", "pill", "metal_nut"]
@@ -275,7 +276,7 @@ class TestTCP:
             )
             block = text.transformer.resblocks[0]
             mask = torch.full((len(stream), len(stream)), float("-inf")).triu(1)
-            caught = block(stream[None], attn_mask=mask)
+            caught = run_block(block, stream[None], mask)
             again = text.encode(start, suffix[None], 4 + end, Injection(caught[:, 1:5], 2))
             other = text.encode(start, suffix[None], 4 + end, Injection(caught[:, 2:6], 2))
         torch.testing.assert_close(again, plain, rtol=0, atol=1e-5)

@@ -106,7 +106,7 @@ def test_defaults_are_the_papers():
         ({"datasets": ["visa", "visa"]}, "datasets should differ"),
         ({"backbones": []}, "backbones should name at least one"),
         ({"seeds": [1, 1]}, "seeds should differ, got 1, 1"),
-        ({"precision": "fp64"}, "precision: 'fp64' is none of auto, fp32, bf16, fp16"),
+        ({"precision": "fp64"}, "precision: 'fp64' is none of auto, fp32, bf16, fp16, int8"),
         (
             {"methods": [{"name": "faprompt", "published": False, "published_as": "cap"}]},
             "published_as and setting name a number of the paper, and published is false",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -61,6 +62,9 @@ def run() -> None:
     from faprompt.cli.terminal import note
     from faprompt.errors import ConfigError, FapromptError
 
+    # OpenMP reads it when torch is imported; spinning threads cost twice the time where other
+    # programs use the cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name may not fit this encoding
             stream.reconfigure(errors="backslashreplace")

@@ -55,11 +55,14 @@ Device = Annotated[
     str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps. auto takes the fastest.")
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(help="Precision of the image tower. auto is fp32 on a CPU and bf16 on a GPU."),
+    Literal["auto", "fp32", "bf16", "fp16", "int8"],
+    typer.Option(
+        help="Precision of the image tower. auto is fp32 on a CPU and bf16 on a GPU; int8 is for "
+        "CPUs. `faprompt doctor PICTURES` compares them."
+    ),
 ]
 FilePrecision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"] | None,
+    Literal["auto", "fp32", "bf16", "fp16", "int8"] | None,
     typer.Option(
         help="Precision of the image tower; overrides the file. auto is fp32 on a CPU and bf16 "
         "on a GPU.",

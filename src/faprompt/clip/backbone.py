@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from faprompt.clip.spec import BackboneSpec, open_clip_module
+from faprompt.clip.int8_linear import check_int8
+from faprompt.clip.spec import BackboneSpec
 from faprompt.clip.tensor_files import state_faults
 from faprompt.clip.text import TextTower
 from faprompt.clip.tokens import Tokenizer
+from faprompt.clip.transformer import CLIP
 from faprompt.clip.vision import DEFAULT_OPTIONS, ConvStem, ImageFeatures, ImageOptions, VisionTower
-from faprompt.errors import ModelError
+from faprompt.errors import ConfigError, ModelError
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = (*DTYPES, "int8")
 
 
 class Backbone(nn.Module):
@@ -52,13 +55,18 @@ class Backbone(nn.Module):
         self.eval()
 
     def set_precision(self, precision: Precision) -> Backbone:
-        """Convert the image tower's matrices to fp32, bf16 or fp16, and return self.
+        """Convert the image tower's matrices to a precision, and return self.
+
+        int8 multiplies matrices in 8 bits (see `int8_linear`) and attends in float32.
 
         Raises:
             ValueError: an unknown precision, or the weights are rounded already.
+            ConfigError: int8 on a device other than a CPU, or for a convolutional network.
         """
-        if precision not in DTYPES:
-            raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"precision should be one of {', '.join(PRECISIONS)}, got {precision!r}."
+            )
         if precision == self.precision:
             return self
         if self.precision != "fp32":
@@ -66,10 +74,23 @@ class Backbone(nn.Module):
                 f"These weights were rounded to {self.precision} already; "
                 f"load the backbone again for {precision}."
             )
+        if precision == "int8":
+            self._check_int8()
         self.state_fingerprint()  # computed before the weights are rounded
-        self.vision.set_compute_dtype(DTYPES[precision])
+        if precision == "int8":
+            self.vision.use_int8()
+        else:
+            self.vision.set_compute_dtype(DTYPES[precision])
         self.precision = precision
         return self
+
+    def _check_int8(self) -> None:
+        check_int8(self.device)
+        if not isinstance(self.vision, VisionTower):
+            raise ConfigError(
+                f"precision int8 is for vision transformers; {self.name} is a convolutional "
+                "network: use fp32."
+            )
 
     @property
     def has_text(self) -> bool:
@@ -115,9 +136,9 @@ class Backbone(nn.Module):
         return self._fingerprint[1]
 
 
-def build_clip(spec: BackboneSpec) -> Any:
-    """Return an open_clip `CLIP` of this spec with random weights, in float32."""
-    clip = open_clip_module().model.CLIP(**spec.open_clip_config())
+def build_clip(spec: BackboneSpec) -> CLIP:
+    """Return both towers of this spec with random weights, in float32."""
+    clip = CLIP(spec)
     if spec.vision.stem_strides:
         clip.visual.conv1 = ConvStem(spec.vision)
     return clip

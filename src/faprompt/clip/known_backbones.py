@@ -41,6 +41,7 @@ from faprompt.files import file_digest
 BUNDLED = ("tiny",)
 DEFAULT_TAG = "openai"
 SPEC_FILE, WEIGHTS_FILE = "backbone.json", "model.safetensors"
+_OWN_NAMES = (*BUNDLED, EFFICIENT_NET, WIDE_RESNET)
 BLIP_NAMES = {"BLIP-ViT-B-16": "Salesforce/blip-itm-base-coco"}  # ours -> on the hub
 BLIP_BASE = BackboneSpec(  # models/vit.py and configs/med_config.json of salesforce/BLIP
     embed_dim=256,
@@ -130,8 +131,11 @@ def bundled_backbone_folder(name: str) -> Path:
 def split_name(text: str) -> tuple[str, str] | None:
     """Split `ViT-B-32:laion2b_e16` into (model, tag); None if open_clip has no such model.
 
-    A slash is read as a dash. The default tag is OpenAI's.
+    A slash is read as a dash. The default tag is OpenAI's. Our own names and paths that begin
+    with "/" or "." are no names of open_clip, which then need not be imported.
     """
+    if text in _OWN_NAMES or text.startswith((".", os.sep)):
+        return None
     model, _, tag = text.partition(":")
     model = model.replace("/", "-")
     return (model, tag or DEFAULT_TAG) if model in open_clip_module().list_models() else None

@@ -121,17 +121,6 @@ class BackboneSpec:
                 faults.append(f"{tower}.width={part.width} does not split into {part.heads} heads")
         return faults or _stem_faults(self.vision)
 
-    def open_clip_config(self) -> dict[str, Any]:
-        """Return arguments of `open_clip.model.CLIP` that build the same towers."""
-        vision = {name: getattr(self.vision, name) for name in _OPEN_CLIP_VISION}
-        vision["head_width"] = self.vision.width // self.vision.heads
-        return {
-            "embed_dim": self.embed_dim,
-            "quick_gelu": self.quick_gelu,
-            "vision_cfg": vision,
-            "text_cfg": asdict(self.text),
-        }
-
 
 def spec_from_open_clip(name: str, *, quick_gelu: bool | None = None) -> BackboneSpec:
     """Return the spec of an open_clip model name such as `ViT-L-14-336` or `ViT-L/14-336`.

@@ -88,7 +88,7 @@ class EncodedPrefix:
 
 
 class TextTower(nn.Module):
-    """Encode vectors in place of token ids with open_clip's causal text transformer."""
+    """Encode vectors in place of token ids with CLIP's causal text transformer."""
 
     def __init__(self, clip: Any, spec: TextSpec) -> None:
         super().__init__()

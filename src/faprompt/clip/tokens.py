@@ -10,26 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from faprompt.clip.spec import open_clip_module
-
-START, END = 49406, 49407
-
-
-@cache
-def _bpe() -> Any:
-    return open_clip_module().tokenizer.SimpleTokenizer()
-
-
-def bpe_ids(text: str) -> list[int]:
-    """Return CLIP's ids of `text` (lower-cased, cleaned), without start and end."""
-    return _bpe().encode(text)
+from faprompt.clip.byte_pairs import END, START, bpe_ids, bpe_text
 
 
 class Tokenizer:
@@ -94,7 +81,7 @@ class Tokenizer:
         if self._row is None:
             return bpe_id
         if bpe_id not in self._row:
-            word = _bpe().decode([bpe_id]).strip()
+            word = bpe_text(bpe_id).strip()
             raise ValueError(
                 f"This backbone's vocabulary has no token {word!r} (in {text!r}); "
                 "reword the prompt, or use a backbone with CLIP's whole vocabulary."
@@ -105,7 +92,7 @@ class Tokenizer:
 def _word(bpe_id: int) -> str:
     if bpe_id in (START, END):
         return "<start>" if bpe_id == START else "<end>"
-    text = _bpe().decode([bpe_id])  # a blank follows where the word ends
+    text = bpe_text(bpe_id)  # a blank follows where the word ends
     return text[:-1] if text.endswith(" ") else f"{text}-"
 
 

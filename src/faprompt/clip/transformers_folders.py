@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from faprompt.clip.spec import (
 from faprompt.clip.tensor_files import read_tensors
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower, overwrite
 from faprompt.clip.tokens import TokenTree, WordPieces
+from faprompt.clip.transformer import Transformer
 from faprompt.clip.vision import PositionFilter, VisionTower
 from faprompt.config import read_json
 from faprompt.errors import ModelError
@@ -299,21 +299,17 @@ def _blip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class BlipVisual(nn.Module):
-    """Hold BLIP's image transformer under open_clip's names, with open_clip's blocks."""
+    """Hold BLIP's image transformer under OpenAI's names."""
 
     def __init__(self, spec: VisionSpec, embed_dim: int, eps: float) -> None:
         super().__init__()
-        parts = open_clip_module().transformer
-        norm = partial(parts.LayerNorm, eps=eps)
         patches = (spec.image_size // spec.patch_size) ** 2
         self.conv1 = nn.Conv2d(3, spec.width, spec.patch_size, stride=spec.patch_size)
         self.class_embedding = nn.Parameter(torch.empty(spec.width))
         self.positional_embedding = nn.Parameter(torch.empty(1 + patches, spec.width))
         self.ln_pre = nn.Identity()
-        self.transformer = parts.Transformer(
-            spec.width, spec.layers, spec.heads, spec.mlp_ratio, norm_layer=norm
-        )
-        self.ln_post = norm(spec.width)
+        self.transformer = Transformer(spec.width, spec.layers, spec.heads, spec.mlp_ratio, eps=eps)
+        self.ln_post = nn.LayerNorm(spec.width, eps=eps)
         self.proj = nn.Linear(spec.width, embed_dim)
 
 

@@ -11,7 +11,7 @@ The V-V path reads the original path and never writes to it. So its class row is
 and the last block of the original path is computed for one token only.
 
 Source: AnomalyCLIP_lib/AnomalyCLIP.py of zqhang/AnomalyCLIP ("DPAM"), kept by
-mala-lab/FAPrompt. The code is ours and uses open_clip's modules.
+mala-lab/FAPrompt. The code is ours.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class _ResidualConv(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Run open_clip's vision transformer with a second, value-value path."""
+    """Run CLIP's vision transformer with a second, value-value path."""
 
     def __init__(self, visual: Any, spec: VisionSpec) -> None:
         super().__init__()
@@ -130,6 +130,11 @@ class VisionTower(nn.Module):
         for block in self.visual.transformer.resblocks:
             block.attn.to(dtype)
             block.mlp.to(dtype)
+
+    def use_int8(self) -> None:
+        """Multiply with the blocks' matrices in 8 bits; the rest stays in float32."""
+        for block in self.visual.transformer.resblocks:
+            block.use_int8()
 
     def forward(self, pixels: Tensor, options: ImageOptions = DEFAULT_OPTIONS) -> ImageFeatures:
         """Encode a batch once.
@@ -317,9 +322,10 @@ def _step(
     """
     attention = block.attn
     normed = block.ln_1(stream).to(dtype)
-    keys_values = F.linear(normed, *_part(attention, 1, 3))
-    queries = F.linear(normed[:, :1] if class_only else normed, *_part(attention, 0, 1))
-    k, v = (_split_heads(t, attention.num_heads) for t in keys_values.chunk(2, dim=-1))
+    queries = attention.queries(normed[:, :1] if class_only else normed)
+    k, v = (
+        _split_heads(t, attention.num_heads) for t in attention.keys_values(normed).chunk(2, dim=-1)
+    )
     if with_value:
         seen = attend(v, v, v)[:, :, 1:]  # dropping the row beforehand is slower: 1369 is odd
         residual = attention.out_proj(_join_heads(seen))
@@ -329,13 +335,6 @@ def _step(
     attended = stream + attention.out_proj(_join_heads(seen))
     stream = attended + block.mlp(block.ln_2(attended).to(dtype))
     return attended, stream, value
-
-
-def _part(attention: Any, first: int, last: int) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of rows first..last (of q, k, v) of the packed input projection."""
-    width = attention.embed_dim
-    rows = slice(first * width, last * width)
-    return attention.in_proj_weight[rows], attention.in_proj_bias[rows]
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faprompt.clip.backbone import DTYPES, Backbone, Precision, build_backbone, build_clip
+from faprompt.clip.backbone import PRECISIONS, Backbone, Precision, build_backbone, build_clip
 from faprompt.clip.efficient_net import (
     EFFICIENT_NET,
     EFFICIENT_NET_SPEC,
@@ -122,7 +122,7 @@ def load_backbone(
 
     Args:
         source: where the weights come from.
-        precision: of the image tower's matrices: "fp32", "bf16" or "fp16".
+        precision: of the image tower's matrices: "fp32", "bf16", "fp16", or "int8" on a CPU.
         device: where the weights go, such as "cpu" or "cuda:1".
 
     Returns:
@@ -133,13 +133,14 @@ def load_backbone(
         ModelError: there is nothing there, it cannot be downloaded, it is no plain ViT CLIP,
             its activation is unknown, or tensors are missing, unknown or misshapen.
         ConfigError: an open_clip architecture that is not two plain transformers.
+            Also int8 on a device other than a CPU, or for a convolutional network.
         ValueError: an unknown precision.
     """
-    if precision not in DTYPES:
-        raise ValueError(f"precision should be one of {', '.join(DTYPES)}, got {precision!r}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision should be one of {', '.join(PRECISIONS)}, got {precision!r}.")
     place, quick_gelu = _split_activation(source)
     backbone = _build(place, quick_gelu, str(source))
-    return backbone.set_precision(precision).to(device)
+    return backbone.to(device).set_precision(precision)
 
 
 def save_backbone(

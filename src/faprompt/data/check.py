@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from faprompt.data.dataset import ClassCount, Dataset
 from faprompt.data.dataset_catalog import (
     DatasetFacts,
@@ -274,6 +272,8 @@ class _OpenedFiles:
 
 def _class_table(check: DatasetCheck) -> list[str]:
     """Return the lines of a table: a row per class, the paper's counts in the last column."""
+    from tabulate import tabulate
+
     published = check.published if len(check.published) > 1 else {}  # a pooled name is any name
     rows = [["class", "normal", "anomalous", "masks", "paper"]]
     for name in dict.fromkeys((*check.classes, *published)):

@@ -1,4 +1,4 @@
-"""Calibrate a detector on good pictures, and compare a run with its calibration."""
+"""Calibrate a detector on good pictures, compare a run with its calibration, and precisions."""
 
 from faprompt.inspection.calibration_changes import (
     FalseAlarmReport,
@@ -12,6 +12,7 @@ from faprompt.inspection.calibration_run import (
     ProductReport,
     calibrate,
 )
+from faprompt.inspection.precision_change import PrecisionChange, compare_precisions
 from faprompt.inspection.rehearsal import Rehearsal, RehearsalOptions, rehearse
 from faprompt.inspection.rehearsal_run import hold_out, rehearse_files
 from faprompt.inspection.score_drift import Drift, ProductDrift, measure_drift
@@ -21,6 +22,7 @@ __all__ = [
     "CalibrationReport",
     "Drift",
     "FalseAlarmReport",
+    "PrecisionChange",
     "ProductDrift",
     "ProductReport",
     "Rehearsal",
@@ -28,6 +30,7 @@ __all__ = [
     "add_false_alarms",
     "calibrate",
     "change_rates",
+    "compare_precisions",
     "hold_out",
     "measure_drift",
     "rehearse",

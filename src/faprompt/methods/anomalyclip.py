@@ -58,7 +58,6 @@ from faprompt.scoring import (
     grid_map,
     pair_logits,
     probability_by_prompt,
-    upsample,
 )
 
 
@@ -148,9 +147,7 @@ class PairMethod(Method):
         """Return the image's cross entropy, the local loss summed over layers, the text terms."""
         terms = {"image": F.cross_entropy(output.image_logits, label)}
         if self.config.local_weight:
-            size = (mask.shape[-2], mask.shape[-1])
-            maps = (upsample(grid, size) for grid in output.layer_maps)
-            local = losses.over_layers(losses.local_loss, maps, mask)
+            local = losses.over_layers(losses.upsampled_local_loss, output.layer_maps, mask)
             terms["local"] = self.config.local_weight * local
         return {**terms, **output.text.terms}
 

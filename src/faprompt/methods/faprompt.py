@@ -53,7 +53,6 @@ from faprompt.scoring import (
     pair_logits,
     probability_by_prompt,
     unit,
-    upsample,
 )
 
 BEFORE, AFTER = "before the prior", "after the prior"  # names of both maps
@@ -247,14 +246,13 @@ class FAPrompt(Method):
         for. Source: Algorithm 1, steps 5, 13, 17 and 18; forms and weights: train.py, loss.py.
         """
         config = self.config
-        size = (mask.shape[-2], mask.shape[-1])
         terms = {
-            "local": config.coarse_weight * losses.local_loss(upsample(output.coarse, size), mask),
+            "local": config.coarse_weight * losses.upsampled_local_loss(output.coarse, mask),
             "image_focal": losses.score_focal(output.score, label, as_logit=config.focal_as_logit),
             "orthogonal": config.orthogonal_weight * losses.orthogonality(output.abnormal_text),
         }
         if config.refine:
-            refined = losses.local_loss(upsample(output.refined, size), mask)
+            refined = losses.upsampled_local_loss(output.refined, mask)
             terms["local"] = terms["local"] + config.refined_weight * refined
             terms["prior"] = config.prior_weight * losses.prior_penalty(output.prior, label)
         if config.image_cross_entropy:

@@ -67,7 +67,7 @@ class Experiment:
     datasets: tuple[DatasetEntry, ...] = ()
     backbones: tuple[str, ...] = ("tiny",)
     seeds: tuple[int, ...] = (PAPER_SEED,)  # of trained methods
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # of the image tower
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"  # of the image tower
     title: str = "Benchmark"
     published: tuple[int, ...] = ()  # numbers of the paper's tables to print beside
     data: DataOptions = DataOptions()

@@ -197,7 +197,7 @@ class CostOptions:
     backbone: str = "ViT-L-14-336"
     preset: str = "common"  # of methods that have it, so that all see pictures alike
     batch_size: Count = 8  # of a training step; 1 picture at inference (Table 3)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # of the image tower
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"  # of the image tower
     warmup: Natural = 2  # calls that are not counted
     repeats: int = 10  # calls that are
     normal_pictures: Count = 200  # that PatchCore remembers; MVTec AD has 60 to 391 a class
