@@ -74,9 +74,10 @@ picture with each other, and 0.6 of the model `tiny`, which compares them with w
 ## Limits
 
 The head was trained on drawn pictures alone: no photograph was used. It does not see what is
-wrong with all of a picture, and symmetry counts as normal. Design choices were made while looking at real sets (magnetic tiles, brain MRI
-and others), so figures on those are not a blind test. On scans the score is useful, and the map
-marks the whole head. Its scores have no calibrated threshold: calibrate it on good pictures.
+wrong with all of a picture, and symmetry counts as normal. Design choices were made while looking
+at real sets (magnetic tiles, brain MRI and others), so figures on those are not a blind test. On
+scans the score is useful, and the map marks the whole head. Its scores have no calibrated
+threshold: calibrate it on good pictures.
 Not for medical decisions.
 """
 

@@ -287,8 +287,8 @@ class Relations(Method):
         if told is None:
             return own
         grid = (own.logits.shape[-2], own.logits.shape[-1])
-        scores = (each.score.logit(eps=_LEAST_CHANCE) for each in (own, told))
-        score = torch.lerp(*scores, self.config.text_weight)
+        scores = [each.score.logit(eps=_LEAST_CHANCE) for each in (own, told)]
+        score = torch.lerp(scores[0], scores[1], self.config.text_weight)
         logits = torch.lerp(own.logits, _logit(told.patch_map, grid), self.config.text_weight)
         return replace(own, score=score.sigmoid(), patch_map=logits.sigmoid(), text=told, own=own)
 
