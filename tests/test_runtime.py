@@ -96,6 +96,28 @@ print(result.score, result.threshold, other.score, other.score_map.sum())
     np.testing.assert_allclose([float(n) for n in run.stdout.split()], wanted, rtol=1e-5)
 
 
+def test_files_are_written_and_what_needs_torch_says_so(model, tmp_path):
+    small.picture_file(tmp_path / "a.png")
+    code = """
+import faprompt
+import faprompt.runtime
+model, picture, out = sys.argv[1:]
+options = faprompt.PredictOptions(report=False, maps="npy")
+done = faprompt.predict_files(
+    faprompt.runtime.load(model), [picture], out, options, lock=False
+)
+try:
+    faprompt.load_detector
+except ModuleNotFoundError as error:
+    print(done.n_ok, error.name, error)
+"""
+    run = run_alone(code, model, tmp_path / "a.png", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("1 torch faprompt.load_detector needs the package torch")
+    written = {path.suffix for path in (tmp_path / "out").rglob("*.*")}
+    assert {".jsonl", ".npy", ".jpg"} <= written
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
