@@ -41,7 +41,7 @@ from faprompt.methods.base import MethodOutput  # noqa: E402
 from faprompt.metrics import auroc, paired_interval  # noqa: E402
 from faprompt.models import build_detector, bundled_folder  # noqa: E402
 from faprompt.prediction import predict_files  # noqa: E402
-from faprompt.references import top_mean  # noqa: E402
+from faprompt.scoring import top_mean  # noqa: E402
 from scripts.measure_calibration import (  # noqa: E402
     ALL,
     ORDERS,
