@@ -34,8 +34,8 @@ from benchmarks.common import machine_record  # noqa: E402
 from faprompt import Detector, load_detector  # noqa: E402
 from faprompt.clip.efficient_net import EFFICIENT_NET  # noqa: E402
 from faprompt.imaging import read_image  # noqa: E402
+from faprompt.imaging.map_rendering import resize_map  # noqa: E402
 from faprompt.imaging.tiles import OBLONG, TileSetting  # noqa: E402
-from faprompt.imaging.transform import resize_map  # noqa: E402
 from faprompt.inspection import CalibrateOptions, calibrate  # noqa: E402
 from faprompt.methods.base import MethodOutput  # noqa: E402
 from faprompt.metrics import auroc, paired_interval  # noqa: E402
