@@ -177,8 +177,8 @@ class PictureScoring:
             return ResultRow(path, model, status="error", error=reason, stamp=stamp)
         notes = self.artifacts.write(path, windows, result)
         row = result_row(path, model, result, notes=windows.notes + notes, latency_ms=latency_ms)
-        names = {"map": self.artifacts.map_name(path), "overlay": self.artifacts.overlay_name(path)}
-        return replace(row, **names, stamp=stamp)
+        files = self.artifacts
+        return replace(row, map=files.map_name(path), overlay=files.overlay_name(path), stamp=stamp)
 
 
 def score_pictures(
