@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import unicodedata
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from faprompt.serving.problems import Problem
 from faprompt.serving.service_limits import MIB, BodyMemory, ServiceLimits
 
 LONGEST_NAME = 255  # characters
+_NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")  # control characters and line ends
 _FIELD_BYTES = 64 * 1024  # of an option in a form
 
 
@@ -130,10 +132,11 @@ def read_base64(value: Any, where: str) -> bytes:
 
 
 def check_name(name: Any) -> str:
-    """Return the label of a picture; Problem 422 if it is long, no text or not printable."""
-    if not isinstance(name, str) or len(name) > LONGEST_NAME or not (name or "x").isprintable():
+    """Return the label of a picture; Problem 422 if it is long, no text or several lines."""
+    fits = isinstance(name, str) and len(name) <= LONGEST_NAME
+    if not fits or any(unicodedata.category(c) in _NOT_IN_NAMES for c in name):
         raise Problem(
-            422, "name", f"A name should be printable text of at most {LONGEST_NAME} characters."
+            422, "name", f"A name should be one line of at most {LONGEST_NAME} characters."
         )
     return name
 
