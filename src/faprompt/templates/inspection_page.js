@@ -19,7 +19,6 @@
   }
   const data = (kind, text) => "data:image/" + kind + ";base64," + text;
   const percent = (share) => Number((100 * share).toPrecision(share < 0.1 ? 2 : 3)) + " %";
-  const plural = (count, word) => count + " " + word + (count === 1 ? "" : "s");
   const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
   const model = () => state.models.find((each) => each.id === $("model").value) || state.models[0];
 
@@ -68,6 +67,11 @@
 
   const queue = [];
   function add(files) {
+    if (files.length && model().products.length && !$("product").value) {
+      $("said").textContent = "Choose the product first; then give the pictures again.";
+      $("product").focus();
+      return;
+    }
     for (const file of files) {
       const name = uniqueName((file.name || "picture").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, " ").slice(0, 200));
       const entry = { name, file, model: model().id, modelName: model().name, product: $("product").value || null, status: "waiting" };
@@ -132,9 +136,8 @@
     if (row.status === "error") return row.error;
     const p = row.p_value;
     if (p === null) return row.verdict ? "" : "The model has no threshold.";
-    if (p > 0.1) return "About " + percent(p) + " of good parts look at least this unusual.";
-    const rank = Math.floor(1 / p + 1e-9);
-    return "At most 1 in " + rank.toLocaleString("en") + " good parts looks this unusual.";
+    if (p > 0.1) return "Like " + percent(p) + " of good parts.";
+    return "Rarer than 1 in " + Math.floor(1 / p + 1e-9).toLocaleString("en") + " good parts.";
   }
 
   function render() {
@@ -144,6 +147,8 @@
     $("invite").hidden = Boolean(entry) || Boolean(state.stream);
     $("video").hidden = !state.stream;
     $("frame").hidden = Boolean(state.stream) || !isScored;
+    $("blank").hidden = !entry || isScored || Boolean(state.stream);
+    $("blank").textContent = row ? "This file cannot be shown." : "Waiting for the service …";
     renderVerdict(entry, row);
     if (isScored) renderPicture(entry, row);
     renderDetails(entry, row, isScored);
@@ -306,7 +311,8 @@
   function chooseModel() {
     const facts = model();
     $("productField").hidden = !facts.products.length;
-    $("product").replaceChildren(...facts.products.map((name) => el("option", { value: name, text: name })));
+    const none = facts.products.length > 1 ? [el("option", { value: "", text: "choose …" })] : [];
+    $("product").replaceChildren(...none, ...facts.products.map((name) => el("option", { value: name, text: name })));
     render();
   }
 
