@@ -153,7 +153,7 @@ def build_server(
         gate, host=host, port=port, http=type("Protocol", (BoundedProtocol,), values), ws="none",
         loop="asyncio", lifespan="on", interface="asgi3", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, h11_max_incomplete_event_size=_HEADER_BYTES,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=min(_KEEP_ALIVE_S, limits.receive_s),
         timeout_graceful_shutdown=limits.timeout_s + limits.receive_s + _DRAIN_SPARE_S,
     )  # fmt: skip
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
