@@ -58,6 +58,7 @@ def serve(
     SIGTERM or Ctrl-C ends the service after it has answered every accepted request.
     """
     import logging
+    import warnings
 
     from faprompt.cli.terminal import note
     from faprompt.errors import ConfigError
@@ -79,6 +80,8 @@ def serve(
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    logging.getLogger().addHandler(logging.NullHandler())  # readers' warnings tell of content
+    warnings.simplefilter("ignore")
     logging.getLogger("faprompt.access").setLevel(logging.INFO if access_log else logging.WARNING)
     detectors = {
         name: load_detector(model, device=device, precision=precision)

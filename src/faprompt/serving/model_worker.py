@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -21,10 +20,10 @@ from faprompt.prediction.result_rows import ResultRow
 from faprompt.results import AnomalyResult
 from faprompt.serving.answers import PictureAnswer, answer_of
 from faprompt.serving.picture_request import PictureRequest
+from faprompt.serving.problems import log_fault
 
 BATCH_PIXELS = 32_000_000  # decoded at one time, or one larger picture
 _DECODERS = 2  # threads
-_log = logging.getLogger("faprompt")
 
 
 class QueueFullError(Exception):
@@ -145,7 +144,7 @@ class ModelWorker:
                 else:
                     job.answer.set_result(PictureAnswer(self._error_row(job, picture)))
         except Exception as error:
-            _log.exception("a batch of %d pictures failed", len(jobs))
+            log_fault(f"a batch of {len(jobs)} pictures failed", error)
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)
@@ -179,7 +178,7 @@ class ModelWorker:
                     answer = answer_of(job.request, picture.windows, result, latency_ms)
             job.answer.set_result(answer)
         except Exception as error:
-            _log.exception("an answer could not be made")
+            log_fault("an answer could not be made", error)
             job.answer.set_exception(error)
 
     def _error_row(self, job: _Job, error: ImageReadError) -> ResultRow:

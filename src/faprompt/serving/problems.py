@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from dataclasses import dataclass
 from http import HTTPStatus
 
 MEDIA_TYPE = "application/problem+json"
+_log = logging.getLogger("faprompt")
 
 
 @dataclass
@@ -39,3 +42,9 @@ class Problem(Exception):
             "request_id": request_id,
         }
         return json.dumps(values).encode()
+
+
+def log_fault(what: str, error: BaseException) -> None:
+    """Log a fault of ours with its traceback, line by line."""
+    for line in (what, *"".join(traceback.format_exception(error)).splitlines()):
+        _log.error("%s", line)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from faprompt.serving.problems import Problem
+from faprompt.serving.problems import Problem, log_fault
 from faprompt.serving.service_limits import ServiceLimits, is_authorized
 from faprompt.serving.service_metrics import ServiceMetrics
 
@@ -169,7 +169,7 @@ class RequestGate:
         except Exception as error:
             if exchange.gone or exchange.status:
                 return
-            _log.error("request %s failed", exchange.request_id, exc_info=error)
+            log_fault(f"request {exchange.request_id} failed", error)
             await exchange.refuse(internal_problem())
 
     def _check(self, exchange: _Exchange) -> None:

@@ -132,7 +132,7 @@ class ServiceEndpoints:
         return Response(self.page, media_type="text/html; charset=utf-8", headers=headers)
 
     def _worker(self, name: Any) -> ModelWorker:
-        found = self.workers.get(self.default if name is None else name)
+        found = self.workers.get(str(self.default if name is None else name))
         if found is None:
             known = ", ".join(self.workers)
             raise Problem(422, "unknown-model", f"This service has the models {known}.")
