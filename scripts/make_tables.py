@@ -231,7 +231,7 @@ def main() -> int:
 
 
 PAGES = {
-    "README.md": {"tiny": tiny_table, "speed": speed_table},
+    "README.md": {"small": small_tables.image_table, "tiny": tiny_table, "speed": speed_table},
     "docs/tiny.md": {"sets": tiny_sets, "kinds": tiny_kinds, "curve": tiny_curve},
     "src/faprompt/bundled/tiny/README.md": {"sets": tiny_sets},
     "docs/small.md": small_tables.TABLES,
