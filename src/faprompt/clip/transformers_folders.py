@@ -33,7 +33,7 @@ from faprompt.clip.spec import (
     VisionSpec,
     hidden_ratio,
     infer_spec,
-    open_clip_module,
+    torchvision_module,
 )
 from faprompt.clip.tensor_files import read_tensors
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower, overwrite
@@ -238,7 +238,7 @@ def transformers_module(source: str | Path) -> Any:
     Raises:
         ModelError: it is not installed, or is older than 5, whose layers return other values.
     """
-    open_clip_module()  # repairs torchvision, which transformers needs
+    torchvision_module()  # repairs torchvision, which transformers needs
     try:
         import transformers
 

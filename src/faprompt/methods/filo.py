@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
+from faprompt.clip.spec import torchvision_module
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Positive
@@ -333,6 +334,7 @@ class Adapter(nn.Module):
 
 
 def _blur(maps: Tensor) -> Tensor:
+    torchvision_module()  # mends a torchvision that is of another build than torch
     from torchvision.transforms.v2.functional import gaussian_blur
 
     return gaussian_blur(maps, [BLUR_SIDE, BLUR_SIDE], [BLUR_SIGMA_PX, BLUR_SIGMA_PX])
