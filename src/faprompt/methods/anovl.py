@@ -141,11 +141,15 @@ class AnoVL(SentenceMethod):
         features = super().encode_image(backbone, pixels)
         if not self.config.views:
             return features
-        tokens = [features.class_token]
         plain = replace(self.image_options, layers=(1,), value_path=False)
-        for view in altered_views(pixels.to(backbone.device)):
-            tokens.append(backbone.encode_image(view, plain).class_token)
-        return replace(features, views=torch.stack(tokens, dim=1))
+        views = altered_views(pixels.to(backbone.device))
+        if torch.compiler.is_compiling() and pixels.shape[-2] == pixels.shape[-1]:
+            together = list(views)  # one image tower in the graph, not 21
+            found = backbone.encode_image(torch.cat(together), plain).class_token
+            tokens = found.unflatten(0, (len(together), -1)).unbind()
+        else:
+            tokens = tuple(backbone.encode_image(view, plain).class_token for view in views)
+        return replace(features, views=torch.stack([features.class_token, *tokens], dim=1))
 
     def score(
         self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
