@@ -358,4 +358,4 @@ def _shown(
 def _blur(maps: Tensor) -> Tensor:
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    return gaussian_blur(maps, [BLUR_SIDE, BLUR_SIDE], [BLUR_SIGMA_PX, BLUR_SIGMA_PX])
+    return gaussian_blur(maps[:, None], [BLUR_SIDE] * 2, [BLUR_SIGMA_PX] * 2)[:, 0]
