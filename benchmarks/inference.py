@@ -55,7 +55,7 @@ def pictures(paths: list[Path], side: int, count: int) -> Tensor:
     else:
         drawn = np.random.default_rng(111).integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
         arrays = list(drawn)
-    return torch.stack([transform.to_pixels(array) for array in arrays])
+    return torch.stack([torch.from_numpy(transform.to_pixels(array)) for array in arrays])
 
 
 def text_seconds(detector: Detector, method: FAPrompt, repeats: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "faprompt"
 # layer is one more step: `data` may read pictures by `imaging`, and `imaging` knows no data.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("base", ("errors", "records")),
-    ("base", ("config", "files", "pages")),
+    ("base", ("array_files", "config", "files", "pages")),
     ("base", ("work",)),
     ("core", ("calibration", "clip", "imaging", "metrics", "regions")),
     ("core", ("losses", "results", "scoring")),
@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("methods", ("methods",)),
     ("detector", ("detector_setup", "model_folder")),
     ("detector", ("detector_parts",)),
+    ("detector", ("picture_detector",)),
     ("detector", ("tensor_detector",)),
     ("detector", ("detector",)),
     ("detector", ("models", "token_cache")),

@@ -118,7 +118,7 @@ def main() -> None:
     images, teacher = draw(), load_backbone(TEST_WIDE_RESNET)
     told = {"image_size": SEEN, "sigma_px": SIGMA, "classes": (THING,)}
     detector = Detector(teacher, build_method("rd4ad", teacher, told), name="rd4ad")
-    pixels = torch.stack([detector.transform.to_pixels(image) for image in images])
+    pixels = torch.stack([detector.to_pixels(image) for image in images])
     settle(teacher, pixels[:NORMAL])
     learn(detector, pixels[:NORMAL], options.steps)
     with torch.no_grad():

@@ -31,13 +31,13 @@ from faprompt.data import read_dataset
 from faprompt.errors import ConfigError
 from faprompt.files import csv_table, file_digest, write_atomically
 from faprompt.imaging import read_image
+from faprompt.imaging.map_rendering import TOP_SHARE
 from faprompt.inspection import CalibrateOptions, calibrate
 from faprompt.inspection.calibration_run import candidate_count
 from faprompt.metrics import auroc
 from faprompt.records import Sample
 from faprompt.references import (
     REFERENCE_WEIGHT,
-    TOP_SHARE,
     ReferenceBank,
     References,
     farthest_first,
@@ -89,7 +89,7 @@ class Stored:
         """The memory of these pictures."""
         kept = self.own_layers if layers is None else layers
         return ReferenceBank.of(
-            {str(row): [{layer: self.tokens[layer][row] for layer in kept}] for row in rows}
+            {str(row): [{layer: self.tokens[layer][row].numpy() for layer in kept}] for row in rows}
         )
 
     def typical(self, rows: tuple[int, ...], layers: tuple[int, ...]) -> float:
@@ -170,12 +170,12 @@ def choose(stored: Stored, pool: Sequence[int], count: int, order: str) -> Choic
     aside = chosen = list(pool[:count])
     if order == "as calibrate":
         aside = list(pool[: candidate_count(len(pool), options_for(len(pool), count))])
-        chosen = [aside[i] for i in farthest_first(stored.features[aside], count)]
+        chosen = [aside[i] for i in farthest_first(stored.features[aside].numpy(), count)]
     elif order != "random":
         rows = sorted(pool)  # the order of the files
         first = list(range(count))
         if order == "farthest first of all":
-            first = farthest_first(stored.features[rows], count)
+            first = farthest_first(stored.features[rows].numpy(), count)
         aside = chosen = [rows[i] for i in first]
     return Choice(tuple(chosen), tuple(row for row in pool if row not in aside))
 
@@ -193,10 +193,9 @@ def joined_scores(stored: Stored, rows: Sequence[int]) -> np.ndarray:
         return stored.scores.double().numpy()
     bank, distance = stored.bank(rows), stored.distances(rows)  # twice as fast as bank.surprise
     surprise = distance / (distance + bank.typical)
-    references = References({"": bank})
-    return (
-        references.join(stored.scores, stored.patch_maps, surprise, stored.grid)[0].double().numpy()
-    )
+    parts = (stored.scores, stored.patch_maps, surprise)
+    joined = References({"": bank}).join(*(part.numpy() for part in parts), stored.grid)
+    return joined[0].astype(np.float64)
 
 
 @dataclass(frozen=True)

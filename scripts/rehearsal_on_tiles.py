@@ -102,15 +102,13 @@ def score_pictures(data: Path, variant: str) -> Iterator[Scored]:
     detector, good = load_detector("tiny"), good_pictures(data)
     pool, memory = good[: POOL[variant.split("-")[0]]], []
     if variant != "alone":
-        import torch
-
         rest = good[len(pool) :]
         some = np.random.default_rng([SEED, int(variant[-1])]).choice(
             len(rest), CANDIDATES, replace=False
         )
         memory = [rest[place] for place in some]  # set aside, as `calibrate` does
         features = [detector.image_feature(read_image(path).array) for path in memory]
-        chosen = [memory[row] for row in farthest_first(torch.stack(features), REFERENCES)]
+        chosen = [memory[row] for row in farthest_first(np.stack(features), REFERENCES)]
         tokens = {p.name: detector.reference_tokens(read_image(p).array) for p in chosen}
         detector = detector.with_setup(references=References({"": ReferenceBank.of(tokens)}))
     for path in good:

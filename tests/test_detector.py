@@ -73,7 +73,7 @@ class TestPredict:
     def test_the_map_is_smoothed_at_the_models_size_and_stretched_to_the_pictures(self, detector):
         image = small.picture(40, 100)
         with torch.no_grad():
-            grid = detector.encode(detector.transform.to_pixels(image)[None]).patch_map
+            grid = detector.encode(detector.to_pixels(image)[None]).patch_map
         model = torch.nn.functional.interpolate(grid[:, None], size=(56, 56), mode="bilinear")
         smooth = torch.from_numpy(gaussian_filter(model[0, 0].numpy(), 2.0))
         wanted = torch.nn.functional.interpolate(
@@ -349,7 +349,7 @@ class TestTensorDoor:
         image = small.picture(56, 56)
         result = detector.predict(image)
         with torch.no_grad():
-            scores, maps = detector(detector.transform.to_pixels(image)[None])
+            scores, maps = detector(detector.to_pixels(image)[None])
         assert result.score == pytest.approx(scores.item(), abs=1e-6)
         np.testing.assert_allclose(result.score_map, maps[0].numpy(), rtol=0, atol=1e-6)
 
@@ -390,7 +390,7 @@ class TestRefresh:
         assert abs(after - before) > 1e-4
         with torch.no_grad():
             fresh = detector.method(
-                small.backbone().encode_image(detector.transform.to_pixels(small.picture())[None]),
+                small.backbone().encode_image(detector.to_pixels(small.picture())[None]),
                 small.backbone().text,
             )
         assert after == pytest.approx(fresh.score.item(), abs=1e-5)

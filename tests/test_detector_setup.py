@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from faprompt.calibration import CALIBRATION, Calibration, GoodScores
@@ -20,7 +19,6 @@ from faprompt.detector_setup import (
     DetectorSetup,
     check_mask,
     find_mask,
-    move_setup,
     read_left_out,
     read_setup,
     save_setup,
@@ -98,12 +96,6 @@ class TestSettings:
             calibrated(bit_depth=12).setup.check_bit_depth(10)
         with pytest.raises(ConfigError, match=told.format("of the file")):
             calibrated().predict(small.picture(), bit_depth=10)
-
-    def test_tensors_move_to_a_device(self):
-        moved = move_setup(DetectorSetup(references=references()), torch.device("meta"))
-        assert moved.references.bank("").owners.device.type == "meta"
-        plain = DetectorSetup()
-        assert move_setup(plain, "meta") is plain
 
 
 class TestMaskFiles:
@@ -346,7 +338,7 @@ class Fixed(Detector):
     """Scores a picture by its brightest pixel; its map is 0.25 everywhere."""
 
     def _score(self, pictures, with_prompt_scores, *, map_size=None):
-        results = [
+        return [
             AnomalyResult(
                 score=float(picture.image.max()) / 255,
                 score_map=np.full(map_size or picture.size, 0.25, np.float32),
@@ -355,7 +347,6 @@ class Fixed(Detector):
             )
             for picture in pictures
         ]
-        return results, None, None
 
 
 def fixed(**setup):

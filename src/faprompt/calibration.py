@@ -5,8 +5,8 @@ with k = ceil((n + 1)(1 - a)). If the good pictures and a new one are exchangeab
 scores strictly above s_(k) with probability at most a (split conformal prediction). A plain
 quantile of the scores promises less: its rate is above a by about 1 / (n + 1).
 
-This module needs numpy and safetensors alone (`false_alarm_bound` also scipy), so that a runtime
-without torch can import it.
+This module imports numpy alone, so that a runtime without torch can use it. `false_alarm_bound`
+also needs scipy, and `save_calibration` safetensors.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from faprompt.array_files import read_arrays
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
 from faprompt.records import Verdict
@@ -31,7 +32,7 @@ FORMAT = 1
 TARGET_FPR, REVIEW_FPR = 0.01, 0.05
 ONE_PRODUCT = ""  # name of the product where a model has only one
 _KINDS = ("scores", "map_maxima")  # the tensors of a product
-# what a damaged file can raise besides an error of safetensors
+# what a damaged file can raise
 _UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError)
 _SLACK = 1e-9  # (n + 1) a is a whole number for 99 pictures and 1 %, but not in binary fractions
 
@@ -391,19 +392,16 @@ def read_calibration(folder: Path) -> Calibration | None:
     Raises:
         ModelError: the file is damaged, or of a format that this version does not know.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / CALIBRATION
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="numpy") as file:
-            values = json.loads((file.metadata() or {}).get("calibration", "{}"))
-            if values.get("format") != FORMAT:
-                raise ValueError(f"format {values.get('format')!r}, this version reads {FORMAT}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_arrays(path)
+        values = json.loads(metadata.get("calibration", "{}"))
+        if values.get("format") != FORMAT:
+            raise ValueError(f"format {values.get('format')!r}, this version reads {FORMAT}")
         return _from_file(values, tensors)
-    except _UNUSABLE + (SafetensorError,) as error:
+    except _UNUSABLE as error:
         raise ModelError(
             f"{path} cannot be used ({error}); calibrate again, or remove the file."
         ) from error

@@ -1,223 +1,101 @@
-"""A detector: backbone, method and transform together, with two interfaces.
+"""A detector: backbone, method and transform together, run by torch, with two interfaces.
 
-`forward` takes a normalised batch and allows gradients; training and evaluation use it.
-`predict` reads and resizes a picture, calls the same code without gradients, and returns the
-map in the picture's own pixels.
+`forward` takes a normalised batch and allows gradients; training uses it. `predict` reads and
+resizes a picture, calls the same code without gradients, and returns the map in the picture's
+own pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from faprompt.clip.vision import ImageFeatures
-from faprompt.config import check_whole_number
-from faprompt.detector_parts import (
-    OnError,
-    Picture,
-    as_windows,
-    check_arrays,
-    fill_left_out,
-    join_references,
-    join_results,
-    kept_tokens,
-    open_picture,
-    read_batches,
-    reference_terms,
-    replace_left_out,
-)
-from faprompt.detector_setup import (
-    check_mask,
-)
-from faprompt.errors import ConfigError, ModelError
-from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource
-from faprompt.imaging.picture_views import tile_boxes
-from faprompt.imaging.picture_windows import PictureWindows
-from faprompt.imaging.tiles import TilePlan, join_tile_maps, plan_tiles, stretched_rows
-from faprompt.methods.base import MethodOutput, MethodParts, check_class_names
-from faprompt.regions import check_threshold, find_regions, marked_regions, verdict
+from faprompt.detector_parts import check_arrays, check_patch_tokens, kept_rows
+from faprompt.errors import ConfigError
+from faprompt.imaging.tiles import nearest_kept
+from faprompt.methods.base import MethodOutput, MethodParts, ScoreTerm
+from faprompt.picture_detector import EncodedPicture, ScoredBatch
+from faprompt.regions import check_threshold
 from faprompt.results import AnomalyResult
-from faprompt.scoring import render_map
+from faprompt.scoring import nearest_distance
 from faprompt.tensor_detector import TensorDetector
-
-TILES_AT_ONCE = 8  # in one pass
 
 
 class Detector(TensorDetector):
     """One method on one frozen backbone, for pictures of any kind; many threads may share it.
 
-    Its arguments are those of `TensorDetector`.
+    Its arguments are those of `TensorDetector`, its use that of `PictureDetector`.
     """
 
-    def predict(
+    @torch.inference_mode()
+    def run_model(
         self,
-        image: ImageSource,
+        pixels: np.ndarray,
         *,
-        threshold: float | None = None,
-        with_prompt_scores: bool = False,
-        bit_depth: int | None = None,
-        max_pixels: int = MAX_PIXELS,
-        product: str | None = None,
-    ) -> AnomalyResult:
-        """Score one picture: a path, bytes, a PIL image or an array (H, W) or (H, W, 3).
-
-        Args:
-            image: the picture.
-            threshold: verdict and regions at this score, 0 to 1; default: the calibrated ones,
-                or the model's own.
-            with_prompt_scores: also return one score per abnormality prompt.
-            bit_depth, max_pixels: see `read_image`.
-            product: whose thresholds and references count, for a model calibrated by product;
-                default: the nearest folder of the path that is a product.
-
-        Raises:
-            ConfigError: no such product, or a bit depth that differs from the calibrated one.
-            ImageReadError: the picture cannot be read, or its mask does not fit.
-            ValueError, TypeError: an option is out of range, or of another type.
-        """
-        (result,) = self.stream(
-            [image],
-            threshold=threshold,
-            with_prompt_scores=with_prompt_scores,
-            bit_depth=bit_depth,
-            max_pixels=max_pixels,
-            product=product,
-        )
-        return result
-
-    def stream(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        batch_size: int = 8,
-        threshold: float | None = None,
-        with_prompt_scores: bool = False,
-        bit_depth: int | None = None,
-        max_pixels: int = MAX_PIXELS,
-        product: str | None = None,
-        on_error: OnError = "raise",
-    ) -> Iterator[AnomalyResult]:
-        """Score many pictures batch by batch; results come in order.
-
-        Args:
-            images: pictures as `predict` takes them.
-            batch_size: pictures scored together.
-            threshold, with_prompt_scores, bit_depth, max_pixels, product: as in `predict`.
-            on_error: for a picture that cannot be read, "raise" returns the results of all
-                pictures before it, then raises its error; "skip" leaves it out and logs its
-                path and the reason as a warning of `faprompt`.
-
-        Raises:
-            ConfigError: as `predict`.
-            ImageReadError: a picture cannot be read and `on_error` is "raise".
-            ValueError, TypeError: an option is unknown, out of range or of another type.
-        """
-        check_whole_number("batch_size", batch_size, low=1)
-        check_threshold(threshold)
-        if bit_depth is not None:
-            check_whole_number("bit_depth", bit_depth, low=1, high=32)
-        check_whole_number("max_pixels", max_pixels, low=1)
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error should be 'raise' or 'skip', got {on_error!r}.")
-        self.setup.check_bit_depth(bit_depth)
-        if product is not None:
-            self.setup.check_product(product)
-        read = partial(
-            open_picture, self.setup, bit_depth=bit_depth, max_pixels=max_pixels, product=product
-        )
-
-        def results() -> Iterator[AnomalyResult]:
-            for batch in read_batches(images, batch_size, on_error, read):
-                scored = self.predict_batch(
-                    [picture.windows for picture in batch],
-                    threshold=threshold,
-                    with_prompt_scores=with_prompt_scores,
-                    masks=[picture.mask for picture in batch],
-                    products=[picture.product for picture in batch],
-                )
-                for picture, result in zip(batch, scored, strict=True):
-                    picture.close()
-                    yield replace(result, notes=picture.windows.notes)
-
-        return results()
-
-    def predict_batch(
-        self,
-        images: Sequence[np.ndarray | PictureWindows],
-        *,
-        threshold: float | None = None,
-        with_prompt_scores: bool = False,
+        masks: Sequence[np.ndarray | None],
+        products: Sequence[str],
         class_names: Sequence[str] | None = None,
-        masks: Sequence[np.ndarray | None] | None = None,
-        products: Sequence[str | None] | None = None,
-    ) -> list[AnomalyResult]:
-        """Score decoded pictures, each (H, W, 3) uint8 RGB of any size.
+        with_prompt_scores: bool = False,
+    ) -> ScoredBatch:
+        features, output = self._forward(pixels, masks, class_names, with_prompt_scores)
+        return self._scored(features, output, products)
 
-        Args:
-            images: the pictures, in memory or read in parts while they are scored.
-            threshold, with_prompt_scores: as in `predict`.
-            class_names: what each picture shows, for methods with class names.
-            masks: (H, W) bool for each picture, True pixels are left out; default: the setup's.
-            products: the product of each picture, for a model calibrated by product.
-
-        Raises:
-            ConfigError: no such product.
-            ImageReadError: a mask has another size than its picture, or leaves out all of it.
-            ModelError: a score is not finite, because the model's values overflow.
-            TypeError: a picture is no array.
-            ValueError: an array of another shape or dtype, a threshold outside 0 to 1, or not
-                one class name for each picture.
-        """
-        check_threshold(threshold)
-        check_arrays(images)
-        check_class_names(class_names, len(images))
-        names: Sequence[str | None] = class_names or [None] * len(images)
-        given = zip(masks or [None] * len(images), products or [None] * len(images), strict=True)
-        pictures = [
-            self._picture(image, name, mask, product)
-            for image, name, (mask, product) in zip(images, names, given, strict=True)
-        ]
-        plans = [self._plan(picture.size) for picture in pictures]
-        whole = [p for p, plan in zip(pictures, plans, strict=True) if plan is None]
-        results = self._score_whole(whole, with_prompt_scores)
-        return [
-            self._judge(
-                self._score_tiles(picture, plan, with_prompt_scores) if plan else next(results),
-                threshold,
-                picture.product,
-            )
-            for picture, plan in zip(pictures, plans, strict=True)
-        ]
-
-    def _picture(
+    def _forward(
         self,
-        image: np.ndarray | PictureWindows,
-        class_name: str | None = None,
-        mask: np.ndarray | None = None,
-        product: str | None = None,
-    ) -> Picture:
-        """Fill what a mask leaves out, and look up the product."""
-        owner, windows = self.setup.check_product(product), as_windows(image)
-        mask = self.setup.mask_of(None) if mask is None else mask
-        if mask is not None or self.setup.references is not None:
-            self._refuse_squares()
-        if mask is not None:
-            check_mask(mask, windows.image_size)
-            windows = fill_left_out(windows, mask)
-        return Picture(windows, mask, class_name, owner)
+        pixels: np.ndarray,
+        masks: Sequence[np.ndarray | None],
+        class_names: Sequence[str] | None,
+        with_prompt_scores: bool,
+    ) -> tuple[ImageFeatures, MethodOutput]:
+        """Return the features, those of masked patches replaced, and the method's output."""
+        features = self.encode_image(torch.from_numpy(pixels))
+        features = replace_left_out(features, kept_rows(masks, features.grid))
+        return features, self.score_features(
+            features,
+            static=self._static,
+            with_prompt_scores=with_prompt_scores,
+            class_names=class_names,
+        )
 
-    def _refuse_squares(self) -> None:
-        if self.method.stacks_squares:
-            raise ConfigError(
-                f"{self.name} reads a picture as several squares, to whose patches neither masks "
-                "nor references fit; build the method with --set squares=false."
-            )
+    def _scored(
+        self, features: ImageFeatures, output: MethodOutput, products: Sequence[str]
+    ) -> ScoredBatch:
+        prompts = output.prompt_scores
+        return ScoredBatch(
+            score=_array(output.score),
+            patch_map=_array(output.patch_map),
+            grid=features.grid,
+            prompt_scores=None if prompts is None else _array(prompts),
+            surprise=self._surprise(features, products),
+        )
+
+    def _surprise(self, features: ImageFeatures, products: Sequence[str]) -> np.ndarray | None:
+        """Return the distances (B, N) to the references, computed where the model is."""
+        references = self.setup.references
+        if references is None:
+            return None
+        check_patch_tokens(features.patch_tokens)
+        found = []
+        for row, product in enumerate(products):
+            key = references.check_product(product)
+            own = {layer: each[row : row + 1] for layer, each in features.patch_tokens.items()}
+            measure = partial(_layer_distance, self._memory[key])
+            found.append(references.banks[key].surprise(own, measure))
+        return np.concatenate(found)
+
+    @torch.inference_mode()
+    def encode_picture(self, pixels: np.ndarray) -> EncodedPicture:
+        features = self.encode_image(torch.from_numpy(pixels)[None])
+        tokens = {layer: _array(each[0]) for layer, each in features.patch_tokens.items()}
+        return EncodedPicture(
+            class_token=_array(features.class_token[0]), patch_tokens=tokens, grid=features.grid
+        )
 
     @torch.inference_mode()
     def explain(
@@ -253,175 +131,60 @@ class Detector(TensorDetector):
                 "to explain."
             )
         picture = self._picture(image, class_name, mask, product)
-        (result,), features, output = self._score([picture], True)
+        names = None if class_name is None else [class_name]
+        features, output = self._forward(
+            self._pixels([picture]), [picture.left_out], names, with_prompt_scores=True
+        )
+        (result,) = self._results([picture], self._scored(features, output, [picture.product]))
         parts = self.method.explain(features, output)
         if self.setup.references is not None:
             terms = reference_terms(parts.terms, result.score, self.setup.references.weight)
             parts = replace(parts, terms=terms)
         return self._judge(result, threshold, picture.product), output, parts
 
-    @torch.inference_mode()
-    def image_feature(
-        self, image: np.ndarray | PictureWindows, mask: np.ndarray | None = None
-    ) -> Tensor:
-        """Return the class token (D,) of a decoded picture, on the CPU; raises as below."""
-        picture = self._picture(image, mask=mask)
-        return self.encode_image(self.to_pixels(picture.image)[None]).class_token[0].cpu()
 
-    @torch.inference_mode()
-    def reference_tokens(
-        self, image: np.ndarray | PictureWindows, mask: np.ndarray | None = None
-    ) -> list[dict[int, Tensor]]:
-        """Return what a memory of good pictures keeps of one: layer -> (N, D) patch tokens.
+def _array(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
 
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            mask: (H, W) bool, True pixels are left out; default: the setup's.
 
-        Returns:
-            The tokens of the whole picture and of each of its tiles, on the CPU, without patches
-            that the mask leaves out.
+def _layer_distance(memory: Mapping[int, Tensor], layer: int, tokens: Tensor) -> np.ndarray:
+    return _array(nearest_distance(tokens, memory[layer]))
 
-        Raises:
-            ConfigError: the method has no patch tokens, or those of several squares.
-            ImageReadError: the mask has another size, or leaves out all of the picture.
-        """
-        self._refuse_squares()
-        picture = self._picture(image, mask=mask)
-        plan = self._plan(picture.size)
-        parts = [picture, *(map(picture.cut, plan.boxes) if plan else ())]
-        kept = (
-            kept_tokens(self.encode_image(self.to_pixels(part.image)[None]), part) for part in parts
-        )
-        return [tokens for tokens in kept if len(next(iter(tokens.values())))]
 
-    def _plan(self, image_size: tuple[int, int]) -> TilePlan | None:
-        """Return the tiles of a picture; None if it is scored whole, or as the method does."""
-        if self.setup.tiles == "off":
-            return None
-        plan = plan_tiles(image_size, self.setup.tiles, model_size=self.transform.image_size)
-        return plan if plan.whole else None
+def replace_left_out(features: ImageFeatures, kept: np.ndarray | None) -> ImageFeatures:
+    """Return features in which masked patches and windows repeat the nearest ones that count.
 
-    def _score_whole(
-        self, pictures: Sequence[Picture], with_prompt_scores: bool
-    ) -> Iterator[AnomalyResult]:
-        """Score pictures whole, or as the method's own squares, in as few passes as possible."""
-        squares = self.method.tiled and self.setup.tiles == "off"
-        boxes = [tile_boxes(picture.size, tiled=squares) for picture in pictures]
-        tiles = [p.cut(box) for p, places in zip(pictures, boxes, strict=True) for box in places]
-        step = 1 if self.method.keeps_aspect else len(pictures)  # inputs of a pass have one size
-        results: list[AnomalyResult] = []
-        for start in range(0, len(tiles), max(1, step)):
-            results += self._score(tiles[start : start + step], with_prompt_scores)[0]
-        rest = iter(results)
-        for picture, places in zip(pictures, boxes, strict=True):
-            yield join_results([next(rest) for _ in places], places, picture.size)
+    So no maximum, no mean of the top and no prior of a method is made of masked pixels. `kept` is
+    (B, N), see `kept_rows`; None leaves the features as they are.
+    """
+    if kept is None:
+        return features
+    masks = (kept != np.arange(kept.shape[1])).reshape(-1, *features.grid)
+    windows = {
+        side: _take(tokens, np.stack([nearest_kept(_window_mask(mask, side)) for mask in masks]))
+        for side, tokens in features.windows.items()
+    }
+    tokens = {layer: _take(each, kept) for layer, each in features.patch_tokens.items()}
+    return replace(features, patch_tokens=tokens, windows=windows)
 
-    def _score_tiles(
-        self, picture: Picture, plan: TilePlan, with_prompt_scores: bool
-    ) -> AnomalyResult:
-        """Score a picture as tiles and once whole; the highest of these scores counts."""
-        size = self.model_size(picture.size)
-        (whole,) = self._score([picture], with_prompt_scores, map_size=size)[0]
-        scores = [(whole.score, whole.prompt_scores)]
 
-        def tile_maps() -> Iterator[np.ndarray]:
-            for start in range(0, len(plan.boxes), TILES_AT_ONCE):
-                tiles = [picture.cut(box) for box in plan.boxes[start : start + TILES_AT_ONCE]]
-                seen = [tile for tile in tiles if not tile.ignored]
-                results = iter(self._score(seen, with_prompt_scores)[0] if seen else ())
-                for tile in tiles:
-                    if tile.ignored:
-                        yield np.zeros(plan.tile_size, np.float32)
-                        continue
-                    result = next(results)
-                    scores.append((result.score, result.prompt_scores))
-                    yield result.score_map
+def _window_mask(mask: np.ndarray, side: int) -> np.ndarray:
+    """Return which windows of side x side patches are masked by half or more."""
+    views = np.lib.stride_tricks.sliding_window_view(mask, (side, side))
+    return views.mean(axis=(-2, -1)) >= 0.5
 
-        rows = stretched_rows(whole.score_map, picture.size)
-        score_map = join_tile_maps(tile_maps(), plan, rows)
-        if picture.left_out is not None:
-            score_map[picture.left_out] = 0
-        score, prompts = max(scores, key=itemgetter(0))
-        return replace(
-            whole, score=score, prompt_scores=prompts, score_map=score_map, image_size=picture.size
-        )
 
-    @torch.inference_mode()
-    def _score(
-        self,
-        pictures: Sequence[Picture],
-        with_prompt_scores: bool,
-        *,
-        map_size: tuple[int, int] | None = None,
-    ) -> tuple[list[AnomalyResult], ImageFeatures, MethodOutput]:
-        """Score pictures in one pass; the results have no verdict yet.
+def _take(tokens: Tensor, rows: np.ndarray) -> Tensor:
+    """Return (B, N, D) tokens at (B, N) rows of each picture."""
+    index = torch.from_numpy(rows).to(tokens.device)
+    return tokens.gather(1, index[..., None].expand_as(tokens))
 
-        `map_size` is the size of the maps, where it is not that of the pictures.
-        """
-        features = replace_left_out(
-            self.encode_image(torch.stack([self.to_pixels(p.image) for p in pictures])), pictures
-        )
-        named = [picture.class_name for picture in pictures if picture.class_name is not None]
-        text_output = output = self.score_features(
-            features,
-            static=self._static,
-            with_prompt_scores=with_prompt_scores,
-            class_names=named or None,
-        )
-        if self.setup.references is not None:
-            output, _ = join_references(output, features, pictures, self.setup.references)
-        if not output.score.isfinite().all():
-            raise ModelError(
-                f"{self.name} gives a score that is no number: its values overflow at precision "
-                f"{self.backbone.precision}. Use precision fp32, or train the model again."
-            )
-        prompts, results = output.prompt_scores, []
-        for index, picture in enumerate(pictures):
-            size = map_size or picture.size
-            score_map = render_map(
-                output.patch_map[index : index + 1],
-                model_size=self.model_size(picture.size),
-                sigma_px=self.method.sigma_px,
-                image_size=size,
-            )[0].cpu().numpy()  # fmt: skip
-            if picture.left_out is not None and map_size is None:
-                score_map[picture.left_out] = 0
-            result = AnomalyResult(
-                score=float(output.score[index]),
-                score_map=score_map,
-                image_size=size,
-                model=self.name,
-                prompt_scores=None if prompts is None else tuple(prompts[index].tolist()),
-            )
-            results.append(result)
-        return results, features, text_output
 
-    def _judge(self, result: AnomalyResult, threshold: float | None, product: str) -> AnomalyResult:
-        """Add verdict, p-value and regions to a result."""
-        calibration = self.setup.calibration
-        if calibration is not None:
-            result = replace(
-                result,
-                p_value=calibration.p_value(result.score, product),
-                product=product or None,
-            )
-            if threshold is None:
-                limits = calibration.limits(product)
-                above = float(np.nextafter(np.float32(limits.map_threshold), np.float32(np.inf)))
-                return replace(
-                    result,
-                    verdict=limits.verdict(result.score),
-                    threshold=limits.threshold,
-                    review_threshold=limits.review_threshold,
-                    map_threshold=limits.map_threshold,
-                    regions=find_regions(result.score_map, above),
-                )
-        threshold = self.threshold if threshold is None else threshold
-        return replace(
-            result,
-            verdict=verdict(result.score, threshold),
-            threshold=threshold,
-            map_threshold=threshold,
-            regions=marked_regions(result.score_map, result.score, threshold),
-        )
+def reference_terms(
+    terms: Sequence[ScoreTerm], score: float, weight: float
+) -> tuple[ScoreTerm, ...]:
+    """Return the summands of a score (1,) that is joined with references of this weight."""
+    own = tuple(replace(term, weight=term.weight * (1 - weight)) for term in terms)
+    rest = score - sum(term.weight * float(term.value[0]) for term in own)
+    value = torch.tensor([rest / weight])
+    return (*own, ScoreTerm(name="distance to the references", weight=weight, value=value))

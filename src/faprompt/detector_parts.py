@@ -1,27 +1,22 @@
-"""Steps of scoring a picture around a method: read, leave pixels out, join with references."""
+"""Steps of scoring a picture around a method: read pictures, leave pixels out, join tiles."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from faprompt.clip.vision import ImageFeatures
 from faprompt.detector_setup import DetectorSetup, check_mask
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, read_image
 from faprompt.imaging.picture_views import Box, join_maps
 from faprompt.imaging.picture_windows import ArrayWindows, PictureWindows, open_windows
 from faprompt.imaging.tiles import fill_masked, nearest_kept, patch_mask
-from faprompt.methods.base import MethodOutput, ScoreTerm
-from faprompt.references import References
 from faprompt.results import AnomalyResult
 
 OnError = Literal["raise", "skip"]
@@ -149,98 +144,31 @@ def join_results(
     )
 
 
-def replace_left_out(features: ImageFeatures, pictures: Sequence[Picture]) -> ImageFeatures:
-    """Return features in which masked patches and windows repeat the nearest ones that count.
+def kept_rows(masks: Sequence[np.ndarray | None], grid: tuple[int, int]) -> np.ndarray | None:
+    """Return for each patch the row of the nearest one that no mask leaves out.
 
-    So no maximum, no mean of the top and no prior of a method is made of masked pixels.
+    Args:
+        masks: (H, W) bool for each picture, True pixels are left out; None leaves out nothing.
+        grid: (rows, columns) of patches, stretched over each picture.
+
+    Returns:
+        (B, rows * columns) int64, row-major; None if no picture has a mask.
     """
-    if all(picture.left_out is None for picture in pictures):
-        return features
-    left_out = [
-        np.zeros(features.grid, np.bool_)
-        if picture.left_out is None
-        else patch_mask(picture.left_out, features.grid)
-        for picture in pictures
-    ]
-    patches = _rows_of([nearest_kept(mask) for mask in left_out])
-    windows = {
-        side: _take(tokens, _rows_of([nearest_kept(_window_mask(m, side)) for m in left_out]))
-        for side, tokens in features.windows.items()
-    }
-    tokens = {layer: _take(each, patches) for layer, each in features.patch_tokens.items()}
-    return replace(features, patch_tokens=tokens, windows=windows)
+    if all(mask is None for mask in masks):
+        return None
+    own = np.arange(grid[0] * grid[1])
+    return np.stack(
+        [own if mask is None else nearest_kept(patch_mask(mask, grid)) for mask in masks]
+    )
 
 
-def kept_tokens(features: ImageFeatures, picture: Picture) -> dict[int, Tensor]:
-    """Return layer -> (N, D) tokens of the patches of one picture that no mask leaves out.
-
-    Raises:
-        ConfigError: the method has no patch tokens.
-    """
-    _check_patch_tokens(features)
-    rows = torch.arange(features.grid[0] * features.grid[1])
-    if picture.left_out is not None:
-        rows = rows[torch.from_numpy(~patch_mask(picture.left_out, features.grid).ravel())]
-    return {layer: tokens[0].cpu()[rows] for layer, tokens in features.patch_tokens.items()}
-
-
-def _check_patch_tokens(features: ImageFeatures) -> None:
-    if not features.patch_tokens:
+def check_patch_tokens(patch_tokens: Mapping[int, Any]) -> None:
+    """Refuse references for a method without patch tokens, by a ConfigError."""
+    if not patch_tokens:
         raise ConfigError(
             "This method has no patch tokens of a CLIP backbone, so it cannot use references; "
             "calibrate without them."
         )
-
-
-def _window_mask(mask: np.ndarray, side: int) -> np.ndarray:
-    """Return which windows of side x side patches are masked by half or more."""
-    views = np.lib.stride_tricks.sliding_window_view(mask, (side, side))
-    return views.mean(axis=(-2, -1)) >= 0.5
-
-
-def _rows_of(indices: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(indices))
-
-
-def _take(tokens: Tensor, rows: Tensor) -> Tensor:
-    """Return (B, N, D) tokens at (B, N) rows of each picture."""
-    return tokens.gather(1, rows.to(tokens.device)[..., None].expand_as(tokens))
-
-
-def join_references(
-    output: MethodOutput,
-    features: ImageFeatures,
-    pictures: Sequence[Picture],
-    references: References,
-) -> tuple[MethodOutput, Tensor]:
-    """Return a method's output joined with the distances to the references, and the latter.
-
-    The distances are (B, N) in 0..1, see `ReferenceBank.surprise`.
-
-    Raises:
-        ConfigError: the method has no patch tokens, or a product has no references.
-    """
-    _check_patch_tokens(features)
-    surprise = torch.cat(
-        [
-            references.bank(picture.product).surprise(
-                {layer: each[i : i + 1] for layer, each in features.patch_tokens.items()}
-            )
-            for i, picture in enumerate(pictures)
-        ]
-    )
-    score, patch_map = references.join(output.score, output.patch_map, surprise, features.grid)
-    return replace(output, score=score, patch_map=patch_map), surprise
-
-
-def reference_terms(
-    terms: Sequence[ScoreTerm], score: float, weight: float
-) -> tuple[ScoreTerm, ...]:
-    """Return the summands of a score (1,) that is joined with references of this weight."""
-    own = tuple(replace(term, weight=term.weight * (1 - weight)) for term in terms)
-    rest = score - sum(term.weight * float(term.value[0]) for term in own)
-    value = torch.tensor([rest / weight])
-    return (*own, ScoreTerm(name="distance to the references", weight=weight, value=value))
 
 
 def read_batches(
@@ -281,3 +209,25 @@ def check_arrays(images: Any) -> None:
             raise TypeError(f"{wanted}, got a {type(image).__name__}; {advice}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(f"{wanted}, got {image.shape} {image.dtype}; {advice}")
+
+
+def check_class_names(
+    class_names: Sequence[str] | None, count: int, *, one_for_all: bool = False
+) -> None:
+    """Check that there is one name for each of `count` pictures, or one for all of them.
+
+    Raises:
+        TypeError: a text in place of a list.
+        ValueError: another number of names.
+    """
+    if class_names is None:
+        return
+    if isinstance(class_names, str):
+        raise TypeError(
+            f"class_names is a list with one name for each picture, got the text {class_names!r}."
+        )
+    if len(class_names) not in ((1, count) if one_for_all else (count,)):
+        raise ValueError(
+            f"class_names should have one name for each of the {count} pictures, "
+            f"got {len(class_names)}."
+        )

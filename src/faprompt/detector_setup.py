@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from faprompt.calibration import (
     read_calibration,
     save_calibration,
 )
-from faprompt.data.masks import marked_pixels
-from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
+from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.files import write_atomically
 from faprompt.imaging.decoding import IMAGE_EXTENSIONS
+from faprompt.imaging.marked_pixels import read_marked_pixels
 from faprompt.imaging.overlay import encode_png
 from faprompt.imaging.tiles import TileSetting, check_tiles, parse_tiles
 from faprompt.references import REFERENCES, References, read_references, save_references
@@ -167,9 +167,10 @@ def read_left_out(path: Path) -> np.ndarray:
         ImageReadError: the file cannot be read.
     """
     try:
-        return marked_pixels(path, "any-channel")
-    except DatasetError as error:
-        raise ImageReadError(str(error)) from error
+        return read_marked_pixels(path)
+    except ImageReadError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ImageReadError(f"mask {path} cannot be read: {reason}") from error
 
 
 def check_mask(mask: np.ndarray, image_size: tuple[int, int], source: object = None) -> None:
@@ -292,10 +293,3 @@ def check_setup(setup: DetectorSetup, decided_by: Callable[[], dict[str, str]], 
     if setup.needs_mask_folder and found["mask"] == "none":
         found["mask"] = _FOLDER_OF_MASKS
     setup.calibration.check_decided_by(found, where=where)
-
-
-def move_setup(setup: DetectorSetup, device: object) -> DetectorSetup:
-    """Return the setup with its tensors on a device."""
-    if setup.references is None:
-        return setup
-    return replace(setup, references=setup.references.to(str(device)))

@@ -8,6 +8,8 @@
 `typical` makes distances comparable with probabilities: it is the median over the references of
 the distance of their own strangest patches to the other references (leave-one-out). The idea of
 a memory is that of PatchCore (Roth et al., CVPR 2022) and WinCLIP+ (Jeong et al., CVPR 2023).
+
+All of it is numpy. The distances alone are heavy: a detector on a GPU hands in its own function.
 """
 
 from __future__ import annotations
@@ -15,33 +17,35 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from faprompt.array_files import read_arrays
 from faprompt.config import Range, check_fields
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
-from faprompt.scoring import grid_map, nearest_distance, unit, upsample
+from faprompt.imaging.map_rendering import TOP_SHARE, resize_map
 
 REFERENCES = "references.safetensors"
 REFERENCE_WEIGHT = 0.5
 MOST_TOKENS = 4096  # rows kept of one reference; 16 tiles of 256 patches
-TOP_SHARE = 0.02  # share of the patches whose mean is the score of a map of distances
-# what a damaged file can raise besides an error of safetensors
+# what a damaged file can raise
 _UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _LEAST_TYPICAL = 1e-4  # equal pictures have distance 0
 _SUSPECT_SPREADS = 4.4478  # 3 standard deviations of a normal law, in median absolute deviations
 _LEAST_SPREAD = 0.02  # of the median: equal distances are no reason to suspect a rounding error
 _SUSPECT_COUNT = 4  # fewer references do not tell which one is odd
+_ROWS_AT_ONCE = 4096  # of a memory, when patches are compared with it
+
+# given a layer and what is known of its patch tokens: distances (B, N) to that layer's memory
+LayerDistances: TypeAlias = Callable[[int, Any], np.ndarray]
 
 
-def farthest_first(features: Tensor, count: int) -> list[int]:
+def farthest_first(features: np.ndarray, count: int) -> list[int]:
     """Return which pictures differ most: the most central one, then always the farthest one.
 
     Args:
@@ -55,25 +59,43 @@ def farthest_first(features: Tensor, count: int) -> list[int]:
         Gonzalez, Theoretical Computer Science 38, 1985 (k-center); the first one is ours.
 
     Example:
-        >>> farthest_first(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 2)
+        >>> farthest_first(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 2)
         [1, 2]
     """
-    unit = torch.nn.functional.normalize(features.double(), dim=-1)
-    if not 1 <= count <= len(unit):
-        raise ConfigError(f"references should be 1 to {len(unit)} of the pictures, got {count}.")
-    chosen = [int((unit @ unit.mean(dim=0)).argmax())]
-    distance = 1 - unit @ unit[chosen[0]]
+    rows = _unit(np.asarray(features, np.float64))
+    if not 1 <= count <= len(rows):
+        raise ConfigError(f"references should be 1 to {len(rows)} of the pictures, got {count}.")
+    chosen = [int((rows @ rows.mean(axis=0)).argmax())]
+    distance = 1 - rows @ rows[chosen[0]]
     while len(chosen) < count:
         distance[chosen] = -1.0  # a copy of a chosen picture has 0
         chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, 1 - unit @ unit[chosen[-1]])
+        distance = np.minimum(distance, 1 - rows @ rows[chosen[-1]])
     return chosen
 
 
-def top_mean(values: Tensor) -> Tensor:
+def highest_mean(values: np.ndarray) -> np.ndarray:
     """Return the mean (B,) of the highest 2 % of (B, N) values, at least of one."""
     count = max(1, round(TOP_SHARE * values.shape[-1]))
-    return values.topk(count, dim=-1).values.mean(dim=-1)
+    mean: np.ndarray = np.sort(values, axis=-1)[..., -count:].mean(axis=-1)
+    return mean
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors of the last axis with length 1; zeros stay."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: np.ndarray = vectors / np.maximum(length, 1e-12)
+    return unit
+
+
+def _nearest_distance(tokens: np.ndarray, memory: np.ndarray) -> np.ndarray:
+    """Return half the cosine distance (B, N) of tokens (B, N, D) to the nearest of (R, D)."""
+    own, rows = _unit(np.asarray(tokens, np.float32)), _unit(memory)
+    nearest = np.full(own.shape[:-1], -1, np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        cosines = own @ rows[start : start + _ROWS_AT_ONCE].T
+        np.maximum(nearest, cosines.max(axis=-1), out=nearest)
+    return np.clip((1 - nearest) / 2, 0, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,13 +106,13 @@ class ReferenceBank:
     of the picture that a row is from. names: of the pictures. typical: see the module.
     """
 
-    tokens: Mapping[int, Tensor]
-    owners: Tensor
+    tokens: Mapping[int, np.ndarray]
+    owners: np.ndarray
     names: tuple[str, ...]
     typical: float
 
     @classmethod
-    def of(cls, pictures: Mapping[str, Sequence[Mapping[int, Tensor]]]) -> ReferenceBank:
+    def of(cls, pictures: Mapping[str, Sequence[Mapping[int, np.ndarray]]]) -> ReferenceBank:
         """Build a bank: name of a picture -> its parts, each layer -> (N, D) tokens.
 
         Raises:
@@ -100,18 +122,23 @@ class ReferenceBank:
         typical = max(_LEAST_TYPICAL, float(np.median(bank.leave_one_out())))
         return replace(bank, typical=typical)
 
-    def extended(self, pictures: Mapping[str, Sequence[Mapping[int, Tensor]]]) -> ReferenceBank:
+    def extended(self, pictures: Mapping[str, Sequence[Mapping[int, np.ndarray]]]) -> ReferenceBank:
         """Return the bank with further pictures, given as in `of`.
 
         `typical` stays that of the first ones, so that the scale of scores stays too.
         """
         tokens, owners = _stack(pictures, first=len(self.names))
-        joined = {k: torch.cat([own, tokens[k].to(own.device)]) for k, own in self.tokens.items()}
-        owners = torch.cat([self.owners, owners.to(self.owners.device)])
+        joined = {k: np.concatenate([own, tokens[k]]) for k, own in self.tokens.items()}
+        owners = np.concatenate([self.owners, owners])
         return replace(self, tokens=joined, owners=owners, names=(*self.names, *pictures))
 
-    def distances(self, patch_tokens: Mapping[int, Tensor]) -> Tensor:
+    def distances(
+        self, patch_tokens: Mapping[int, Any], measure: LayerDistances | None = None
+    ) -> np.ndarray:
         """Return the distance (B, N), 0..1, of patches to the nearest; tokens as in the bank.
+
+        `measure` compares the tokens of one layer with that layer of the bank, (B, N) in 0..1;
+        default: numpy does, and the tokens are arrays (B, N, D) of any length.
 
         Raises:
             ConfigError: the tokens lack a layer of the bank.
@@ -119,29 +146,33 @@ class ReferenceBank:
         lacking = sorted(self.tokens.keys() - patch_tokens.keys())
         if lacking:
             raise ConfigError(f"The references are of layers {lacking}, which were not computed.")
-        maps = [nearest_distance(patch_tokens[k], bank) for k, bank in self.tokens.items()]
-        return torch.stack(maps).mean(dim=0)
+        measured = measure or (lambda layer, own: _nearest_distance(own, self.tokens[layer]))
+        maps = [measured(layer, patch_tokens[layer]) for layer in self.tokens]
+        mean: np.ndarray = np.stack(maps).mean(axis=0)
+        return mean
 
-    def surprise(self, patch_tokens: Mapping[int, Tensor]) -> Tensor:
+    def surprise(
+        self, patch_tokens: Mapping[int, Any], measure: LayerDistances | None = None
+    ) -> np.ndarray:
         """Return the distances (B, N) on the scale 0..1 on which `typical` is 0.5."""
-        distance = self.distances(patch_tokens)
+        distance = self.distances(patch_tokens, measure)
         return distance / (distance + self.typical)
 
     def leave_one_out(self) -> list[float]:
-        """Return the `top_mean` distance of each reference to the other ones.
+        """Return the `highest_mean` distance of each reference to the other ones.
 
         A single reference is compared with itself: every second patch with the others.
         """
         single = len(self.names) == 1
-        owners = torch.arange(len(self.owners)) % 2 if single else self.owners.cpu()
+        owners = np.arange(len(self.owners)) % 2 if single else self.owners
         found = []
         for number in range(2 if single else len(self.names)):
-            own = (owners == number).to(self.owners.device)
-            if bool(own.all()):  # one patch in all
+            own = owners == number
+            if own.all():  # one patch in all
                 return [0.0]
             own_tokens = {layer: bank[own][None] for layer, bank in self.tokens.items()}
             rest = replace(self, tokens={k: bank[~own] for k, bank in self.tokens.items()})
-            found.append(float(top_mean(rest.distances(own_tokens))))
+            found.append(float(highest_mean(rest.distances(own_tokens))[0]))
         return [max(found)] if single else found
 
     def suspects(self) -> tuple[str, ...]:
@@ -158,15 +189,10 @@ class ReferenceBank:
         odd = values > median + _SUSPECT_SPREADS * spread
         return tuple(name for name, is_odd in zip(self.names, odd, strict=True) if is_odd)
 
-    def to(self, device: torch.device | str) -> ReferenceBank:
-        """Return the bank on another device."""
-        moved = {layer: bank.to(device) for layer, bank in self.tokens.items()}
-        return replace(self, tokens=moved, owners=self.owners.to(device))
-
 
 def _stack(
-    pictures: Mapping[str, Sequence[Mapping[int, Tensor]]], *, first: int = 0
-) -> tuple[dict[int, Tensor], Tensor]:
+    pictures: Mapping[str, Sequence[Mapping[int, np.ndarray]]], *, first: int = 0
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """Return the tokens of pictures, rounded as a file stores them, and the owner of each row.
 
     A picture of many tiles keeps `MOST_TOKENS` rows, so that comparing stays affordable. They
@@ -178,25 +204,27 @@ def _stack(
             f"{bare[0]} cannot be a reference, because its mask leaves out all of its patches; "
             "leave the picture out, or use a smaller mask."
         )
-    found: dict[int, list[Tensor]] = {}
+    found: dict[int, list[np.ndarray]] = {}
     owners = []
     for number, parts in enumerate(pictures.values(), first):
         kept = _spread(sum(map(_rows, parts)))
-        owners.append(torch.full((len(kept),), number))
+        owners.append(np.full(len(kept), number))
         for layer in sorted(parts[0]):
-            found.setdefault(layer, []).append(torch.cat([part[layer] for part in parts])[kept])
-    tokens = {layer: unit(torch.cat(each)).half().float() for layer, each in found.items()}
-    return tokens, torch.cat(owners)
+            joined = np.concatenate([part[layer] for part in parts])
+            found.setdefault(layer, []).append(joined[kept].astype(np.float32))
+    tokens = {layer: _unit(np.concatenate(each)) for layer, each in found.items()}
+    rounded = {k: rows.astype(np.float16).astype(np.float32) for k, rows in tokens.items()}
+    return rounded, np.concatenate(owners)
 
 
-def _spread(rows: int) -> Tensor:
+def _spread(rows: int) -> np.ndarray:
     """Return which of a picture's rows are kept: all, or evenly spread ones of many tiles."""
     if rows <= MOST_TOKENS:
-        return torch.arange(rows)
-    return torch.arange(MOST_TOKENS) * rows // MOST_TOKENS
+        return np.arange(rows)
+    return np.arange(MOST_TOKENS) * rows // MOST_TOKENS
 
 
-def _rows(part: Mapping[int, Tensor]) -> int:
+def _rows(part: Mapping[int, np.ndarray]) -> int:
     return len(next(iter(part.values())))
 
 
@@ -215,18 +243,18 @@ class References:
         check_fields(self, [] if self.banks else ["banks should have at least one product"])
 
     def join(
-        self, score: Tensor, patch_map: Tensor, surprise: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+        self, score: np.ndarray, patch_map: np.ndarray, surprise: np.ndarray, grid: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return score (B,) and map (B, rows, columns) of text and references together.
 
         `surprise` is (B, N) over `grid`; it is upsampled to the map where that is finer.
         """
-        strange, size = grid_map(surprise, grid), (patch_map.shape[-2], patch_map.shape[-1])
+        strange, size = surprise.reshape(-1, *grid), (patch_map.shape[-2], patch_map.shape[-1])
         if size != grid:
-            strange = upsample(strange, size)
+            strange = np.stack([resize_map(one, size) for one in strange])
         own = 1 - self.weight
         return (
-            own * score + self.weight * top_mean(surprise),
+            own * score + self.weight * highest_mean(surprise),
             own * patch_map + self.weight * strange,
         )
 
@@ -252,25 +280,21 @@ class References:
         for product, bank in sorted(self.banks.items()):
             digest.update(f"{product} {bank.typical!r}".encode())
             for layer, tokens in sorted(bank.tokens.items()):
-                digest.update(str(layer).encode() + tokens.cpu().numpy().tobytes())
+                digest.update(str(layer).encode() + tokens.tobytes())
         return digest.hexdigest()
-
-    def to(self, device: torch.device | str) -> References:
-        """Return the references on another device."""
-        return replace(self, banks={name: bank.to(device) for name, bank in self.banks.items()})
 
 
 def save_references(references: References, folder: Path) -> None:
     """Write `references.safetensors` into a model folder, tokens in half precision."""
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, np.ndarray] = {}
     described = {}
     for number, (product, bank) in enumerate(sorted(references.banks.items())):
         described[product] = {"number": number, "names": bank.names, "typical": bank.typical}
-        tensors[f"{number}/owners"] = bank.owners.to("cpu", torch.int32).contiguous()
+        tensors[f"{number}/owners"] = bank.owners.astype(np.int32)
         for layer, tokens in bank.tokens.items():
-            tensors[f"{number}/{layer}"] = tokens.cpu().half().contiguous()
+            tensors[f"{number}/{layer}"] = tokens.astype(np.float16)
     text = json.dumps({"format": 1, "weight": references.weight, "products": described})
     write_atomically(folder / REFERENCES, save(tensors, metadata={"references": text}))
 
@@ -281,33 +305,30 @@ def read_references(folder: Path) -> References | None:
     Raises:
         ModelError: the file is damaged, or of a format that this version does not know.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / REFERENCES
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {}).get("references", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_arrays(path)
+        values = json.loads(metadata.get("references", "{}"))
         if values.get("format") != 1:
             raise ValueError(f"format {values.get('format')!r}, this version reads 1")
         banks = {name: _bank(one, tensors) for name, one in values["products"].items()}
         return References(banks, float(values["weight"]))
-    except _UNUSABLE + (SafetensorError,) as error:
+    except _UNUSABLE as error:
         raise ModelError(f"{path} cannot be used ({error}); calibrate again.") from error
 
 
-def _bank(described: Mapping[str, object], tensors: Mapping[str, Tensor]) -> ReferenceBank:
+def _bank(described: Mapping[str, object], tensors: Mapping[str, np.ndarray]) -> ReferenceBank:
     start, names = f"{described['number']}/", described["names"]
     own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-    owners = own.pop("owners").long()
+    owners = own.pop("owners").astype(np.int64)
     typical = float(str(described["typical"]))
     if not isinstance(names, list) or not own or not 0 < typical < math.inf:
         raise ValueError("a product without names or tokens, or with a typical distance of 0")
-    if owners.unique().tolist() != list(range(len(names))):
+    if np.unique(owners).tolist() != list(range(len(names))):
         raise ValueError("its rows belong to other pictures than it names")
-    if any(t.ndim != 2 or len(t) != len(owners) or not t.isfinite().all() for t in own.values()):
+    if any(t.ndim != 2 or len(t) != len(owners) or not np.isfinite(t).all() for t in own.values()):
         raise ValueError("tokens of another shape, or not finite")
-    tokens = {int(layer): tensor.float() for layer, tensor in own.items()}
+    tokens = {int(layer): tensor.astype(np.float32) for layer, tensor in own.items()}
     return ReferenceBank(tokens, owners, tuple(map(str, names)), typical)

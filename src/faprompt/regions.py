@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from numbers import Real
-from typing import TypeAlias
 
 import numpy as np
-from scipy import ndimage
 
 from faprompt.records import Region, Verdict
 
 STRONGEST_SHARE = 0.8  # of the map's peak, on a picture that is NG although its map stays below
-BAND_PIXELS = 2**22  # labelled at once, so that a large map takes little memory besides itself
-
-_Band: TypeAlias = tuple[slice, np.ndarray, int]  # rows, labels of their pixels, number of labels
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+BAND_PIXELS = 2**22  # worked on at once, so that a large map takes little memory besides itself
 
 
 def find_regions(score_map: np.ndarray, threshold: float) -> tuple[Region, ...]:
@@ -38,84 +33,73 @@ def find_regions(score_map: np.ndarray, threshold: float) -> tuple[Region, ...]:
     """
     if score_map.ndim != 2:
         raise ValueError(f"score_map should be (height, width), got {score_map.shape}.")
-    bands: Iterable[_Band] = _label_bands(score_map, threshold)
-    if score_map.size <= BAND_PIXELS:
-        bands = list(bands)  # one band, labelled once
-    owners = _join_bands(bands)
-    if not len(owners):
-        return ()
-    if score_map.size > BAND_PIXELS:
-        bands = _label_bands(score_map, threshold)
-    return tuple(sorted(_measure(bands, owners, score_map), key=_order))
+    runs = _find_runs(score_map, threshold)
+    return tuple(sorted(_measure(runs, score_map, threshold), key=_order))
 
 
-def _label_bands(score_map: np.ndarray, threshold: float) -> Iterator[_Band]:
-    """Yield the rows of each band, its pixels' labels from 1 on, 0 for none, and their number."""
+def _find_runs(score_map: np.ndarray, threshold: float) -> np.ndarray:
+    """Return row, first and last column + 1 of each run of marked pixels: (3, N), row by row."""
+    found = [np.zeros((3, 0), np.int64)]
+    for top, band in _bands(score_map):
+        marked = np.zeros((len(band), band.shape[1] + 2), np.int8)
+        np.greater_equal(band, threshold, out=marked[:, 1:-1], casting="unsafe")
+        steps = np.diff(marked, axis=1)
+        rows, starts = np.nonzero(steps > 0)
+        found.append(np.stack([rows + top, starts, np.nonzero(steps < 0)[1]]))
+    return np.concatenate(found, axis=1)
+
+
+def _bands(score_map: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first row of each band, and its pixels."""
     step = max(1, BAND_PIXELS // max(1, score_map.shape[1]))
-    for top in range(0, len(score_map), step):
-        rows = slice(top, min(top + step, len(score_map)))
-        marked = score_map[rows] >= threshold
-        labels = (marked, 0)  # nothing to label
-        if marked.any():
-            labels = ndimage.label(marked, structure=_EIGHT_NEIGHBOURS)
-        yield rows, *labels
+    return ((top, score_map[top : top + step]) for top in range(0, len(score_map), step))
 
 
-def _join_bands(bands: Iterable[_Band]) -> np.ndarray:
-    """Return the region of each label, of all bands one after the other.
+def _touching(runs: np.ndarray, width: int) -> np.ndarray:
+    """Return the pairs (2, M) of indices of runs that touch, one in the row below the other."""
+    rows, starts, stops = runs
+    row = rows * (width + 2)  # so that no run touches one of another row
+    first = np.searchsorted(row + stops, row + width + 2 + starts, side="left")
+    last = np.searchsorted(row + starts, row + width + 2 + stops, side="right")
+    counts = last - first
+    above = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(above)) - np.repeat(counts.cumsum() - counts, counts)
+    return np.stack([above, first[above] + within])
 
-    Regions are numbered by their first pixels, row by row.
-    """
-    links, above, total = [], None, 0
-    for _, labels, count in bands:
-        if above is not None:
-            links.append(_touching(above, _number_on(labels[0], total)))
-        above = _number_on(labels[-1], total)
-        total += count
-    if not links:
-        return np.arange(total)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
 
-    pairs = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), shape=(total, total))
-    owners: np.ndarray = connected_components(graph, directed=False)[1]
+def _join(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Return for each of `count` runs the first run of its region, (count,)."""
+    owners = np.arange(count)
+    while pairs.shape[1]:
+        ends = owners[pairs]
+        np.minimum.at(owners, ends.max(axis=0), ends.min(axis=0))
+        while (owners != owners[owners]).any():
+            owners = owners[owners]
+        pairs = pairs[:, owners[pairs[0]] != owners[pairs[1]]]
     return owners
 
 
-def _number_on(labels: np.ndarray, total: int) -> np.ndarray:
-    """Return labels of one row as indices over all bands, -1 for none."""
-    return np.where(labels > 0, labels + (total - 1), -1)
-
-
-def _touching(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Return the pairs (2, N) of indices whose pixels touch across two neighbouring rows."""
-    sides = ((above, below), (above[1:], below[:-1]), (above[:-1], below[1:]))
-    pairs = np.concatenate([np.stack(side) for side in sides], axis=1)
-    return np.unique(pairs[:, (pairs >= 0).all(axis=0)], axis=1)
-
-
-def _measure(bands: Iterable[_Band], owners: np.ndarray, score_map: np.ndarray) -> Iterator[Region]:
-    """Yield the regions in the order of their numbers; their pixels are added row by row."""
-    count, first = int(owners.max()) + 1, 0
-    areas, sums, peaks = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
-    starts, stops = np.full((count, 2), max(score_map.shape)), np.zeros((count, 2), np.int64)
-    for rows, labels, found in bands:
-        if not found:
-            continue
-        here = owners[first : first + found]
-        first += found
-        marked = labels > 0
-        owner, values = here[labels[marked] - 1], score_map[rows][marked].astype(np.float64)
-        areas += np.bincount(owner, minlength=count)
+def _measure(runs: np.ndarray, score_map: np.ndarray, threshold: float) -> Iterator[Region]:
+    """Yield the regions in the order of their first pixels; pixels are added row by row."""
+    rows, starts, stops = runs
+    firsts, owners = np.unique(
+        _join(len(rows), _touching(runs, score_map.shape[1])), return_inverse=True
+    )
+    left, top = starts[firsts], rows[firsts]
+    right, bottom = stops[firsts], top + 1
+    np.minimum.at(left, owners, starts)
+    np.maximum.at(right, owners, stops)
+    np.maximum.at(bottom, owners, rows + 1)
+    areas, sums, peaks = (np.zeros(len(firsts), kind) for kind in (np.int64, float, float))
+    np.add.at(areas, owners, stops - starts)
+    for start, band in _bands(score_map):
+        own = slice(*np.searchsorted(rows, (start, start + len(band))))
+        owner = np.repeat(owners[own], stops[own] - starts[own])
+        values = band[band >= threshold].astype(np.float64)
         np.add.at(sums, owner, values)
         np.maximum.at(peaks, owner, values)
-        boxes = [[(part.start, part.stop) for part in box] for box in ndimage.find_objects(labels)]
-        edges = np.array(boxes) + np.array([[rows.start], [0]])  # (found, rows and columns, 2)
-        np.minimum.at(starts, here, edges[..., 0])
-        np.maximum.at(stops, here, edges[..., 1])
-    columns = (starts, stops, areas, peaks, sums / areas)
-    for (y0, x0), (y1, x1), *rest in zip(*(c.tolist() for c in columns), strict=True):
+    columns = (left, top, right, bottom, areas, peaks, sums / areas)
+    for x0, y0, x1, y1, *rest in zip(*(column.tolist() for column in columns), strict=True):
         yield Region((x0, y0, x1, y1), *rest)
 
 

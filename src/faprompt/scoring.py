@@ -1,25 +1,15 @@
-"""Maps and scores from tokens and text directions: pure functions for any batch size.
-
-Everything after the softmax is linear in the patch probabilities: upsampling, smoothing
-and resizing to the picture. Each is a matrix per axis, so the whole chain is
-
-    map = A_rows @ grid @ A_columns.T        A = resize . smooth . upsample
-
-with matrices of (pixels, patches): exact, at a fraction of the cost.
-"""
+"""Maps and scores from tokens and text directions: pure functions for any batch size."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faprompt.imaging.map_rendering import TOP_SHARE, map_matrices
+
 CLIP_AD_TEMPERATURE = 0.07  # image and patch logits in AnomalyCLIP's and FAPrompt's code
 LEAST_SCORE = torch.finfo(torch.float32).tiny  # replaces 0 in a harmonic mean
-GAUSSIAN_TRUNCATE = 4.0  # scipy.ndimage.gaussian_filter's default, in standard deviations
 
 
 def abnormal_probability(
@@ -197,6 +187,12 @@ def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:
     return ((1 - nearest) / 2).clamp(0, 1)
 
 
+def top_mean(values: Tensor) -> Tensor:
+    """Return the mean (B,) of the highest 2 % of (B, N) values, at least of one."""
+    count = max(1, round(TOP_SHARE * values.shape[-1]))
+    return values.topk(count, dim=-1).values.mean(dim=-1)
+
+
 def render_map(
     grid: Tensor,
     *,
@@ -204,54 +200,17 @@ def render_map(
     sigma_px: float,
     image_size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Make smoothed score maps of patch probabilities, at the model's or the picture's size.
-
-    Upsamples to `model_size` (bilinear), smooths with a Gaussian as scipy does (reflect,
-    truncate 4) and, where `image_size` is given, resizes to it (bilinear).
+    """Make smoothed score maps of patch probabilities, with gradients; see `render_grid`.
 
     Args:
         grid: (B, rows, columns) in [0, 1].
-        model_size: (height, width) of the model's input, pixels.
-        sigma_px: standard deviation in pixels of `model_size`; 0 means no smoothing.
-        image_size: (height, width) of the result; None means `model_size`.
+        model_size, sigma_px, image_size: as in `render_grid`.
 
     Returns:
         (B, height, width) float32 in [0, 1].
     """
-    height, width = model_size if image_size is None else image_size
-    sides = zip(grid.shape[-2:], model_size, (height, width), strict=True)
-    left, right = (
-        torch.from_numpy(_axis_matrix(*side, float(sigma_px))).to(grid.device) for side in sides
-    )
+    places = (grid.shape[-2], grid.shape[-1])
+    matrices = map_matrices(places, model_size, sigma_px, image_size or model_size)
+    # copies: a tensor made while a model is exported or compiled has no values
+    left, right = (torch.tensor(matrix, device=grid.device) for matrix in matrices)
     return (left @ grid.float() @ right.T).clamp(0, 1)
-
-
-@lru_cache(maxsize=256)
-def _axis_matrix(patches: int, model_px: int, out_px: int, sigma_px: float) -> np.ndarray:
-    """(out_px, patches) float32: upsample, smooth and resize along one axis.
-
-    The cache holds arrays: a tensor made while a model is exported or compiled has no
-    values, and every later call would get it.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
-    matrix = _bilinear_matrix(patches, model_px)
-    if sigma_px > 0:
-        matrix = gaussian_filter1d(
-            matrix, sigma_px, axis=0, mode="reflect", truncate=GAUSSIAN_TRUNCATE
-        )
-    if out_px != model_px:
-        matrix = _bilinear_matrix(model_px, out_px) @ matrix
-    return matrix.astype(np.float32)
-
-
-def _bilinear_matrix(source: int, target: int) -> np.ndarray:
-    """(target, source) weights of bilinear interpolation, align_corners False."""
-    place = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    low = np.floor(place).astype(int)
-    high = np.minimum(low + 1, source - 1)
-    matrix = np.zeros((target, source))
-    rows = np.arange(target)
-    np.add.at(matrix, (rows, low), 1 - (place - low))
-    np.add.at(matrix, (rows, high), place - low)
-    return matrix

@@ -1,16 +1,14 @@
 """The tensor interface of a detector, and its model folder.
 
 A normalised batch gives scores and maps, with gradients. Training, evaluation and export use it;
-`Detector` adds pictures, and calls the same code.
+`PictureDetector` adds pictures, and `Detector` joins both.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -19,21 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faprompt.calibration import fingerprint_of
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
 from faprompt.config import to_mapping
-from faprompt.detector_setup import (
-    DetectorSetup,
-    check_kept,
-    check_setup,
-    move_setup,
-    save_setup,
-)
+from faprompt.detector_parts import check_class_names
+from faprompt.detector_setup import DetectorSetup, check_kept, save_setup
 from faprompt.errors import ConfigError
-from faprompt.imaging.transform import Transform, shorter_edge_size
-from faprompt.methods.base import Method, MethodOutput, Names, check_class_names
+from faprompt.imaging.transform import Transform
+from faprompt.methods.base import Method, MethodOutput, Names
 from faprompt.model_folder import write_model
+from faprompt.picture_detector import ModelGeometry, ModelIdentity, PictureDetector
 from faprompt.regions import check_threshold
 from faprompt.scoring import render_map
 
@@ -41,7 +34,7 @@ from faprompt.scoring import render_map
 FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatures]
 
 
-class TensorDetector(nn.Module):
+class TensorDetector(PictureDetector, nn.Module):
     """One method on one frozen backbone; many threads may share it. See `Detector`.
 
     Text features that depend on no image are computed when the detector is built; call
@@ -108,37 +101,47 @@ class TensorDetector(nn.Module):
         return self._class_name
 
     @property
+    def geometry(self) -> ModelGeometry:
+        """How the method takes pictures."""
+        method = self.method
+        return ModelGeometry(
+            transform=self.transform, sigma_px=method.sigma_px, keeps_aspect=method.keeps_aspect,
+            tiled=method.tiled, stacks_squares=method.stacks_squares,
+        )  # fmt: skip
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Method and backbone, and where torch runs them."""
+        backbone = self.backbone
+        return ModelIdentity(
+            method=self.method.name, backbone=backbone.name,
+            backbone_fingerprint=backbone.state_fingerprint(),
+            runtime=("torch", torch.__version__), precision=backbone.precision,
+            device=str(backbone.device),
+        )  # fmt: skip
+
+    @property
     def released_reading(self) -> Transform | None:
         """The transform with which labelled sets are read as public code does, or None."""
         released = self.method.config.picture_handling == "released"
         return self.transform if released else None
 
-    def with_setup(self, **changes: Any) -> Self:
-        """Return a detector with the same weights and other settings of `DetectorSetup`.
-
-        Example: `detector.with_setup(tiles="auto", calibration=None)`.
-
-        Raises:
-            ConfigError, ValueError: a setting is out of range.
-            ModelError: the calibration was made under other settings.
-        """
-        other = copy.copy(self)
-        other._set(replace(self.setup, **changes))
-        return other
-
     def _set(self, setup: DetectorSetup) -> None:
-        self.setup = move_setup(setup, next(self.backbone.parameters()).device)
-        check_setup(setup, self.decided_by, self.name)
+        super()._set(setup)
+        self._place_memory()
 
-    def model_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Return the size, in pixels, at which the model sees a picture of `image_size`."""
-        size = self.transform.image_size
-        return shorter_edge_size(image_size, size[0]) if self.method.keeps_aspect else size
+    def _place_memory(self) -> None:
+        """Put the references beside the model; on a CPU they share memory with the setup's."""
+        device, references = next(self.backbone.parameters()).device, self.setup.references
+        banks = {} if references is None else references.banks
+        self._memory = {
+            product: {k: torch.from_numpy(rows).to(device) for k, rows in bank.tokens.items()}
+            for product, bank in banks.items()
+        }
 
     def to_pixels(self, image: np.ndarray) -> Tensor:
         """Prepare a decoded picture, (H, W, 3) uint8, as model input: (3, height, width)."""
-        size = self.model_size((image.shape[0], image.shape[1]))
-        return replace(self.transform, image_size=size).to_pixels(image)
+        return torch.from_numpy(self.model_input(image))
 
     def refresh(self) -> None:
         """Compute the text features again; ConfigError if a prompt is too long."""
@@ -205,10 +208,6 @@ class TensorDetector(nn.Module):
             **self.setup.decided_by(),
         }
 
-    def fingerprint(self) -> str:
-        """Return SHA-256 of `decided_by`."""
-        return fingerprint_of(self.decided_by())
-
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
 
@@ -250,5 +249,5 @@ class TensorDetector(nn.Module):
         super()._apply(*args, **options)
         self.refresh()
         if "setup" in self.__dict__:  # not yet while the detector is built
-            self.setup = move_setup(self.setup, next(self.backbone.parameters()).device)
+            self._place_memory()
         return self

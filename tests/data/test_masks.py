@@ -436,8 +436,7 @@ def test_same_size_changes_nothing():
 @pytest.mark.parametrize("policy", ["any-channel", "reference", "strict"])
 def test_bits_of_which_zero_is_white(tmp_path, monkeypatch, policy):
     """As tifffile returns them: the marked pixels are False."""
-    monkeypatch.setattr(
-        "faprompt.data.masks.read_samples", lambda path: Samples(~SQUARE, white_is_zero=True)
-    )
+    read = "faprompt.imaging.marked_pixels.read_samples"
+    monkeypatch.setattr(read, lambda path: Samples(~SQUARE, white_is_zero=True))
     picture = Image.fromarray(grey(0, 255))
     np.testing.assert_array_equal(truth_of(tmp_path, picture, policy=policy), SQUARE)

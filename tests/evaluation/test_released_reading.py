@@ -81,7 +81,7 @@ def a_sample(path, *masks, **facts):
 def test_pictures_are_those_of_the_public_loader(picture):
     wanted = published_pixels(picture)
     measured = read_sample(a_sample(picture, label=0), policy="any-channel", released=TRANSFORM)
-    torch.testing.assert_close(TRANSFORM.to_pixels(measured.image), wanted)
+    torch.testing.assert_close(torch.from_numpy(TRANSFORM.to_pixels(measured.image)), wanted)
     trained = Pictures([a_sample(picture)], TRANSFORM, handling="released").pixels(0)
     torch.testing.assert_close(trained, wanted)
 

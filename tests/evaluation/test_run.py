@@ -55,7 +55,7 @@ def pixel_truth(detector, dataset, class_name, *, resolution):
             maps.append(detector.predict(picture).score_map)
         else:
             with torch.no_grad():
-                pixels = detector.transform.to_pixels(np.asarray(picture))
+                pixels = detector.to_pixels(np.asarray(picture))
                 maps.append(detector(pixels[None])[1][0].numpy())
             truth = truth.resize((56, 56), Image.Resampling.BILINEAR)
         masks.append(np.asarray(truth) > 127)

@@ -80,7 +80,7 @@ def test_maps_of_the_prompts_join_into_the_fused_map_as_the_texts_do(vocabulary)
     _, output, parts = detector.explain(small.picture())
     texts, temperature = output.text.abnormal, detector.method.config.temperature
     features = detector.method.encode_image(
-        detector.backbone, detector.transform.to_pixels(small.picture())[None]
+        detector.backbone, detector.to_pixels(small.picture())[None]
     )
     normal = unit(features.patch_tokens[max(features.patch_tokens)][0]) @ unit(output.text.pair[0])
     cosines = parts.prompt_maps[0].flatten(1).logit() * temperature + normal  # of each prompt
@@ -95,7 +95,7 @@ def test_maps_of_faprompts_prompts_come_from_both_passes(vocabulary):
     detector = small.detector(prompts=3)
     _, output, parts = detector.explain(small.picture())
     features = detector.method.encode_image(
-        detector.backbone, detector.transform.to_pixels(small.picture())[None]
+        detector.backbone, detector.to_pixels(small.picture())[None]
     )
     tokens = features.patch_tokens[max(features.patch_tokens)][0]
     for number in range(3):

@@ -51,7 +51,8 @@ def anovl_mvtec() -> Iterator[Row]:
 def anovl_plain(**options: Any) -> Iterator[Row]:
     """Compare `preprocess/...` and `plain/...`: no adapter, the position table as it is."""
     file = load("anovl")
-    pixels = Transform(image_size=(56, 56), interpolation="bilinear").to_pixels(drawn_picture())
+    transform = Transform(image_size=(56, 56), interpolation="bilinear")
+    pixels = torch.from_numpy(transform.to_pixels(drawn_picture()))
     yield Row("preprocess/picture", absolute(pixels, file["preprocess/picture"]), 1e-6)
     method, tower = anovl_method("paper", **options), backbone(12)
     features = encode(method, tower, anovl_pixels())

@@ -77,7 +77,7 @@ def april_names(values: Values) -> dict[str, Tensor]:
 
 def april_inputs() -> dict[str, Tensor]:
     """Return the picture and the mask as the model sees them."""
-    pixels = Transform(image_size=(70, 70)).to_pixels(drawn_picture())
+    pixels = torch.from_numpy(Transform(image_size=(70, 70)).to_pixels(drawn_picture()))
     mask = resize_mask(recipe_rivals.truth(SEED, 96, 128), (70, 70))
     return {"preprocess/picture": pixels, "preprocess/mask": torch.from_numpy(mask).float()}
 

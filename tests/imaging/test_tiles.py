@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.imaging import resize_map, tiles
+from faprompt.imaging import tiles
+from faprompt.imaging.map_rendering import stretched_rows
 from faprompt.imaging.tiles import (
     check_tiles,
     fill_masked,
@@ -17,7 +19,6 @@ from faprompt.imaging.tiles import (
     parse_tiles,
     patch_mask,
     plan_tiles,
-    stretched_rows,
 )
 
 SIZES = [(1, 1), (1, 9), (40, 40), (40, 61), (61, 40), (40, 59), (90, 200), (333, 64), (257, 300)]
@@ -181,9 +182,12 @@ def test_maps_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("size", [(37, 37), (400, 111), (20, 90), (1, 7)])
-def test_stretched_rows_are_those_of_resize_map(size):
+def test_stretched_rows_are_those_of_torchs_interpolation(size):
     score_map = np.random.default_rng(0).random((37, 29), dtype=np.float32)
-    rows, expected = stretched_rows(score_map, size), resize_map(score_map, size)
+    rows = stretched_rows(score_map, size)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(score_map)[None, None], size=size, mode="bilinear"
+    )[0, 0].numpy()
     np.testing.assert_allclose(rows(0, size[0]), expected, rtol=1e-5, atol=1e-5)
     for top in range(0, size[0], 7):
         part = rows(top, min(top + 7, size[0]))

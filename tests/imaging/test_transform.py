@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from faprompt.errors import ConfigError
-from faprompt.imaging.transform import Transform, resize_map, shorter_edge_size
+from faprompt.imaging.map_rendering import resize_map
+from faprompt.imaging.transform import Transform, shorter_edge_size
 from faprompt.records import CLIP_MEAN, CLIP_STD
 from tests.imaging.files import colours
 
@@ -17,7 +18,7 @@ from tests.imaging.files import colours
 @pytest.mark.parametrize("name", ["bicubic", "bilinear"])
 def test_equals_resize_to_tensor_normalize(shape, name):
     image = colours(*shape)
-    pixels = Transform((20, 28), interpolation=name).to_pixels(image)
+    pixels = torch.from_numpy(Transform((20, 28), interpolation=name).to_pixels(image))
     picture = Image.fromarray(image).resize((28, 20), getattr(Image.Resampling, name.upper()))
     scaled = np.asarray(picture).astype(np.float32) / np.float32(255)
     expected = (scaled - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)
@@ -33,7 +34,7 @@ def test_clip_constants():
 def test_resizing_antialiases():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    pixels = Transform((8, 8), mean=(0, 0, 0), std=(1, 1, 1)).to_pixels(stripes)
+    pixels = torch.from_numpy(Transform((8, 8), mean=(0, 0, 0), std=(1, 1, 1)).to_pixels(stripes))
     assert (pixels - 0.5).abs().max() < 0.05
 
 
@@ -68,7 +69,7 @@ def test_tall_pictures_shrink_in_height_first(shape, side, first):
     """Pillow 13 begins with the axis that leaves less to do, Pillow 12 always with the width."""
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     plain = Transform((side, side), mean=(0, 0, 0), std=(1, 1, 1))
-    found = grey_levels(plain.to_pixels(image))
+    found = grey_levels(torch.from_numpy(plain.to_pixels(image)))
     other = {"height": "width", "width": "height"}[first]
     np.testing.assert_array_equal(found, squashed(image, (side, side), first=first))
     assert (found != squashed(image, (side, side), first=other)).any()
@@ -92,7 +93,7 @@ def test_the_pixels_of_very_tall_and_very_wide_pictures(shape, red):
     row, column, channel = np.indices((*shape, 3))
     image = (37 * row**2 + 101 * column**2 + 13 * row * column + 59 * channel) % 256
     plain = Transform((4, 4), mean=(0, 0, 0), std=(1, 1, 1))
-    found = grey_levels(plain.to_pixels(image.astype(np.uint8)))
+    found = grey_levels(torch.from_numpy(plain.to_pixels(image.astype(np.uint8))))
     assert found[..., 0].tolist() == red
 
 

@@ -26,7 +26,7 @@ class Levels(Detector):
                 score_map[picture.left_out] = 0
             results.append(AnomalyResult(score=float(red), score_map=score_map, image_size=size,
                                          model=self.name))  # fmt: skip
-        return results, None, None
+        return results
 
 
 def levels() -> Levels:

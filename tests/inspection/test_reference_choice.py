@@ -84,7 +84,7 @@ class TestChoice:
         assert count == 5
         drawn = sorted(paths, key=file_digest)[:count]
         features = [detector.image_feature(np.asarray(Image.open(path))) for path in drawn]
-        rows = farthest_first(torch.stack(features), 2)
+        rows = farthest_first(np.stack(features), 2)
         assert found.products[""].references == tuple(drawn[row] for row in rows)
         assert set(found.calibration.pictures[""]) == set(paths) - set(drawn)
         assert found.copies == ()

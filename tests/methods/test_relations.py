@@ -21,7 +21,8 @@ from faprompt.methods.relations import (
     self_similarity,
 )
 from faprompt.models import load_detector
-from faprompt.references import ReferenceBank, References, top_mean
+from faprompt.references import ReferenceBank, References
+from faprompt.scoring import top_mean
 from faprompt.synthetic import write_dataset
 from faprompt.training.training_session import TrainOptions, train
 from tests.helpers import small

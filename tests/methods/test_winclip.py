@@ -127,7 +127,7 @@ def test_pictures_that_are_not_square_are_tiled():
 def test_without_tiles_the_picture_is_squashed():
     detector, image = small.detector("winclip", tiles=False), small.picture(60, 150)
     with torch.no_grad():
-        scores, _ = detector(detector.transform.to_pixels(image)[None])
+        scores, _ = detector(detector.to_pixels(image)[None])
     assert detector.predict(image).score == pytest.approx(float(scores[0]), abs=1e-6)
 
 

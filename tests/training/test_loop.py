@@ -20,9 +20,7 @@ def test_loss_falls_and_the_defects_come_out_on_top(samples, tmp_path):
     report = toys.run(method, samples, tmp_path, options={"epochs": 15, "learning_rate": 5e-3})
     losses = [means["total"] for means in report.epoch_means]
     assert losses[-1] < 0.8 * losses[0]
-    pixels = torch.stack(
-        [toys.TRANSFORM.to_pixels(np.asarray(Image.open(s.image_path))) for s in samples]
-    )
+    pixels = torch.stack([toys.pixels(s) for s in samples])
     with torch.no_grad():
         output = method(toys.backbone().encode_image(pixels), toys.backbone().text)
     normal, anomalous = output.score[0::2], output.score[1::2]
@@ -93,7 +91,7 @@ def test_equals_a_plain_loop(options, rival_optimizer, rates, samples, tmp_path)
     method, rival = toys.faprompt(), toys.faprompt()
     toys.run(method, samples, tmp_path, options={"epochs": len(rates), **options})
     clip = toys.backbone()
-    pixels = [toys.TRANSFORM.to_pixels(np.asarray(Image.open(s.image_path))) for s in samples]
+    pixels = [toys.pixels(s) for s in samples]
     height, width = toys.IMAGE_SIZE
     masks = torch.zeros(len(samples), height, width)
     for index, sample in enumerate(samples):

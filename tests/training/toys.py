@@ -92,6 +92,10 @@ def draw_samples(folder: Path, count: int = 7) -> list[Sample]:
     return samples
 
 
+def pixels(sample: Sample) -> torch.Tensor:
+    return torch.from_numpy(TRANSFORM.to_pixels(np.asarray(Image.open(sample.image_path))))
+
+
 def config(folder: Path, **options) -> TrainingConfig:
     """Two epochs of batches of 3, cached in the test's own folder."""
     cache = str(folder / "cache")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 from PIL import Image
 
 from faprompt.data.outlines import draw_mask
 from faprompt.errors import DatasetError, ImageReadError
-from faprompt.imaging.decoding import Samples
-from faprompt.imaging.image_reading import read_luminance, read_picture_header, read_samples
-from faprompt.imaging.rgb_levels import samples_to_rgb
+from faprompt.imaging.image_reading import read_luminance, read_picture_header
+from faprompt.imaging.marked_pixels import MaskPolicy, read_marked_pixels
 from faprompt.records import DrawnMask, Sample
 
-MaskPolicy = Literal["any-channel", "reference", "strict"]
 _Content = TypeVar("_Content")
 
 
@@ -207,52 +204,4 @@ def _read(path: Path, read: Callable[[Path], _Content]) -> _Content:
 
 def marked_pixels(path: Path, policy: MaskPolicy) -> np.ndarray:
     """Return the marked pixels of one mask file, (height, width) bool."""
-    shown = _read(path, lambda file: _shown(read_samples(file)))
-    if policy == "reference":
-        levels = _scaled_to_8_bit(shown.values)
-        grey = levels if levels.ndim == 2 else Image.fromarray(levels).convert("L")
-        return np.asarray(grey) > 0
-    bands = np.moveaxis(shown.values, -1, 0) if shown.values.ndim == 3 else [shown.values]
-    brightest = reduce(np.maximum, bands)  # four times as fast as max(axis=2)
-    if shown.alpha is not None:
-        brightest = np.where(shown.alpha > 0, brightest, 0)
-    if policy == "strict":
-        levels = _scaled_to_8_bit(brightest)
-        return levels > (127 if levels.max(initial=0) > 127 else 0)
-    return brightest > 0
-
-
-def _shown(samples: Samples) -> Samples:
-    """Return grey or RGB values where 0 is black; refuse negative values and NaN."""
-    values = samples.values
-    if values.ndim == 3 and values.shape[2] == 4:  # CMYK
-        values = samples_to_rgb(Samples(values, bits=samples.bits))[0]
-    if values.dtype.kind in "if":
-        low, high = values.min(initial=0), values.max(initial=0)
-        if low < 0 or not np.isfinite(high):  # NaN compares false with both
-            raise ImageReadError("it holds negative or non-finite values; export it as 8-bit grey.")
-    if samples.white_is_zero:
-        bilevel = values.dtype == np.bool_
-        values = ~values if bilevel else _full(values, samples.bits) - values
-    return Samples(values, samples.alpha)
-
-
-def _full(values: np.ndarray, bits: int | None) -> float | np.integer:
-    """Return the highest value of a white-is-zero file, in the type of `values`."""
-    if values.dtype.kind == "f":
-        return max(1.0, float(values.max(initial=0)))
-    widest = np.iinfo(values.dtype).max
-    return values.dtype.type(min(2 ** (bits or 64) - 1, int(widest)))
-
-
-def _scaled_to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Scale 16-bit or float values to 0..255 and round up, so that no value above 0 becomes 0."""
-    if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
-    top = float(values.max(initial=0))
-    fraction = top <= 1 and bool(np.any(values % 1))
-    # values up to 255 in a wide file are 8-bit values, such as class ids
-    full = 1.0 if fraction else 255.0 if top <= 255 else max(top, 65535.0)
-    return np.minimum(np.ceil(values.astype(np.float64) * (255 / full)), 255).astype(np.uint8)
+    return _read(path, lambda file: read_marked_pixels(file, policy))

@@ -13,12 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from faprompt.data.dataset import Dataset
 from faprompt.data.masks import resize_mask
 from faprompt.data.remarks import PictureFacts, dataset_remarks
-from faprompt.detector import Detector
 from faprompt.errors import ConfigError
 from faprompt.evaluation.evaluation_config import EvaluationConfig
 from faprompt.evaluation.metric_groups import Groups, group_names
@@ -28,6 +26,7 @@ from faprompt.evaluation.saved_progress import ImageScore, Progress, picture_key
 from faprompt.evaluation.verdict_rates import VerdictRates, own_picture_remarks, verdict_rates
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
 from faprompt.model_folder import recorded_note, recorded_preset
+from faprompt.picture_detector import PictureDetector
 from faprompt.work import ProgressCallback, no_progress
 
 
@@ -109,7 +108,7 @@ class Evaluation:
 
 
 def evaluate(
-    detector: Detector,
+    detector: PictureDetector,
     dataset: Dataset,
     config: EvaluationConfig | None = None,
     *,
@@ -164,8 +163,8 @@ def evaluate(
     return Evaluation(
         dataset=dataset.name,
         model=detector.name,
-        method=detector.method.name,
-        backbone=detector.backbone.name,
+        method=detector.identity.method,
+        backbone=detector.identity.backbone,
         config=config,
         classes={name: group.result for name, group in closed.items()},
         curves={name: group.curves for name, group in closed.items()},
@@ -212,19 +211,21 @@ def map_overlap(score_map: np.ndarray, mask: np.ndarray) -> float:
     return float((inside + share * (size - np.count_nonzero(above))) / size)
 
 
-def _environment(detector: Detector) -> dict[str, str]:
+def _environment(detector: PictureDetector) -> dict[str, str]:
     """Return versions, device and model facts; "note" where the preset was changed."""
     import faprompt
 
     note, calibration = recorded_note(detector.description), detector.setup.calibration
+    model = detector.identity
+    runtime, version = model.runtime
     return {
         "faprompt": faprompt.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": str(detector.backbone.device),
-        "precision": detector.backbone.precision,
-        "backbone_fingerprint": detector.backbone.state_fingerprint(),
-        "image_size": "x".join(map(str, detector.transform.image_size)),
+        runtime: version,
+        "device": model.device,
+        "precision": model.precision,
+        "backbone_fingerprint": model.backbone_fingerprint,
+        "image_size": "x".join(map(str, detector.geometry.transform.image_size)),
         **({"picture_handling": "released"} if released_reading(detector) else {}),
         **({"calibration": calibration.fingerprint} if calibration else {}),
         **({"note": note} if note else {}),
@@ -232,7 +233,7 @@ def _environment(detector: Detector) -> dict[str, str]:
 
 
 def _measure(
-    detector: Detector,
+    detector: PictureDetector,
     batch: Sequence[ReadSample],
     groups: Groups,
     config: EvaluationConfig,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from faprompt.detector import Detector
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
 from faprompt.evaluation.contact_sheet import Entry, Panel, draw_sheet, picture_panels
 from faprompt.evaluation.evaluation_run import Evaluation
@@ -22,6 +21,7 @@ from faprompt.evaluation.saved_progress import ImageScore, region_text, sample_n
 from faprompt.files import csv_table, csv_text, write_atomically
 from faprompt.imaging import encode_png
 from faprompt.metrics import UndefinedMetricError, f1_max_threshold
+from faprompt.picture_detector import PictureDetector
 from faprompt.work import can_draw
 
 Kind = Literal["false_alarms", "missed_pictures", "missed_areas"]
@@ -109,7 +109,9 @@ def group_thresholds(images: Iterable[ImageScore]) -> dict[str, float]:
     return thresholds
 
 
-def write_gallery(detector: Detector, evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
+def write_gallery(
+    detector: PictureDetector, evaluation: Evaluation, folder: Path
+) -> tuple[Path, ...]:
     """Draw the worst mistakes: `gallery/<kind>.png` and `gallery/gallery.csv` in the folder.
 
     Each has its likely cause by rule, see `likely_cause`. Sheets go cause by cause, the worst
@@ -172,7 +174,7 @@ class _Look:
 
 
 def _looks(
-    detector: Detector, evaluation: Evaluation, mistakes: Sequence[Mistake]
+    detector: PictureDetector, evaluation: Evaluation, mistakes: Sequence[Mistake]
 ) -> dict[int, _Look]:
     """Look at every chosen picture once; keys are ids of the samples."""
     looks: dict[int, _Look] = {}

@@ -1,23 +1,23 @@
-"""Score labelled pictures: by the tensor interface, or as `predict` where a setup asks for it."""
+"""Score labelled pictures: at the model's size, or as `predict` where a setup asks for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import torch
 
-from faprompt.detector import Detector
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError
 from faprompt.evaluation.evaluation_config import EvaluationConfig
 from faprompt.evaluation.sample_batches import ReadSample
-from faprompt.imaging.transform import Transform, resize_map
+from faprompt.imaging.map_rendering import resize_map
+from faprompt.imaging.transform import Transform
+from faprompt.picture_detector import PictureDetector
 from faprompt.records import Sample
 from faprompt.results import AnomalyResult
 
 
-def released_reading(detector: Detector) -> Transform | None:
+def released_reading(detector: PictureDetector) -> Transform | None:
     """Return the transform with which labelled sets are read as public code does, or None.
 
     A detector that is calibrated, or has tiles, a mask or references, reads as `predict` does.
@@ -58,7 +58,7 @@ def check_products(setup: DetectorSetup, samples: Iterable[Sample], product: str
 
 
 def predict_samples(
-    detector: Detector, batch: Sequence[ReadSample], product: str | None = None
+    detector: PictureDetector, batch: Sequence[ReadSample], product: str | None = None
 ) -> list[AnomalyResult]:
     """Score the readable samples of a batch as `predict` scores their pictures.
 
@@ -78,15 +78,15 @@ def predict_samples(
 
 
 def score_samples(
-    detector: Detector, batch: Sequence[ReadSample], config: EvaluationConfig
+    detector: PictureDetector, batch: Sequence[ReadSample], config: EvaluationConfig
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield the score and the map of each readable sample, the map at `config.resolution`.
 
     The scores are those of `predict_samples`. Maps at the model's size come straight from the
-    tensor interface where it gives the same scores.
+    model where it gives the same scores.
     """
     picture = config.resolution == "picture"
-    if picture or detector.method.tiled or _changes_scores(detector.setup):
+    if picture or detector.geometry.tiled or _changes_scores(detector.setup):
         for result in predict_samples(detector, batch, config.product):
             size = detector.model_size(result.image_size)
             yield result.score, result.score_map if picture else resize_map(result.score_map, size)
@@ -94,10 +94,4 @@ def score_samples(
     images = [item.image for item in batch if item.image is not None]
     names = [item.sample.class_name for item in batch if item.image is not None]
     calibrated = detector.setup.calibration is not None
-    together = 1 if detector.method.keeps_aspect else len(images)  # such pictures differ in size
-    for start in range(0, len(images), max(1, together)):
-        part = slice(start, start + together)
-        pixels = torch.stack([detector.to_pixels(image) for image in images[part]])
-        with torch.inference_mode():
-            scores, maps = detector(pixels, class_names=None if calibrated else names[part])
-        yield from zip(scores.tolist(), maps.cpu().numpy(), strict=True)
+    yield from detector.model_maps(images, class_names=None if calibrated else names)

@@ -10,6 +10,7 @@ from faprompt.imaging.image_reading import (
     read_picture_header,
     read_resized,
 )
+from faprompt.imaging.map_rendering import resize_map
 from faprompt.imaging.overlay import (
     colour_bar,
     colour_table,
@@ -22,7 +23,7 @@ from faprompt.imaging.overlay import (
     shrink,
     thumbnail,
 )
-from faprompt.imaging.transform import Transform, resize_map
+from faprompt.imaging.transform import Transform
 
 __all__ = [
     "IMAGE_EXTENSIONS", "MAX_PIXELS", "ImageSource", "ReadImage", "Samples", "Transform",

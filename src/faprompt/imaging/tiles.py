@@ -9,7 +9,7 @@ beforehand, and nothing but one row of tiles is held in memory besides the resul
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias
@@ -17,10 +17,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from faprompt.errors import ConfigError, ImageReadError
+from faprompt.imaging.map_rendering import MapRows
 from faprompt.imaging.picture_views import Box
 
 TileSetting: TypeAlias = Literal["off", "auto"] | int
-MapRows: TypeAlias = Callable[[int, int], np.ndarray]  # (top, bottom) to (bottom - top, width)
 
 MOST_TILES = 64  # along the longer side
 OVERLAP = 0.25  # least share of a tile's side that the next tile covers too
@@ -235,42 +235,6 @@ def _row_blocks(height: int, width: int) -> Iterator[slice]:
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
-def stretched_rows(score_map: np.ndarray, image_size: tuple[int, int]) -> MapRows:
-    """Return a function that resizes rows of a small map to a picture's size, when asked.
-
-    The values are those of `resize_map` but for rounding: bilinear, pixel centres in place.
-
-    Args:
-        score_map: (h, w) float in [0, 1].
-        image_size: (height, width) of the picture, in pixels.
-
-    Returns:
-        A function of (top, bottom) that returns (bottom - top, width) float32 in [0, 1].
-    """
-    low, high, part = _between(score_map.shape[1], image_size[1])
-    small = np.asarray(score_map, np.float32)
-    wide = _mix(small[:, low], small[:, high], part)  # (h, width)
-    low_rows, high_rows, row_part = _between(score_map.shape[0], image_size[0])
-
-    def rows(top: int, bottom: int) -> np.ndarray:
-        asked = slice(top, bottom)
-        mixed = _mix(wide[low_rows[asked]], wide[high_rows[asked]], row_part[asked, None])
-        return np.clip(mixed, 0, 1, out=mixed)
-
-    return rows
-
-
-def _mix(first: np.ndarray, second: np.ndarray, part: np.ndarray) -> np.ndarray:
-    return first + part * (second - first)
-
-
-def _between(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return both neighbours of each target pixel, and its distance from the lower one, 0..1."""
-    place = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    low = place.astype(np.intp)
-    return low, np.minimum(low + 1, source - 1), (place - low).astype(np.float32)
-
-
 def fill_masked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return a copy of a picture with the masked pixels in the mean colour of the others.
 
@@ -345,9 +309,14 @@ def nearest_kept(left_out: np.ndarray) -> np.ndarray:
         >>> nearest_kept(np.array([[False, True, True, True, False]]))
         array([0, 0, 0, 4, 4])
     """
-    from scipy.ndimage import distance_transform_edt
-
     if left_out.all() or not left_out.any():
         return np.arange(left_out.size)
-    rows, columns = distance_transform_edt(left_out, return_distances=False, return_indices=True)
-    return (rows.astype(np.int64) * left_out.shape[1] + columns).ravel()
+    rows, columns = left_out.shape
+    down, across = np.arange(rows), np.arange(columns)
+    # in each column the nearest kept row, then in each row the nearest of these pixels
+    gaps = (down[:, None] - down) ** 2  # (row, other row)
+    gaps = np.where(left_out[None], rows**2 + columns**2, gaps[:, :, None])
+    nearest_rows = gaps.argmin(axis=1)  # (row, column)
+    distances = gaps.min(axis=1)[:, None, :] + (across[:, None] - across) ** 2
+    nearest_columns = distances.argmin(axis=2)
+    return (nearest_rows[down[:, None], nearest_columns] * columns + nearest_columns).ravel()

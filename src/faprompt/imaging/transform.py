@@ -1,10 +1,10 @@
-"""Resize and normalise pictures for a model, and resize its score maps to the picture."""
+"""Resize and normalise pictures for a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -12,9 +12,6 @@ from PIL import Image
 from faprompt.config import from_mapping
 from faprompt.errors import ConfigError
 from faprompt.records import CLIP_MEAN, CLIP_STD
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MAX_ASPECT = 16  # longer over shorter edge, where a picture keeps its aspect ratio
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -55,14 +52,12 @@ class Transform:
         if faults:
             raise ConfigError("transform: " + "; ".join(faults) + ".")
 
-    def to_pixels(self, image: np.ndarray) -> Tensor:
+    def to_pixels(self, image: np.ndarray) -> np.ndarray:
         """Prepare a picture (H, W, 3) uint8 RGB: (3, height, width) float32, normalised.
 
         Raises:
             ValueError: the array is not (H, W, 3) uint8.
         """
-        import torch
-
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f"image should be (H, W, 3) uint8, got {image.shape} {image.dtype}; "
@@ -71,10 +66,10 @@ class Transform:
         height, width = self.image_size
         picture = Image.fromarray(image)
         resized = picture.resize((width, height), FILTERS[self.interpolation])
-        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
-        pixels = pixels.to(torch.float32).div_(255)
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
+        mean, std = (np.array(values, np.float32)[:, None] for values in (self.mean, self.std))
+        levels = (np.arange(256, dtype=np.float32) / 255 - mean) / std  # (3, 256)
+        bands = np.moveaxis(np.asarray(resized), 2, 0)
+        return np.stack([own[band] for own, band in zip(levels, bands, strict=True)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_dict` reads them back."""
@@ -102,35 +97,3 @@ def shorter_edge_size(image_size: tuple[int, int], side: int) -> tuple[int, int]
     height, width = image_size
     longer = min(side * max(image_size) // min(image_size), MAX_ASPECT * side)
     return (side, longer) if height <= width else (longer, side)
-
-
-def resize_map(score_map: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Resize a score map to a picture's size, bilinearly, pixel centres kept in place.
-
-    Args:
-        score_map: (h, w) float, values in [0, 1].
-        image_size: (height, width) wanted, in pixels.
-
-    Returns:
-        (height, width) float32 in [0, 1], never a view of the input. No value leaves the
-        range of the four neighbours it is mixed from.
-
-    Raises:
-        ValueError: the map has not two axes.
-
-    Example:
-        >>> resize_map(np.array([[0.0, 1.0]], np.float32), (1, 4))
-        array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
-    """
-    import torch
-    from torch.nn import functional
-
-    if score_map.ndim != 2:
-        raise ValueError(f"score_map should be (height, width), got {score_map.shape}.")
-    values = np.array(score_map, np.float32, order="C")
-    if values.shape == tuple(image_size):
-        return values
-    resized = functional.interpolate(
-        torch.from_numpy(values)[None, None], size=image_size, mode="bilinear", align_corners=False
-    )
-    return resized[0, 0].clamp_(0, 1).numpy()

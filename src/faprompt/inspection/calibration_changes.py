@@ -18,7 +18,6 @@ from faprompt.calibration import (
     read_calibration,
     save_calibration,
 )
-from faprompt.detector import Detector
 from faprompt.detector_setup import EARLIER, SETUP_FILES, setup_changes, write_setup
 from faprompt.errors import ConfigError, ImageReadError, ModelError
 from faprompt.files import file_digest, temporary_name, write_atomically
@@ -38,6 +37,7 @@ from faprompt.inspection.good_pictures import (
     reference_tokens,
     score_good,
 )
+from faprompt.picture_detector import PictureDetector
 from faprompt.references import References
 from faprompt.work import ProgressCallback, no_progress
 
@@ -85,7 +85,7 @@ def require_calibration(folder: Path) -> Calibration:
 
 
 def add_false_alarms(
-    detector: Detector,
+    detector: PictureDetector,
     folder: Path,
     paths: Sequence[str],
     options: CalibrateOptions,
@@ -205,7 +205,7 @@ def _owner(calibration: Calibration, paths: Sequence[str], product: str | None) 
 
 
 def _score_all(
-    detector: Detector,
+    detector: PictureDetector,
     paths: Sequence[str],
     options: CalibrateOptions,
     product: str,
@@ -253,12 +253,12 @@ def _refuse_known(
 
 
 def _with_more_references(
-    detector: Detector,
+    detector: PictureDetector,
     alarms: Sequence[ScoredPicture],
     options: CalibrateOptions,
     product: str,
     progress: ProgressCallback,
-) -> Detector:
+) -> PictureDetector:
     calibration, references = require_calibrated(detector), detector.setup.references
     assert references is not None
     pictures = calibration.pictures.get(product, {})
@@ -294,8 +294,8 @@ def _check_unchanged(pictures: Mapping[str, str]) -> None:
 
 
 def _with_more_scores(
-    detector: Detector, alarms: Sequence[ScoredPicture], product: str
-) -> Detector:
+    detector: PictureDetector, alarms: Sequence[ScoredPicture], product: str
+) -> PictureDetector:
     calibration = require_calibrated(detector)
     old, more = calibration.products[product], good_scores(alarms, calibration.group)
     good = GoodScores(

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
+import numpy as np
 
 from faprompt.calibration import (
     ONE_PRODUCT,
@@ -26,7 +26,6 @@ from faprompt.calibration import (
     ranks_above,
 )
 from faprompt.config import Count, Natural, Range, check_fields
-from faprompt.detector import Detector
 from faprompt.detector_setup import setup_changes
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import natural_key
@@ -40,6 +39,7 @@ from faprompt.inspection.good_pictures import (
     reference_tokens,
     score_good,
 )
+from faprompt.picture_detector import PictureDetector
 from faprompt.references import REFERENCE_WEIGHT, ReferenceBank, References, farthest_first
 from faprompt.work import ProgressCallback, lock_folder, no_progress
 
@@ -107,7 +107,7 @@ class CalibrationReport:
     """Result of `calibrate`."""
 
     folder: Path
-    detector: Detector  # calibrated
+    detector: PictureDetector  # calibrated
     products: Mapping[str, ProductReport]
     unreadable: Mapping[str, str]  # path -> reason
     copies: tuple[str, ...]  # paths left out because another picture has the same content
@@ -119,7 +119,7 @@ class CalibrationReport:
 
 
 def calibrate(
-    detector: Detector,
+    detector: PictureDetector,
     paths: Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     options: CalibrateOptions | None = None,
@@ -173,7 +173,7 @@ def calibrate(
     )
 
 
-def prepare(detector: Detector, options: CalibrateOptions) -> Detector:
+def prepare(detector: PictureDetector, options: CalibrateOptions) -> PictureDetector:
     """Return the detector with the tiles, mask and bit depth of the options, not calibrated.
 
     Raises:
@@ -274,11 +274,11 @@ def _most_left(paths: Sequence[str], options: CalibrateOptions) -> int:
 
 
 def _with_references(
-    detector: Detector,
+    detector: PictureDetector,
     products: Mapping[str, Sequence[str]],
     options: CalibrateOptions,
     progress: ProgressCallback,
-) -> tuple[Detector, dict[str, dict[str, str]]]:
+) -> tuple[PictureDetector, dict[str, dict[str, str]]]:
     """Return the detector with references of each product, and what does not calibrate then.
 
     The latter is product -> SHA-256 of each picture that is set aside -> its path.
@@ -304,7 +304,7 @@ def _with_references(
 
 
 def _readable(
-    detector: Detector,
+    detector: PictureDetector,
     product: str,
     paths: Sequence[str],
     options: CalibrateOptions,
@@ -324,7 +324,7 @@ def _readable(
 
 
 def _most_different(
-    detector: Detector, product: str, paths: Sequence[str], options: CalibrateOptions
+    detector: PictureDetector, product: str, paths: Sequence[str], options: CalibrateOptions
 ) -> list[str]:
     """Return as many of these pictures as there are references, those that differ most."""
     features = []
@@ -333,11 +333,11 @@ def _most_different(
             raise good
         with good.picture.files:
             features.append(detector.image_feature(good.picture.windows, good.picture.mask))
-    return [paths[row] for row in farthest_first(torch.stack(features), options.references)]
+    return [paths[row] for row in farthest_first(np.stack(features), options.references)]
 
 
 def _calibration(
-    detector: Detector,
+    detector: PictureDetector,
     products: Mapping[str, Sequence[str]],
     aside: Mapping[str, Mapping[str, str]],
     options: CalibrateOptions,
@@ -376,7 +376,7 @@ def _calibration(
     ), unused
 
 
-def require_calibrated(detector: Detector) -> Calibration:
+def require_calibrated(detector: PictureDetector) -> Calibration:
     """Return a detector's calibration; ConfigError if it has none."""
     if detector.setup.calibration is None:
         raise ConfigError(f"{detector.name} is not calibrated; run `faprompt calibrate` first.")

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from faprompt.calibration import GoodScores, highest_by_part, parts_of
-from faprompt.detector import Detector
 from faprompt.detector_parts import OpenPicture, open_picture
 from faprompt.errors import ImageReadError
 from faprompt.files import file_digest
+from faprompt.picture_detector import PictureDetector
 from faprompt.records import Verdict
 from faprompt.references import References
 from faprompt.work import read_ahead
@@ -78,7 +77,7 @@ def picture_parts(paths: Sequence[str], group: str) -> list[str]:
 
 
 def read_good(
-    detector: Detector, paths: Sequence[str], options: ReadOptions, product: str
+    detector: PictureDetector, paths: Sequence[str], options: ReadOptions, product: str
 ) -> Iterator[tuple[str, GoodPicture | ImageReadError]]:
     """Read pictures ahead, with their masks; one that cannot be read comes with its error."""
 
@@ -96,7 +95,7 @@ def read_good(
 
 
 def score_good(
-    detector: Detector,
+    detector: PictureDetector,
     paths: Sequence[str],
     options: ReadOptions,
     product: str,
@@ -141,8 +140,8 @@ def score_good(
 
 
 def reference_tokens(
-    detector: Detector, paths: Sequence[str], options: ReadOptions, product: str
-) -> dict[str, list[dict[int, torch.Tensor]]]:
+    detector: PictureDetector, paths: Sequence[str], options: ReadOptions, product: str
+) -> dict[str, list[dict[int, np.ndarray]]]:
     """Return the tokens of references by absolute path; ImageReadError if one is unreadable."""
     found = {}
     for path, good in read_good(detector, paths, options, product):

@@ -10,7 +10,6 @@ from typing import overload
 import numpy as np
 
 from faprompt.calibration import pictures_needed
-from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import file_digest
 from faprompt.imaging import read_image
@@ -23,6 +22,7 @@ from faprompt.inspection.good_pictures import picture_parts, read_good, referenc
 from faprompt.inspection.rehearsal import Rehearsal, RehearsalOptions, rehearse
 from faprompt.inspection.rehearsal_figure import FIGURE, write_rehearsal_figure
 from faprompt.inspection.rehearsal_report import write_rehearsal
+from faprompt.picture_detector import PictureDetector
 from faprompt.work import ProgressCallback, can_draw, logger, no_progress
 
 LEAST_HELD, MOST_HELD = 4, 20  # good pictures of each product that are drawn on
@@ -89,7 +89,7 @@ def _digest(path: str) -> str:
 
 
 def rehearse_files(
-    detector: Detector,
+    detector: PictureDetector,
     paths: Sequence[str],
     folder: Path,
     options: CalibrateOptions,
@@ -149,7 +149,7 @@ def rehearse_files(
     return done
 
 
-def _refuse_used(detector: Detector, paths: Sequence[str]) -> None:
+def _refuse_used(detector: PictureDetector, paths: Sequence[str]) -> None:
     """Refuse pictures that made the thresholds or the memory, by content."""
     calibration = require_calibrated(detector)
     used = {digest for each in calibration.pictures.values() for digest in each.values()}
@@ -165,7 +165,7 @@ def _refuse_used(detector: Detector, paths: Sequence[str]) -> None:
 
 
 def _readable(
-    detector: Detector, paths: Sequence[str], options: CalibrateOptions, product: str
+    detector: PictureDetector, paths: Sequence[str], options: CalibrateOptions, product: str
 ) -> list[str]:
     """Return the pictures that can be read; warn of the others."""
     found = []
@@ -182,7 +182,7 @@ def _readable(
 class _Images(Sequence[np.ndarray]):
     """Pictures of files, read when they are indexed."""
 
-    detector: Detector
+    detector: PictureDetector
     paths: Sequence[str]
     options: CalibrateOptions
 

@@ -272,26 +272,6 @@ class ClassNameMethod(Method):
             ) from error
 
 
-def check_class_names(class_names: Names, count: int, *, one_for_all: bool = False) -> None:
-    """Check that there is one name for each of `count` pictures, or one for all of them.
-
-    Raises:
-        TypeError: a text in place of a list.
-        ValueError: another number of names.
-    """
-    if class_names is None:
-        return
-    if isinstance(class_names, str):
-        raise TypeError(
-            f"class_names is a list with one name for each picture, got the text {class_names!r}."
-        )
-    if len(class_names) not in ((1, count) if one_for_all else (count,)):
-        raise ValueError(
-            f"class_names should have one name for each of the {count} pictures, "
-            f"got {len(class_names)}."
-        )
-
-
 def number_classes(
     known: Sequence[str], class_names: Names, *, each: str, nothing: str, advice: str
 ) -> list[int]:

@@ -53,8 +53,7 @@ from faprompt.methods.base import (
     within_depth,
 )
 from faprompt.methods.faprompt import FAPrompt
-from faprompt.references import top_mean
-from faprompt.scoring import grid_map, unit, upsample
+from faprompt.scoring import grid_map, top_mean, unit, upsample
 
 NEIGHBOURS = (1, 5, 26)  # nearest other patches, of 256
 TRUNK_LAYERS = (8, 11, 15)

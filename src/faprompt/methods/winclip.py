@@ -119,7 +119,7 @@ class WinCLIP(SentenceMethod):
         with torch.no_grad():
             seen = {
                 name: [
-                    self.encode_image(backbone, transform.to_pixels(part)[None])
+                    self.encode_image(backbone, torch.from_numpy(transform.to_pixels(part))[None])
                     for sample in held
                     for part in picture_parts(sample, tiled=self.tiled)
                 ]

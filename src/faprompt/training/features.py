@@ -68,11 +68,11 @@ class Pictures:
         """
         sample, transform = self.samples[index], self.transform
         if self.handling == "released":
-            return transform.to_pixels(
-                read_resized(sample.image_path, transform, region=sample.region)
-            )
-        image = read_image(sample.image_path, bit_depth=self.bit_depth).array
-        return transform.to_pixels(cut_region(image, sample))
+            image = read_resized(sample.image_path, transform, region=sample.region)
+        else:
+            image = read_image(sample.image_path, bit_depth=self.bit_depth).array
+            image = cut_region(image, sample)
+        return torch.from_numpy(transform.to_pixels(image))
 
     def read(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """Yield the pixels of some samples in that order, read ahead by threads."""
