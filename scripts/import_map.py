@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("detector", ("detector",)),
     ("detector", ("models", "token_cache")),
     ("detector", ("model_import",)),
-    ("workflows", ("evaluation", "explanation", "inspection", "prediction", "training")),
+    ("workflows", ("evaluation", "explanation", "exporting", "inspection", "prediction", "training")),
     ("reproduce", ("reproduce",)),
     ("interfaces", ("cli",)),
     ("interfaces", ("__main__",)),

@@ -114,6 +114,16 @@ class AnoVL(SentenceMethod):
         self._patch_size = backbone.spec.vision.patch_size
         self._moments: dict[str, dict[str, Any]] = {}  # class -> AdamW's, if they are carried
 
+    @property
+    def export_obstacle(self) -> str:
+        """See `Method.export_obstacle`."""
+        if self.config.adapt_steps:
+            return (
+                "it trains an adapter on every picture, and a graph does not train; build the "
+                "method with --set adapt_steps=0"
+            )
+        return super().export_obstacle
+
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
         """Encode a batch; `views` holds the class tokens whose scores are averaged.
 

@@ -188,6 +188,16 @@ class FiLo(ClassNameMethod):
         """SHA-256 of the grounding's weights."""
         return () if self._dino is None else (self._dino.fingerprint,)
 
+    @property
+    def export_obstacle(self) -> str:
+        """See `Method.export_obstacle`."""
+        if self.config.grounding == "none":
+            return ""
+        return (
+            f"with grounding={self.config.grounding} its sentences depend on where the defect is "
+            "found, and a graph has the same sentences for every picture; set grounding=none"
+        )
+
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
         """Encode pixels, and keep them for a grounding."""
         features = super().encode_image(backbone, pixels)
