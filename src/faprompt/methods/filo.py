@@ -356,9 +356,7 @@ class Adapter(nn.Module):
         return features + F.silu(self.up(self.down(features).relu()))
 
 
-def _shown(
-    names: Sequence[str], positions: Sequence[int | None]
-) -> list[tuple[str, int | None]]:
+def _shown(names: Sequence[str], positions: Sequence[int | None]) -> list[tuple[str, int | None]]:
     """Return (name, position) of each image; one name or position may stand for all."""
     count = max(len(names), len(positions))
     both = (list(each) * (count if len(each) == 1 else 1) for each in (names, positions))
