@@ -41,10 +41,10 @@ from faprompt.clip.weights import load_backbone, save_backbone
 from faprompt.config import to_mapping
 from faprompt.detector import Detector
 from faprompt.files import file_digest, write_atomically
+from faprompt.folder_config import CARD
 from faprompt.methods.registry import build_method
 from faprompt.methods.relations import Relations, patch_targets
 from faprompt.metrics import auroc
-from faprompt.model_folder import CARD
 from faprompt.models import bundled_folder, load_detector
 from faprompt.synthetic.drawn_set import GENERATOR_VERSION, draw_plans
 from scripts.drawn_batches import plan_batch

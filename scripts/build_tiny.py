@@ -22,7 +22,8 @@ import sys
 from pathlib import Path
 
 from faprompt.config import parse_toml
-from faprompt.model_folder import CARD, CONFIG, WEIGHTS
+from faprompt.folder_config import CARD, CONFIG
+from faprompt.model_folder import WEIGHTS
 from faprompt.models import bundled_folder
 from faprompt.synthetic import write_dataset
 from faprompt.training.training_session import TrainOptions, train

@@ -18,8 +18,9 @@ from faprompt.clip.backbone import build_backbone
 from faprompt.clip.weights import save_backbone
 from faprompt.config import to_mapping
 from faprompt.errors import ConfigError, ModelError
+from faprompt.folder_config import recorded_note, recorded_preset
 from faprompt.methods.registry import fit_to_backbone, preset_note
-from faprompt.model_folder import model_card, read_config, recorded_note, recorded_preset
+from faprompt.model_folder import model_card, read_config
 from faprompt.models import build_detector, find_model, list_models, load_detector
 from tests.helpers import small
 

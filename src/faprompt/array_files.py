@@ -1,4 +1,4 @@
-"""Read safetensors files by numpy alone, so that a runtime needs no further package.
+"""Read and write safetensors files by numpy alone, so that a runtime needs no further package.
 
 Source: the format's description in the README of huggingface/safetensors.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,3 +49,22 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if filled != len(data):
         raise ValueError("tensors overlap, or parts of the file belong to none")
     return arrays, {str(key): str(value) for key, value in metadata.items()}
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a safetensors file; `read_arrays` and other readers read it.
+
+    Raises:
+        KeyError: an array of a type that the format has no name for here.
+    """
+    names = {np.dtype(kind): name for name, kind in _TYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts, end = [], 0
+    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        start, end = end, end + array.nbytes
+        kind = names[array.dtype.newbyteorder("<")]
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, end)}
+        parts.append(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that every array begins at a multiple of its item size
+    return len(text).to_bytes(8, "little") + text + b"".join(parts)

@@ -5,8 +5,8 @@ with k = ceil((n + 1)(1 - a)). If the good pictures and a new one are exchangeab
 scores strictly above s_(k) with probability at most a (split conformal prediction). A plain
 quantile of the scores promises less: its rate is above a by about 1 / (n + 1).
 
-This module imports numpy alone, so that a runtime without torch can use it. `false_alarm_bound`
-also needs scipy, and `save_calibration` safetensors.
+This module needs numpy alone (`false_alarm_bound` also scipy), so that a runtime without torch
+can import it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.array_files import read_arrays
+from faprompt.array_files import read_arrays, to_bytes
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
 from faprompt.records import Verdict
@@ -366,8 +366,6 @@ def _shown(value: str | None) -> str:
 
 def save_calibration(calibration: Calibration, folder: Path) -> None:
     """Write `calibration.safetensors` into a model folder, whole or not at all."""
-    from safetensors.numpy import save
-
     tensors = {
         f"{kind}/{number}": np.asarray(getattr(good, kind))
         for number, good in enumerate(calibration.products.values())
@@ -383,7 +381,7 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
         "group": calibration.group,
     }
     text = json.dumps(values, sort_keys=True)
-    write_atomically(folder / CALIBRATION, save(tensors, metadata={"calibration": text}))
+    write_atomically(folder / CALIBRATION, to_bytes(tensors, {"calibration": text}))
 
 
 def read_calibration(folder: Path) -> Calibration | None:

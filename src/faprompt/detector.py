@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from faprompt.clip.vision import ImageFeatures
-from faprompt.detector_parts import check_arrays, check_patch_tokens, kept_rows
+from faprompt.detector_parts import check_arrays, check_patch_tokens, kept_rows, kept_windows
 from faprompt.errors import ConfigError
-from faprompt.imaging.tiles import nearest_kept
 from faprompt.methods.base import MethodOutput, MethodParts, ScoreTerm
 from faprompt.picture_detector import EncodedPicture, ScoredBatch
 from faprompt.regions import check_threshold
@@ -159,19 +158,12 @@ def replace_left_out(features: ImageFeatures, kept: np.ndarray | None) -> ImageF
     """
     if kept is None:
         return features
-    masks = (kept != np.arange(kept.shape[1])).reshape(-1, *features.grid)
     windows = {
-        side: _take(tokens, np.stack([nearest_kept(_window_mask(mask, side)) for mask in masks]))
+        side: _take(tokens, kept_windows(kept, features.grid, side))
         for side, tokens in features.windows.items()
     }
     tokens = {layer: _take(each, kept) for layer, each in features.patch_tokens.items()}
     return replace(features, patch_tokens=tokens, windows=windows)
-
-
-def _window_mask(mask: np.ndarray, side: int) -> np.ndarray:
-    """Return which windows of side x side patches are masked by half or more."""
-    views = np.lib.stride_tricks.sliding_window_view(mask, (side, side))
-    return views.mean(axis=(-2, -1)) >= 0.5
 
 
 def _take(tokens: Tensor, rows: np.ndarray) -> Tensor:

@@ -162,6 +162,17 @@ def kept_rows(masks: Sequence[np.ndarray | None], grid: tuple[int, int]) -> np.n
     )
 
 
+def kept_windows(kept: np.ndarray, grid: tuple[int, int], side: int) -> np.ndarray:
+    """Return for each window of side x side patches the row of the nearest one that is kept.
+
+    A window is left out where half its patches are or more. `kept` is (B, N) from `kept_rows`;
+    the result is (B, W) int64, row-major over the windows.
+    """
+    masks = (kept != np.arange(kept.shape[1])).reshape(-1, *grid)
+    views = np.lib.stride_tricks.sliding_window_view(masks, (side, side), axis=(1, 2))
+    return np.stack([nearest_kept(mask) for mask in views.mean(axis=(-2, -1)) >= 0.5])
+
+
 def check_patch_tokens(patch_tokens: Mapping[int, Any]) -> None:
     """Refuse references for a method without patch tokens, by a ConfigError."""
     if not patch_tokens:

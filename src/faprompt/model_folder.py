@@ -8,7 +8,6 @@ and every fault is a `ModelError` that names it. Nothing is unpickled.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,21 +18,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from faprompt.clip.tensor_files import is_finite, read_safetensors, state_faults
-from faprompt.config import from_mapping, read_json, to_mapping
+from faprompt.config import from_mapping, to_mapping
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
+from faprompt.folder_config import CARD, CONFIG, FORMAT, read_config_file
 from faprompt.methods.base import Method
 from faprompt.methods.registry import method_class
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-FORMAT = 1
-
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "name": (str,), "license": (str,), "method": (str,), "options": (dict,), "backbone": (dict,),
-    "transform": (dict,), "threshold": (float, int, type(None)), "training": (dict,),
-}  # fmt: skip
-_BACKBONE = ("name", "source", "fingerprint")
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+WEIGHTS = "model.safetensors"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -46,24 +38,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder} is not a model folder: it wants {CONFIG} and {WEIGHTS}.")
-    try:
-        config = read_json(path)
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} holds a {type(config).__name__}, wanted an object.")
-    number = config.get("format")
-    if number is True or number != FORMAT:
-        raise ModelError(
-            f"{path} has format {number!r}, this version reads {FORMAT}; "
-            "upgrade faprompt, or train again."
-        )
-    faults = _config_faults(config)
-    if faults:
-        raise ModelError(f"{path}: {'; '.join(faults)}.")
-    return config
+    return read_config_file(path)
 
 
 def write_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
@@ -149,29 +124,6 @@ def _same_kind(value: Any, meant: Any) -> bool:
     return numbers or isinstance(value, type(meant))
 
 
-def _config_faults(config: Mapping[str, Any]) -> list[str]:
-    faults = [f"{key} is missing" for key in _KINDS if key not in config]
-    faults += [f"{key!r} is unknown" for key in config if key not in (*_KINDS, "format")]
-    faults += [
-        f"{key} should be {' or '.join(kind.__name__ for kind in kinds)}, got {config[key]!r}"
-        for key, kinds in _KINDS.items()
-        if key in config and (not isinstance(config[key], kinds) or isinstance(config[key], bool))
-    ]
-    threshold = config.get("threshold")
-    if isinstance(threshold, int | float) and not 0 <= threshold <= 1:
-        faults.append(f"threshold should lie in 0..1, got {threshold}")
-    backbone = config.get("backbone")
-    if not isinstance(backbone, dict):
-        return faults
-    lacking = [part for part in _BACKBONE if not isinstance(backbone.get(part), str)]
-    faults += [f"backbone's {part} is missing" for part in lacking]
-    faults += [f"backbone's {part!r} is unknown" for part in backbone if part not in _BACKBONE]
-    digits = backbone.get("fingerprint")
-    if isinstance(digits, str) and not _FINGERPRINT.fullmatch(digits):
-        faults.append(f"backbone's fingerprint should be 64 hex digits, got {digits!r}")
-    return faults
-
-
 def model_card(config: Mapping[str, Any]) -> str:
     """Return the text of a folder's README.md, in the form the Hugging Face hub reads."""
     training = "\n".join(f"- {key}: {value}" for key, value in config["training"].items())
@@ -198,13 +150,3 @@ def model_card(config: Mapping[str, Any]) -> str:
         'result = detector.predict("part.png")\n```\n\n'
         f"## Training\n\n{training or 'Not recorded.'}\n"
     )
-
-
-def recorded_note(described: Mapping[str, Any]) -> str:
-    """Return the preset's note in a folder's config or a detector's description, or ""."""
-    return str(described.get("training", {}).get("note", ""))
-
-
-def recorded_preset(described: Mapping[str, Any]) -> str | None:
-    """Return the preset in a folder's config or a detector's description, or None."""
-    return described.get("training", {}).get("preset")

@@ -15,17 +15,24 @@ from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
 from faprompt.detector_setup import MASK, read_setup
 from faprompt.errors import ConfigError, DatasetError, ImageReadError, ModelError
+from faprompt.exported_detector import (
+    ONNX_FILES,
+    OPENVINO_FILES,
+    ExportedDetector,
+    is_exported,
+    load_exported,
+)
+from faprompt.folder_config import CARD, CONFIG
 from faprompt.methods.base import Method
 from faprompt.methods.registry import build_method, fit_to_backbone, preset_note
 from faprompt.model_folder import (
-    CARD,
-    CONFIG,
     WEIGHTS,
     bounded_tensors,
     check_options,
     load_weights,
     read_config,
 )
+from faprompt.picture_detector import PictureDetector
 from faprompt.references import REFERENCES
 from faprompt.work import pick_device, pick_precision
 
@@ -59,11 +66,11 @@ def load_detector(
     precision: str = "auto",
     backbone: str | Path | None = None,
     class_name: str | None = None,
-) -> Detector:
-    """Load a detector from a bundled name, a model folder or a Hugging Face id.
+) -> Detector | ExportedDetector:
+    """Load a detector from a bundled name, a folder or a Hugging Face id.
 
     Args:
-        model: "tiny", a folder written by `save_pretrained` or `train`, or "owner/name".
+        model: "tiny", a folder written by `save_pretrained`, `train` or `export`, or "owner/name".
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one.
         precision: of the image tower's matrices: "fp32", "bf16", "fp16", or "auto" for bf16 on a
             CUDA device and fp32 elsewhere.
@@ -72,7 +79,8 @@ def load_detector(
         class_name: default class of the pictures, see `Detector`.
 
     A calibrated folder also fixes tiles, mask, bit depth, references, class name and precision
-    (see `Detector.setup`): "auto" and None mean the calibrated ones, others are refused.
+    (see `Detector.setup`): "auto" and None mean the calibrated ones, others are refused. So does
+    an exported folder, which runs on the processor.
 
     Raises:
         ModelError: no model of that name, a damaged folder, another backbone's weights, or a
@@ -80,6 +88,11 @@ def load_detector(
         ConfigError: torch cannot use the device here.
     """
     folder = find_model(model)
+    if is_exported(folder):
+        if backbone is not None:
+            raise ConfigError(f"{folder} is an exported model, which holds its backbone; leave "
+                              "the backbone out.")  # fmt: skip
+        return load_exported(folder, device=device, precision=precision, class_name=class_name)
     config, setup = read_config(folder), read_setup(folder)
     check_options(config, folder)
     if setup.calibration is not None:
@@ -112,6 +125,16 @@ def load_detector(
             f"and backbone mean {detector.transform.to_dict()}; the folder was changed by hand."
         )
     return detector
+
+
+def require_torch(detector: PictureDetector) -> Detector:
+    """Return a detector that torch runs; ConfigError for an exported one."""
+    if isinstance(detector, Detector):
+        return detector
+    raise ConfigError(
+        f"{detector.name} is an exported model, and this needs one that torch runs; use the model "
+        "folder that it was exported from."
+    )
 
 
 def build_detector(
@@ -205,7 +228,7 @@ def _download(repo_id: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     forbidden = offline()
-    wanted = [CONFIG, WEIGHTS, CARD, CALIBRATION, REFERENCES, MASK]
+    wanted = [CONFIG, WEIGHTS, CARD, CALIBRATION, REFERENCES, MASK, *ONNX_FILES, *OPENVINO_FILES]
     try:
         return Path(
             snapshot_download(repo_id, allow_patterns=wanted, local_files_only=bool(forbidden))

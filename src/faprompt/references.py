@@ -24,7 +24,7 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
-from faprompt.array_files import read_arrays
+from faprompt.array_files import read_arrays, to_bytes
 from faprompt.config import Range, check_fields
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import write_atomically
@@ -286,8 +286,6 @@ class References:
 
 def save_references(references: References, folder: Path) -> None:
     """Write `references.safetensors` into a model folder, tokens in half precision."""
-    from safetensors.numpy import save
-
     tensors: dict[str, np.ndarray] = {}
     described = {}
     for number, (product, bank) in enumerate(sorted(references.banks.items())):
@@ -296,7 +294,7 @@ def save_references(references: References, folder: Path) -> None:
         for layer, tokens in bank.tokens.items():
             tensors[f"{number}/{layer}"] = tokens.astype(np.float16)
     text = json.dumps({"format": 1, "weight": references.weight, "products": described})
-    write_atomically(folder / REFERENCES, save(tensors, metadata={"references": text}))
+    write_atomically(folder / REFERENCES, to_bytes(tensors, {"references": text}))
 
 
 def read_references(folder: Path) -> References | None:

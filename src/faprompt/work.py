@@ -18,8 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from faprompt.errors import ConfigError, FolderInUseError, MissingExtraError
 
 Item = TypeVar("Item")
@@ -139,6 +137,8 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         FolderInUseError: another run is writing into the folder.
     """
+    from filelock import FileLock, Timeout
+
     place = Path(folder)
     created = [path for path in (place, *place.parents) if not path.exists()]
     place.mkdir(parents=True, exist_ok=True)

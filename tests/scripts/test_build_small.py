@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from faprompt.clip.known_backbones import WEIGHTS_FILE
-from faprompt.model_folder import CARD, CONFIG, read_config
+from faprompt.folder_config import CARD, CONFIG
+from faprompt.model_folder import read_config
 from faprompt.models import load_detector
 from scripts import build_small
 from scripts.build_small import BuildOptions, rate_at, relations_of_batch

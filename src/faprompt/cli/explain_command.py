@@ -48,6 +48,7 @@ def explain(
     from faprompt.config import parse_assignments
     from faprompt.detector_setup import setup_changes
     from faprompt.explanation import explain_files
+    from faprompt.models import require_torch
     from faprompt.prediction.input_paths import expand_inputs
     from faprompt.prediction.note_tally import NoteTally
     from faprompt.work import hold_folders
@@ -64,8 +65,8 @@ def explain(
         note_left_out(left_out)
         with progress_bars() as progress:
             found = explain_files(
-                detector, paths, out_dir=out, threshold=threshold, bit_depth=bit_depth,
-                max_pixels=max_pixels, product=product,
+                require_torch(detector), paths, out_dir=out, threshold=threshold,
+                bit_depth=bit_depth, max_pixels=max_pixels, product=product,
             )  # fmt: skip
             for done, one in enumerate(found, 1):
                 progress("explain", done, len(paths))

@@ -49,10 +49,16 @@ def info(
     as_json: o.Json = False,
 ) -> None:
     """Describe a model: its method, options, backbone and training."""
+    from faprompt.exported_detector import is_exported, read_export
     from faprompt.model_folder import check_options, model_card, read_config
     from faprompt.models import find_model
 
     folder = find_model(model)
+    if is_exported(folder):
+        config, _ = read_export(folder)
+        text = (folder / "README.md").read_text(encoding="utf-8") if not as_json else ""
+        print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else text)
+        return
     config = read_config(folder)
     check_options(config, folder)
     print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else model_card(config))

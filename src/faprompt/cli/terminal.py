@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from faprompt.detector import Detector
+    from faprompt.exported_detector import ExportedDetector
 
 
 @contextmanager
@@ -94,13 +95,13 @@ def pick_detector(
     precision: str,
     preset: str = "paper",
     class_name: str = "",
-) -> Detector:
+) -> Detector | ExportedDetector:
     """Return the detector of `--model`, or of `--method` on `--backbone`.
 
     Raises:
         ConfigError: both were given, or options of a method for a model.
     """
-    from faprompt.model_folder import recorded_note
+    from faprompt.folder_config import recorded_note
     from faprompt.models import build_detector, load_detector
 
     common: dict[str, Any] = {"device": device, "precision": precision}

@@ -24,8 +24,8 @@ from faprompt.evaluation.sample_batches import ReadSample, read_batches
 from faprompt.evaluation.sample_scoring import check_products, released_reading, score_samples
 from faprompt.evaluation.saved_progress import ImageScore, Progress, picture_key, run_identity
 from faprompt.evaluation.verdict_rates import VerdictRates, own_picture_remarks, verdict_rates
+from faprompt.folder_config import recorded_note, recorded_preset
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
-from faprompt.model_folder import recorded_note, recorded_preset
 from faprompt.picture_detector import PictureDetector
 from faprompt.work import ProgressCallback, no_progress
 

@@ -16,7 +16,6 @@ import numpy as np
 from faprompt.calibration import Calibration, false_alarm_bound
 from faprompt.files import write_atomically
 from faprompt.imaging.overlay import ramp_css
-from faprompt.pages import render_page
 from faprompt.prediction.report_digest import SCORE_BINS, ProductTally, RunDigest, digest_rows
 from faprompt.prediction.result_pictures import Artifacts, wants_overlay
 from faprompt.prediction.result_rows import ResultRow
@@ -77,6 +76,8 @@ def write_report(
         "total": digest.n_ok,
         "aspect": _usual_aspect([row for row in pictures if "small" in row]),
     }
+    from faprompt.pages import render_page  # jinja2, which a runtime without torch lacks
+
     page = render_page(
         "report.html",
         title=title or target.resolve().parent.name or "Results",

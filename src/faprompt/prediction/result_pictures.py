@@ -107,6 +107,8 @@ class Artifacts:
         Returns:
             Notes for the user.
         """
+        if not (self.maps or self.overlays or self.thumbnails):
+            return ()
         regions = result.regions[:_MOST_BOXES]
         image = windows.thumbnail(OVERLAY_MAX_SIDE)
         view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)

@@ -25,8 +25,9 @@ from faprompt.data.dataset_catalog import compare_counts
 from faprompt.detector import Detector
 from faprompt.errors import FapromptError, ModelError
 from faprompt.evaluation import PROGRESS_NAME, evaluate, read_replicates, write_evaluation
-from faprompt.model_folder import CONFIG, read_config, recorded_note
-from faprompt.models import build_detector, find_model, load_detector
+from faprompt.folder_config import CONFIG, recorded_note
+from faprompt.model_folder import read_config
+from faprompt.models import build_detector, find_model, load_detector, require_torch
 from faprompt.reproduce.cell_identity import (
     backbone_stamp,
     content_digest,
@@ -246,9 +247,10 @@ class CellRunner:
         where: dict[str, Any] = {"device": self.device, "precision": self.precision}
         method, backbone = cell.column.method, cell.column.backbone
         if method.model:
-            return load_detector(self._model(cell), **where)
+            return require_torch(load_detector(self._model(cell), **where))
         if cell.trained_on is not None:
-            return load_detector(self._trained_model(cell, key), backbone=backbone, **where)
+            folder = self._trained_model(cell, key)
+            return require_torch(load_detector(folder, backbone=backbone, **where))
         built = build_detector(
             method.name, backbone, options=method.options, preset=method.preset, **where
         )

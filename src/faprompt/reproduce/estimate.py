@@ -24,7 +24,7 @@ from faprompt.data.dataset_catalog import published_counts
 from faprompt.detector import Detector
 from faprompt.errors import DatasetError, ModelError
 from faprompt.methods.registry import build_method, fit_to_backbone
-from faprompt.models import load_detector
+from faprompt.models import load_detector, require_torch
 from faprompt.reproduce.cell_identity import resolved_options
 from faprompt.reproduce.cells import Cell, Column, Plan, Source
 from faprompt.reproduce.complexity import build_call, time_call
@@ -194,7 +194,7 @@ def _detector_key(cell: Cell, plan: Plan) -> tuple[Any, ...]:
 def _untrained(column: Column, device: str, precision: Any) -> Detector:
     method = column.method
     if method.model:
-        return load_detector(method.model, device=device, precision=precision)
+        return require_torch(load_detector(method.model, device=device, precision=precision))
     backbone = load_backbone(column.backbone)
     chosen = fit_to_backbone(method.name, backbone, method.options, preset=method.preset)
     built = build_method(method.name, backbone, chosen, preset=method.preset)
