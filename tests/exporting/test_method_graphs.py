@@ -34,9 +34,7 @@ def build(name: str, **options) -> Detector:
         return Detector(relations.trunk(), relations.build(**text, **options), name=name)
     if variant == "on CLIP":
         given = {"image_size": 98, "text_method": "faprompt"}
-        return Detector(
-            small.backbone(), relations.build(on=small.backbone(), **given), name=name
-        )
+        return Detector(small.backbone(), relations.build(on=small.backbone(), **given), name=name)
     return small.detector(name, **options)
 
 

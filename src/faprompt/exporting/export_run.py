@@ -34,6 +34,8 @@ from faprompt.exporting.equality_gate import Difference, measure_difference
 from faprompt.exporting.graph_files import HINTS, Format, Precision, check_choice, write_graph
 from faprompt.files import file_digest, write_atomically
 from faprompt.folder_config import CARD, CONFIG, FORMAT
+from faprompt.models import require_torch
+from faprompt.picture_detector import PictureDetector
 from faprompt.work import LOCK_NAME, ProgressCallback, lock_folder, logger, no_progress
 
 TOLERANCES: dict[str, float] = {"fp32": 1e-4, "fp16": 5e-3, "int8": 5e-2}  # defaults
@@ -100,7 +102,7 @@ class ExportReport:
 
 
 def export(
-    detector: Detector,
+    detector: PictureDetector,
     out: str | os.PathLike[str],
     options: ExportOptions | None = None,
     *,
@@ -114,7 +116,7 @@ def export(
     where no score moves by more than 1e-4 and no verdict changes; a warning says so otherwise.
 
     Args:
-        detector: on the CPU, at fp32.
+        detector: of torch, on the CPU, at fp32.
         out: folder to write; an exported folder that is there already is replaced.
         options: see `ExportOptions`.
         progress: called as progress("compare", done, total).
@@ -127,28 +129,29 @@ def export(
             tolerance; nothing is written.
     """
     began, options, folder = time.monotonic(), options or ExportOptions(), Path(out)
+    original = require_torch(detector)
     check_choice(options.format, options.precision)
-    check_kept(detector.setup)
+    check_kept(original.setup)
     pictures = spread(options.check) if options.check else draw_pictures()
     with lock_folder(folder):
         _check_target(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as place:
             draft = Path(place)
-            graph = DetectorGraph(detector)
+            graph = DetectorGraph(original)
             names = write_graph(
                 graph, draft, file_format=options.format, precision=options.precision
             )
             record = _describe(graph, draft, names, options)
-            _write_config(draft, detector, record)
-            exported = with_setup_of(ExportedDetector(draft, setup=DetectorSetup()), detector)
+            _write_config(draft, original, record)
+            exported = with_setup_of(ExportedDetector(draft, setup=DetectorSetup()), original)
             difference = measure_difference(
-                detector, exported, pictures, tolerance=options.allowed, progress=progress
+                original, exported, pictures, tolerance=options.allowed, progress=progress
             )
-            _refuse_different(detector, difference, options)
+            _refuse_different(original, difference, options)
             calibration = _check_calibration(exported.setup.calibration, difference)
             record = replace(record, difference=difference.to_dict())
-            _write_config(draft, detector, record)
-            write_atomically(draft / CARD, _card(detector, record).encode())
+            _write_config(draft, original, record)
+            write_atomically(draft / CARD, _card(original, record).encode())
             if calibration == "carried over":
                 save_setup(exported.setup, draft)
             del exported  # which may hold files open
