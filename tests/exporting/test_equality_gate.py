@@ -1,4 +1,4 @@
-"""The comparison of two detectors, on a model written by hand: what it sees and what it lets pass."""
+"""The comparison of two detectors, on a model written by hand: what it sees, what it lets pass."""
 
 from __future__ import annotations
 
