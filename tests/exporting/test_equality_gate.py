@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,10 +183,10 @@ def test_drawn_pictures_are_always_the_same_and_of_several_shapes():
 
 def test_a_large_folder_is_compared_on_pictures_evenly_spread():
     few = [f"{n}.png" for n in range(3)]
-    assert spread(few) == few
+    assert spread(few) == [Path(name) for name in few]
     many = spread([f"{n}.png" for n in range(1000)])
-    steps = np.diff([int(name.removesuffix(".png")) for name in many])
-    assert len(many) == MOST_PICTURES and many[0] == "0.png" and set(steps) <= {15, 16}
+    steps = np.diff([int(path.stem) for path in many])
+    assert len(many) == MOST_PICTURES and many[0].name == "0.png" and set(steps) <= {15, 16}
     with pytest.raises(ConfigError, match="There is no picture to compare"):
         spread([])
 

@@ -230,8 +230,13 @@ class TestRefusals:
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(ConfigError, match="holds notes.txt and is no exported folder"):
             export(detector(), tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] != []
         assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    def test_the_draft_of_a_broken_run_is_removed(self, traced, check, tmp_path):
+        (tmp_path / "out" / ".export-abc").mkdir(parents=True)
+        (tmp_path / "out" / ".export-abc" / "model.onnx").write_bytes(b"half")
+        export(detector(), tmp_path / "out", ExportOptions(check=check))
+        assert not (tmp_path / "out" / ".export-abc").exists()
 
     def test_an_exported_detector_is_not_exported_again(self, traced, check, tmp_path):
         export(detector(), tmp_path / "out", ExportOptions(check=check))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ _DRAWN = (
 )
 
 
-def spread(paths: Sequence[str | Path]) -> list[str | Path]:
+def spread(paths: Sequence[str | os.PathLike[str]]) -> list[str | Path]:
     """Return at most 64 of the paths, evenly spread, in order.
 
     Raises:
@@ -40,7 +41,7 @@ def spread(paths: Sequence[str | Path]) -> list[str | Path]:
             "--check out for drawn ones."
         )
     count = min(len(paths), MOST_PICTURES)
-    return [paths[at * len(paths) // count] for at in range(count)]
+    return [Path(paths[at * len(paths) // count]) for at in range(count)]
 
 
 def draw_pictures() -> list[np.ndarray]:

@@ -40,6 +40,7 @@ from faprompt.work import LOCK_NAME, ProgressCallback, lock_folder, logger, no_p
 
 TOLERANCES: dict[str, float] = {"fp32": 1e-4, "fp16": 5e-3, "int8": 5e-2}  # defaults
 CALIBRATION_TOLERANCE = 1e-4  # most that scores may move if a calibration is to stay valid
+_DRAFT = ".export-"  # start of the name of a folder in which an export is made
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # that run a format
 
 
@@ -135,7 +136,7 @@ def export(
     pictures = spread(options.check) if options.check else draw_pictures()
     with lock_folder(folder):
         _check_target(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as place:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_DRAFT) as place:
             draft = Path(place)
             graph = DetectorGraph(original)
             names = write_graph(
@@ -166,7 +167,9 @@ def export(
 
 
 def _check_target(folder: Path) -> None:
-    """Refuse a folder with other files than an export's."""
+    """Refuse a folder with other files than an export's; drafts of broken runs are removed."""
+    for draft in folder.glob(f"{_DRAFT}*"):
+        shutil.rmtree(draft, ignore_errors=True)
     held = [path.name for path in folder.iterdir() if path.name != LOCK_NAME]
     if held and not is_exported(folder):
         raise ConfigError(

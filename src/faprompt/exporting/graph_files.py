@@ -141,7 +141,7 @@ def store_half(model: Any) -> None:
             continue
         tensor = ir.tensor(weights.astype(np.float16), name=f"{name}_half")
         half = ir.Value(
-            name=tensor.name, type=ir.TensorType(ir.DataType.FLOAT16), shape=tensor.shape,
+            name=tensor.name, type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape,
             const_value=tensor,
         )  # fmt: skip
         cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT.value})
