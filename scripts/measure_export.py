@@ -4,8 +4,8 @@
 
 Each method runs on `tiny` with the weights its seed draws, FAPrompt with those of the bundled
 model; RD4AD, which needs its own network, on a narrow drawn one. Each is exported at a tolerance
-of 1, so that differences above the default are measured too, and compared on the drawn pictures
-of `faprompt export`. Then torch and the runtime score batches of 1 and 8 in turn, in one process,
+of 1, so that differences above the default are measured too, and compared on four of the drawn
+pictures of `faprompt export`. Then torch and the runtime score batches of 1 and 8 in turn, in one process,
 with one thread and with two; the ratio is that of the medians. Writes docs/export.csv, one row
 for each method, format and precision, and the table in docs/export.md; `--table` writes the
 table alone.
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
@@ -49,6 +50,7 @@ COMBINATIONS = (  # fp16 of ONNX last: it changes the weights of the shared grap
     ("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "fp16"),
     ("onnx", "fp16"),
 )  # fmt: skip
+PICTURES = 4
 BATCHES, THREADS = (1, 8), (1, 2)
 RATIOS = tuple(f"ratio_batch{b}_threads{t}" for b in BATCHES for t in THREADS)
 COLUMNS = (
@@ -113,7 +115,13 @@ def measure_one(detector: Detector, file_format: Any, precision: Any, repeat: in
     """Size, differences and ratios of one export."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "exported"
-        options = ExportOptions(format=file_format, precision=precision, tolerance=1.0)
+        pictures = []
+        for number, picture in enumerate(draw_pictures()[:PICTURES]):
+            pictures.append(Path(place) / f"{number}.png")
+            Image.fromarray(picture).save(pictures[-1])
+        options = ExportOptions(
+            format=file_format, precision=precision, tolerance=1.0, check=tuple(pictures)
+        )
         report = export(detector, folder, options)
         found = report.difference
         ratios = {}

@@ -110,7 +110,7 @@ class Sums(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         rows = self.table[torch.tensor([1, 3])].exp().mean(dim=0) + self.unused.sum()
-        return pixels + rows
+        return (2 * pixels).relu_() + rows
 
 
 def test_what_depends_on_no_input_is_computed_once():
@@ -118,11 +118,11 @@ def test_what_depends_on_no_input_is_computed_once():
     program = torch.export.export(Sums(), (pixels,))
     with torch.no_grad():
         folded = fold_constants(program.module(check_guards=False))
-        assert torch.equal(folded(pixels), Sums()(pixels))
+        torch.testing.assert_close(folded(pixels), Sums()(pixels), rtol=0, atol=0)
         steps = [node for node in folded.graph.nodes if node.op == "call_function"]
-        assert len(steps) == 1, steps
-        again = torch.export.export(folded, (pixels,))
-    assert sum(each.numel() for each in again.state_dict.values()) == 3
+        assert len(steps) == 3, steps
+    (constant,) = [node for node in folded.graph.nodes if node.op == "get_attr"]
+    assert folded.get_buffer(constant.target).shape == (3,)
 
 
 class WritesInPlace(torch.nn.Module):
@@ -132,7 +132,7 @@ class WritesInPlace(torch.nn.Module):
         return pixels + total
 
 
-def test_a_graph_that_writes_in_place_stays_as_it_is():
+def test_a_graph_that_writes_over_a_constant_stays_as_it_is():
     pixels = torch.rand(2, 3)
     module = torch.export.export(WritesInPlace(), (pixels,)).module(check_guards=False)
     before = len(module.graph.nodes)

@@ -31,6 +31,7 @@ from faprompt.methods.base import MethodOutput
 KEPT = "kept"
 MOST_PICTURES = 1024  # of one batch
 _TRACED_PICTURES = 3  # a trace may take 1 or 2 for constants
+_CHANGES_NO_VALUE = (torch.ops.aten.detach_.default,)  # of `torch.tensor` in a trace
 _LARGEST_CONSTANT = 1 << 26  # bytes of one that is computed while the graph is made
 
 
@@ -141,15 +142,17 @@ def trace(graph: DetectorGraph) -> ExportedProgram:
 def fold_constants(module: fx.GraphModule) -> fx.GraphModule:
     """Replace what depends on no input by its value; returns the module, which is changed.
 
-    Weights that nothing else needs, such as a text tower's, leave the graph with it.
+    Weights that nothing else needs, such as a text tower's, leave the graph with it. A graph that
+    writes over such a value stays as it is.
     """
     nodes = list(module.graph.nodes)
-    if any(_writes_in_place(node) for node in nodes):
-        return module  # a value that is written over later is none to store
     values: dict[fx.Node, Any] = {}
     for node in nodes:
         if node.op == "get_attr":
             values[node] = _attribute(module, str(node.target))
+        elif _writes_in_place(node):
+            if node.args[0] in values:
+                return module  # a value that is written over is no constant
         elif node.op == "call_function" and all(each in values for each in node.all_input_nodes):
             found = _evaluate(node, values)
             if _is_small(found):
@@ -161,14 +164,18 @@ def fold_constants(module: fx.GraphModule) -> fx.GraphModule:
             module.register_buffer(name, values[node].detach().clone())
             with module.graph.inserting_before(node):
                 node.replace_all_uses_with(module.graph.get_attr(name))
-    module.graph.eliminate_dead_code()
+    for node in reversed(nodes):
+        if node in values and not node.users:
+            module.graph.erase_node(node)
     module.recompile()
     return module
 
 
 def _writes_in_place(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+    if node.op != "call_function" or schema is None or node.target in _CHANGES_NO_VALUE:
+        return False
+    return bool(schema.is_mutable)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:
