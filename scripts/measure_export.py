@@ -5,10 +5,10 @@
 Each method runs on `tiny` with the weights its seed draws, FAPrompt with those of the bundled
 model; RD4AD, which needs its own network, on a narrow drawn one. Each is exported at a tolerance
 of 1, so that differences above the default are measured too, and compared on four of the drawn
-pictures of `faprompt export`. Then torch and the runtime score batches of 1 and 8 in turn, in one process,
-with one thread and with two; the ratio is that of the medians. Writes docs/export.csv, one row
-for each method, format and precision, and the table in docs/export.md; `--table` writes the
-table alone.
+pictures of `faprompt export`. Then torch and the runtime score batches of 1 and 8 in turn, in one
+process, with one thread and with two; the ratio is that of the medians. Writes docs/export.csv,
+one row for each method, format and precision, and the table in docs/export.md; `--table` writes
+the table alone.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ COLUMNS = (
     "method", "format", "precision", "size_mb", "score", "map", "tokens", "verdicts", "regions",
     "default_tolerance", *RATIOS, "refused", "machine",
 )  # fmt: skip
-TEXT = {"text_method": "faprompt", "text_backbone": "tiny"}
+TEXT = {
+    "text_method": "faprompt", "text_backbone": "tiny",
+    "text_options": ("image_size=256", "sigma_px=4.94"),
+}  # fmt: skip
 
 
 def build(name: str) -> Detector:
