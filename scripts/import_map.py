@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("methods", ("methods",)),
     ("detector", ("detector_setup", "folder_config")),
     ("detector", ("model_folder",)),
-    ("detector", ("detector_parts",)),
+    ("detector", ("detector_parts", "graph_session", "picture_model")),
     ("detector", ("picture_detector",)),
     ("detector", ("exported_detector", "tensor_detector")),
     ("detector", ("detector",)),

@@ -88,7 +88,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+        try:
+            return getattr(import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"faprompt.{name} needs the package {error.name}, which is not installed: install "
+                "faprompt with its dependencies. `faprompt.runtime` runs exported models without.",
+                name=error.name,
+            ) from error
     if name == "errors":
         return import_module("faprompt.errors")
     raise AttributeError(f"module 'faprompt' has no attribute {name!r}")

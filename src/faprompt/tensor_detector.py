@@ -26,7 +26,8 @@ from faprompt.errors import ConfigError
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method, MethodOutput, Names
 from faprompt.model_folder import write_model
-from faprompt.picture_detector import ModelGeometry, ModelIdentity, PictureDetector
+from faprompt.picture_detector import PictureDetector
+from faprompt.picture_model import ModelGeometry, ModelIdentity
 from faprompt.regions import check_threshold
 from faprompt.scoring import render_map
 

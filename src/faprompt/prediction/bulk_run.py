@@ -158,6 +158,8 @@ def predict_files(
     report_path = folder / REPORT_NAME if asked.report else None
     summaries = [path.name for path in (table_path, report_path) if path]
 
+    if not lock:
+        folder.mkdir(parents=True, exist_ok=True)
     hold = lock_folder(folder) if lock else nullcontext()
     with hold, InputRecord(folder, summaries) as record:
         earlier = EarlierRun(folder, wanted)
