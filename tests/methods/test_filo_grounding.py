@@ -37,7 +37,7 @@ class TestSelfGroundedSuite(LearnedSuite):
     stages = ((0, 2), (1, 2))
     pixel_map = True
     out_of_range = {"temperature": 0, "grounding_side": 0}
-    exports = "none"  # its second look depends on where the first one's peak is
+    exports = False  # its second look depends on where the first one's peak is
 
 
 @pytest.fixture(scope="module")
