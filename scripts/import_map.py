@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("detector", ("detector",)),
     ("detector", ("models", "token_cache")),
     ("detector", ("model_import",)),
-    ("workflows", ("evaluation", "explanation", "inspection", "prediction", "training")),
+    ("workflows", ("evaluation", "explanation", "exporting", "inspection", "prediction", "training")),
     ("reproduce", ("reproduce",)),
     ("interfaces", ("cli", "runtime")),
     ("interfaces", ("__main__",)),

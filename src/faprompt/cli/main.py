@@ -15,6 +15,7 @@ from faprompt.cli.doctor_command import doctor
 from faprompt.cli.drift_command import drift
 from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
+from faprompt.cli.export_command import export_command
 from faprompt.cli.predict_command import predict
 from faprompt.cli.study_command import study
 from faprompt.cli.train_command import train_command
@@ -34,6 +35,7 @@ app.command("predict")(predict)
 app.command("calibrate")(calibrate_command)
 app.command("explain")(explain)
 app.command("drift")(drift)
+app.command("export")(export_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)

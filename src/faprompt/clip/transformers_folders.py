@@ -351,7 +351,7 @@ class BlipTextTower(TextTower):
 
     def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
         """See `TextTower.encode_prefix`; only the vectors are stored."""
-        self._check_length(prefix.shape[0])
+        self._check_length(prefix.shape[-2])
         return EncodedPrefix(prefix)
 
     def encode(
@@ -382,4 +382,12 @@ class BlipTextTower(TextTower):
         """See `TextTower.encode_tree`; every sentence is run whole."""
         rows = [torch.tensor(row, device=prefix.vectors.device) for row in tree.sentences]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return self.encode(prefix, self.embed_tokens(ids), self.find_end(ids))
+        count, each = len(rows), prefix.vectors
+        if each.ndim == 2:
+            return self.encode(prefix, self.embed_tokens(ids), self.find_end(ids))
+        pictures = each.shape[0]
+        whole = EncodedPrefix(each.repeat_interleave(count, dim=0))
+        found = self.encode(
+            whole, self.embed_tokens(ids.repeat(pictures, 1)), self.find_end(ids).repeat(pictures)
+        )
+        return found.unflatten(0, (-1, count))
