@@ -153,7 +153,9 @@ Line = tuple[str, str, str, str, str]  # what, naive, ours, naive / ours, ours /
 
 
 def _inference_rows(row: dict[str, str]) -> list[Line]:
-    place = f"ViT-L/14@336, {row['pixels']} px, {row['threads']} threads"
+    clock = ", CPU time" if row.get("clock") == "cpu" else ""
+    threads = f"{row['threads']} thread{'s' * (row['threads'] != '1')}"
+    place = f"ViT-L/14@336, {row['pixels']} px, {threads}{clock}"
     naive, lines = _seconds(row["naive_s"]), []
     for key in ("fp32", "bf16", "int8"):
         if row.get(f"{key}_s"):
