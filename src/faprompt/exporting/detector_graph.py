@@ -129,14 +129,30 @@ def trace(graph: DetectorGraph) -> ExportedProgram:
                 graph, examples, dynamic_shapes=(free, tuple(free for _ in examples[1:]))
             )
             folded = fold_constants(program.module(check_guards=False))
-            return torch.export.export(
+            program = torch.export.export(
                 folded, examples, dynamic_shapes=tuple(free for _ in examples)
             )
+            return program.run_decompositions({torch.ops.aten.group_norm.default: _group_norm})
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"{graph.detector.name} cannot be exported: torch cannot trace it ({reason})."
         ) from error
+
+
+def _group_norm(
+    values: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, _: bool = True
+) -> Tensor:
+    """Normalise groups of channels of (B, C, H, W), with means taken in two steps.
+
+    ONNX has no group norm, and onnxruntime sums all values of its instance norm in one float32:
+    on pictures of little contrast tokens were off by 1e-3, with two steps by 1e-5.
+    """
+    rows = values.reshape(values.shape[0], groups, -1, values.shape[-1])
+    centred = rows - rows.mean(dim=-1, keepdim=True).mean(dim=-2, keepdim=True)
+    variance = (centred * centred).mean(dim=-1, keepdim=True).mean(dim=-2, keepdim=True)
+    whole = (centred / (variance + eps).sqrt()).reshape(values.shape)
+    return whole * weight[:, None, None] + bias[:, None, None]
 
 
 def fold_constants(module: fx.GraphModule) -> fx.GraphModule:
