@@ -164,7 +164,8 @@ def _window_sums(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     rows, columns = grid
     padded = F.pad(values, (side - 1,) * 4)
     shifts = [(down, right) for down in range(side) for right in range(side)]
-    return sum(padded[..., d : d + rows, r : r + columns] for d, r in shifts)
+    parts = (padded[..., d : d + rows, r : r + columns] for d, r in shifts)
+    return sum(parts, padded.new_zeros(()))
 
 
 def harmonic_mean(maps: Tensor) -> Tensor:

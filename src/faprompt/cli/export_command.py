@@ -43,7 +43,7 @@ def export_command(
         list[str] | None,
         typer.Option(
             help="File, folder or glob of pictures to compare on; repeatable. At most 64 are used, "
-            "evenly spread. Default: 8 drawn ones."
+            "evenly spread. Default: 9 drawn ones."
         ),
     ] = None,
     tolerance: Annotated[

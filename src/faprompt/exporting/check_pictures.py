@@ -45,7 +45,10 @@ def spread(paths: Sequence[str | os.PathLike[str]]) -> list[str | Path]:
 
 
 def draw_pictures() -> list[np.ndarray]:
-    """Draw 8 pictures, (H, W, 3) uint8 of several shapes, five with a defect; always the same."""
+    """Draw 9 pictures, (H, W, 3) uint8 of several shapes, six with a defect; always the same.
+
+    The last one is black but for a bright bar: norms enlarge rounding errors of such pictures.
+    """
     things = {kind.name: kind for kind in OBJECT_KINDS}
     plans = [
         Plan(things[thing], number, defect, grey=thing == "head scan")
@@ -53,7 +56,10 @@ def draw_pictures() -> list[np.ndarray]:
     ]
     drawn = draw_plans(plans, size=_SIDE, host=random.Random(_SEED)).images
     arrays = np.rint(drawn.permute(0, 2, 3, 1).numpy() * 255).clip(0, 255).astype(np.uint8)
-    return [
-        np.ascontiguousarray(array[: round(high * _SIDE), : round(wide * _SIDE)])
+    dark = np.zeros((_SIDE, _SIDE, 3), np.uint8)
+    dark[150:158, 60:200] = 255
+    shaped = (
+        array[: round(high * _SIDE), : round(wide * _SIDE)]
         for array, (_, _, high, wide) in zip(arrays, _DRAWN, strict=True)
-    ]
+    )
+    return [*map(np.ascontiguousarray, shaped), dark]
