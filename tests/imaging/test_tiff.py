@@ -453,3 +453,14 @@ def test_missing_strips_and_tiles_are_no_black_pixels(layout):
     taller = entry[:8] + struct.pack("<I", 2 * len(values))
     with pytest.raises(ImageReadError, match="strips or tiles are missing"):
         read_image(data.replace(entry, taller))
+
+
+def test_colours_with_too_few_channels_are_refused():
+    """The tag SamplesPerPixel of an RGB file is damaged, so that tifffile reads one channel."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(buffer, "TIFF")
+    content = bytearray(buffer.getvalue())
+    place = content.index(struct.pack("<HHI", 277, 3, 1)) + 4
+    content[place : place + 4] = struct.pack("<I", 1 << 24 | 1)
+    with pytest.raises(ImageReadError, match="1 channels where its header means 3"):
+        read_image(bytes(content))

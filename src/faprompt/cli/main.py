@@ -17,6 +17,7 @@ from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
 from faprompt.cli.export_command import export_command
 from faprompt.cli.predict_command import predict
+from faprompt.cli.serve_command import serve
 from faprompt.cli.study_command import study
 from faprompt.cli.train_command import train_command
 
@@ -40,6 +41,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)
 app.command("study")(study)
+app.command("serve")(serve)
 app.add_typer(datasets_command.app, name="datasets")
 app.add_typer(models_command.app, name="models")
 app.command("doctor")(doctor)

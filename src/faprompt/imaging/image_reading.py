@@ -217,7 +217,7 @@ def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> 
         return PictureHeader(kind, size, turn)
 
 
-def count_pixels(source: str | os.PathLike[str]) -> int:
+def count_pixels(source: FileSource) -> int:
     """Return width times height by the header alone; 0 where the header cannot be read."""
     try:
         with open_stream(source) as stream:

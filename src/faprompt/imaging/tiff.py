@@ -193,6 +193,11 @@ def split_channels(
     bands = array if array.ndim == 3 else array[..., None]
     notes: tuple[str, ...] = ()
     further = bands.shape[2] - colours
+    if further < 0:
+        raise ImageReadError(
+            f"{bands.shape[2]} channels where its header means {colours}; the file is damaged, so "
+            "copy or export it again."
+        )
     alpha_at = _alpha_index(header.extra, colours, further)
     if colours == 1 and further > 1 and alpha_at is None:
         if further > 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,40 @@ def write_report(
         calibration: good scores, for the rates, the histogram and the p-values.
     """
     target = Path(path)
+    page = report_page(
+        rows,
+        lambda name: _read_base64(target.parent / name),
+        model=model,
+        threshold=threshold,
+        title=title or target.resolve().parent.name or "Results",
+        model_card=model_card,
+        calibration=calibration,
+    )
+    write_atomically(target, page.encode("utf-8", errors="replace"))
+
+
+def report_page(
+    rows: Iterable[ResultRow],
+    embed: Callable[[str], str],
+    *,
+    model: str,
+    threshold: float | None,
+    title: str,
+    model_card: str = "",
+    calibration: Calibration | None = None,
+) -> str:
+    """Return the HTML of a report; arguments as for `write_report`.
+
+    `embed` returns a picture as base64, or "" where there is none. It gets the names of
+    `Artifacts.thumbnail_names`.
+    """
     digest = digest_rows(rows)
     by_rate = calibration is not None and threshold in (None, *_thresholds(calibration))
     judge = calibration if by_rate else None
     steps = _score_steps(threshold) if judge is None else _rate_steps(judge)
     start = next(step for step in steps if step["start"])
     verdicts = sum((tally.verdicts for tally in digest.products.values()), Counter[str]())
-    pictures = _pictures(digest.listed, target.parent)
+    pictures = _pictures(digest.listed, embed)
     data = {
         "byRate": by_rate,
         "reviewRate": judge.review_fpr if judge else None,
@@ -78,13 +105,13 @@ def write_report(
     }
     from faprompt.pages import render_page  # jinja2, which a runtime without torch lacks
 
-    page = render_page(
+    return render_page(
         "report.html",
-        title=title or target.resolve().parent.name or "Results",
+        title=title,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         model=model,
         model_card=model_card,
-        rules=_rules(threshold, judge, start.get("bound"), calibration),
+        rules=verdict_rules(threshold, judge, start.get("bound"), calibration),
         counts=[(name, verdicts[name]) for name in ("NG", "REVIEW", "OK", "none")],
         ramp=ramp_css(),
         data=data,
@@ -92,20 +119,26 @@ def write_report(
         errors=[row.error or row.path for row in digest.errors],
         n_errors=digest.n_errors,
     )
-    write_atomically(target, page.encode("utf-8", errors="replace"))
 
 
 def _thresholds(calibration: Calibration) -> list[float]:
     return [calibration.limits(name).threshold for name in calibration.products]
 
 
-def _rules(
+def verdict_rules(
     threshold: float | None,
     judge: Calibration | None,
     bound: float | None,
     calibration: Calibration | None,
 ) -> list[str]:
-    """Return the verdict rule in words, one sentence or two each."""
+    """Return the verdict rule in words, one sentence or two each.
+
+    Args:
+        threshold: score from which pictures are NG, where no calibration judges.
+        judge: the calibration that gives the verdicts.
+        bound: upper bound of its false-alarm rate (95 % confidence).
+        calibration: of the model, also where a threshold overrides it.
+    """
     if judge is not None:
         counts = [len(good) for good in judge.products.values()]
         good = f"your {counts[0]:,} good parts"
@@ -186,23 +219,23 @@ def _products(digest: RunDigest, calibration: Calibration | None) -> list[dict[s
     ]
 
 
-def _pictures(rows: list[ResultRow], folder: Path) -> list[dict[str, Any]]:
+def _pictures(rows: list[ResultRow], embed: Callable[[str], str]) -> list[dict[str, Any]]:
     """Return the facts on each picture, with embedded pictures as far as the budgets reach."""
-    artifacts = Artifacts(folder)
+    artifacts = Artifacts(Path())
     names = [artifacts.thumbnail_names(row.path) for row in rows]
     found = [_facts(row) for row in rows]
     left = SMALL_BYTES
     for facts, row, (small, layer, _) in zip(found, rows, names, strict=True):
-        embedded = {"small": _embed(folder / small)}
+        embedded = {"small": embed(small)}
         if wants_overlay(row):
-            embedded["layer"] = _embed(folder / layer)
+            embedded["layer"] = embed(layer)
         left -= sum(map(len, embedded.values()))
         if left < 0:
             break
         facts |= {name: text for name, text in embedded.items() if text}
     left = LARGE_BYTES
     for facts, row, (_, _, large) in zip(found, rows, names, strict=True):
-        text = _embed(folder / large) if row.verdict != "OK" and "small" in facts else ""
+        text = embed(large) if row.verdict != "OK" and "small" in facts else ""
         left -= len(text)
         if left < 0:
             break
@@ -231,7 +264,7 @@ def _usual_aspect(pictures: list[dict[str, Any]]) -> float:
     return float(np.clip(np.median(aspects), 0.75, 2.0)) if aspects else 1.0
 
 
-def _embed(path: Path) -> str:
+def _read_base64(path: Path) -> str:
     try:
         return base64.b64encode(path.read_bytes()).decode()
     except OSError:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -141,7 +141,7 @@ class PictureScoring:
         """Score a batch and pass every picture to the writers."""
         pictures = [a.picture for a in batch if isinstance(a.picture, OpenPicture)]
         begin = time.perf_counter()
-        results = iter(self._predict(pictures))
+        results = iter(score_pictures(self.detector, pictures, self.threshold))
         share = (time.perf_counter() - begin) / max(1, len(pictures))
         return [
             writers.submit(
@@ -152,28 +152,6 @@ class PictureScoring:
             )
             for attempt in batch
         ]
-
-    def _predict(self, pictures: list[OpenPicture]) -> list[AnomalyResult | ImageReadError]:
-        """Return results in order; a picture that the detector refuses affects no other."""
-        if not pictures:
-            return []
-        try:
-            results = self.detector.predict_batch(
-                [picture.windows for picture in pictures],
-                threshold=self.threshold,
-                masks=[picture.mask for picture in pictures],
-                products=[picture.product for picture in pictures],
-            )
-        except ImageReadError as error:
-            if len(pictures) == 1:
-                return [error]
-            return [self._predict([picture])[0] for picture in pictures]
-        if [r.image_size for r in results] != [each.windows.image_size for each in pictures]:
-            raise ValueError(
-                f"{self.detector.name}: predict_batch should give one result per picture, "
-                f"in order and of its size; got {len(results)} for {len(pictures)}."
-            )
-        return list(results)
 
     def _write(
         self, attempt: ReadAttempt, result: AnomalyResult | ImageReadError, latency_ms: float
@@ -194,29 +172,66 @@ class PictureScoring:
         path, model, stamp = attempt.path, self.detector.name, attempt.stamp
         if isinstance(result, ImageReadError):
             return ResultRow(path, model, status="error", error=str(result), stamp=stamp)
-        if not _is_finite(result):
+        if not is_finite(result):
             reason = f"{path}: the score or the map is not finite."
             return ResultRow(path, model, status="error", error=reason, stamp=stamp)
         notes = self.artifacts.write(path, windows, result)
-        height, width = result.image_size
-        return ResultRow(
-            path,
-            model,
-            score=float(result.score),
-            p_value=result.p_value,
-            verdict=result.verdict,
-            threshold=result.threshold,
-            review_threshold=result.review_threshold,
-            product=result.product,
-            width=width,
-            height=height,
-            regions=result.regions,
-            map=self.artifacts.map_name(path),
-            overlay=self.artifacts.overlay_name(path),
-            latency_ms=round(latency_ms, 3),
-            notes=windows.notes + notes,
-            stamp=stamp,
+        row = result_row(path, model, result, notes=windows.notes + notes, latency_ms=latency_ms)
+        files = self.artifacts
+        return replace(row, map=files.map_name(path), overlay=files.overlay_name(path), stamp=stamp)
+
+
+def score_pictures(
+    detector: ImageScorer, pictures: list[OpenPicture], threshold: float | None
+) -> list[AnomalyResult | ImageReadError]:
+    """Score a batch in order; a picture that the detector refuses affects no other."""
+    if not pictures:
+        return []
+    try:
+        results = detector.predict_batch(
+            [picture.windows for picture in pictures],
+            threshold=threshold,
+            masks=[picture.mask for picture in pictures],
+            products=[picture.product for picture in pictures],
         )
+    except ImageReadError as error:
+        if len(pictures) == 1:
+            return [error]
+        return [score_pictures(detector, [picture], threshold)[0] for picture in pictures]
+    if [r.image_size for r in results] != [each.windows.image_size for each in pictures]:
+        raise ValueError(
+            f"{detector.name}: predict_batch should give one result per picture, "
+            f"in order and of its size; got {len(results)} for {len(pictures)}."
+        )
+    return list(results)
+
+
+def result_row(
+    path: str, model: str, result: AnomalyResult, *, notes: tuple[str, ...], latency_ms: float
+) -> ResultRow:
+    """Return the row of a scored picture, without files beside it."""
+    height, width = result.image_size
+    return ResultRow(
+        path,
+        model,
+        score=float(result.score),
+        p_value=result.p_value,
+        verdict=result.verdict,
+        threshold=result.threshold,
+        review_threshold=result.review_threshold,
+        product=result.product,
+        width=width,
+        height=height,
+        regions=result.regions,
+        latency_ms=round(latency_ms, 3),
+        notes=notes,
+    )
+
+
+def is_finite(result: AnomalyResult) -> bool:
+    """Return whether the score and the map hold neither NaN nor infinity."""
+    extremes = (result.score, float(result.score_map.min()), float(result.score_map.max()))
+    return all(math.isfinite(value) for value in extremes)
 
 
 @contextmanager
@@ -265,11 +280,6 @@ def _group(
         total += pixels
     if batch:
         yield batch, total
-
-
-def _is_finite(result: AnomalyResult) -> bool:
-    extremes = (result.score, float(result.score_map.min()), float(result.score_map.max()))
-    return all(math.isfinite(value) for value in extremes)
 
 
 def _pixels(batch: list[ReadAttempt]) -> int:

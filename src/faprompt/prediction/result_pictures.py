@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -109,44 +109,17 @@ class Artifacts:
         """
         if not (self.maps or self.overlays or self.thumbnails):
             return ()
-        regions = result.regions[:_MOST_BOXES]
-        image = windows.thumbnail(OVERLAY_MAX_SIDE)
-        view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)
-        area = sum(region.area_px for region in result.regions)
-        level = region_level(view[1], area * view[1].size / result.score_map.size)
-        notes: tuple[str, ...] = ()
         if map_name := self.map_name(path):
             self._write_map(self.folder / map_name, result.score_map)
-        if overlay_name := self.overlay_name(path):
-            marked = view[0]
-            if wants_overlay(result):
-                marked = overlay(view[0], view[1], alpha=_ALPHA, regions=view[2], level=level)
-            write_atomically(self.folder / overlay_name, encode_jpeg(marked))
-            notes = _scale_notes(result.image_size, marked)
-        if self.thumbnails:
-            self._write_thumbnails(path, result, level, *view)
-        return notes
-
-    def _write_thumbnails(
-        self,
-        path: str,
-        result: AnomalyResult,
-        level: float | None,
-        image: np.ndarray,
-        score_map: np.ndarray,
-        regions: tuple[Region, ...],
-    ) -> None:
-        small, layer, large = self.thumbnail_names(path)
-        if wants_overlay(result):
-            side = LAYER_MAX_SIDE["colours" if level is None else "outlines"]
-            _, score_map, regions = shrink(image, score_map, regions, max_side=side)
-            drawn = overlay_layer(score_map, alpha=_ALPHA, regions=regions, level=level)
-            write_atomically(self.folder / layer, drawn)
-        image = thumbnail(image, max_side=LARGE_MAX_SIDE)
-        if _wants_large(result.verdict, result.image_size):
-            write_atomically(self.folder / large, encode_jpeg(image, quality=80))
-        image = thumbnail(image, max_side=THUMBNAIL_MAX_SIDE)
-        write_atomically(self.folder / small, encode_jpeg(image, quality=70))
+        drawn = draw_pictures(
+            windows, result, with_overlay=self.overlays, with_thumbnails=self.thumbnails
+        )
+        names = (self.overlay_name(path), *self.thumbnail_names(path))
+        contents = (drawn.overlay, drawn.small, drawn.layer, drawn.large)
+        for name, content in zip(names, contents, strict=True):
+            if name and content is not None:
+                write_atomically(self.folder / name, content)
+        return drawn.notes
 
     def _write_map(self, path: Path, score_map: np.ndarray) -> None:
         if self.maps == "png":
@@ -160,6 +133,65 @@ class Artifacts:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPictures:
+    """Encoded pictures of a result; None is one that was not asked for, or shows nothing."""
+
+    overlay: bytes | None = None  # JPEG, the picture with its regions or its map
+    small: bytes | None = None  # JPEG, thumbnail for the report
+    layer: bytes | None = None  # PNG, transparent; lies over either size
+    large: bytes | None = None  # JPEG, where the verdict is not OK
+    notes: tuple[str, ...] = ()  # for the user
+
+
+def draw_pictures(
+    windows: PictureWindows, result: AnomalyResult, *, with_overlay: bool, with_thumbnails: bool
+) -> DrawnPictures:
+    """Draw the overlay and the report's pictures of one result.
+
+    Args:
+        windows: the picture.
+        result: with a score map of the picture's size.
+        with_overlay: draw the overlay, at most `OVERLAY_MAX_SIDE` px a side.
+        with_thumbnails: draw the pictures of the report.
+    """
+    if not (with_overlay or with_thumbnails):
+        return DrawnPictures()
+    regions = result.regions[:_MOST_BOXES]
+    image = windows.thumbnail(OVERLAY_MAX_SIDE)
+    view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)
+    area = sum(region.area_px for region in result.regions)
+    level = region_level(view[1], area * view[1].size / result.score_map.size)
+    drawn = DrawnPictures()
+    if with_overlay:
+        marked = view[0]
+        if wants_overlay(result):
+            marked = overlay(view[0], view[1], alpha=_ALPHA, regions=view[2], level=level)
+        notes = _scale_notes(result.image_size, marked)
+        drawn = replace(drawn, overlay=encode_jpeg(marked), notes=notes)
+    return _with_thumbnails(drawn, result, level, *view) if with_thumbnails else drawn
+
+
+def _with_thumbnails(
+    drawn: DrawnPictures,
+    result: AnomalyResult,
+    level: float | None,
+    image: np.ndarray,
+    score_map: np.ndarray,
+    regions: tuple[Region, ...],
+) -> DrawnPictures:
+    layer = large = None
+    if wants_overlay(result):
+        side = LAYER_MAX_SIDE["colours" if level is None else "outlines"]
+        _, score_map, regions = shrink(image, score_map, regions, max_side=side)
+        layer = overlay_layer(score_map, alpha=_ALPHA, regions=regions, level=level)
+    image = thumbnail(image, max_side=LARGE_MAX_SIDE)
+    if _wants_large(result.verdict, result.image_size):
+        large = encode_jpeg(image, quality=80)
+    small = encode_jpeg(thumbnail(image, max_side=THUMBNAIL_MAX_SIDE), quality=70)
+    return replace(drawn, small=small, layer=layer, large=large)
 
 
 def wants_overlay(result: AnomalyResult | ResultRow) -> bool:
