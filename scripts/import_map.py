@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("detector", ("models", "token_cache")),
     ("detector", ("model_import",)),
     ("workflows", ("evaluation", "explanation", "inspection", "prediction", "training")),
+    ("workflows", ("watching",)),
     ("reproduce", ("reproduce",)),
     ("interfaces", ("cli", "runtime")),
     ("interfaces", ("__main__",)),
