@@ -81,8 +81,8 @@ class WatchLedger:
         """
         self.path = folder / LEDGER_NAME
         self._lock = threading.RLock()
-        self._base = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
+            self._base = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._base.execute("PRAGMA synchronous = FULL")
             (found,) = self._base.execute("PRAGMA user_version").fetchone()
             if found not in (0, _VERSION):
@@ -90,7 +90,8 @@ class WatchLedger:
                                   f"{_VERSION}; choose another output folder.")  # fmt: skip
             self._base.executescript(f"BEGIN; {_TABLE} PRAGMA user_version = {_VERSION}; COMMIT;")
         except BaseException as error:
-            self._base.close()
+            if hasattr(self, "_base"):
+                self._base.close()
             if type(error) is sqlite3.DatabaseError:  # its subclasses are faults of the disk
                 raise ConfigError(f"{self.path} cannot be read ({error}); restore it from a copy, "
                                   "or choose another output folder.") from error  # fmt: skip
