@@ -130,3 +130,22 @@ def _post_at(webhook: Webhook, now: float, body: bytes) -> None:
 
     with patch("faprompt.watching.webhook.time.time", return_value=now):
         webhook.post("k2", body)
+
+
+def test_an_exported_folder_needs_no_torch_and_another_model_says_so(home):
+    code = """
+import sys
+for name in ("torch", "scipy", "safetensors", "huggingface_hub"):
+    sys.modules[name] = None
+from faprompt.cli.terminal import load_model
+from faprompt.errors import MissingExtraError
+print(load_model("model", device="auto", precision="auto", class_name=None).name)
+try:
+    load_model("small")
+except MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True)
+    first, second = done.stdout.splitlines()
+    assert first == exported.NAME
+    assert second.startswith("small needs the package") and "faprompt export" in second

@@ -206,8 +206,8 @@ class _Watch:
         """Report a full disk or a missing share once, and wait twice as long each time."""
         text = str(error)
         if text != self._trouble:
-            logger.warning("the watch waits: %s. Nothing is lost; it goes on when this is mended.",
-                           text)  # fmt: skip
+            logger.warning("the watch waits (%s): %s. Nothing is lost; it goes on when this is "
+                           "mended.", self._ledger.path.parent, text)  # fmt: skip
         self._trouble = text
         self._pause = min(2 * self._pause or self._options.interval_s, _LONGEST_PAUSE)
         self._stop.wait(self._pause)
