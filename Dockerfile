@@ -9,6 +9,7 @@ ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     OMP_WAIT_POLICY=passive \
     HF_HUB_OFFLINE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     HOME=/tmp \
     PATH=/opt/venv/bin:$PATH
 RUN groupadd --gid 10001 faprompt \

@@ -149,3 +149,13 @@ except MissingExtraError as error:
     first, second = done.stdout.splitlines()
     assert first == exported.NAME
     assert second.startswith("small needs the package") and "faprompt export" in second
+
+
+def test_onnxruntime_reports_nothing_to_its_makers(home):
+    """By default it writes a device id below HOME and sends events over the network."""
+    code = "from faprompt.exported_detector import load_exported; load_exported('model')"
+    elsewhere = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    clean = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    subprocess.run([sys.executable, "-c", code], cwd=home, check=True,
+                   env=clean | {"HOME": str(home / "person")})  # fmt: skip
+    assert not (home / "person").exists()
