@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,7 +77,8 @@ def watch(
         ).with_setup(**setup_changes(tiles, mask))  # fmt: skip
 
         def show(row: Any) -> None:
-            print(json.dumps(row.to_dict()) if as_json else result_line(row), flush=True)
+            with suppress(OSError):  # the row is recorded, even where nobody reads stdout any more
+                print(json.dumps(row.to_dict()) if as_json else result_line(row), flush=True)
 
         note(f"watching {folder}; Ctrl-C ends it")
         judged = watch_folder(
