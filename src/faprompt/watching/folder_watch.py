@@ -167,9 +167,10 @@ class _Watch:
         self._folders = VerdictFolders(source, out, ledger)
         self._failed: dict[Identity, float] = {}  # unreadable file -> time of the first attempt
         self._trouble, self._pause = "", 0.0
+        self._artifacts = WatchArtifacts(out, overlays=options.overlays, thumbnails=False)
         self._scoring = PictureScoring(
             detector=detector,
-            artifacts=WatchArtifacts(out, overlays=options.overlays, thumbnails=False),
+            artifacts=self._artifacts,
             threshold=None if options.threshold is None else float(options.threshold),
             batch_size=options.batch_size,
             bit_depth=options.bit_depth,
@@ -217,7 +218,7 @@ class _Watch:
 
         A picture that makes the detector fail becomes an error, and affects no other.
         """
-        artifacts = replace(self._scoring.artifacts, identities=ready)  # type: ignore[call-arg]
+        artifacts = replace(self._artifacts, identities=ready)
         scoring = replace(self._scoring, artifacts=artifacts)
         artifacts.make_folders()
         left = dict.fromkeys(ready)
