@@ -7,6 +7,7 @@ works on network shares too.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Container
 from pathlib import Path
 
@@ -93,9 +94,9 @@ class FolderLooks:
 def identify(path: str) -> Identity | None:
     """Return the identity of a regular file; None for another kind, and where there is no file."""
     try:
-        if not os.path.isfile(path):
-            return None
         state = os.stat(path)
     except OSError:
+        return None
+    if not stat.S_ISREG(state.st_mode):
         return None
     return Identity(os.path.abspath(path), state.st_size, state.st_mtime_ns)
