@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("detector", ("model_import",)),
     ("workflows", ("evaluation", "explanation", "exporting", "inspection", "prediction")),
     ("workflows", ("training",)),
-    ("workflows", ("serving",)),
+    ("workflows", ("serving", "watching")),
     ("reproduce", ("reproduce",)),
     ("interfaces", ("cli", "runtime")),
     ("interfaces", ("__main__",)),

@@ -20,6 +20,7 @@ from faprompt.cli.predict_command import predict
 from faprompt.cli.serve_command import serve
 from faprompt.cli.study_command import study
 from faprompt.cli.train_command import train_command
+from faprompt.cli.watch_command import watch
 
 INTERRUPTED = 130  # exit status of typer after Ctrl-C
 RESUME_HINT = "interrupted; continue with --resume (benchmark, study: with the same command)."
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("predict")(predict)
+app.command("watch")(watch)
 app.command("calibrate")(calibrate_command)
 app.command("explain")(explain)
 app.command("drift")(drift)
