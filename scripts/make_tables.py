@@ -153,7 +153,9 @@ Line = tuple[str, str, str, str, str]  # what, naive, ours, naive / ours, ours /
 
 
 def _inference_rows(row: dict[str, str]) -> list[Line]:
-    place = f"ViT-L/14@336, {row['pixels']} px, {row['threads']} threads"
+    clock = ", CPU time" if row.get("clock") == "cpu" else ""
+    threads = f"{row['threads']} thread{'s' * (row['threads'] != '1')}"
+    place = f"ViT-L/14@336, {row['pixels']} px, {threads}{clock}"
     naive, lines = _seconds(row["naive_s"]), []
     for key in ("fp32", "bf16", "int8"):
         if row.get(f"{key}_s"):
@@ -231,7 +233,7 @@ def main() -> int:
 
 
 PAGES = {
-    "README.md": {"tiny": tiny_table, "speed": speed_table},
+    "README.md": {"small": small_tables.image_table, "tiny": tiny_table, "speed": speed_table},
     "docs/tiny.md": {"sets": tiny_sets, "kinds": tiny_kinds, "curve": tiny_curve},
     "src/faprompt/bundled/tiny/README.md": {"sets": tiny_sets},
     "docs/small.md": small_tables.TABLES,

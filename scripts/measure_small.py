@@ -177,7 +177,8 @@ def inputs_rows(study: Study, pictures: PictureSet) -> Iterator[Row]:
     own = study.small.method.config.text_weight
     variants = {name: (each, own) for name, each in plans.items()}
     variants["without text"] = plans[ALL_INPUTS], 0.0
-    variants |= {f"weight of text {w}": (plans[ALL_INPUTS], w) for w in TEXT_WEIGHTS}
+    others = [weight for weight in TEXT_WEIGHTS if weight != own]
+    variants |= {f"weight of text {w}": (plans[ALL_INPUTS], w) for w in others}
     base: dict[str, Ranking] = {}
     for name, (each, weight) in variants.items():
         scores = [head_scores(study, pictures, plan, weight) for plan in each]

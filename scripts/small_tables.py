@@ -311,7 +311,7 @@ def speed_table() -> str:
     cells = {(row["way"], row["column"]): row for row in rows}
     lines = _head(["what", "`small`", "`tiny`", "ratio of the times"])
     labels = {
-        "tiles": "one picture of 518 px, `--tiles auto` (9 tiles and the whole)",
+        "tiles": "one picture of 518 px, `--tiles auto` (4 tiles and the whole)",
         "whole": "one picture of 518 px, whole",
         "bulk": f"`predict` of {cells['bulk', 'small']['pictures']} pictures, results written",
     }

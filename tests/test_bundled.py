@@ -106,13 +106,14 @@ def test_by_default_the_device_is_picked_as_on_the_command_line(monkeypatch):
     assert asked == ["auto", "cpu"]
 
 
-def test_the_verdicts_of_the_demo_hold(detector, tmp_path):
+def test_the_verdicts_of_the_demo_hold(tmp_path):
     good = sorted(map(str, (PICTURES[0].parents[1] / "good").glob("*/*.jpg")))
     lot = sorted((PICTURES[0].parents[1] / "lot").glob("*/*.jpg"))
     options = faprompt.CalibrateOptions(target_fpr=0.05, review_fpr=0.1, by_folder=True)
-    calibrated = faprompt.calibrate(detector, good, tmp_path / "model", options).detector
+    small = faprompt.load_detector()
+    calibrated = faprompt.calibrate(small, good, tmp_path / "model", options).detector
     results = list(calibrated.stream(lot))
     assert {result.product for result in results} == {"basket", "gear", "tile-floor", "wood"}
     assert not any(r.verdict == "NG" for p, r in zip(lot, results, strict=True) if not damaged(p))
     found = [r.verdict == "NG" for p, r in zip(lot, results, strict=True) if damaged(p)]
-    assert len(found) == 16 and sum(found) >= 11  # 12 when the pictures were drawn
+    assert len(found) == 16 and sum(found) >= 14  # 15 when the pictures were drawn

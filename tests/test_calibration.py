@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from faprompt.calibration import (
     CALIBRATION,
@@ -134,6 +134,16 @@ def test_what_is_no_rate_is_refused(rate):
     ):
         with pytest.raises(ConfigError, match="should be a share above 0 and below 1, got"):
             call()
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize(
+    ("count", "rate"), [(1, 0.5), (19, 0.05), (99, 0.01), (99, 0.99), (1000, 0.05), (100_000, 0.01)]
+)
+def test_the_bound_is_the_quantile_of_scipy(count, rate, confidence):
+    above = slow_above(count, rate)
+    wanted = beta.ppf(confidence, above, count + 1 - above)
+    assert false_alarm_bound(count, rate, confidence=confidence) == pytest.approx(wanted, rel=1e-8)
 
 
 @pytest.mark.parametrize(("count", "rate"), [(20, 0.05), (99, 0.01), (100, 0.05), (1000, 0.01)])

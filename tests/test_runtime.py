@@ -127,7 +127,8 @@ except ModuleNotFoundError as error:
         (["{model}", "a.png", "--product", "nut"], "got product 'nut'"),
     ],
 )
-def test_faults_are_one_line(model, tmp_path, arguments, told, capsys):
+def test_faults_are_one_line(model, tmp_path, arguments, told, capsys, caplog):
+    caplog.set_level("WARNING", "faprompt")  # another test may have left it lower
     small.picture_file(tmp_path / "a.png")
     filled = [text.format(home=tmp_path, model=model) for text in arguments]
     filled[1] = str(tmp_path / "a.png")

@@ -5,7 +5,7 @@ with k = ceil((n + 1)(1 - a)). If the good pictures and a new one are exchangeab
 scores strictly above s_(k) with probability at most a (split conformal prediction). A plain
 quantile of the scores promises less: its rate is above a by about 1 / (n + 1).
 
-This module needs numpy alone (`false_alarm_bound` also scipy), so that a runtime without torch
+This module needs numpy alone, so that a runtime without torch
 can import it.
 """
 
@@ -89,11 +89,18 @@ def false_alarm_bound(count: int, rate: float, *, confidence: float = 0.95) -> f
         >>> round(false_alarm_bound(99, 0.01), 4)  # the largest of 99: 1 - 0.05 ** (1 / 99)
         0.0298
     """
-    from scipy.stats import beta
-
     check_rate("confidence", confidence)
     above = ranks_above(count, rate)
-    return float(beta.ppf(confidence, above, count + 1 - above))
+    # Beta(a, n + 1 - a) is at most x as often as n draws of chance x give a hits or more.
+    hits = np.arange(above)
+    ways = np.array(
+        [math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1) for i in hits]
+    )
+    low, high = 0.0, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        fewer = np.exp(ways + hits * math.log(middle) + (count - hits) * math.log1p(-middle)).sum()
+        low, high = (middle, high) if fewer > 1 - confidence else (low, middle)
+    return low
 
 
 def p_value(scores: np.ndarray, score: float) -> float:

@@ -19,7 +19,7 @@ from faprompt.clip.vision import ImageFeatures
 from faprompt.detector_parts import check_arrays, check_patch_tokens, kept_rows, kept_windows
 from faprompt.errors import ConfigError
 from faprompt.methods.base import MethodOutput, MethodParts, ScoreTerm
-from faprompt.picture_detector import EncodedPicture, ScoredBatch
+from faprompt.picture_model import EncodedPicture, ScoredBatch
 from faprompt.regions import check_threshold
 from faprompt.results import AnomalyResult
 from faprompt.scoring import nearest_distance

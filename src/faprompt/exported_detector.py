@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -27,15 +25,10 @@ from faprompt.detector_setup import DetectorSetup, check_kept, read_setup, save_
 from faprompt.errors import ConfigError, ModelError
 from faprompt.files import file_digest, temporary_name, write_atomically
 from faprompt.folder_config import CARD, CONFIG, FORMAT, read_config_file
+from faprompt.graph_session import open_session
 from faprompt.imaging.transform import Transform
-from faprompt.picture_detector import (
-    EncodedPicture,
-    ModelGeometry,
-    ModelIdentity,
-    PictureDetector,
-    ScoredBatch,
-)
-from faprompt.work import load_extra
+from faprompt.picture_detector import PictureDetector
+from faprompt.picture_model import EncodedPicture, ModelGeometry, ModelIdentity, ScoredBatch
 
 ONNX_FILES = ("model.onnx", "model.onnx.data")
 OPENVINO_FILES = ("model.xml", "model.bin")
@@ -44,7 +37,6 @@ _FILES = {"onnx": ONNX_FILES, "openvino": OPENVINO_FILES}
 _TOKENS = re.compile(r"tokens_(\d+)")
 _KEPT = re.compile(r"kept(?:_(\d+))?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_log = logging.getLogger("faprompt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +88,6 @@ class ExportRecord:
         """Return layer -> name of the output with its patch tokens."""
         found = (_TOKENS.fullmatch(name) for name in self.outputs)
         return {int(match[1]): match[0] for match in found if match}
-
-
-class Session(Protocol):
-    """A loaded graph; many threads may run it."""
-
-    version: str  # of the package that runs it
-
-    def run(self, inputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
-        """Return the wanted outputs, in that order."""
 
 
 def is_exported(folder: Path) -> bool:
@@ -166,7 +149,7 @@ class ExportedDetector(PictureDetector):
             transform=transform, sigma_px=record.sigma_px, keeps_aspect=record.keeps_aspect,
             tiled=record.tiled, stacks_squares=record.stacks_squares,
         )  # fmt: skip
-        self._session = _open_session(self.folder, record)
+        self._session = open_session(self.folder / _FILES[record.format][0], record.runtime)
         self._set(read_setup(self.folder) if setup is None else setup)
 
     @property
@@ -362,71 +345,3 @@ def load_exported(
             f"processor), got {' and '.join(faults)}; leave that out, or export the model again."
         )
     return detector
-
-
-def _threads() -> int:
-    """Return how many threads a session uses: OMP_NUM_THREADS, or the processors allowed."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _open_session(folder: Path, record: ExportRecord) -> Session:
-    kind: type[_OnnxSession | _OpenVinoSession] = (
-        _OnnxSession if record.format == "onnx" else _OpenVinoSession
-    )
-    path = folder / _FILES[record.format][0]
-    hints = {str(key): str(value) for key, value in record.runtime["hints"].items()}
-    module = load_extra(record.format, kind.package)
-    measured, version = str(record.runtime.get("version")), str(module.__version__)
-    if measured != version:
-        _log.info(
-            "%s: compared with torch on %s %s, runs on %s.", path, kind.package, measured, version
-        )
-    try:
-        return kind(module, path, hints)
-    except Exception as error:  # each runtime has errors of its own
-        raise ModelError(
-            f"{path} cannot be loaded by {kind.package} {version}: {' '.join(str(error).split())}"
-        ) from error
-
-
-class _OnnxSession:
-    package = "onnxruntime"
-
-    def __init__(self, module: Any, path: Path, hints: Mapping[str, str]) -> None:
-        self.version = str(module.__version__)
-        options = module.SessionOptions()
-        options.intra_op_num_threads = _threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # threads that wait in a loop slow down everything else on the same processors
-        for key, value in {"session.intra_op.allow_spinning": "0", **hints}.items():
-            options.add_session_config_entry(key, value)
-        self._session = module.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-
-    def run(self, inputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
-        found: list[np.ndarray] = self._session.run(list(wanted), dict(inputs))
-        return found
-
-
-class _OpenVinoSession:
-    package = "openvino"
-
-    def __init__(self, module: Any, path: Path, hints: Mapping[str, str]) -> None:
-        self.version = str(module.__version__)
-        settings = {"INFERENCE_NUM_THREADS": str(_threads()), **hints}
-        self._model = module.Core().compile_model(str(path), "CPU", settings)
-        self._own = threading.local()  # an inference request serves one thread
-
-    def run(self, inputs: Mapping[str, np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
-        if not hasattr(self._own, "request"):
-            self._own.request = self._model.create_infer_request()
-        request = self._own.request
-        request.infer(dict(inputs))
-        return [request.get_tensor(name).data.copy() for name in wanted]

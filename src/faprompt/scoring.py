@@ -149,11 +149,23 @@ def window_map(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     Source:
         WinCLIP (Jeong et al., CVPR 2023), harmonic averaging of windows.
     """
-    places = (grid[0] - side + 1, grid[1] - side + 1)
-    inverse = 1 / grid_map(scores, places)[:, None].double().clamp_min(LEAST_SCORE)
-    ones = inverse.new_ones(1, 1, side, side)
-    counts = F.conv_transpose2d(torch.ones_like(inverse[:1]), ones)
-    return (counts / F.conv_transpose2d(inverse, ones))[:, 0].float().clamp(0, 1)
+    rows, columns = grid
+    inverse = 1 / grid_map(scores, (rows - side + 1, columns - side + 1)).double().clamp_min(
+        LEAST_SCORE
+    )
+    sums, counts = (
+        _window_sums(values, grid, side) for values in (inverse, torch.ones_like(inverse[:1]))
+    )
+    return (counts / sums).float().clamp(0, 1)
+
+
+def _window_sums(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Return the sum over the windows that hold each patch; ONNX has no double convolution."""
+    rows, columns = grid
+    padded = F.pad(values, (side - 1,) * 4)
+    shifts = [(down, right) for down in range(side) for right in range(side)]
+    parts = (padded[..., d : d + rows, r : r + columns] for d, r in shifts)
+    return sum(parts, padded.new_zeros(()))
 
 
 def harmonic_mean(maps: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from faprompt.errors import ConfigError
 from faprompt.imaging.transform import Transform
 from faprompt.methods.base import Method, MethodOutput, Names
 from faprompt.model_folder import write_model
-from faprompt.picture_detector import ModelGeometry, ModelIdentity, PictureDetector
+from faprompt.picture_detector import PictureDetector
+from faprompt.picture_model import ModelGeometry, ModelIdentity
 from faprompt.regions import check_threshold
 from faprompt.scoring import render_map
 
@@ -208,16 +209,10 @@ class TensorDetector(PictureDetector, nn.Module):
             **self.setup.decided_by(),
         }
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
-
-        Raises:
-            ConfigError: settings that are kept with a calibration only, and there is none.
-            ModelError: a parameter holds values that are not finite; nothing is written.
-        """
-        check_kept(self.setup)
+    def model_config(self) -> dict[str, Any]:
+        """Return the config of a model folder, without its format."""
         backbone, described = self.backbone, self.description
-        config = {
+        return {
             "name": self.name,
             "license": described.get("license", "unknown"),
             "method": self.method.name,
@@ -231,7 +226,16 @@ class TensorDetector(PictureDetector, nn.Module):
             "threshold": self.threshold,
             "training": described.get("training", {}),
         }
-        write_model(Path(folder), config, self.method.state_dict())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model folder: `config.json`, `model.safetensors`, `README.md`, and the setup.
+
+        Raises:
+            ConfigError: settings that are kept with a calibration only, and there is none.
+            ModelError: a parameter holds values that are not finite; nothing is written.
+        """
+        check_kept(self.setup)
+        write_model(Path(folder), self.model_config(), self.method.state_dict())
         save_setup(self.setup, Path(folder))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:

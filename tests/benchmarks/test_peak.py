@@ -27,7 +27,7 @@ def test_operations_of_one_block_are_those_of_its_products():
 def test_calls_take_turns(monkeypatch):
     made = []
     found = iter([{"fp32": 1.0}, {"fp32": 3.0}])
-    monkeypatch.setattr("benchmarks.inference.multiply_rates", lambda: next(found))
+    monkeypatch.setattr("benchmarks.inference.multiply_rates", lambda clock: next(found))
     calls = {name: (lambda name=name: made.append(name)) for name in "ab"}
     seconds, rates = measure_rounds(calls, 2)
     assert made == ["a", "b", "a", "b"]

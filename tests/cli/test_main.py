@@ -41,16 +41,25 @@ def test_help_wakes_nothing_heavy(arguments):
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-@pytest.mark.parametrize(("own", "wanted"), [(None, "passive"), ("active", "active")])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch, own, wanted):
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "5000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(monkeypatch, own, wanted):
     monkeypatch.setattr("sys.argv", ["faprompt", "--version"])
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is put back
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    if own:
-        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):
         main.run()
-    assert os.environ["OMP_WAIT_POLICY"] == wanted
+    assert {name: os.environ[name] for name in names if name in os.environ} == wanted
 
 
 def test_the_version(faprompt):

@@ -12,13 +12,8 @@ from faprompt.detector_parts import kept_rows
 from faprompt.detector_setup import DetectorSetup
 from faprompt.exported_detector import EXPORT
 from faprompt.imaging.transform import Transform
-from faprompt.picture_detector import (
-    EncodedPicture,
-    ModelGeometry,
-    ModelIdentity,
-    PictureDetector,
-    ScoredBatch,
-)
+from faprompt.picture_detector import PictureDetector
+from faprompt.picture_model import EncodedPicture, ModelGeometry, ModelIdentity, ScoredBatch
 
 SIDE, PATCH, WIDTH, PROMPTS = 28, 7, 6, 3
 GRID = (SIDE // PATCH, SIDE // PATCH)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -40,9 +40,9 @@ class MethodSuite:
     `prompts` how many prompt scores there are, `official` and `common` whether those presets
     exist, `more_presets` what others there are, `pixel_map` whether the patch map comes in
     pixels, `out_of_range` options of its own that should be refused, `class_name`
-    what a picture may show, `exports` whether with any number of pictures, only with as many
-    as it was shown, or not at all, `stacks_squares` whether its patches are those of several
-    squares. `side` and `patch` are in pixels and go with `backbone`.
+    what a picture may show, `exports` whether it can be traced with any number of pictures,
+    `stacks_squares` whether its patches are those of several squares. `side` and `patch` are
+    in pixels and go with `backbone`.
     """
 
     name: ClassVar[str]
@@ -59,7 +59,7 @@ class MethodSuite:
     more_presets: ClassVar[tuple[str, ...]] = ()
     pixel_map: ClassVar[bool] = False
     out_of_range: ClassVar[dict[str, Any]] = {"temperature": 0}
-    exports: ClassVar[Literal["any", "fixed", "none"]] = "any"
+    exports: ClassVar[bool] = True
     stacks_squares: ClassVar[bool] = False
 
     @classmethod
@@ -245,17 +245,16 @@ class MethodSuite:
 
     def test_exported_before_any_prediction_it_gives_the_same(self):
         cold = Detector(self.backbone(), self.build().eval().requires_grad_(False), name="cold")
-        if self.exports == "none":
+        assert bool(cold.method.export_obstacle) != (self.exports and not self.stacks_squares)
+        if not self.exports:
             with pytest.raises(RuntimeError):
                 export.export_cold(cold, self.pixels(2), open_batch=False)
             with torch.no_grad():
                 found, wanted = cold(self.pixels(2)), self.shared()[0](self.pixels(2))
             torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
             return
-        free = self.exports == "any"
-        program = export.export_cold(cold, self.pixels(2), open_batch=free)
-        pixels = self.pixels(5 if free else 2)
-        export.assert_equal_after_export(program, cold, self.shared()[0], pixels)
+        program = export.export_cold(cold, self.pixels(2))
+        export.assert_equal_after_export(program, cold, self.shared()[0], self.pixels(5))
 
     def test_prompt_scores_come_on_request(self, detector, features):
         with torch.no_grad():

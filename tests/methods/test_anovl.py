@@ -40,7 +40,7 @@ class TestSuite(AnoVLSuite):
 
 class TestSuiteOfTheAdapter(AnoVLSuite):
     options = {"adapt_steps": 2, "views": False, "value_blocks": 1}
-    exports = "none"  # it trains while it scores
+    exports = False  # it trains while it scores
 
 
 class TestSuiteOfTwoSquares(AnoVLSuite):

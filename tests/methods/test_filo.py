@@ -33,7 +33,6 @@ class TestSuite(LearnedSuite):
     stages = (HEADS, ADAPTER)
     pixel_map = True
     out_of_range = {"temperature": 0, "adapter_epochs": 0}
-    exports = "fixed"  # it goes through the pictures one by one: each has sentences of its own
 
 
 class TestCleanTapsSuite(TestSuite):

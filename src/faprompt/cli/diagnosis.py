@@ -35,10 +35,10 @@ def diagnose() -> dict[str, dict[str, Any]]:
 def compare_on(pictures: list[str], model: str | None) -> dict[str, str]:
     """Return what each precision of a model saves and changes on pictures, in words."""
     from faprompt.inspection import compare_precisions
-    from faprompt.models import load_detector, require_torch
+    from faprompt.models import DEFAULT_MODEL, load_detector, require_torch
     from faprompt.prediction.input_paths import expand_inputs
 
-    detector = require_torch(load_detector(model or "tiny"))
+    detector = require_torch(load_detector(model or DEFAULT_MODEL))
     return {
         change.precision: str(change)
         for change in compare_precisions(detector, expand_inputs(pictures))

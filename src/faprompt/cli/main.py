@@ -15,10 +15,12 @@ from faprompt.cli.doctor_command import doctor
 from faprompt.cli.drift_command import drift
 from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
+from faprompt.cli.export_command import export_command
 from faprompt.cli.predict_command import predict
 from faprompt.cli.serve_command import serve
 from faprompt.cli.study_command import study
 from faprompt.cli.train_command import train_command
+from faprompt.cli.watch_command import watch
 
 INTERRUPTED = 130  # exit status of typer after Ctrl-C
 RESUME_HINT = "interrupted; continue with --resume (benchmark, study: with the same command)."
@@ -32,9 +34,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("predict")(predict)
+app.command("watch")(watch)
 app.command("calibrate")(calibrate_command)
 app.command("explain")(explain)
 app.command("drift")(drift)
+app.command("export")(export_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate)
 app.command("benchmark")(benchmark)
@@ -64,9 +68,11 @@ def run() -> None:
     from faprompt.cli.terminal import note
     from faprompt.errors import ConfigError, FapromptError
 
-    # OpenMP reads it when torch is imported; spinning threads cost twice the time where other
-    # programs use the cores
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # OpenMP (libgomp) reads it when torch is imported: threads that wait look for work this many
+    # times, then sleep. Its default costs up to half more time where other programs use the cores,
+    # and no look at all costs as much where none do.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name may not fit this encoding
             stream.reconfigure(errors="backslashreplace")

@@ -100,7 +100,7 @@ def predict(
                 nonlocal done
                 done += 1
                 progress("predict", done, len(paths))
-                print(json.dumps(row.to_dict()) if as_json else _line(row), flush=True)
+                print(json.dumps(row.to_dict()) if as_json else result_line(row), flush=True)
 
             summary = predict_files(
                 detector, paths, out, chosen, on_result=show,
@@ -121,7 +121,8 @@ def predict(
         raise typer.Exit(3)
 
 
-def _line(row: Any) -> str:
+def result_line(row: Any) -> str:
+    """Return the line of a row for people: verdict, score, path, and the error if there is one."""
     from faprompt.files import printable
 
     path = printable(row.path)

@@ -7,9 +7,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faprompt.errors import ConfigError
+from faprompt.errors import ConfigError, MissingExtraError
 from faprompt.files import printable
 from faprompt.work import ProgressCallback, logger, no_progress
 
@@ -85,6 +86,33 @@ def note_pictures(lines: Iterable[str]) -> None:
         note(line.replace("bit_depth=", "--bit-depth "))
 
 
+def load_model(
+    model: str | None, *, backbone: str | None = None, **options: Any
+) -> Detector | ExportedDetector:
+    """Return the detector of `--model`; an exported folder needs no torch.
+
+    Args:
+        model: as in `load_detector`; None: its default.
+        backbone: as in `load_detector`.
+        options: device, precision and class name of `load_detector`.
+
+    Raises:
+        MissingExtraError: another model where torch is not installed.
+    """
+    from faprompt.exported_detector import is_exported, load_exported
+
+    if model is not None and backbone is None and is_exported(Path(model)):
+        return load_exported(model, **options)
+    try:
+        from faprompt.models import DEFAULT_MODEL, load_detector
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{model or 'the default model'} needs the package {error.name}: pip install faprompt. "
+            "Without it, give an exported folder (`faprompt export`)."
+        ) from error
+    return load_detector(model or DEFAULT_MODEL, backbone=backbone, **options)
+
+
 def pick_detector(
     *,
     model: str | None,
@@ -102,7 +130,6 @@ def pick_detector(
         ConfigError: both were given, or options of a method for a model.
     """
     from faprompt.folder_config import recorded_note
-    from faprompt.models import DEFAULT_MODEL, build_detector, load_detector
 
     common: dict[str, Any] = {"device": device, "precision": precision}
     common |= {"class_name": class_name or None}
@@ -111,9 +138,11 @@ def pick_detector(
             raise ConfigError("--set needs --method; the options of a --model cannot be changed.")
         if preset != "paper":
             raise ConfigError("--preset needs --method; the preset of a --model is fixed.")
-        return load_detector(model or DEFAULT_MODEL, backbone=backbone, **common)
+        return load_model(model, backbone=backbone, **common)
     if model is not None:
         raise ConfigError("Got both --model and --method; give --model, or --method --backbone.")
+    from faprompt.models import build_detector
+
     source = backbone or "tiny"
     detector = build_detector(method, source, options=options, preset=preset, **common)
     if remark := recorded_note(detector.description):

@@ -32,6 +32,7 @@ from faprompt.clip.spec import (
     open_clip_module,
     spec_from_open_clip,
     spec_from_open_clip_config,
+    torchvision_module,
 )
 from faprompt.clip.wide_resnet import WIDE_RESNET, WIDE_RESNET_PARAMETERS, WIDE_RESNET_SPEC
 from faprompt.config import read_json
@@ -321,7 +322,7 @@ def wide_resnet_file() -> Path:
 
 
 def _wide_resnet_url() -> str:
-    open_clip_module()  # repairs a torchvision of another build than torch
+    torchvision_module()  # repairs a torchvision of another build than torch
     from torchvision.models import Wide_ResNet50_2_Weights
 
     return str(Wide_ResNet50_2_Weights.IMAGENET1K_V1.url)

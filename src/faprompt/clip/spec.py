@@ -290,26 +290,35 @@ def _build(record: type, values: Mapping[str, Any], place: str) -> Any:
 
 @cache
 def open_clip_module() -> ModuleType:
-    """Import the `open_clip` package at first use, and return it.
+    """Import the `open_clip` package at first use, and return it."""
+    torchvision_module()
+    import open_clip
 
-    It imports torchvision, which fails where torch is built for the CPU and torchvision for
-    CUDA ("operator torchvision::nms does not exist"). Nothing here uses those operators, so it
-    is enough to declare their signatures.
+    return open_clip
+
+
+@cache
+def torchvision_module() -> ModuleType:
+    """Import the `torchvision` package at first use, before a library that uses it, and return it.
+
+    The import fails where torch is built for the CPU and torchvision for CUDA ("operator
+    torchvision::nms does not exist"). Nothing here uses those operators, so it is enough to
+    declare their signatures.
     """
     try:
-        import open_clip
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
         _declare_torchvision_operators()
-        import open_clip
-    return open_clip
+        import torchvision
+    return torchvision
 
 
 def _declare_torchvision_operators() -> None:
     import torch
 
-    for name in [m for m in sys.modules if m.split(".")[0] in ("torchvision", "open_clip", "timm")]:
+    for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     for operator in ("nms", "qnms"):
         torch.library.define(

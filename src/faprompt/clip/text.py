@@ -65,7 +65,8 @@ class EncodedPrefix:
     """A prefix (P, width), with the keys and values that its suffixes share.
 
     keys, values: one per layer, each (1, heads, P, head width); empty for a bidirectional tower,
-    which can share nothing.
+    which can share nothing. For `encode_tree` the prefixes of N pictures may be one tensor
+    (N, P, width), with keys and values (N, heads, P, head width).
     """
 
     vectors: Tensor
@@ -75,7 +76,7 @@ class EncodedPrefix:
     @property
     def length(self) -> int:
         """Number of positions, P."""
-        return self.vectors.shape[0]
+        return self.vectors.shape[-2]
 
     def before(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the prefix's keys and values before a layer's (N, heads, S, head width)."""
@@ -119,15 +120,17 @@ class TextTower(nn.Module):
         """Encode the shared beginning of some prompts once.
 
         Args:
-            prefix: (P, width) vectors at positions 0..P-1, without positions added; P may be 0.
+            prefix: (P, width) or (N, P, width) vectors at positions 0..P-1, without positions
+                added; P may be 0.
             deep: deep prompts, or None.
 
         Raises:
             ValueError: the prefix is longer than the context.
         """
-        length = prefix.shape[0]
+        length = prefix.shape[-2]
         self._check_length(length)
-        stream = (prefix + self.positional_embedding[:length])[None]
+        stream = prefix + self.positional_embedding[:length]
+        stream = stream if prefix.ndim == 3 else stream[None]
         keys: list[Tensor] = []
         values: list[Tensor] = []
         blocks = self.transformer.resblocks
@@ -196,7 +199,7 @@ class TextTower(nn.Module):
             tree: the sentences, with the end tokens.
 
         Returns:
-            (N, D) in the order of the sentences, as from `encode`.
+            (S, D) in the order of the S sentences, as from `encode`; (N, S, D) for N prefixes.
 
         Raises:
             ValueError: the prompts are longer than the context.
@@ -209,7 +212,7 @@ class TextTower(nn.Module):
         self._check_length(prefix.length + int(tree.depth.max()) + 1)
         vectors = self.embed_tokens(ids) + self.positional_embedding[prefix.length + depth]
         mask = torch.cat([sees.new_ones(ids.shape[0], prefix.length), sees], dim=1)
-        stream = vectors[None]
+        stream = vectors.expand(prefix.keys[0].shape[0], -1, -1)
         blocks = self.transformer.resblocks
         for number, block in enumerate(blocks, start=1):
             q, k, v = _project(block, stream)
@@ -218,7 +221,8 @@ class TextTower(nn.Module):
                 q, mask, stream = q[:, :, ends], mask[ends], stream[:, ends]
             seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             stream = _finish(block, stream, seen)
-        return self.ln_final(stream[0]) @ self.text_projection
+        features = self.ln_final(stream) @ self.text_projection
+        return features if prefix.vectors.ndim == 3 else features[0]
 
     def _check_length(self, length: int) -> None:
         if length > self.spec.context_length:

@@ -72,10 +72,8 @@ class Tokenizer:
         longest = max(len(row) for row in rows)
         if longest > self.context_length:
             raise ValueError(f"A text of {longest} tokens exceeds {self.context_length}.")
-        padded = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for index, row in enumerate(rows):
-            padded[index, : len(row)] = torch.tensor(row)
-        return padded
+        padded = [row + [0] * (longest - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), longest)
 
     def _map(self, bpe_id: int, text: str) -> int:
         if self._row is None:

@@ -33,7 +33,7 @@ from faprompt.clip.spec import (
     VisionSpec,
     hidden_ratio,
     infer_spec,
-    open_clip_module,
+    torchvision_module,
 )
 from faprompt.clip.tensor_files import read_tensors
 from faprompt.clip.text import DeepPrompts, EncodedPrefix, Injection, TextTower, overwrite
@@ -238,7 +238,7 @@ def transformers_module(source: str | Path) -> Any:
     Raises:
         ModelError: it is not installed, or is older than 5, whose layers return other values.
     """
-    open_clip_module()  # repairs torchvision, which transformers needs
+    torchvision_module()  # repairs torchvision, which transformers needs
     try:
         import transformers
 
@@ -351,7 +351,7 @@ class BlipTextTower(TextTower):
 
     def encode_prefix(self, prefix: Tensor, deep: DeepPrompts | None = None) -> EncodedPrefix:
         """See `TextTower.encode_prefix`; only the vectors are stored."""
-        self._check_length(prefix.shape[0])
+        self._check_length(prefix.shape[-2])
         return EncodedPrefix(prefix)
 
     def encode(
@@ -382,4 +382,12 @@ class BlipTextTower(TextTower):
         """See `TextTower.encode_tree`; every sentence is run whole."""
         rows = [torch.tensor(row, device=prefix.vectors.device) for row in tree.sentences]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return self.encode(prefix, self.embed_tokens(ids), self.find_end(ids))
+        count, each = len(rows), prefix.vectors
+        if each.ndim == 2:
+            return self.encode(prefix, self.embed_tokens(ids), self.find_end(ids))
+        pictures = each.shape[0]
+        whole = EncodedPrefix(each.repeat_interleave(count, dim=0))
+        found = self.encode(
+            whole, self.embed_tokens(ids.repeat(pictures, 1)), self.find_end(ids).repeat(pictures)
+        )
+        return found.unflatten(0, (-1, count))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from faprompt.clip.backbone import Backbone, load_strictly
-from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, open_clip_module
+from faprompt.clip.spec import BackboneSpec, TextSpec, VisionSpec, torchvision_module
 from faprompt.clip.tokens import Tokenizer
 from faprompt.clip.vision import DEFAULT_OPTIONS, ImageFeatures, ImageOptions, check_pixels_split
 from faprompt.errors import ModelError
@@ -180,7 +180,7 @@ def _draw_weights(shape: tuple[tuple[int, ...], int]) -> dict[str, Tensor]:
 
 
 def _build_network(shape: tuple[tuple[int, ...], int]) -> nn.Module:
-    open_clip_module()  # repairs a torchvision of another build than torch
+    torchvision_module()  # repairs a torchvision of another build than torch
     from torchvision.models.resnet import Bottleneck, ResNet
 
     network: Any = ResNet(Bottleneck, [*shape[0], 1], width_per_group=shape[1])

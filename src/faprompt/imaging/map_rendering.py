@@ -19,6 +19,7 @@ import numpy as np
 MapRows: TypeAlias = Callable[[int, int], np.ndarray]  # (top, bottom) to (bottom - top, width)
 
 GAUSSIAN_TRUNCATE = 4.0  # scipy.ndimage.gaussian_filter's default, in standard deviations
+_ONE_THREAD = 2**18  # multiplications up to which OpenBLAS uses one thread (interface/gemm.c)
 TOP_SHARE = 0.02  # share of a map's patches whose mean is its score, where a method says so
 
 
@@ -46,8 +47,23 @@ def render_grid(
     left, right = map_matrices(
         (grid.shape[0], grid.shape[1]), model_size, sigma_px, image_size or model_size
     )
-    score_map: np.ndarray = left @ grid.astype(np.float32) @ right.T
+    score_map = _product(_product(left, grid.astype(np.float32)), right.T)
     return np.clip(score_map, 0, 1, out=score_map)
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Multiply matrices in blocks so small that OpenBLAS computes each on one thread.
+
+    Its other threads wait in a loop for more work, and for that time slow down the model's.
+    """
+    (rows, inner), columns = left.shape, right.shape[1]
+    step = max(1, int((_ONE_THREAD / inner) ** 0.5))
+    product = np.empty((rows, columns), np.float32)
+    for top in range(0, rows, step):
+        for start in range(0, columns, step):
+            part = slice(top, top + step), slice(start, start + step)
+            product[part] = left[part[0]] @ right[:, part[1]]
+    return product
 
 
 def map_matrices(

@@ -114,6 +114,16 @@ class AnoVL(SentenceMethod):
         self._patch_size = backbone.spec.vision.patch_size
         self._moments: dict[str, dict[str, Any]] = {}  # class -> AdamW's, if they are carried
 
+    @property
+    def export_obstacle(self) -> str:
+        """See `Method.export_obstacle`."""
+        if self.config.adapt_steps:
+            return (
+                "it trains an adapter on every picture, and a graph does not train; build the "
+                "method with --set adapt_steps=0"
+            )
+        return super().export_obstacle
+
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
         """Encode a batch; `views` holds the class tokens whose scores are averaged.
 
@@ -141,11 +151,15 @@ class AnoVL(SentenceMethod):
         features = super().encode_image(backbone, pixels)
         if not self.config.views:
             return features
-        tokens = [features.class_token]
         plain = replace(self.image_options, layers=(1,), value_path=False)
-        for view in altered_views(pixels.to(backbone.device)):
-            tokens.append(backbone.encode_image(view, plain).class_token)
-        return replace(features, views=torch.stack(tokens, dim=1))
+        views = altered_views(pixels.to(backbone.device))
+        if torch.compiler.is_compiling() and pixels.shape[-2] == pixels.shape[-1]:
+            together = list(views)  # one image tower in the graph, not 21
+            found = backbone.encode_image(torch.cat(together), plain).class_token
+            tokens = found.unflatten(0, (len(together), -1)).unbind()
+        else:
+            tokens = tuple(backbone.encode_image(view, plain).class_token for view in views)
+        return replace(features, views=torch.stack([features.class_token, *tokens], dim=1))
 
     def score(
         self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names

@@ -162,6 +162,16 @@ class Method(nn.Module):
         """SHA-256 of files that decide a score besides options and weights."""
         return ()
 
+    @property
+    def export_obstacle(self) -> str:
+        """Why no graph of a fixed size computes the scores, as half a sentence; "" if one does."""
+        if self.keeps_aspect:
+            return (
+                "it keeps the aspect ratio of every picture, and a graph takes pictures of one "
+                "size; build the method with --set squares=false"
+            )
+        return ""
+
     @classmethod
     def option_sources(cls, config: Any) -> tuple[str, ...]:
         """Return those of `sources` that a config alone names, before weights are loaded."""

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from faprompt import losses
 from faprompt.clip.backbone import Backbone
+from faprompt.clip.spec import torchvision_module
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures, ImageOptions, PositionFilter
 from faprompt.config import Count, Positive
@@ -49,6 +50,7 @@ from faprompt.methods.base import (
     Names,
     ParameterCount,
     Table,
+    group_rows,
 )
 from faprompt.methods.grounding import SIDE_PX, GroundingDino, box_position, dim_outside, peak_cell
 from faprompt.prompts import templates
@@ -110,8 +112,8 @@ class FiLoConfig(MethodConfig):
 class FiLoOutput(MethodOutput):
     """layer_maps (L, B, height, width), one per head; image_logits (B, 2) of the adapted class
     token before softmax, without gradients to the text; text_pair (B, 2, D), unit length;
-    positions: 0 to 8 for each image, None if all nine are averaged; boxes: (K, 4) for each image
-    as in `likely_boxes`, empty without "dino". Only `patch_map` is dimmed outside them.
+    positions: 0 to 8 for each image, or one for all; None if all nine are averaged; boxes: (K, 4)
+    for each image as in `likely_boxes`, empty without "dino". Only `patch_map` is dimmed outside.
     """
 
     layer_maps: Tensor
@@ -187,6 +189,16 @@ class FiLo(ClassNameMethod):
         """SHA-256 of the grounding's weights."""
         return () if self._dino is None else (self._dino.fingerprint,)
 
+    @property
+    def export_obstacle(self) -> str:
+        """See `Method.export_obstacle`."""
+        if self.config.grounding == "none":
+            return ""
+        return (
+            f"with grounding={self.config.grounding} its sentences depend on where the defect is "
+            "found, and a graph has the same sentences for every picture; set grounding=none"
+        )
+
     def encode_image(self, backbone: Backbone, pixels: Tensor) -> ImageFeatures:
         """Encode pixels, and keep them for a grounding."""
         features = super().encode_image(backbone, pixels)
@@ -214,14 +226,15 @@ class FiLo(ClassNameMethod):
     ) -> FiLoOutput:
         """See `Method.score`. Features without pixels, as in training, are not grounded."""
         config, adapted = self.config, self.adapter(features.class_token)
-        names = self.name_classes(class_names, adapted.shape[0])
+        one_for_all = class_names is None or len(class_names) == 1
+        names = self.name_classes(class_names, 1 if one_for_all else adapted.shape[0])
         look = partial(self._look, features, self._project(features), text, adapted)
         boxes = self._find_boxes(features, class_names)
         positions = [box_position(each) for each in boxes] or [None] * len(names)
-        pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
+        pair, layer_maps, patch_map = look(_shown(names, positions))
         if config.grounding == "self" and features.pixels is not None:
             positions = [peak_cell(each) for each in patch_map]
-            pair, layer_maps, patch_map = look(list(zip(names, positions, strict=True)))
+            pair, layer_maps, patch_map = look(_shown(names, positions))
         cosines = (unit(adapted)[:, None] * pair.detach()).sum(dim=-1) * PAIR_LENGTH
         score = ((cosines[:, 1] + patch_map.amax(dim=(1, 2))) / 2).clamp(0, 1)
         if boxes:
@@ -290,17 +303,29 @@ class FiLo(ClassNameMethod):
     def _text_pair(
         self, text: TextTower, class_token: Tensor, shown: Sequence[tuple[str, int | None]]
     ) -> Tensor:
-        """(B, 2, D), unit length: the mean of an image's own sentences on either side."""
+        """(B, 2, D), unit length: the mean of an image's own sentences on either side.
+
+        `shown` has one entry for each image, or one for all.
+        """
+        if len(shown) == 1:
+            return self._pair_about(text, class_token, shown[0])
+        known = list(dict.fromkeys(shown))
+        rows, order = group_rows([known.index(about) for about in shown])
+        pairs = [self._pair_about(text, class_token[rows[n]], known[n]) for n in rows]
+        return torch.cat(pairs)[order]
+
+    def _pair_about(
+        self, text: TextTower, class_token: Tensor, about: tuple[str, int | None]
+    ) -> Tensor:
+        """(B, 2, D), as `_text_pair`, of images that show the same in the same position."""
+        sides = []
         learners = (self.normal_prompts, self.abnormal_prompts)
-        contexts = torch.stack([learner(class_token) for learner in learners], dim=1)
-        pairs = []
-        for both, about in zip(contexts, shown, strict=True):
-            sides = []
-            for context, tree in zip(both, self.words.trees(*about), strict=True):
-                prefix = text.encode_prefix(torch.cat([self.start_word, context]))
-                sides.append(templates.mean_direction(text.encode_tree(prefix, tree)))
-            pairs.append(torch.stack(sides))
-        return torch.stack(pairs)
+        for learner, tree in zip(learners, self.words.trees(*about), strict=True):
+            context = learner(class_token)  # (B, T, width)
+            start = self.start_word.expand(context.shape[0], -1, -1)
+            prefix = text.encode_prefix(torch.cat([start, context], dim=1))
+            sides.append(templates.mean_direction(text.encode_tree(prefix, tree)))
+        return torch.stack(sides, dim=1)
 
 
 class ManyShapes(nn.Module):
@@ -332,7 +357,15 @@ class Adapter(nn.Module):
         return features + F.silu(self.up(self.down(features).relu()))
 
 
+def _shown(names: Sequence[str], positions: Sequence[int | None]) -> list[tuple[str, int | None]]:
+    """Return (name, position) of each image; one name or position may stand for all."""
+    count = max(len(names), len(positions))
+    both = (list(each) * (count if len(each) == 1 else 1) for each in (names, positions))
+    return list(zip(*both, strict=True))
+
+
 def _blur(maps: Tensor) -> Tensor:
+    torchvision_module()  # mends a torchvision that is of another build than torch
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    return gaussian_blur(maps, [BLUR_SIDE, BLUR_SIDE], [BLUR_SIGMA_PX, BLUR_SIGMA_PX])
+    return gaussian_blur(maps[:, None], [BLUR_SIDE] * 2, [BLUR_SIGMA_PX] * 2)[:, 0]

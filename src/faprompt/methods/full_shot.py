@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from faprompt.clip.spec import open_clip_module
+from faprompt.clip.spec import torchvision_module
 from faprompt.clip.text import TextTower
 from faprompt.clip.vision import ImageFeatures
 from faprompt.errors import ConfigError, MissingExtraError
@@ -122,7 +122,7 @@ def anomalib_module(name: str) -> Any:
     Raises:
         MissingExtraError: anomalib is not installed.
     """
-    open_clip_module()  # mends a torchvision that is of another build than torch
+    torchvision_module()  # mends a torchvision that is of another build than torch
     try:
         with warnings.catch_warnings():  # of names that anomalib itself is about to move
             warnings.simplefilter("ignore")

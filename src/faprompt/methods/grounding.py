@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faprompt.clip.spec import torchvision_module
 from faprompt.errors import ConfigError
 
 GENERAL_WORDS = ("anomaly", "damage", "broken", "defect", "contamination")
@@ -205,6 +206,7 @@ class GroundingDino:
 
 
 def _load(source: str) -> tuple[Any, Any]:
+    torchvision_module()  # repairs torchvision, which transformers needs
     try:
         from transformers import AutoTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection
     except ImportError as error:

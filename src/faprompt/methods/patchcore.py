@@ -6,7 +6,7 @@
     s = w d*,  d* the largest d,  w = 1 - softmax of |e* - m| over m* and its neighbours
     score = s / (s + r),  map = the same of d upsampled and smoothed,  r the spread of all e
 
-Embedding, coreset, neighbours and w are anomalib's. Maps are upsampled bilinearly and smoothed
+Embedding, coreset and w are anomalib's. Maps are upsampled bilinearly and smoothed
 as scipy does, like the official code's and all of ours; anomalib takes the nearest. The last
 line is ours: it keeps the order and brings distances into 0..1.
 
@@ -38,6 +38,7 @@ from faprompt.scoring import grid_map, render_map
 
 SAME = 1e-5  # of their length: patches that differ by less are alike
 STRIDE = STAGES[2][1]  # pixels between patches on the paper's backbone
+DISTANCES_AT_ONCE = 1 << 22  # of each picture, to the memory: 16 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +147,10 @@ class PatchCore(FullShotMethod):
         assert isinstance(model, _Memory)
         embedding = self.embed(features)
         rows, columns = embedding.shape[-2:]
+        patches = embedding.flatten(2).mT  # (B, N, channels)
+        distances, places = nearest_patches(patches, model.patches)
         scorer = self._scorer(model.patches)
-        flat = scorer.reshape_embedding(embedding)
-        found, places = scorer.nearest_neighbors(flat, n_neighbors=1)
-        distances, places = (values.reshape(embedding.shape[0], -1) for values in (found, places))
-        score = scorer.compute_anomaly_score(distances, places, flat)
+        score = scorer.compute_anomaly_score(distances, places, patches.flatten(0, 1))
         grid = distances.reshape(-1, rows, columns)
         return MethodOutput(
             score=_share(score, model.spread),
@@ -208,6 +208,25 @@ class _Memory(nn.Module):
         super().__init__()
         self.register_buffer("patches", torch.zeros(kept, channels))
         self.register_buffer("spread", torch.zeros(()))
+
+
+def nearest_patches(patches: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distance to, and the row of, the nearest of a memory, each (B, N).
+
+    A few patches of every picture are compared at once: their number depends on the memory alone,
+    so that an export with any number of pictures is possible.
+
+    Args:
+        patches: (B, N, channels).
+        memory: (R, channels).
+    """
+    squares = memory.pow(2).sum(dim=1)
+    found = []
+    for part in patches.split(max(1, DISTANCES_AT_ONCE // len(memory)), dim=1):
+        distances = part.pow(2).sum(dim=-1, keepdim=True) + squares - 2 * part @ memory.T
+        found.append(distances.min(dim=-1))
+    nearest = torch.cat([each.values for each in found], dim=1).clamp_min(0).sqrt()
+    return nearest, torch.cat([each.indices for each in found], dim=1)
 
 
 def choose_coreset(patches: Tensor, count: int, *, seed: int) -> Tensor:

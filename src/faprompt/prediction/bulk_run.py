@@ -45,6 +45,7 @@ from faprompt.prediction.result_rows import (
 from faprompt.regions import check_threshold
 from faprompt.work import lock_folder
 
+SETTINGS_NAME = "run.json"
 PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
 
 
@@ -141,19 +142,13 @@ def predict_files(
     """
     asked = options or PredictOptions()
     threshold = None if asked.threshold is None else float(asked.threshold)
-    bit_depth = None if asked.bit_depth is None else int(asked.bit_depth)
     started, folder = time.perf_counter(), Path(out_dir)
     wanted: dict[str, str] = {}  # absolute path -> as the user names it
     for path in paths:
         wanted.setdefault(os.path.abspath(path), os.fspath(path))
     named = list(wanted.values())
     artifacts = Artifacts(folder, maps=asked.maps, overlays=asked.overlays, thumbnails=asked.report)
-    if asked.product is not None:
-        detector.setup.check_product(asked.product)
-    detector.setup.check_bit_depth(bit_depth)
-    chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
-    chosen |= _calibration_settings(detector.setup, asked.product)
-    run_settings = json.loads(json.dumps({**(settings or {}), **chosen}))
+    run_settings = settings_of_run(detector, asked, settings)
     table_path = folder / TABLE_NAMES[asked.table] if asked.table else None
     report_path = folder / REPORT_NAME if asked.report else None
     summaries = [path.name for path in (table_path, report_path) if path]
@@ -171,8 +166,7 @@ def predict_files(
             earlier.remove_stale()
             record.publish()
             artifacts.make_folders()
-            settings_text = json.dumps(run_settings, indent=2) + "\n"
-            write_atomically(folder / "run.json", settings_text.encode())
+            write_settings(folder, run_settings)
             tally = _Tally(results, record, named, on_result, strict=asked.strict)
             todo = [path for path in named if path not in results]
             scoring = PictureScoring(
@@ -203,6 +197,34 @@ def predict_files(
             )
     seconds = time.perf_counter() - started
     return tally.summary(seconds, earlier, report=report_path, table=table_path)
+
+
+def settings_of_run(
+    detector: ImageScorer, options: PredictOptions, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Check product and bit depth, and return what `run.json` records and a resumed run keeps.
+
+    Args:
+        detector: scores the pictures.
+        options: of the run.
+        settings: anything else that changes scores, as plain JSON values.
+
+    Raises:
+        ConfigError: no such product, or a bit depth that differs from the calibrated one.
+    """
+    if options.product is not None:
+        detector.setup.check_product(options.product)
+    bit_depth = None if options.bit_depth is None else int(options.bit_depth)
+    threshold = None if options.threshold is None else float(options.threshold)
+    detector.setup.check_bit_depth(bit_depth)
+    chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
+    chosen |= _calibration_settings(detector.setup, options.product)
+    return dict(json.loads(json.dumps({**(settings or {}), **chosen})))
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write `run.json`, atomically."""
+    write_atomically(folder / SETTINGS_NAME, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def _calibration_settings(setup: DetectorSetup, product: str | None) -> dict[str, Any]:

@@ -118,8 +118,18 @@ class EarlierRun:
                 place.rmdir()
 
 
-def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def require_same_settings(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    advice: str = "run without resume, or into another folder",
+) -> None:
     """Refuse to resume a run that was made with other settings.
+
+    Args:
+        folder: output folder of the run.
+        settings: those of now.
+        advice: end of the message: what the user can do.
 
     Raises:
         ConfigError: `run.json` has other settings, or cannot be read.
@@ -129,13 +139,12 @@ def require_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder}: run.json is missing or broken, so the settings of results.jsonl are "
-            "unknown; run without resume, or into another folder."
+            f"unknown; {advice}."
         ) from error
     changed = _differences(earlier, settings)
     if changed:
         raise ConfigError(
-            f"{folder} cannot be resumed: {'; '.join(changed)}. "
-            "Run without resume, or into another folder."
+            f"{folder} cannot be resumed: {'; '.join(changed)}. {advice[:1].upper()}{advice[1:]}."
         )
 
 

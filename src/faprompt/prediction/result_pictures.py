@@ -65,13 +65,17 @@ class Artifacts:
             if wanted:
                 folder.mkdir(parents=True, exist_ok=True)
 
+    def stem(self, path: str) -> str:
+        """Return the name, without ending, of the files of a picture."""
+        return unique_stem(path)
+
     def map_name(self, path: str) -> str | None:
         """Return the path of the map, relative to the folder; None when it is not written."""
-        return f"maps/{unique_stem(path)}.{self.maps}" if self.maps else None
+        return f"maps/{self.stem(path)}.{self.maps}" if self.maps else None
 
     def overlay_name(self, path: str) -> str | None:
         """Return the path of the overlay; None when it is not written."""
-        return f"overlays/{unique_stem(path)}.jpg" if self.overlays else None
+        return f"overlays/{self.stem(path)}.jpg" if self.overlays else None
 
     def thumbnail_names(self, path: str) -> tuple[str, str, str]:
         """Return the paths of three pictures for the report: small, its overlay, and large.
@@ -79,7 +83,7 @@ class Artifacts:
         The overlay is a transparent layer for either size. It is written where there is
         something to show, the large picture where it is larger and the verdict is not OK.
         """
-        stem = f"thumbs/{unique_stem(path)}"
+        stem = f"thumbs/{self.stem(path)}"
         return f"{stem}.jpg", f"{stem}-overlay.png", f"{stem}-large.jpg"
 
     def complete(self, row: ResultRow) -> bool:

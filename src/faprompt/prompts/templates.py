@@ -150,16 +150,16 @@ def mean_direction(features: Tensor, average: Average = "norm-mean-norm") -> Ten
     """Average the features of many sentences to one direction.
 
     Args:
-        features: (m, D), of the text tower, not normalised.
+        features: (..., m, D), of the text tower, not normalised.
         average: "norm-mean-norm" is the mean of unit features, "mean-norm" of the features
             without normalisation.
 
     Returns:
-        (D,), unit length.
+        (..., D), unit length.
     """
     if average == "norm-mean-norm":
         features = F.normalize(features, dim=-1)
-    return F.normalize(features.mean(dim=0), dim=0)
+    return F.normalize(features.mean(dim=-2), dim=-1)
 
 
 class StateTexts:
