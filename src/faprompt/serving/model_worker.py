@@ -59,11 +59,25 @@ class ModelWorker:
         queue: int,
         batch_size: int,
         max_pixels: int,
+        longest_wait_s: float = 15.0,
         threshold: float | None = None,
         bit_depth: int | None = None,
         on_batch: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
-        """Prepare a worker; `start` begins to score."""
+        """Prepare a worker; `start` begins to score.
+
+        Args:
+            detector: scores the pictures.
+            queue: most pictures that wait.
+            batch_size: most pictures scored together.
+            max_pixels: of a picture, by its header.
+            longest_wait_s: expected wait, at the present speed, from which pictures are refused
+                although the queue has room; well below the time limit of a request.
+            threshold: score from which pictures are NG, in place of the model's own.
+            bit_depth: bits that 16-bit pictures really use.
+            on_batch: called after every pass of the model, in the worker's thread.
+        """
+        self._longest_wait_s = longest_wait_s
         self.detector = detector
         self.threshold, self.bit_depth, self.max_pixels = threshold, bit_depth, max_pixels
         self._queue, self._batch_size, self._on_batch = queue, batch_size, on_batch
@@ -99,6 +113,12 @@ class ModelWorker:
         """Expected seconds until a new picture would be scored."""
         return self._seconds_each * (1 + len(self._jobs))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no picture is taken now."""
+        waiting = len(self._jobs)
+        return waiting >= self._queue or (waiting > 0 and self.wait_s > self._longest_wait_s)
+
     def submit(self, requests: Sequence[PictureRequest]) -> list[Future[PictureAnswer]]:
         """Accept all pictures of a request, or none.
 
@@ -107,7 +127,8 @@ class ModelWorker:
         """
         jobs = [_Job(request, Future()) for request in requests]
         with self._changed:
-            if self._stopping or len(self._jobs) + len(jobs) > self._queue:
+            too_many = len(self._jobs) + len(jobs) > self._queue
+            if self._stopping or self.is_full or too_many:
                 raise QueueFullError
             self._jobs.extend(jobs)
             self._changed.notify()

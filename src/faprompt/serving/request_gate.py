@@ -128,6 +128,7 @@ class RequestGate:
         limits: ServiceLimits,
         metrics: ServiceMetrics,
         connections: OpenConnections,
+        is_full: Callable[[], bool],
         only_local_names: bool,
     ) -> None:
         """Wrap an application.
@@ -138,11 +139,13 @@ class RequestGate:
             limits: of the service.
             metrics: get every request.
             connections: the server's count.
+            is_full: says that no model takes pictures; they are refused before anything is parsed.
             only_local_names: refuse other Host headers than `LOCAL_HOSTS`, so that no web page
                 can reach a service without token by a name that points to this machine.
         """
         self.app, self.token, self.limits, self.metrics = app, token, limits, metrics
         self.connections, self.only_local_names = connections, only_local_names
+        self.is_full = is_full
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -195,6 +198,8 @@ class RequestGate:
                 401, "token",
                 "This needs the service's token in the header Authorization: Bearer TOKEN.",
             )  # fmt: skip
+        if path.startswith("/v1/predict") and self.is_full():
+            raise Problem(503, "queue-full", "Too many pictures wait; ask again.", retry_after_s=2)
 
     def _record(self, exchange: _Exchange) -> None:
         seconds = time.perf_counter() - exchange.begin

@@ -137,7 +137,8 @@ def build_server(
         _check_servable(name, detector, bit_depth)
         workers[name] = ModelWorker(
             detector, queue=limits.queue, batch_size=limits.batch_size,
-            max_pixels=limits.max_pixels, threshold=threshold, bit_depth=bit_depth,
+            max_pixels=limits.max_pixels, longest_wait_s=limits.timeout_s / 2,
+            threshold=threshold, bit_depth=bit_depth,
             on_batch=_counter(metrics, name),
         )  # fmt: skip
     gate = RequestGate(
@@ -146,6 +147,7 @@ def build_server(
         limits=limits,
         metrics=metrics,
         connections=connections,
+        is_full=lambda: all(worker.is_full for worker in workers.values()),
         only_local_names=token is None and not no_token and is_local(host),
     )
     values = {"limits": limits, "open_connections": connections}
