@@ -60,13 +60,12 @@ def serve(
     import logging
     import warnings
 
-    from faprompt.cli.terminal import note
+    from faprompt.cli.terminal import load_model, note
     from faprompt.errors import ConfigError
     from faprompt.work import load_extra
 
     for module in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         load_extra("serve", module)
-    from faprompt.models import load_detector
     from faprompt.serving.server_run import build_server
     from faprompt.serving.service_limits import ServiceLimits, check_exposure, read_token
 
@@ -84,7 +83,7 @@ def serve(
     warnings.simplefilter("ignore")
     logging.getLogger("faprompt.access").setLevel(logging.INFO if access_log else logging.WARNING)
     detectors = {
-        name: load_detector(model, device=device, precision=precision)
+        name: load_model(model, device=device, precision=precision)
         for name, model in named_models(models).items()
     }
     server = build_server(
