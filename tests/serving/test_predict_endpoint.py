@@ -85,9 +85,12 @@ def test_raw_json_and_forms_give_the_same_answer(client):
         client.post("/v1/predict?name=a.png", content, content_type="image/png"),
         client.post_json("/v1/predict", {"image": encoded, "name": "a.png"}),
         client.post_form("/v1/predict", [("a.png", content)]),
+        client.post(
+            "/v1/predict?name=a.png", content, content_type="application/x-www-form-urlencoded"
+        ),  # curl's default
         client.post("/v1/predict?name=a.png", iter([content[:99], content[99:]])),  # chunked
     ]
-    assert [answer.status for answer in answers] == [200] * 4
+    assert [answer.status for answer in answers] == [200] * 5
     assert len({comparable(answer.body) for answer in answers}) == 1
 
 

@@ -15,6 +15,7 @@ EXTRAS = {
     "baselines": ("anomalib", "PatchCore, RD4AD, BLIP and FiLo's grounding"),
     "figures": ("matplotlib", "loss curves, contact sheets and figures of studies"),
     "parquet": ("pyarrow", "predict --table parquet"),
+    "serve": ("fastapi", "serve"),
     "tiff": ("tifffile", "TIFF files Pillow cannot read"),
     "tensorboard": ("tensorboard", "loss curves in TensorBoard"),
 }

@@ -102,6 +102,7 @@ ONE_PICTURE = _body(
     {
         "application/octet-stream": _FILE,
         "image/*": _FILE,
+        "application/x-www-form-urlencoded": _FILE,
         "application/json": _object(["image"], _NAMED | _OPTIONS),
         "multipart/form-data": _object(["image"], {"image": _FILE} | _OPTIONS),
     }

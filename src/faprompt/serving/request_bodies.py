@@ -21,6 +21,8 @@ from faprompt.serving.problems import Problem
 from faprompt.serving.service_limits import MIB, BodyMemory, ServiceLimits
 
 LONGEST_NAME = 255  # characters
+# the last is what curl --data-binary says unless told otherwise
+_RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 _NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")  # control characters and line ends
 _FIELD_BYTES = 64 * 1024  # of an option in a form
 
@@ -94,7 +96,7 @@ async def read_pictures(request: Request, content: bytes, *, most: int) -> Body:
         body = await run_in_threadpool(_from_json, content)
     elif kind == "multipart/form-data":
         body = await _from_form(request.headers, content, most)
-    elif kind in ("", "application/octet-stream") or kind.startswith("image/"):
+    elif kind in _RAW or kind.startswith("image/"):
         body = Body([("", content)])
     else:
         raise Problem(
