@@ -80,7 +80,8 @@ def build(name: str) -> Detector:
     method = build_method(name, backbone, options).eval().requires_grad_(False)
     detector = Detector(backbone, method, name=name)
     if name == "patchcore":
-        pixels = torch.stack([detector.to_pixels(each) for each in draw_pictures()])
+        others = draw_pictures()[PICTURES:]  # distances to itself are 0 but for rounding
+        pixels = torch.stack([detector.to_pixels(each) for each in others])
         with torch.no_grad():
             method.remember("part", [method.encode_image(backbone, pixels)], seed=1)
         detector = Detector(backbone, method, name=name)
