@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from faprompt.clip import int8_linear
 from faprompt.clip.backbone import build_backbone
-from faprompt.clip.int8_linear import Int8Linear
+from faprompt.clip.int8_linear import Int8Linear, is_exact
 from faprompt.clip.weights import load_backbone
 from faprompt.errors import ConfigError
 from faprompt.models import load_detector
 from faprompt.work import pick_precision
+
+needs_units = pytest.mark.skipif(not is_exact(), reason="this processor has no 8-bit units")
 
 
 def draw(*shape, seed=0):
@@ -27,6 +30,7 @@ def rounded(values):
     return (values.double() / scale.float().double()).round() * scale
 
 
+@needs_units
 def test_it_equals_rounded_rows_multiplied_exactly(linear):
     weight, bias, layer = linear
     tokens = draw(3, 7, 40, seed=2) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
@@ -42,6 +46,7 @@ def test_rows_of_zeros_give_the_bias(linear):
     assert torch.equal(layer(torch.zeros(2, 40)), bias.expand(2, -1))
 
 
+@needs_units
 def test_alone_equals_in_a_batch(backbone, spec, state):
     pixels = draw(3, 3, 56, 56)
     pixels[1] *= 100
@@ -59,6 +64,7 @@ def test_alone_equals_in_a_batch(backbone, spec, state):
         assert 1e-7 < float((1 - cosine).max()) < 1e-2
 
 
+@needs_units
 def test_the_fingerprint_is_that_of_the_weights(backbone, spec, state):
     low = build_backbone(spec, state, name="low").set_precision("int8")
     assert low.precision == "int8"
@@ -67,6 +73,7 @@ def test_the_fingerprint_is_that_of_the_weights(backbone, spec, state):
         low.set_precision("fp32")
 
 
+@needs_units
 def test_tiny_scores_nearly_the_same_and_says_its_precision():
     exact, low = load_detector("tiny"), load_detector("tiny", precision="int8")
     assert exact.backbone.precision == "fp32"
@@ -77,6 +84,12 @@ def test_tiny_scores_nearly_the_same_and_says_its_precision():
         wanted_scores, wanted_maps = exact(pixels)
     assert 0 < float((scores - wanted_scores).abs().max()) < 0.05
     assert 0 < float((maps - wanted_maps).abs().max()) < 0.2
+
+
+def test_processors_without_8_bit_units_are_refused(spec, state, monkeypatch):
+    monkeypatch.setattr(int8_linear, "is_exact", lambda: False)
+    with pytest.raises(ConfigError, match="needs a processor with 8-bit multiplication units"):
+        build_backbone(spec, state, name="x").set_precision("int8")
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "test-wide-resnet"])

@@ -85,12 +85,12 @@ class Backbone(nn.Module):
         return self
 
     def _check_int8(self) -> None:
-        check_int8(self.device)
         if not isinstance(self.vision, VisionTower):
             raise ConfigError(
                 f"precision int8 is for vision transformers; {self.name} is a convolutional "
                 "network: use fp32."
             )
+        check_int8(self.device)
 
     @property
     def has_text(self) -> bool:

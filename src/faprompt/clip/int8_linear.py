@@ -54,7 +54,7 @@ def _scales(rows: Tensor) -> Tensor:
 
 
 def check_int8(device: torch.device) -> None:
-    """Refuse a device, or a build of torch, that has no 8-bit kernels.
+    """Refuse a device, a build of torch or a processor that does not multiply in 8 bits.
 
     Raises:
         ConfigError: says why, and what to use instead.
@@ -65,3 +65,22 @@ def check_int8(device: torch.device) -> None:
         raise ConfigError(
             "precision int8 needs oneDNN's kernels, which this build of torch lacks; use fp32."
         )
+    if not is_exact():
+        raise ConfigError(
+            "precision int8 needs a processor with 8-bit multiplication units (VNNI or AMX); this "
+            "one rounds their sums. Use fp32."
+        )
+
+
+def is_exact() -> bool:
+    """Return whether sums of products of bytes are exact here.
+
+    Without 8-bit units oneDNN adds pairs of products in 16 bits, which overflow.
+    """
+    values = torch.arange(1, _STEPS + 1, 2) / _STEPS
+    wanted = (values * values).sum()
+    try:
+        found = Int8Linear(values[None], torch.zeros(1))(values[None])
+    except RuntimeError:  # the kernels are there, and not for this processor
+        return False
+    return bool((found - wanted).abs() < 1e-5 * wanted)
