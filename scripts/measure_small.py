@@ -165,7 +165,7 @@ def head_scores(study: Study, pictures: PictureSet, plan: HeadPlan, text_weight:
     output: MethodOutput = method.score_relations(torch.from_numpy(arrays["relations"])[:, kept])
     if text_weight:
         told = [torch.from_numpy(arrays[key]) for key in ("text scores", "text maps")]
-        output = method._join_text(output, MethodOutput(score=told[0], patch_map=told[1]))
+        output = method.join_text(output, MethodOutput(score=told[0], patch_map=told[1]))
     sigma_px = study.small.method.sigma_px
     return Scores(output.score.double().numpy(), output.patch_map.numpy(), sigma_px)
 

@@ -44,7 +44,7 @@ def load_extra(extra: str, module: str) -> Any:
     Raises:
         MissingExtraError: the module cannot be imported; the message names the command.
     """
-    # onnxruntime reports its use to its makers over the network unless it is told not to
+    # without it onnxruntime sends usage events to its maker
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module(module)

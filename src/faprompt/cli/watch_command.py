@@ -77,7 +77,7 @@ def watch(
         ).with_setup(**setup_changes(tiles, mask))  # fmt: skip
 
         def show(row: Any) -> None:
-            with suppress(OSError):  # the row is recorded, even where nobody reads stdout any more
+            with suppress(OSError):  # stdout is closed; the row is recorded
                 print(json.dumps(row.to_dict()) if as_json else result_line(row), flush=True)
 
         note(f"watching {folder}; Ctrl-C ends it")

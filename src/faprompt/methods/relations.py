@@ -280,9 +280,9 @@ class Relations(Method):
         self, features: ImageFeatures, text: TextTower, static: Any, class_names: Names
     ) -> RelationsOutput:
         output = self.score_relations(self.relations(features))
-        return self._join_text(output, self._text_output(features, text, static))
+        return self.join_text(output, self._text_output(features, text, static))
 
-    def _join_text(self, own: RelationsOutput, told: MethodOutput | None) -> RelationsOutput:
+    def join_text(self, own: RelationsOutput, told: MethodOutput | None) -> RelationsOutput:
         """Return score and map of the mean logits of relations and text."""
         if told is None:
             return own
@@ -395,7 +395,7 @@ class Relations(Method):
             if self.head is not None:
                 rest = output.relations.clone()
                 rest[:, rows] = 0
-                without = self._join_text(self.score_relations(rest), output.text)
+                without = self.join_text(self.score_relations(rest), output.text)
                 parts[f"score without {name}"] = without
         stages |= {f"of {name}": part.patch_map for name, part in alone.items() if part is not None}
         whole = "relations and text" if alone else "highest 2 % of the map"
