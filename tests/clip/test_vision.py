@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faprompt.clip.backbone import build_backbone
-from faprompt.clip.spec import VisionSpec
+from faprompt.clip.spec import VisionSpec, open_clip_module
 from faprompt.clip.vision import (
     WINDOWS_AT_ONCE,
     ConvStem,
@@ -275,6 +275,7 @@ class TestPositionTable:
     def test_bicubic_is_what_open_clip_does(self, side):
         from types import SimpleNamespace
 
+        open_clip_module()  # it mends torchvision
         from open_clip.model import resize_pos_embed
 
         table = torch.randn(17, 8)

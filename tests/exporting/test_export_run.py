@@ -136,7 +136,12 @@ def test_another_resize_is_refused_and_the_folder_stays(traced, check, tmp_path,
 def test_openvino_computes_in_float32_because_it_is_told_to(traced, check, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     options = ExportOptions(format="openvino", check=check)
-    report = export(detector(), tmp_path / "out", options)
+    try:
+        report = export(detector(), tmp_path / "out", options)
+    except ModelError as error:
+        if "bad combination" not in str(error):
+            raise
+        pytest.skip("OpenVINO does not start where it is held to the oldest instructions")
     assert report.difference.largest < 1e-4 and set(report.files) == {"model.xml", "model.bin"}
     recorded = json.loads((tmp_path / "out" / "config.json").read_text())["export"]
     assert recorded["runtime"]["hints"] == {"INFERENCE_PRECISION_HINT": "f32"}

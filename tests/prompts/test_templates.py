@@ -89,7 +89,7 @@ def test_an_ensemble_is_open_clips_zero_shot_classifier(backbone):
     """Its helper builds one direction a class; we build one a state."""
     from types import SimpleNamespace
 
-    from open_clip import build_zero_shot_classifier
+    build_zero_shot_classifier = open_clip_module().build_zero_shot_classifier
 
     class Model:
         visual = SimpleNamespace(image_size=56)
