@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 
 import faprompt
 from faprompt.cli.main import app
+from faprompt.detector import Detector
 from faprompt.errors import ConfigError, MissingExtraError, ModelError
 from faprompt.exported_detector import ExportedDetector
 from faprompt.exporting import ExportOptions, export, export_run, graph_files
 from faprompt.exporting.check_pictures import draw_pictures
 from faprompt.inspection import CalibrateOptions, calibrate, change_rates
+from faprompt.methods.registry import build_method
 from faprompt.models import load_detector
 from tests.exporting.exported_graphs import SavedProgram, assert_equals_torch, detector, save_graph
 from tests.helpers import small
@@ -230,6 +232,12 @@ class TestRefusals:
     def test_openvino_has_no_int8(self, tmp_path):
         with pytest.raises(ConfigError, match="int8 is not offered for openvino.*NNCF"):
             export(detector(), tmp_path / "a", ExportOptions(format="openvino", precision="int8"))
+
+    def test_openvino_does_not_take_windows(self, tmp_path):
+        method = build_method("winclip", small.backbone(), {"image_size": small.SIDE})
+        windows = Detector(small.backbone(), method.eval(), name="windows")
+        with pytest.raises(ConfigError, match="openvino is not offered for windows.*format onnx"):
+            export(windows, tmp_path / "a", ExportOptions(format="openvino"))
 
     def test_a_folder_with_other_files_is_left_alone(self, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")

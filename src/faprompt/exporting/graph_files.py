@@ -64,6 +64,12 @@ def write_graph(
         ConfigError: the combination is not offered, or int8 has nothing to quantise.
         ModelError: the graph cannot be traced or converted.
     """
+    if file_format == "openvino" and len(graph.kept_rows) > 1:
+        raise ConfigError(
+            f"openvino is not offered for {graph.detector.name}: its graph runs every window of "
+            "patches through the image tower, and OpenVINO had not converted it after ten "
+            "minutes. Use --format onnx."
+        )
     program = to_onnx(graph)
     if file_format == "onnx" and precision == "fp16":
         store_half(program.model)
