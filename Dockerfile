@@ -30,9 +30,10 @@ RUN python -m pip --python /opt/venv/bin/python install -c constraints.txt \
     && python -m pip --python /opt/venv/bin/python install --no-deps .
 
 FROM source AS build-full
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PyTorch's package index for CPUs; without it torch comes with CUDA, about 6 GB
+ARG TORCH_INDEX=
 RUN python -m pip --python /opt/venv/bin/python install -c constraints.txt \
-        --index-url "$TORCH_INDEX" torch torchvision \
+        ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
     && python -m pip --python /opt/venv/bin/python install -c constraints.txt \
         '.[serve,onnx,tiff]'
 
