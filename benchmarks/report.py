@@ -28,6 +28,7 @@ from faprompt.prediction import ResultRow, html_report, write_report
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.regions import find_regions
 from faprompt.results import AnomalyResult
+from faprompt.storage import LocalFolder
 
 RESULTS = Path(__file__).parent / "results" / "report.csv"
 HEIGHT, WIDTH = 480, 640
@@ -55,8 +56,7 @@ def make_report(folder: Path, pictures: int) -> Path:
     known = Calibration(products={"": GoodScores(good, good)}, decided_by={})
     limits = known.limits()
     drawn = [_draw(rng) for _ in range(_DRAWN)]
-    artifacts, rows = Artifacts(folder, overlays=False), []
-    artifacts.make_folders()
+    artifacts, rows = Artifacts(LocalFolder(folder), overlays=False), []
     for i, score in enumerate(
         np.clip(rng.beta(4, 8, pictures) + 0.5 * (rng.random(pictures) < 0.05), 0, 1)
     ):

@@ -26,6 +26,7 @@ from faprompt.prediction.bulk_run import PredictOptions
 from faprompt.prediction.input_paths import expand_inputs
 from faprompt.prediction.picture_scoring import PictureScoring
 from faprompt.prediction.result_pictures import Artifacts
+from faprompt.storage import LocalFolder
 
 __all__ = ["load", "main"]
 
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.product is not None:
             detector.setup.check_product(options.product)
         scoring = PictureScoring(
-            detector=detector, artifacts=Artifacts(Path(), overlays=False, thumbnails=False),
+            detector=detector,
+            artifacts=Artifacts(LocalFolder(Path()), overlays=False, thumbnails=False),
             threshold=options.threshold, batch_size=options.batch_size,
             bit_depth=options.bit_depth, max_pixels=options.max_pixels, product=options.product,
             pixel_budget=options.pixel_budget,

@@ -15,6 +15,7 @@ from faprompt.prediction import ResultRow, write_report
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.regions import find_regions
 from faprompt.results import AnomalyResult
+from faprompt.storage import LocalFolder
 
 SEPARATOR = "\x1f"  # between the texts of two tags
 SIZE = (60, 90)  # height, width
@@ -86,8 +87,7 @@ def judged(path: str, score: float, known: Calibration, product: str | None = No
 
 def write_pictures(folder: Path, rows: list[ResultRow], *, scale: int = 1) -> None:
     """Write the thumbnails of rows; the pictures differ by their grey."""
-    artifacts = Artifacts(folder, overlays=False)
-    artifacts.make_folders()
+    artifacts = Artifacts(LocalFolder(folder), overlays=False)
     for i, row in enumerate(rows):
         score_map = np.kron(_score_map(row.score or 0.0), np.ones((scale, scale), np.float32))
         result = AnomalyResult(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from faprompt import storage
 from faprompt.errors import ConfigError, FolderInUseError
-from faprompt.prediction import result_pictures
 from faprompt.watching import WatchOptions, Webhook, watch_folder
 from faprompt.watching.watch_ledger import LEDGER_NAME, WatchLedger
 from faprompt.work import lock_folder
@@ -183,7 +183,7 @@ class Full:
 @pytest.mark.parametrize("what", ["overlay", "ledger", "results"])
 def test_a_full_disk_is_waited_for(home, monkeypatch, caplog, what):
     place, name = {
-        "overlay": (result_pictures, "write_atomically"),
+        "overlay": (storage, "write_atomically"),
         "ledger": (WatchLedger, "record"),
         "results": (WatchLedger, "complete_results"),
     }[what]

@@ -43,6 +43,7 @@ from faprompt.prediction.result_rows import (
     write_table,
 )
 from faprompt.regions import check_threshold
+from faprompt.storage import LocalFolder
 from faprompt.work import lock_folder
 
 SETTINGS_NAME = "run.json"
@@ -147,7 +148,9 @@ def predict_files(
     for path in paths:
         wanted.setdefault(os.path.abspath(path), os.fspath(path))
     named = list(wanted.values())
-    artifacts = Artifacts(folder, maps=asked.maps, overlays=asked.overlays, thumbnails=asked.report)
+    artifacts = Artifacts(
+        LocalFolder(folder), maps=asked.maps, overlays=asked.overlays, thumbnails=asked.report
+    )
     run_settings = settings_of_run(detector, asked, settings)
     table_path = folder / TABLE_NAMES[asked.table] if asked.table else None
     report_path = folder / REPORT_NAME if asked.report else None
@@ -165,7 +168,6 @@ def predict_files(
         with ResultsFile(folder / "results.jsonl", kept) as results:
             earlier.remove_stale()
             record.publish()
-            artifacts.make_folders()
             write_settings(folder, run_settings)
             tally = _Tally(results, record, named, on_result, strict=asked.strict)
             todo = [path for path in named if path not in results]

@@ -19,6 +19,7 @@ from faprompt.imaging.overlay import ramp_css
 from faprompt.prediction.report_digest import SCORE_BINS, ProductTally, RunDigest, digest_rows
 from faprompt.prediction.result_pictures import Artifacts, wants_overlay
 from faprompt.prediction.result_rows import ResultRow
+from faprompt.storage import LocalFolder
 
 SMALL_BYTES = 24_000_000  # embedded thumbnails with their overlays, as base64
 LARGE_BYTES = 6_000_000  # embedded pictures that are larger than a thumbnail, as base64
@@ -221,7 +222,7 @@ def _products(digest: RunDigest, calibration: Calibration | None) -> list[dict[s
 
 def _pictures(rows: list[ResultRow], embed: Callable[[str], str]) -> list[dict[str, Any]]:
     """Return the facts on each picture, with embedded pictures as far as the budgets reach."""
-    artifacts = Artifacts(Path())
+    artifacts = Artifacts(LocalFolder(Path()))
     names = [artifacts.thumbnail_names(row.path) for row in rows]
     found = [_facts(row) for row in rows]
     left = SMALL_BYTES

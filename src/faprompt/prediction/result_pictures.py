@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from faprompt.files import temporary_name, unique_stem, write_atomically
+from faprompt.files import unique_stem
 from faprompt.imaging import (
     encode_jpeg,
     encode_map_png,
@@ -24,6 +24,7 @@ from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction.result_rows import ResultRow
 from faprompt.records import Region, Verdict
 from faprompt.results import AnomalyResult
+from faprompt.storage import OutputFolder
 
 OVERLAY_MAX_SIDE = 4096
 THUMBNAIL_MAX_SIDE = 256
@@ -53,17 +54,11 @@ def is_artifact_name(name: str) -> bool:
 class Artifacts:
     """Pictures that a run writes, named by `unique_stem` of the input."""
 
-    folder: Path
+    folder: OutputFolder
     maps: Literal["npy", "png"] | None = None
     overlays: bool = True
     thumbnails: bool = True
-
-    def make_folders(self) -> None:
-        """Create the sub-folders in use."""
-        used = (self.maps, self.overlays, self.thumbnails)
-        for folder, wanted in zip(artifact_folders(self.folder), used, strict=True):
-            if wanted:
-                folder.mkdir(parents=True, exist_ok=True)
+    prefix: str = ""  # of every name, such as "shards/00001-of-00040/"
 
     def stem(self, path: str) -> str:
         """Return the name, without ending, of the files of a picture."""
@@ -71,11 +66,11 @@ class Artifacts:
 
     def map_name(self, path: str) -> str | None:
         """Return the path of the map, relative to the folder; None when it is not written."""
-        return f"maps/{self.stem(path)}.{self.maps}" if self.maps else None
+        return f"{self.prefix}maps/{self.stem(path)}.{self.maps}" if self.maps else None
 
     def overlay_name(self, path: str) -> str | None:
         """Return the path of the overlay; None when it is not written."""
-        return f"overlays/{self.stem(path)}.jpg" if self.overlays else None
+        return f"{self.prefix}overlays/{self.stem(path)}.jpg" if self.overlays else None
 
     def thumbnail_names(self, path: str) -> tuple[str, str, str]:
         """Return the paths of three pictures for the report: small, its overlay, and large.
@@ -83,7 +78,7 @@ class Artifacts:
         The overlay is a transparent layer for either size. It is written where there is
         something to show, the large picture where it is larger and the verdict is not OK.
         """
-        stem = f"thumbs/{self.stem(path)}"
+        stem = f"{self.prefix}thumbs/{self.stem(path)}"
         return f"{stem}.jpg", f"{stem}-overlay.png", f"{stem}-large.jpg"
 
     def complete(self, row: ResultRow) -> bool:
@@ -98,7 +93,7 @@ class Artifacts:
             names.append(small)
             names += [layer] * wants_overlay(row)
             names += [large] * _wants_large(row.verdict, (row.height or 0, row.width or 0))
-        return all((self.folder / name).is_file() for name in names if name)
+        return all(self.folder.exists(name) for name in names if name)
 
     def write(self, path: str, windows: PictureWindows, result: AnomalyResult) -> tuple[str, ...]:
         """Write the files of one picture, each atomically.
@@ -114,7 +109,7 @@ class Artifacts:
         if not (self.maps or self.overlays or self.thumbnails):
             return ()
         if map_name := self.map_name(path):
-            self._write_map(self.folder / map_name, result.score_map)
+            self._write_map(map_name, result.score_map)
         drawn = draw_pictures(
             windows, result, with_overlay=self.overlays, with_thumbnails=self.thumbnails
         )
@@ -122,21 +117,15 @@ class Artifacts:
         contents = (drawn.overlay, drawn.small, drawn.layer, drawn.large)
         for name, content in zip(names, contents, strict=True):
             if name and content is not None:
-                write_atomically(self.folder / name, content)
+                self.folder.write(name, content)
         return drawn.notes
 
-    def _write_map(self, path: Path, score_map: np.ndarray) -> None:
+    def _write_map(self, name: str, score_map: np.ndarray) -> None:
         if self.maps == "png":
-            write_atomically(path, encode_map_png(score_map))
+            self.folder.write(name, encode_map_png(score_map))
             return
-        temporary = temporary_name(path)
-        try:  # not by way of bytes in memory: a map may be large
-            with temporary.open("wb") as stream:
-                np.save(stream, score_map.astype(np.float32, copy=False), allow_pickle=False)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with self.folder.new_file(name) as stream:  # not by way of bytes: a map may be large
+            np.save(stream, score_map.astype(np.float32, copy=False), allow_pickle=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from faprompt.records import Region
 from faprompt.serving.model_worker import ModelWorker
 from faprompt.serving.problems import Problem
 from faprompt.serving.request_bodies import check_name, read_base64
+from faprompt.storage import LocalFolder
 
 _PICTURES = ("small_base64", "layer_base64", "large_base64")  # as `Artifacts.thumbnail_names`
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG
@@ -40,7 +41,7 @@ def session_report(values: Mapping[str, Any], worker: ModelWorker) -> bytes:
         if not isinstance(item, Mapping) or not {"row"} <= set(item) <= {"row", *_PICTURES}:
             raise _wrong(f"pictures[{number}] should have row, and at will {', '.join(_PICTURES)}")
         rows.append(_row(item["row"], f"pictures[{number}].row"))
-        names = Artifacts(Path()).thumbnail_names(rows[-1].path)
+        names = Artifacts(LocalFolder(Path())).thumbnail_names(rows[-1].path)
         for name, key in zip(names, _PICTURES, strict=True):
             if text := item.get(key):
                 if not read_base64(text, f"pictures[{number}].{key}").startswith(_STARTS):

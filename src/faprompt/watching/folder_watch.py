@@ -33,6 +33,7 @@ from faprompt.prediction.picture_scoring import ImageScorer, PictureScoring
 from faprompt.prediction.result_pictures import Artifacts, artifact_folders
 from faprompt.prediction.result_rows import ResultRow, stamp_file
 from faprompt.regions import check_threshold
+from faprompt.storage import LocalFolder
 from faprompt.watching.delivery_queue import DeliveryQueue
 from faprompt.watching.folder_looks import FolderLooks, identify
 from faprompt.watching.verdict_folders import VerdictFolders
@@ -167,7 +168,9 @@ class _Watch:
         self._folders = VerdictFolders(source, out, ledger)
         self._failed: dict[Identity, float] = {}  # unreadable file -> time of the first attempt
         self._trouble, self._pause = "", 0.0
-        self._artifacts = WatchArtifacts(out, overlays=options.overlays, thumbnails=False)
+        self._artifacts = WatchArtifacts(
+            LocalFolder(out), overlays=options.overlays, thumbnails=False
+        )
         self._scoring = PictureScoring(
             detector=detector,
             artifacts=self._artifacts,
@@ -220,7 +223,6 @@ class _Watch:
         """
         artifacts = replace(self._artifacts, identities=ready)
         scoring = replace(self._scoring, artifacts=artifacts)
-        artifacts.make_folders()
         left = dict.fromkeys(ready)
         try:
             with closing(scoring.rows(ready)) as rows:  # type: ignore[type-var]
