@@ -33,7 +33,8 @@ def disk(monkeypatch):
 def batches(paths, *, batch_size=3, pixel_budget=1000):
     scoring = reading.PictureScoring(
         detector=RedScorer(), artifacts=Artifacts(LocalFolder(Path())), threshold=None,
-        batch_size=batch_size, bit_depth=None, max_pixels=10**9, product=None, pixel_budget=pixel_budget,
+        batch_size=batch_size, bit_depth=None, max_pixels=10**9, product=None,
+        pixel_budget=pixel_budget,
     )  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
         yield from scoring.read_batches(paths, pool)
