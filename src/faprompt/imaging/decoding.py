@@ -139,7 +139,8 @@ def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
     kind = identify(head)
     if kind is None:
         raise ImageReadError(
-            f"its content is none of PNG, JPEG, TIFF, BMP, WebP and DICOM; it looks like {describe(head)}."
+            "its content is none of PNG, JPEG, TIFF, BMP, WebP and DICOM; it looks like "
+            f"{describe(head)}."
         )
     if kind == "WebP":  # its decoder takes memory for the whole canvas when it is made
         check_pixels(*_webp_size(head), max_pixels=max_pixels)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from typing import IO, Any
 
@@ -26,7 +24,12 @@ from faprompt.imaging.decoding import (
     describe,
     identify,
 )
-from faprompt.imaging.dicom_levels import DicomPicture, look_up, lookup_table
+from faprompt.imaging.dicom_levels import (
+    DicomPicture,
+    look_up,
+    lookup_table,
+    no_header_in_errors,
+)
 from faprompt.work import load_extra
 
 _SIZE = ("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns")
@@ -78,7 +81,7 @@ def dicom_size(stream: IO[bytes]) -> tuple[int, int]:
     Raises:
         ImageReadError: pydicom is missing, or the file is damaged or has no picture.
     """
-    with _no_header_in_errors():
+    with no_header_in_errors():
         return _size(_header(stream, _SIZE, last=_LAST_OF_SIZE))
 
 
@@ -89,7 +92,7 @@ def read_dicom(stream: IO[bytes], *, max_pixels: int) -> DicomPicture:
         ImageReadError: as `dicom_size`; or the frame has more than `max_pixels`, or is of a kind
             that no installed package decodes.
     """
-    with _no_header_in_errors():
+    with no_header_in_errors():
         header = _header(stream, _SIZE + _VALUES)
         height, width = _size(header)
         check_pixels(width, height, max_pixels=max_pixels)
@@ -104,20 +107,6 @@ def read_dicom(stream: IO[bytes], *, max_pixels: int) -> DicomPicture:
             shape = "PresentationLUTShape used in place of PhotometricInterpretation"
             picture = DicomPicture(values, header, (*notes, shape))
         return picture
-
-
-@contextmanager
-def _no_header_in_errors() -> Iterator[None]:
-    """Make any failure an `ImageReadError` that repeats nothing of the file."""
-    try:
-        yield
-    except (ImageReadError, MemoryError):
-        raise
-    except Exception as error:
-        raise ImageReadError(
-            f"the DICOM file is truncated or corrupt ({type(error).__name__}); copy or export it "
-            "again."
-        ) from None
 
 
 @functools.cache

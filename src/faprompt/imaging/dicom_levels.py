@@ -9,7 +9,8 @@ Source: DICOM PS3.3 C.7.6.3, C.11.1 and C.11.2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -27,6 +28,21 @@ from faprompt.imaging.rgb_levels import (
 )
 
 Curve: TypeAlias = Callable[[np.ndarray], np.ndarray]  # values to 0..255; the rest is clipped
+_COLOURS = "window not applied: the picture has colours"
+
+
+@contextmanager
+def no_header_in_errors() -> Iterator[None]:
+    """Make any failure an `ImageReadError` that repeats nothing of the file."""
+    try:
+        yield
+    except (ImageReadError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageReadError(
+            f"the DICOM file is truncated or corrupt ({type(error).__name__}); copy or export it "
+            "again."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +76,8 @@ class DicomPicture:
             palette = self.header.PhotometricInterpretation == "PALETTE COLOR"
             bits = 8 * self.values.dtype.itemsize if palette else int(self.header.BitsStored)
             levels, _ = samples_to_rgb(Samples(self.values, bits=bits), bit_depth=bits)
-            notes = ("window not applied: the picture has colours",) if options.window else ()
-        else:
+            return levels, (*self.notes, *((_COLOURS,) if options.window else ()))
+        with no_header_in_errors():
             levels, notes = self._grey(options)
         return levels, self.notes + notes
 

@@ -102,9 +102,9 @@ def open_windows(
     """Open a picture file for reading in windows, and close it at the end.
 
     16-bit values and alpha are decoded once on opening, for their range: it decides the notes,
-    an automatic window, and whether `bit_depth` holds all values. `read` decodes the rows that a box
-    needs, and keeps them until a box needs other rows; boxes in row-major order make it decode
-    everything once.
+    an automatic window, and whether `bit_depth` holds all values. `read` decodes the rows that
+    a box needs, and keeps them until a box needs other rows; boxes in row-major order make it
+    decode everything once.
 
     Args:
         path: the picture file.
@@ -125,7 +125,7 @@ def open_windows(
             except MissingExtraError:
                 notes = ("decoded whole; faprompt[tiff] would read it in parts, with less memory",)
         if windows is None:
-            picture = read_image(path, **options.reading())
+            picture = read_image(path, **options.arguments())
             windows = ArrayWindows(picture.array, picture.notes + notes)
         yield windows
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from faprompt.config import check_whole_number
 
 MAX_PIXELS = 200_000_000
-Window: TypeAlias = "tuple[float, float] | Literal['auto']"  # (center, width) of the values shown
+Window: TypeAlias = tuple[float, float] | Literal["auto"]  # (center, width) of the values shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class ReadingOptions:
                 "white. Give one of them."
             )
 
-    def reading(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """Return these options by name, as arguments of `read_image`."""
         return {"bit_depth": self.bit_depth, "window": self.window, "max_pixels": self.max_pixels}
 
