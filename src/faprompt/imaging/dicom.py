@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import warnings
 from io import BytesIO
 from typing import IO, Any
@@ -54,12 +55,12 @@ _TWELVE_BITS = _JPEG + "51"
 # What to install for a compression that pydicom, Pillow and NumPy alone do not decode. Packages
 # under the GPL are not named.
 _DECODERS = {
-    _TWELVE_BITS: "python-gdcm",
     **dict.fromkeys((_JPEG + "57", _JPEG + "70"), "python-gdcm"),  # lossless JPEG
     **dict.fromkeys((_JPEG + "80", _JPEG + "81"), "pyjpegls"),
     **dict.fromkeys((_JPEG + "90", _JPEG + "91"), "pylibjpeg pylibjpeg-openjpeg"),
     **dict.fromkeys((_JPEG + "201", _JPEG + "202", _JPEG + "203"), "pylibjpeg pylibjpeg-openjpeg"),
 }
+_PYDICOM = re.compile("pydicom")
 _SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # of JPEG and JPEG-LS
 _NO_PICTURE = "a DICOM file without a picture, such as a report or a plan; name the picture files."
 
@@ -111,21 +112,27 @@ def read_dicom(stream: IO[bytes], *, max_pixels: int) -> DicomPicture:
 
 @functools.cache
 def _pydicom(module: str) -> Any:
-    """Import a part of pydicom, and switch its warnings and log off."""
+    """Import a part of pydicom."""
     try:
-        loaded = load_extra("dicom", module)
+        return load_extra("dicom", module)
     except MissingExtraError:
         raise ImageReadError(
             "a DICOM file, which needs pydicom: pip install 'faprompt[dicom]'."
         ) from None
-    warnings.filterwarnings("ignore", module="pydicom")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    return loaded
+
+
+def _silence() -> None:
+    """Switch the warnings and the log of pydicom off, if they are on."""
+    off = ("ignore", None, Warning, _PYDICOM, 0)
+    if off not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PYDICOM.pattern)
+    logging.getLogger(_PYDICOM.pattern).setLevel(logging.CRITICAL + 1)
 
 
 def _header(stream: IO[bytes], names: tuple[str, ...], last: int = _BEFORE_PIXELS) -> Any:
     """Return the named elements up to the tag `last`; the stream is left behind it."""
     reader, head = _pydicom("pydicom.filereader"), stream.read(4096)
+    _silence()
     stream.seek(0)
     if _DEFLATED in head:  # it may grow without limit
         raise ImageReadError("a deflated DICOM file; export it uncompressed, or as JPEG 2000.")
@@ -168,7 +175,14 @@ def _decode(stream: IO[bytes], header: Any) -> np.ndarray:
         raise ImageReadError(f"the colours of this DICOM file are none of {known}; export as RGB.")
     syntax = header.file_meta.get("TransferSyntaxUID") or _plain_syntax(header)
     _check_compression(stream, str(syntax), header)
-    values = pixels.pixel_array(stream, index=0, transfer_syntax_uid=syntax)
+    try:
+        values = pixels.pixel_array(stream, index=0, transfer_syntax_uid=syntax)
+    except RuntimeError:  # no decoder succeeded
+        other = _DECODERS.get(str(syntax))
+        raise ImageReadError(
+            "its compressed picture is damaged, or of a kind that the installed decoders do not "
+            f"read; export it again{f', or pip install {other}' if other else ''}."
+        ) from None
     if values.shape[:2] != _size(header) or values.ndim != (3 if kind in _COLOURS else 2):
         raise ImageReadError("its pixels do not fit its header; copy or export it again.")
     if kind == _PALETTE:
@@ -203,7 +217,7 @@ def _check_compression(stream: IO[bytes], syntax: str, header: Any) -> None:
         return
     usable = set(decoder.available_plugins)
     if syntax == _TWELVE_BITS and header.BitsStored != 8:
-        usable.discard("pillow")
+        usable -= {"pillow", "gdcm"}
     if not usable:
         install = f"pip install {_DECODERS[syntax]}, or " if syntax in _DECODERS else ""
         raise ImageReadError(
