@@ -113,7 +113,7 @@ class TestSettings:
             calibrated(window=(40, 80)).predict(small.picture(), bit_depth=12)
         with pytest.raises(ConfigError, match="a bit depth of the file, got the window 40.0,80.0"):
             calibrated().predict(small.picture(), window=(40, 80))
-        with pytest.raises(ValueError, match="bit_depth and window exclude each other"):
+        with pytest.raises(ConfigError, match="bit_depth and window exclude each other"):
             DetectorSetup(bit_depth=12, window="auto")
 
 

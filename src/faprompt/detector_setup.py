@@ -49,9 +49,10 @@ class DetectorSetup:
     """Settings of a detector beside its method, backbone and precision.
 
     Raises:
-        ConfigError: another value of `tiles`, or a mask that leaves out every pixel.
+        ConfigError: another value of `tiles`, a mask that leaves out every pixel, or both a bit
+            depth and a window.
         ValueError: the mask is not (H, W) bool, or given beside a folder of masks; or bit depth
-            and window are out of range, or both given.
+            or window is out of range.
     """
 
     tiles: TileSetting = "off"  # how pictures are cut; "off" leaves it to the method

@@ -126,7 +126,8 @@ def read_image(
     Raises:
         ImageReadError: the file is missing, empty, no picture of the kinds above, broken,
             too large, or its values do not fit; the message names it and says what to do.
-        ValueError: an option is out of range, or both `bit_depth` and `window` are given.
+        ConfigError: both `bit_depth` and `window` are given.
+        ValueError: an option is out of range.
         TypeError: the source is none of the kinds above, or an option is of another type.
 
     Example:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from faprompt.config import check_whole_number
+from faprompt.errors import ConfigError
 
 MAX_PIXELS = 200_000_000
 Window: TypeAlias = tuple[float, float] | Literal["auto"]  # (center, width) of the values shown
@@ -17,8 +18,8 @@ class ReadingOptions:
     """Options that decide how the values of pictures are read.
 
     Raises:
-        ValueError, TypeError: an option is out of range, or of another type; or both a bit depth
-            and a window are given.
+        ConfigError: both a bit depth and a window are given.
+        ValueError, TypeError: an option is out of range, or of another type.
     """
 
     bit_depth: int | None = None  # bits that 16-bit files really use; see `read_image`
@@ -31,7 +32,7 @@ class ReadingOptions:
         check_whole_number("max_pixels", self.max_pixels, low=1)
         object.__setattr__(self, "window", _checked(self.window))
         if self.bit_depth is not None and self.window is not None:
-            raise ValueError(
+            raise ConfigError(
                 "bit_depth and window exclude each other: both say which values are black and "
                 "white. Give one of them."
             )
