@@ -45,6 +45,12 @@ def test_files_that_are_no_picture(content, message, tmp_path):
     assert str(caught.value).startswith(str(path))
 
 
+def test_the_values_of_a_volume_are_known_by_their_ending(tmp_path):
+    (tmp_path / "head.IMG").write_bytes(bytes(range(200, 256)))
+    with pytest.raises(ImageReadError, match=r"NIfTI or Analyze volume \(.img\); export its"):
+        read_image(tmp_path / "head.IMG")
+
+
 def test_what_is_not_there(tmp_path):
     with pytest.raises(ImageReadError, match="nowhere.png: no such file"):
         read_image(tmp_path / "nowhere.png")

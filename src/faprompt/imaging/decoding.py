@@ -89,8 +89,10 @@ def identify(head: bytes) -> str | None:
     return next((kind for kind, magic in _SIGNATURES if head.startswith(magic)), None)
 
 
-def describe(head: bytes) -> str:
+def describe(head: bytes, name: str = "") -> str:
     """Describe bytes that are no readable picture, for an error message.
+
+    `name` is that of the file: an Analyze volume without its header is known by its ending alone.
 
     Example:
         >>> describe(b"path,label\\n1.png,0\\n")
@@ -103,6 +105,8 @@ def describe(head: bytes) -> str:
         return _describe_gzip(head)
     if head[128:132] == b"DICM":
         return "a DICOM file, which is not read for this; export it as 16-bit PNG or TIFF"
+    if name.lower().endswith(".img"):
+        return f"the values of a NIfTI or Analyze volume (.img); {_EXPORT_SLICES}"
     if head[4:8] == b"ftyp":
         return "a HEIF, AVIF or video file; convert it to PNG"
     text = head.decode("utf-8", errors="ignore").strip()
@@ -140,7 +144,7 @@ def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
     if kind is None:
         raise ImageReadError(
             "its content is none of PNG, JPEG, TIFF, BMP, WebP and DICOM; it looks like "
-            f"{describe(head)}."
+            f"{describe(head, str(getattr(stream, 'name', '')))}."
         )
     if kind == "WebP":  # its decoder takes memory for the whole canvas when it is made
         check_pixels(*_webp_size(head), max_pixels=max_pixels)
