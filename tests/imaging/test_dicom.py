@@ -7,6 +7,7 @@ import logging
 import struct
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -502,3 +503,41 @@ class TestFiles:
             printed = "".join(capfd.readouterr())
             told = [said, printed, caplog.text, *(str(each.message) for each in warned)]
             assert not any(part in text for text in told for part in (PATIENT, "Doe", "Jane"))
+
+
+def shipped(name: str):
+    """A file of pydicom's own tests, which it installs."""
+    path = Path(pydicom.__file__).parent / "data" / "test_files" / name
+    if not path.is_file():
+        pytest.skip(f"this pydicom ships no {name}")
+    return path
+
+
+class TestShippedFiles:
+    """Files of scanners and of other programs."""
+
+    @pytest.mark.parametrize("kind", ["_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless",
+                                      "_padded"])  # fmt: skip
+    def test_one_picture_in_many_encodings(self, kind):
+        plain = read_image(shipped("MR_small.dcm"))
+        header = pydicom.dcmread(shipped("MR_small.dcm"))
+        wanted = expected(header.pixel_array, header.WindowCenter, header.WindowWidth)
+        assert_rounded(plain.array[..., 0].astype(int), wanted)
+        np.testing.assert_array_equal(read_image(shipped(f"MR_small{kind}.dcm")).array, plain.array)
+
+    @pytest.mark.parametrize(
+        "name", ["+eb+cr", "+eb+cy+n1", "+eb+cy+n2", "+eb+cy+np", "+eb+cy+s2", "+eb+cy+s4"]
+    )
+    def test_jpegs_with_different_colours(self, name):
+        """One picture: RGB, YBR with and without reduced colours, by another program."""
+        plain = read_image(shipped("SC_rgb_rle.dcm")).array.astype(int)
+        found = read_image(shipped(f"SC_rgb_dcmtk_{name}.dcm")).array
+        assert np.median(np.abs(found - plain)) <= 2
+
+    def test_every_file_is_read_or_refused(self):
+        folder = shipped("MR_small.dcm").parent
+        for path in sorted(folder.glob("*.dcm")):
+            try:
+                assert read_image(path).image_size == read_picture_header(path).image_size, path
+            except ImageReadError as error:
+                assert str(error).startswith(str(path))
