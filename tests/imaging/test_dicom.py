@@ -489,6 +489,7 @@ class TestFiles:
          {"RescaleSlope": "1", "RescaleIntercept": "0"}, {"NumberOfFrames": "7"},
          {"PixelData": None}],
     )  # fmt: skip
+    @pytest.mark.filterwarnings("ignore:Invalid value for VR")  # while the file is made
     def test_nothing_on_the_patient_comes_out(self, change, caplog, capfd):
         """Neither by notes and errors nor by warnings and logs, whatever is damaged."""
         data = dicom_file(CT, **change)
