@@ -49,6 +49,7 @@ def predict(
     product: o.Product = None,
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
+    window: o.Window = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
@@ -85,7 +86,7 @@ def predict(
     chosen = PredictOptions(
         batch_size=batch_size, threshold=threshold, maps=maps, overlays=overlays, report=report,
         title=title, table=table, resume=resume, strict=strict, bit_depth=bit_depth,
-        max_pixels=max_pixels, product=product,
+        window=window, max_pixels=max_pixels, product=product,
     )  # fmt: skip
     done = 0
     with hold_folders(out):

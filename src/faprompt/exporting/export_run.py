@@ -218,7 +218,7 @@ def with_setup_of(exported: ExportedDetector, detector: Detector) -> ExportedDet
     as both give the same scores, which the caller measures.
     """
     setup, changes = detector.setup, {}
-    for name in ("tiles", "bit_depth", "mask", "mask_folder", "references"):
+    for name in ("tiles", "bit_depth", "window", "mask", "mask_folder", "references"):
         changes[name] = getattr(setup, name)
     placed = exported.with_setup(**changes)
     if setup.calibration is None:

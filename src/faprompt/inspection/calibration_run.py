@@ -29,7 +29,7 @@ from faprompt.config import Count, Natural, Range, check_fields
 from faprompt.detector_setup import setup_changes
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import natural_key
-from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.imaging.tiles import TileSetting, check_tiles
 from faprompt.inspection.good_pictures import (
     UnusedPictures,
@@ -47,8 +47,8 @@ _log = logging.getLogger("faprompt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrateOptions:
-    """Options of `calibrate`.
+class CalibrateOptions(ReadingOptions):
+    """Options of `calibrate`, those of `read_image` included.
 
     Raises:
         ConfigError: a rate outside 0..1, a review rate below the target rate, or other `tiles`.
@@ -66,11 +66,10 @@ class CalibrateOptions:
     group: str = ""
     by_folder: bool = False  # each subfolder is a product with thresholds of its own
     batch_size: Count = 8  # pictures scored together
-    bit_depth: Annotated[int, Range(low=1, high=32)] | None = None  # see `read_image`
-    max_pixels: Count = MAX_PIXELS  # larger pictures are refused
 
     def __post_init__(self) -> None:
         check_fields(self)
+        ReadingOptions.__post_init__(self)
         check_tiles(self.tiles)
         target, review = self.rates
         check_rate("target_fpr", target)
@@ -174,14 +173,14 @@ def calibrate(
 
 
 def prepare(detector: PictureDetector, options: CalibrateOptions) -> PictureDetector:
-    """Return the detector with the tiles, mask and bit depth of the options, not calibrated.
+    """Return the detector with tiles, mask, bit depth and window of the options, not calibrated.
 
     Raises:
         ConfigError: the mask leaves out every pixel.
         ImageReadError: the mask cannot be read.
     """
     plain: dict[str, Any] = dict.fromkeys(("calibration", "references", "mask", "mask_folder"))
-    plain |= {"tiles": options.tiles, "bit_depth": options.bit_depth}
+    plain |= {"tiles": options.tiles, "bit_depth": options.bit_depth, "window": options.window}
     return detector.with_setup(**plain | setup_changes(None, options.mask))
 
 
@@ -354,8 +353,15 @@ def _calibration(
         own = UnusedPictures()
         scored = list(
             score_good(
-                detector, paths, options, product, skip=aside[product], unused=own, step=step
-            )
+                detector,
+                paths,
+                options,
+                product,
+                batch_size=options.batch_size,
+                skip=aside[product],
+                unused=own,
+                step=step,
+            )  # fmt: skip
         )
         parts = {*picture_parts([picture.path for picture in scored], options.group)}
         _check_count(product, len(parts), len(scored), options, own)

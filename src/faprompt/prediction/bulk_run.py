@@ -22,7 +22,7 @@ from faprompt.config import check_whole_number
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import write_atomically
-from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.reading_options import ReadingOptions, window_text
 from faprompt.prediction.earlier_run import (
     REPORT_NAME,
     TABLE_NAMES,
@@ -68,8 +68,8 @@ class PredictionSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions:
-    """Options of `predict_files`.
+class PredictOptions(ReadingOptions):
+    """Options of `predict_files`, those of `read_image` included.
 
     Raises:
         MissingExtraError: Parquet without pyarrow.
@@ -85,16 +85,12 @@ class PredictOptions:
     table: TableKind | None = None  # also write results.csv or results.parquet
     resume: bool = False  # keep rows of unchanged pictures; see `predict_files`
     strict: bool = False  # stop at the first unreadable file
-    bit_depth: int | None = None  # bits that 16-bit files really use; see `read_image`
-    max_pixels: int = MAX_PIXELS  # refuse larger pictures
     product: str | None = None  # of all pictures; None: the nearest folder that is a product
     pixel_budget: int = PIXEL_BUDGET  # pixels of pictures in memory at one time
 
     def __post_init__(self) -> None:
+        ReadingOptions.__post_init__(self)
         check_whole_number("batch_size", self.batch_size, low=1)
-        if self.bit_depth is not None:
-            check_whole_number("bit_depth", self.bit_depth, low=1, high=32)
-        check_whole_number("max_pixels", self.max_pixels, low=1)
         check_whole_number("pixel_budget", self.pixel_budget, low=1)
         check_threshold(self.threshold)
         if self.maps not in (None, "npy", "png"):
@@ -176,8 +172,7 @@ def predict_files(
                 artifacts=artifacts,
                 threshold=threshold,
                 batch_size=asked.batch_size,
-                bit_depth=asked.bit_depth,
-                max_pixels=asked.max_pixels,
+                reading=asked,
                 product=asked.product,
                 pixel_budget=asked.pixel_budget,
             )
@@ -204,7 +199,7 @@ def predict_files(
 def settings_of_run(
     detector: ImageScorer, options: PredictOptions, settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Check product and bit depth, and return what `run.json` records and a resumed run keeps.
+    """Check product, bit depth and window; return what `run.json` records and a resumed run keeps.
 
     Args:
         detector: scores the pictures.
@@ -212,14 +207,16 @@ def settings_of_run(
         settings: anything else that changes scores, as plain JSON values.
 
     Raises:
-        ConfigError: no such product, or a bit depth that differs from the calibrated one.
+        ConfigError: no such product, or a bit depth or window that differs from the calibrated one.
     """
     if options.product is not None:
         detector.setup.check_product(options.product)
     bit_depth = None if options.bit_depth is None else int(options.bit_depth)
     threshold = None if options.threshold is None else float(options.threshold)
-    detector.setup.check_bit_depth(bit_depth)
+    detector.setup.reading(options)
     chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
+    if options.window is not None:  # left out otherwise, so that older runs resume
+        chosen["window"] = window_text(options.window)
     chosen |= _calibration_settings(detector.setup, options.product)
     return dict(json.loads(json.dumps({**(settings or {}), **chosen})))
 
