@@ -1,7 +1,7 @@
 """A detector: backbone, method and transform together, run by torch, with two interfaces.
 
-`forward` takes a normalised batch and allows gradients; training uses it. `predict` reads and
-resizes a picture, calls the same code without gradients, and returns the map in the picture's
+`detector(pixels)` takes a normalised batch and allows gradients; training uses it. `predict` reads
+and resizes a picture, calls the same code without gradients, and returns the map in the picture's
 own pixels.
 """
 
