@@ -36,24 +36,9 @@ FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatur
 
 
 class TensorDetector(PictureDetector):
-    """Score batches of tensors with one method on one frozen backbone. See `Detector`.
+    """Score batches of tensors with one method on one frozen backbone; see `Detector`.
 
-    It is no torch module but has two, `backbone` and `method`, and what is learned are the
-    parameters of `method`. Text features that depend on no image are computed when the detector
-    is built; call `refresh()` after changing parameters.
-
-    Args:
-        backbone, method, name: its parts, and its name in results.
-        threshold: default of the verdict and the regions, 0 to 1.
-        class_name: default class of the pictures, for methods with class names; a model folder
-            does not hold it.
-        description: further entries of the model folder's config, such as "training".
-        setup: tiles, mask, references and calibration; see `with_setup`.
-
-    Raises:
-        ConfigError: the method's image size or its prompts do not fit the backbone.
-        ModelError: the calibration was made under other settings.
-        ValueError: the threshold is not from 0 to 1.
+    Arguments and errors are those of `Detector`.
     """
 
     def __init__(
