@@ -213,7 +213,7 @@ class PictureDetector(PictureModel):
     ) -> list[tuple[float, np.ndarray]]:
         """Return score and map of whole pictures, each map at `model_size`: no mask, no tiles.
 
-        These are the values of the tensor interface, `Detector.forward`, but for rounding.
+        These are the values of the tensor interface, `detector(pixels)`, but for rounding.
 
         Args:
             images: (H, W, 3) uint8 RGB of any size.

@@ -49,12 +49,29 @@ _ORIENTATION = 0x0112  # EXIF tag
 _UPPER_BITS = "16-bit colours read by their upper 8 bits"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReadImage:
-    """A picture in memory, and what the user should know about how it was read."""
+    """Hold a picture in memory, and what the user should know about how it was read.
 
-    array: np.ndarray  # (H, W, 3) uint8, RGB, upright
+    Attributes:
+        array: (height, width, 3) uint8 RGB, upright.
+        notes: what was done to the picture, one sentence each.
+    """
+
+    array: np.ndarray
     notes: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ReadImage):
+            return NotImplemented
+        return self.notes == other.notes and np.array_equal(self.array, other.array)
+
+    def __hash__(self) -> int:
+        return hash((self.array.shape, self.notes))
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f"<ReadImage {width}x{height} px, {len(self.notes)} notes>"
 
     @property
     def image_size(self) -> tuple[int, int]:

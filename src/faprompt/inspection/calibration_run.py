@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,24 +48,38 @@ _log = logging.getLogger("faprompt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrateOptions(ReadingOptions):
-    """Options of `calibrate`, those of `read_image` included.
+    """Hold the options of `calibrate`.
+
+    Args:
+        target_fpr: share of good parts that may be NG, between 0 and 1; 0.01 needs 99 parts.
+        review_fpr: share of good parts that may be NG or REVIEW, between 0 and 1; None takes
+            0.05, or `target_fpr` if that is higher.
+        references: number of good pictures of each product that are kept as memory; 0 for none.
+        reference_weight: weight of the distance to the references in score and map, above 0 and
+            at most 1.
+        tiles: how pictures are cut: "off", "auto", or the number of tiles along the longer side.
+        mask: a mask file for all pictures, or a folder with one for each, under the picture's
+            name; pixels brighter than black are left out.
+        group: regular expression that finds the part in a picture's absolute path, with "/"
+            between folders; "" if each picture is a part.
+        by_folder: each subfolder is a product with thresholds of its own.
+        batch_size: pictures scored together.
+        bit_depth, window, max_pixels: see `ReadingOptions`.
 
     Raises:
         ConfigError: a rate outside 0..1, a review rate below the target rate, or other `tiles`.
         ValueError: another option is out of range.
     """
 
-    target_fpr: float = TARGET_FPR  # rate of NG among good parts
-    review_fpr: float | None = None  # of NG and REVIEW; None: 0.05, or `target_fpr` if higher
-    references: Natural = 0  # good pictures kept as memory, of each product; 0 for none
+    target_fpr: float = TARGET_FPR
+    review_fpr: float | None = None
+    references: Natural = 0
     reference_weight: Annotated[float, Range(above=0, high=1)] = REFERENCE_WEIGHT
-    tiles: TileSetting = "off"  # how pictures are cut, see `plan_tiles`
-    mask: str | os.PathLike[str] | None = None  # a file for all pictures, or a folder by name
-    # regular expression that finds the part in a picture's absolute path, with "/" between
-    # folders; "" if each picture is a part
+    tiles: TileSetting = "off"
+    mask: str | os.PathLike[str] | None = None
     group: str = ""
-    by_folder: bool = False  # each subfolder is a product with thresholds of its own
-    batch_size: Count = 8  # pictures scored together
+    by_folder: bool = False
+    batch_size: Count = 8
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -86,15 +100,25 @@ class CalibrateOptions(ReadingOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductReport:
-    """What a calibration found for one product."""
+    """Hold what a calibration found for one product.
 
-    pictures: int  # good pictures that calibrate
-    parts: int  # independent parts among them; the number n of the thresholds
+    Attributes:
+        pictures: number of good pictures that calibrate.
+        parts: number of independent parts among them; the n of the thresholds.
+        limits: the thresholds, 0 to 1.
+        bound: 95 % upper bound of the share of good parts that are NG, 0 to 1.
+        review_bound: the same for NG and REVIEW together.
+        references: paths of the pictures kept as memory.
+        suspects: those of them that look defective beside the others.
+    """
+
+    pictures: int
+    parts: int
     limits: Limits
-    bound: float  # 95 % upper bound of the rate of NG among good parts
-    review_bound: float  # the same for NG and REVIEW together
-    references: tuple[str, ...] = ()  # paths of the pictures kept as memory
-    suspects: tuple[str, ...] = ()  # those of them that look defective beside the others
+    bound: float
+    review_bound: float
+    references: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -103,13 +127,21 @@ class ProductReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationReport:
-    """Result of `calibrate`."""
+    """Hold the result of `calibrate`.
+
+    Attributes:
+        folder: the model folder that was written.
+        detector: the calibrated detector.
+        products: thresholds and counts by product; the key is "" without products.
+        unreadable: path of each picture that could not be used -> reason.
+        copies: paths left out because another picture has the same content.
+    """
 
     folder: Path
-    detector: PictureDetector  # calibrated
-    products: Mapping[str, ProductReport]
-    unreadable: Mapping[str, str]  # path -> reason
-    copies: tuple[str, ...]  # paths left out because another picture has the same content
+    detector: PictureDetector
+    products: Mapping[str, ProductReport] = field(hash=False)
+    unreadable: Mapping[str, str] = field(hash=False)
+    copies: tuple[str, ...]
 
     @property
     def calibration(self) -> Calibration:

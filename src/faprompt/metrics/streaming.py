@@ -61,20 +61,26 @@ _NO_ID = np.zeros(0, dtype=np.uint64)
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """Every metric is either in `values` or, with its reason, in `undefined`.
+    """Hold the metrics of one group; each is in `values` or, with its reason, in `undefined`.
 
     An interval of `intervals` contains its value, see `bootstrap`. Values without one (no
     replicates, too few images) are absent there.
 
     Works like a mapping of the values and the two counts: `result["aupro"]`,
     `"aupro" in result`, `result.get("aupro")`, `dict(result)`.
+
+    Attributes:
+        values: metric name -> value, 0 to 1; never NaN.
+        undefined: metric name -> why it has no value.
+        normal, anomalous: number of images with label 0 and 1.
+        intervals: metric name -> (low, high) of the 95 % interval.
     """
 
-    values: Mapping[str, float]  # metric name -> 0..1; never NaN
-    undefined: Mapping[str, str]  # metric name -> why it has no value
-    normal: int  # images with label 0
-    anomalous: int  # images with label 1
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # low, high; 95 %
+    values: Mapping[str, float] = field(hash=False)
+    undefined: Mapping[str, str] = field(hash=False)
+    normal: int
+    anomalous: int
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         both = self.values.keys() & self.undefined.keys()
