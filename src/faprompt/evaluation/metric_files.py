@@ -44,7 +44,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with_curves = [name for name, curves in evaluation.curves.items() if curves]
-    classes = {re.sub(r"[/\\]", "_", name): name for name in with_curves}  # by file name
+    classes = {stem: name for name, stem in file_stems(with_curves).items()}
     _remove_curves(folder / "curves", keep=set(classes))
     remove_gallery(folder)
     _write(folder / "metrics.md", to_markdown([evaluation]))
