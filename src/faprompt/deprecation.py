@@ -68,9 +68,8 @@ def deprecated(
     """Return a decorator whose function warns at every call.
 
     Example:
-        >>> old = deprecated(Deprecation("old()", "0.2", "0.3", "new()"))(len)
-        >>> old([1, 2])
-        2
+        @deprecated(Deprecation("read()", since="0.2", removed_in="0.3", instead="read_image()"))
+        def read(path): ...
     """
 
     def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -116,7 +115,7 @@ def deprecated_argument(
     return decorate
 
 
-def deprecated_option(notice: Deprecation) -> Callable[[Any], Any]:
+def deprecated_option(notice: Deprecation) -> Callable[[Any, Any, Any], Any]:
     """Return a `callback` for `typer.Option` that warns when the option is given.
 
     The command line prints the warning as a line on stderr.

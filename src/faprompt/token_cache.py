@@ -189,7 +189,7 @@ class TokenStore:
         """Commit and close the files; Windows removes no folder with open ones."""
         self.commit()
         self._patch_file.close()
-        self._classes = self._patches = self._done = np.empty(0)
+        del self._classes, self._patches, self._done
 
     def _check(self, row: int, class_token: np.ndarray, layers: list[np.ndarray]) -> None:
         if int(self._done[row]) != _DONE_BIT + _checksum(class_token, layers):

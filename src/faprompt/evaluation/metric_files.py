@@ -18,7 +18,7 @@ from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, region_text
 from faprompt.evaluation.verdict_rates import verdict_lines
-from faprompt.files import csv_table, csv_text, write_atomically
+from faprompt.files import csv_table, csv_text, file_stems, write_atomically
 from faprompt.metrics import METRIC_NAMES, Curve
 from faprompt.work import can_draw
 

@@ -153,7 +153,9 @@ def export(
     with lock_folder(folder):
         _check_target(folder)
         with tempfile.TemporaryDirectory(
-            dir=folder, prefix=_DRAFT, ignore_cleanup_errors=True  # Windows: a model may be open
+            dir=folder,
+            prefix=_DRAFT,
+            ignore_cleanup_errors=True,  # Windows: a model may be open
         ) as place:
             draft = Path(place)
             graph = DetectorGraph(original)
