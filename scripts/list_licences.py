@@ -17,8 +17,9 @@ STRONG = re.compile(r"\b(AGPL|GPL)\b|GNU (Affero )?General Public", re.IGNORECAS
 WEAK = re.compile(r"\b(LGPL|MPL|EPL|CDDL)\b|Lesser General|Mozilla Public", re.IGNORECASE)
 HEAD = """# Licences
 
-Packages that `requirements.lock` installs, with the licence that each states in its metadata. `make sbom` writes this
-page. It is no legal advice: a package may bundle libraries under further licences (see the files in its `dist-info`).
+Packages that `requirements.lock` installs, with the licence that each states in its metadata.
+`make sbom` writes this page. It is no legal advice: a package may bundle libraries under further
+licences (see the files in its `dist-info`).
 
 | package | version | licence | copyleft |
 |---|---|---|---|
