@@ -84,15 +84,16 @@ def _may_pass(error: Exception) -> bool:
 
 def _answer(error: BaseException) -> tuple[int | None, str]:
     """Return HTTP status and error code of a failed request, as far as its error tells them."""
-    for each in (error, error.__cause__):
-        response = getattr(each, "response", None)
-        if isinstance(response, dict):  # of botocore
-            code = str(response.get("Error", {}).get("Code", ""))
-            return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), code
-        for owner in (response, each):
-            for name in ("status_code", "status", "code"):
-                if isinstance(status := getattr(owner, name, None), int):
-                    return status, ""
+    for each in (error, error.__cause__):  # s3fs translates those of botocore
+        answer = getattr(each, "response", None)
+        if isinstance(answer, dict):
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return status, str(answer.get("Error", {}).get("Code", ""))
+    # Not the cause: that of a body that is cut off is an error of aiohttp with the code 400.
+    for owner in (getattr(error, "response", None), error):
+        for name in ("status_code", "status", "code"):
+            if isinstance(status := getattr(owner, name, None), int):
+                return status, ""
     return None, ""
 
 
