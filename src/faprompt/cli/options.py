@@ -27,7 +27,23 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
         ) from error
 
 
-Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Files, folders or globs; or a list of files, such as @parts.txt."),
+]
+StoredInputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Files, folders, globs, or URLs of these (s3, gs, az, hf); or a list: @parts.txt with "
+        "one path or URL a line, @parts.csv or @parts.parquet (see --column)."
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Column of a .csv or .parquet list that has the paths. Default: path.",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(

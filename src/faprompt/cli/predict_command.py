@@ -13,7 +13,7 @@ from faprompt.cli import options as o
 
 
 def predict(
-    inputs: o.Inputs,
+    inputs: o.StoredInputs,
     model: o.Model = None,
     method: o.Method = None,
     backbone: o.Backbone = None,
@@ -47,6 +47,7 @@ def predict(
     tiles: o.Tiles = None,
     mask: o.Mask = None,
     product: o.Product = None,
+    column: o.Column = None,
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
     window: o.Window = None,
@@ -76,12 +77,12 @@ def predict(
     from faprompt.config import parse_assignments
     from faprompt.detector_setup import setup_changes
     from faprompt.prediction.bulk_run import PredictOptions, predict_files
-    from faprompt.prediction.input_paths import expand_inputs
+    from faprompt.prediction.input_paths import list_inputs
     from faprompt.work import hold_folders
 
     left_out: Counter[str] = Counter()
     masks = [mask] if mask is not None and mask.is_dir() else []
-    paths = expand_inputs(inputs, left_out=left_out, exclude=masks)
+    files = list(list_inputs(inputs, column=column, left_out=left_out, exclude=masks))
     options = parse_assignments(assignments or [])
     chosen = PredictOptions(
         batch_size=batch_size, threshold=threshold, maps=maps, overlays=overlays, report=report,
@@ -100,11 +101,11 @@ def predict(
             def show(row: Any) -> None:
                 nonlocal done
                 done += 1
-                progress("predict", done, len(paths))
+                progress("predict", done, len(files))
                 print(json.dumps(row.to_dict()) if as_json else result_line(row), flush=True)
 
             summary = predict_files(
-                detector, paths, out, chosen, on_result=show,
+                detector, files, out, chosen, on_result=show,
                 settings={
                     "detector": detector.fingerprint(), "decided_by": detector.decided_by()
                 },

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from faprompt.errors import MissingExtraError
 from faprompt.files import csv_text, temporary_name
 from faprompt.records import Region, Verdict
+from faprompt.storage import StoredFile
 
 TableKind = Literal["csv", "parquet"]
 
@@ -21,10 +22,11 @@ TableKind = Literal["csv", "parquet"]
 class FileStamp(NamedTuple):
     """Identity of a file and its content, for `resume`."""
 
-    file: str  # absolute path, links not followed
+    file: str  # absolute path, links not followed; or a URL
     target: str  # absolute path with links followed; "" where that is the same path
     size: int | None  # bytes; None when the file cannot be accessed
     mtime_ns: int | None  # modification time, nanoseconds since 1970
+    version: str = ""  # of a URL: size and version as its storage tells them; "" if unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,11 @@ def stamp_file(path: str) -> FileStamp:
     except (OSError, ValueError):
         return FileStamp(file, "", None, None)
     return FileStamp(file, "" if target == file else target, found.st_size, found.st_mtime_ns)
+
+
+def stamp_stored(file: StoredFile) -> FileStamp:
+    """Return the identity of a file of an object storage, by the stamp of its listing."""
+    return FileStamp(file.path, "", None, None, file.stamp)
 
 
 def read_rows(path: Path) -> Iterator[ResultRow]:
