@@ -122,13 +122,14 @@ def _part_key(part: str) -> tuple[Any, ...]:
     return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))
 
 
-def unique_stem(path: str) -> str:
+def unique_stem(path: str, *, absolute: bool = True) -> str:
     """Return a file name without ending that is the same for a path in every run.
 
     It is the stem, made safe, and 64 bits of the absolute path, so that files of one name in
-    two folders get two names.
+    two folders get two names. Without `absolute` they are of the path as it is written, which
+    is the same on every machine.
     """
-    whole = Path(os.path.abspath(path)).as_posix().encode(errors="surrogateescape")
-    digest = hashlib.blake2s(whole, digest_size=8)
+    whole = Path(os.path.abspath(path)).as_posix() if absolute else path.replace(os.sep, "/")
+    digest = hashlib.blake2s(whole.encode(errors="surrogateescape"), digest_size=8)
     stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
     return f"{stem}-{digest.hexdigest()}"
