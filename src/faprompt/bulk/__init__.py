@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from faprompt.bulk.shard_merge import MergeSummary, merge_shards
-from faprompt.bulk.shard_plan import ShardPlan, plan_shards
+from faprompt.bulk.shard_merge import MergeSummary, MergeTable, merge_shards
+from faprompt.bulk.shard_plan import ShardPlan, plan_shards, read_plan
 from faprompt.bulk.shard_predict import ScoringPlan, ShardScorer, predict_shard
 from faprompt.bulk.shard_run import RowSource, ShardSummary, run_shard
 from faprompt.bulk.shard_split import WHOLE_RUN, Shard, parse_shard, shard_of
@@ -11,6 +11,7 @@ from faprompt.bulk.shard_split import WHOLE_RUN, Shard, parse_shard, shard_of
 __all__ = [
     "WHOLE_RUN",
     "MergeSummary",
+    "MergeTable",
     "RowSource",
     "ScoringPlan",
     "Shard",
@@ -21,6 +22,7 @@ __all__ = [
     "parse_shard",
     "plan_shards",
     "predict_shard",
+    "read_plan",
     "run_shard",
     "shard_of",
 ]

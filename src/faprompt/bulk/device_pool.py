@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +43,9 @@ def pooled_rows(
     context = multiprocessing.get_context("spawn")
     tasks: Any = context.Queue(maxsize=_WAITING * len(devices))
     results: Any = context.Queue()
-    workers = [_start(context, worker_rows, device, tasks, results) for device in devices]
+    workers = [
+        _start(context, worker_rows, device, tasks, results, len(devices)) for device in devices
+    ]
     stop = threading.Event()
     feeder = threading.Thread(target=_feed, args=(tasks, paths, len(workers), stop), daemon=True)
     feeder.start()
@@ -76,8 +79,11 @@ def _work(
     device: str,
     tasks: Any,
     results: Any,
+    share: int,
 ) -> None:
     """Score pictures until the queue says None; an exception is sent in place of a row."""
+    if device == "cpu":  # several at once must not each use all cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // share)))
     try:
         for row in worker_rows(device, iter(tasks.get, None)):
             results.put(row)

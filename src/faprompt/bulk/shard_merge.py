@@ -151,7 +151,7 @@ class _Merge:
             return None
         if missing == [WHOLE_RUN]:
             return missing, f"the run is not finished ({DONE} is missing or damaged); run it again"
-        what = f"{_named(missing)} of {self._count} are missing or not finished; run them again"
+        what = f"missing or not finished: {_named(missing)} of {self._count}; run again"
         return missing, what
 
     def _rows(self, marks: Mapping[Shard, DoneMark]) -> Iterator[ResultRow]:
@@ -258,7 +258,7 @@ def _strangers(marks: Mapping[Shard, DoneMark], fingerprint: str) -> tuple[list[
     found = [shard for shard, mark in marks.items() if mark.fingerprint != fingerprint]
     if not found:
         return None
-    return found, f"{_named(found)}: made with other settings than {RUN} says; run them again"
+    return found, f"{_named(found)}: made with other settings than {RUN} says; run again"
 
 
 def _other_listings(
@@ -273,7 +273,7 @@ def _other_listings(
         seen = marks[found[0]].listing.files
         return found, (
             f"{_named(found)}: saw other inputs {what} ({seen} files or other stamps, not "
-            f"{wanted.files}); run them again"
+            f"{wanted.files}); run again"
         )
     if sum((mark.listed for mark in marks.values()), FileDigest()) != wanted:
         return [*marks], (

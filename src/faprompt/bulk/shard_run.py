@@ -176,9 +176,7 @@ class _ShardWork:
                 )
                 self.place.remove_part(name)
                 continue
-            known = self.run is not None and fingerprint_of(self.run).startswith(
-                fingerprint_in(name)
-            )
+            known = fingerprint.startswith(fingerprint_in(name))
             good = [each for each in found if known and self._holds(each, retry_errors)]
             if len(good) == len(found):
                 self._count(name, PartFact.of(len(good), content), [each.row for each in good])

@@ -28,6 +28,8 @@ _OWN_FILES = tuple(
     for pattern, beside in (
         (rf"/(maps|overlays|thumbs)/{_HASHED}(-overlay|-large)?\.(jpg|png|npy)",
          tuple(f"../{name}" for name in _RESULTS)),
+        (rf"/shards/\d+-of-\d+/(maps|overlays|thumbs)/{_HASHED}(-overlay|-large)?\.(jpg|png|npy)",
+         ("../../../run.json",)),
         (r"/(results\.(jsonl|csv|parquet)|run\.json|report\.html)", _RESULTS),
         (rf"/{_HASHED}\.(png|html|json)", ("{stem}.html", "{stem}.json")),  # explain
         (r"/gallery/[^/]+\.png", ("gallery.csv", "../metrics.json")),
