@@ -107,15 +107,15 @@ def _feed(tasks: Any, paths: Sequence[str], workers: int, stop: threading.Event)
 
 def _next_row(results: Any, workers: Sequence[BaseProcess], devices: Sequence[str]) -> ResultRow:
     while True:
+        for worker, device in zip(workers, devices, strict=True):
+            if worker.exitcode not in (None, 0) and results.empty():
+                raise DeviceError(
+                    f"the process of device {device} ended with {worker.exitcode}; "
+                    "what was written before is kept, run again to go on."
+                )
         try:
             found = results.get(timeout=_LOOK_S)
         except queue.Empty:
-            for worker, device in zip(workers, devices, strict=True):
-                if worker.exitcode not in (None, 0):
-                    raise DeviceError(
-                        f"the process of device {device} ended with {worker.exitcode}; "
-                        "what it had scored is kept, run again to go on."
-                    ) from None
             if not any(worker.is_alive() for worker in workers) and results.empty():
                 raise DeviceError("the processes ended without a row for every picture.") from None
             continue

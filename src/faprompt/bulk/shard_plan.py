@@ -78,10 +78,12 @@ def plan_shards(
         out.remove(PLAN)  # the lists below it are about to change
         spill = _Spill(Path(folder))
         for file in files:
-            listing.add(file)
             spill.add(shard_of(file.path, count), file)
         for shard in shards:
-            ShardFiles(out, shard).write_manifest(spill.take(shard.index))
+            found = list(spill.take(shard.index))
+            for file in found:
+                listing.add(file)
+            ShardFiles(out, shard).write_manifest(found)
             progress("plan", shard.index, count)
         seconds = round(time.perf_counter() - started, 3)
         plan = ShardPlan(count, list(inputs), listing, seconds)

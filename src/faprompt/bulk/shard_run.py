@@ -171,9 +171,8 @@ class _ShardWork:
             try:
                 found = decode_part(name, content)
             except ValueError as error:
-                logger.warning(
-                    "shard %s: %s; its pictures are scored again", self.place.shard, error
-                )
+                logger.warning("shard %s: %s; it is made again", self.place.shard, error)
+                self.place.remove_done()
                 self.place.remove_part(name)
                 continue
             known = fingerprint.startswith(fingerprint_in(name))
