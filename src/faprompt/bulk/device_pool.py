@@ -116,7 +116,7 @@ def _next_row(results: Any, workers: Sequence[BaseProcess], devices: Sequence[st
         try:
             found = results.get(timeout=_LOOK_S)
         except queue.Empty:
-            if not any(worker.is_alive() for worker in workers) and results.empty():
+            if all(worker.exitcode == 0 for worker in workers) and results.empty():
                 raise DeviceError("the processes ended without a row for every picture.") from None
             continue
         if isinstance(found, ResultRow):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -45,7 +46,7 @@ class MergeSummary:
 
 
 def merge_shards(
-    out_dir: str,
+    out_dir: str | os.PathLike[str],
     *,
     tables: Sequence[MergeTable] = ("jsonl",),
     report: bool | None = None,
