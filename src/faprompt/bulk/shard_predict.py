@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from faprompt.bulk.device_pool import pooled_rows
 from faprompt.bulk.shard_files import DONE, RUN, ShardFiles
-from faprompt.bulk.shard_run import RowSource, ShardSummary, run_shard
+from faprompt.bulk.shard_run import PART_ROWS, RowSource, ShardSummary, run_shard
 from faprompt.bulk.shard_split import WHOLE_RUN, Shard
 from faprompt.calibration import CALIBRATION, Calibration, read_calibration, save_calibration
 from faprompt.errors import ConfigError
@@ -50,6 +50,7 @@ def predict_shard(
     asked: Mapping[str, Any] | None = None,
     command: str = "",
     source: Callable[[ScoringPlan], RowSource] | None = None,
+    part_rows: int = PART_ROWS,
     retry_errors: bool = False,
     on_row: Callable[[ResultRow, int, int], None] | None = None,
     lock: bool = True,
@@ -70,6 +71,7 @@ def predict_shard(
         asked: options as the user gave them, as of `run_shard`.
         command: as of `run_shard`.
         source: who scores in place of this machine, given what there is to do.
+        part_rows: most rows of a part, after which an interrupted shard goes on.
         retry_errors: score again what could not be read.
         on_row: as of `run_shard`.
         lock: hold the folder against other runs; False where the caller holds it.
@@ -89,7 +91,8 @@ def predict_shard(
             _remove_earlier(out, files)
         return run_shard(
             source(plan) if source else plan.rows, files, out, shard, settings=plan.settings,
-            asked=asked, command=command, retry_errors=retry_errors, on_row=on_row, lock=False,
+            asked=asked, command=command, part_rows=part_rows, retry_errors=retry_errors,
+            on_row=on_row, lock=False,
         )  # fmt: skip
 
 

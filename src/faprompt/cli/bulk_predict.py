@@ -34,6 +34,7 @@ class BulkRequest:
     address: str | None  # of a Ray cluster
     detector: Mapping[str, Any]  # arguments of `load_scorer`, without the device
     options: PredictOptions
+    part_rows: int
     retry_errors: bool
     as_json: bool
     exclude: tuple[Path, ...]  # folders that are no inputs
@@ -122,7 +123,7 @@ def _score(request: BulkRequest, shard: Shard) -> None:
             partial(load_scorer, **request.detector), _inputs(request, left_out), request.out,
             shard, options, devices=request.devices, asked=_asked(request),
             command=_command(request), source=_ray_source(request),
-            retry_errors=request.retry_errors, on_row=show,
+            part_rows=request.part_rows, retry_errors=request.retry_errors, on_row=show,
         )  # fmt: skip
     note_left_out(left_out)
     note_pictures(summary.notes)

@@ -84,6 +84,14 @@ def predict(
         str | None,
         typer.Option(help="Ray cluster: auto, or HOST:PORT. Default: Ray on this machine."),
     ] = None,
+    part_rows: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="With --shard: most rows of a part. An interrupted shard goes on after its last "
+            "part; one is written after a minute at the latest.",
+        ),
+    ] = 1000,
     retry_errors: Annotated[
         bool,
         typer.Option("--retry-errors", help="With --shard: score again what could not be read."),
@@ -129,7 +137,8 @@ def predict(
     if shard or devices or engine == "ray" or is_url(place):
         run_bulk(BulkRequest(
             inputs=inputs or [], out=place, shard=shard, engine=engine, address=address,
-            devices=_device_names(devices, device), options=chosen, retry_errors=retry_errors,
+            devices=_device_names(devices, device), options=chosen, part_rows=part_rows,
+            retry_errors=retry_errors,
             detector=picked | {"tiles": tiles, "mask": mask}, as_json=as_json,
             exclude=tuple(masks),
         ))  # fmt: skip
