@@ -46,16 +46,14 @@ def draw_pictures(folder: Path, count: int, seed: int) -> None:
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path)
 
 
-def command(home: Path, out: str, shard: str, more: list[str]) -> list[str]:
-    """The command line of a shard."""
-    return [sys.executable, "-c", RUN, "predict", str(home / "in"), "--out", str(home / out),
-            "--shard", shard, *more]  # fmt: skip
-
-
-def start(words: list[str]) -> subprocess.Popen[bytes]:
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+def start(home: Path, out: str, shard: str, more: list[str]) -> subprocess.Popen[bytes]:
+    """Start the command line of a shard."""
+    words = ["predict", str(home / "in"), "--out", str(home / out), "--shard", shard, *more]
     return subprocess.Popen(
-        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, "-c", RUN, *words],
+        env={"OMP_NUM_THREADS": "1"} | os.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -71,7 +69,7 @@ def killed_run(
     while queue or running:
         while queue and len(running) < PROCESSES:
             shard = queue.pop(0)
-            running[shard] = start(command(home, "killed", f"{shard}/{shards}", more))
+            running[shard] = start(home, "killed", f"{shard}/{shards}", more)
         for shard, process in [*running.items()]:
             if process.poll() is not None:
                 said = process.communicate()[1].decode()
@@ -102,7 +100,7 @@ def calm_run(home: Path, shards: int, more: list[str]) -> None:
     queue, running = list(range(1, shards + 1)), []
     while queue or running:
         while queue and len(running) < PROCESSES:
-            running.append(start(command(home, "calm", f"{queue.pop(0)}/{shards}", more)))
+            running.append(start(home, "calm", f"{queue.pop(0)}/{shards}", more))
         first = running.pop(0)
         said = first.communicate()[1].decode()
         if first.returncode not in (0, 3):
