@@ -38,7 +38,7 @@ from faprompt.errors import FapromptError
 SECONDS_PER_INPUT = 20
 MEMORY_BYTES = 2 * 2**30
 SHARES = {  # of all inputs
-    "png": 0.17, "jpeg": 0.12, "tiff": 0.2, "webp": 0.08, "bmp": 0.08, "mask": 0.08,
+    "png": 0.14, "jpeg": 0.12, "tiff": 0.18, "webp": 0.08, "bmp": 0.08, "dicom": 0.05, "mask": 0.08,
     "config.json": 0.09, "model.safetensors": 0.07, "csv": 0.06, "coco": 0.05,
 }  # fmt: skip
 DAMAGES = ["byte", "number", "insert", "remove", "repeat", "cut", "splice"]
@@ -55,6 +55,8 @@ def seed_pictures(kind: str) -> list[bytes]:
     grey = stream.integers(0, 256, (12, 17), dtype=np.uint8)
     wide = stream.integers(0, 65536, (12, 17), dtype=np.uint16)
     colours = stream.integers(0, 256, (12, 17, 3), dtype=np.uint8)
+    if kind == "dicom":
+        return _dicom_pictures(grey, wide, colours)
     rgb = Image.fromarray(colours)
     modes = [rgb, Image.fromarray(grey), rgb.convert("RGBA"), rgb.convert("P"), rgb.convert("1")]
     modes += [rgb.convert("LA"), rgb.convert("CMYK"), Image.fromarray(wide)]
@@ -105,6 +107,57 @@ def _tifffile_pictures(grey: np.ndarray, wide: np.ndarray, colours: np.ndarray) 
         tifffile.imwrite(buffer, values, **options)
         found.append(buffer.getvalue())
     return found
+
+
+def _dicom_pictures(grey: np.ndarray, wide: np.ndarray, colours: np.ndarray) -> list[bytes]:
+    """Return DICOM files: grey and colours, with windows and tables, plain and compressed."""
+    from pydicom import Dataset, dcmread, uid
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.encaps import encapsulate
+
+    def make(values: np.ndarray, syntax: str = "", frame: bytes = b"", **elements: Any) -> bytes:
+        header = Dataset()
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = syntax or uid.ExplicitVRLittleEndian
+        header.SOPClassUID, header.SOPInstanceUID = uid.SecondaryCaptureImageStorage, "1.2"
+        header.Rows, header.Columns = values.shape[:2]
+        header.SamplesPerPixel = 3 if values.ndim == 3 else 1
+        header.PhotometricInterpretation = "RGB" if values.ndim == 3 else "MONOCHROME1"
+        header.PlanarConfiguration = 0
+        header.BitsAllocated = header.BitsStored = 8 * values.dtype.itemsize
+        header.HighBit, header.PixelRepresentation = header.BitsStored - 1, 0
+        header.PixelData = encapsulate([frame]) if frame else values.tobytes()
+        header["PixelData"].VR = "OB" if frame or header.BitsStored == 8 else "OW"
+        for name, value in elements.items():
+            setattr(header, name, value)
+        buffer = io.BytesIO()
+        header.save_as(buffer, enforce_file_format=True)
+        return buffer.getvalue()
+
+    def compressed(kind: str, picture: np.ndarray, **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [256, 9, 16])
+    table.add_new("LUTData", "OW", np.arange(256, dtype=np.uint16).tobytes())
+    window = {"WindowCenter": [300, 9], "WindowWidth": [900, 9], "RescaleSlope": "2",
+              "RescaleIntercept": "-1024", "PixelPaddingValue": 7, "NumberOfFrames": 1}  # fmt: skip
+    palette = {f"{name}PaletteColorLookupTable{part}": value for name in ("Red", "Green", "Blue")
+               for part, value in (("Descriptor", [256, 0, 16]), ("Data", bytes(512)))}  # fmt: skip
+    rle = dcmread(io.BytesIO(make(wide)))
+    rle.compress(uid.RLELossless)
+    buffer = io.BytesIO()
+    rle.save_as(buffer)
+    return [
+        make(grey), make(colours), make(wide, **window), buffer.getvalue(),
+        make(wide, uid.ImplicitVRLittleEndian, VOILUTFunction="SIGMOID", **window),
+        make(wide, VOILUTSequence=[table]), make(wide, ModalityLUTSequence=[table]),
+        make(grey, PhotometricInterpretation="PALETTE COLOR", **palette),
+        make(colours, uid.JPEGBaseline8Bit, compressed("JPEG", colours)),
+        make(wide, uid.JPEG2000, compressed("JPEG2000", wide, no_jp2=True)),
+    ]  # fmt: skip
 
 
 @st.composite

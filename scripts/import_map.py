@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("detector", ("model_import",)),
     ("workflows", ("evaluation", "explanation", "exporting", "inspection", "prediction")),
     ("workflows", ("training",)),
-    ("workflows", ("bulk", "serving", "watching")),
+    ("workflows", ("serving", "watching")),
     ("reproduce", ("reproduce",)),
     ("interfaces", ("cli", "runtime")),
     ("interfaces", ("__main__",)),

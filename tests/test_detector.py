@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -415,18 +413,3 @@ def test_the_fingerprint_tells_detectors_apart():
         Detector(load_backbone("test-tiny:gelu"), small.method(), name="x"),
     ]
     assert len({first, *(other.fingerprint() for other in others)}) == 7
-
-
-def test_a_result_as_plain_values_and_as_a_picture(detector):
-    image = small.picture()
-    result = detector.predict(image, threshold=0.0, with_prompt_scores=True)
-    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert (values["height"], values["width"]) == result.image_size
-    assert values["regions"][0]["bbox"] == list(result.regions[0].bbox)
-    assert values["score"] == result.score and "score_map" not in values
-    assert values["prompt_scores"] == list(result.prompt_scores)
-    assert (result.overlay(image) != image).any()
-    calm = replace(result, regions=())
-    assert np.array_equal(calm.overlay(image), image)  # nothing is above the threshold
-    with pytest.raises(ValueError, match="does not fit the image"):
-        result.overlay(image[:-1])

@@ -25,6 +25,7 @@ from faprompt.detector_setup import (
     setup_changes,
 )
 from faprompt.errors import ConfigError, ImageReadError, ModelError
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.imaging.tiles import plan_tiles
 from faprompt.models import load_detector
 from faprompt.references import REFERENCES, ReferenceBank, References
@@ -88,14 +89,32 @@ class TestSettings:
             DetectorSetup(tiles=0)
 
     def test_the_bit_depth_is_that_of_the_calibration(self):
-        assert DetectorSetup().check_bit_depth(12) == 12
-        assert DetectorSetup(bit_depth=12).check_bit_depth(None) == 12
-        assert calibrated(bit_depth=12).setup.check_bit_depth(12) == 12
-        told = "calibrated with a bit depth of {}, got 10; leave it out, or calibrate again"
-        with pytest.raises(ConfigError, match=told.format("12")):
-            calibrated(bit_depth=12).setup.check_bit_depth(10)
+        twelve, ten = ReadingOptions(bit_depth=12), ReadingOptions(bit_depth=10, max_pixels=9)
+        assert DetectorSetup().reading(twelve) == twelve
+        assert DetectorSetup(bit_depth=12).reading() == twelve
+        assert DetectorSetup(bit_depth=12).reading(ten) == ten
+        assert calibrated(bit_depth=12).setup.reading(twelve) == twelve
+        told = "calibrated with a bit depth {}, got a bit depth of 10; leave it out, or calibrate"
+        with pytest.raises(ConfigError, match=told.format("of 12")):
+            calibrated(bit_depth=12).setup.reading(ten)
         with pytest.raises(ConfigError, match=told.format("of the file")):
             calibrated().predict(small.picture(), bit_depth=10)
+
+    def test_the_window_is_that_of_the_calibration(self):
+        brain = ReadingOptions(window=(40, 80))
+        assert DetectorSetup(window=[40, 80]).reading() == brain
+        assert calibrated(window=(40.0, 80)).setup.reading(brain) == brain
+        assert calibrated(window=(40, 80)).setup.decided_by()["window"] == "40.0,80.0"
+        assert "window" not in DetectorSetup(bit_depth=12).decided_by()  # as older calibrations
+        told = "calibrated with the window 40.0,80.0, got the window auto; leave it out"
+        with pytest.raises(ConfigError, match=told):
+            calibrated(window=(40, 80)).predict(small.picture(), window="auto")
+        with pytest.raises(ConfigError, match="with the window 40.0,80.0, got a bit depth of 12"):
+            calibrated(window=(40, 80)).predict(small.picture(), bit_depth=12)
+        with pytest.raises(ConfigError, match="a bit depth of the file, got the window 40.0,80.0"):
+            calibrated().predict(small.picture(), window=(40, 80))
+        with pytest.raises(ConfigError, match="bit_depth and window exclude each other"):
+            DetectorSetup(bit_depth=12, window="auto")
 
 
 class TestMaskFiles:
@@ -214,11 +233,17 @@ class TestFolder:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("tiles", 2), ("mask", HOLE), ("bit_depth", 12), ("references", references)],
+        [
+            ("tiles", 2),
+            ("mask", HOLE),
+            ("bit_depth", 12),
+            ("window", (40, 80)),
+            ("references", references),
+        ],
     )
     def test_what_only_a_calibration_keeps_is_not_lost_silently(self, tmp_path, name, value):
         setup = {name: value() if callable(value) else value}
-        told = "keeps tiles, mask, bit depth and references only with a calibration"
+        told = "keeps tiles, mask, bit depth, window and references only with a calibration"
         with pytest.raises(ConfigError, match=told):
             small.detector("clip").with_setup(**setup).save_pretrained(tmp_path / "model")
         assert not (tmp_path / "model").exists()
@@ -312,6 +337,7 @@ class TestFingerprint:
             ({"tiles": 2}, "tiles was off and is 2"),
             ({"mask": HOLE}, r"mask was none and is [0-9a-f]{12}\.\.\."),
             ({"bit_depth": 12}, "bit depth was of the file and is 12"),
+            ({"window": "auto"}, "window was absent and is auto"),
             ({"mask_folder": Path("masks")}, "mask was none and is a folder of masks"),
         ],
     )

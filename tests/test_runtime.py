@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from faprompt.exported_detector import ExportedDetector
 from faprompt.inspection import CalibrateOptions, calibrate
@@ -96,6 +97,22 @@ print(result.score, result.threshold, other.score, other.score_map.sum())
     np.testing.assert_allclose([float(n) for n in run.stdout.split()], wanted, rtol=1e-5)
 
 
+def test_windows_are_read_and_dicom_names_its_extra(tmp_path):
+    detector = ExportedDetector(exported.write_folder(tmp_path / "plain"))
+    deep = small.picture(40, 48)[..., 0].astype(np.uint16) * 20
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    (tmp_path / "scan.dcm").write_bytes(bytes(128) + b"DICM" + bytes(90))
+    run = run_alone(COMMAND, tmp_path / "plain", tmp_path / "deep.png", tmp_path / "scan.dcm",
+                    "--window=2000,900")  # fmt: skip
+    assert run.returncode == 3, run.stderr
+    deep_row, scan_row = map(json.loads, run.stdout.splitlines())
+    wanted = detector.predict(tmp_path / "deep.png", window=(2000, 900))
+    assert deep_row["score"] == pytest.approx(wanted.score, abs=1e-6)
+    assert wanted.score != pytest.approx(detector.predict(tmp_path / "deep.png").score, abs=1e-6)
+    assert tuple(deep_row["notes"]) == wanted.notes and "window center 2000" in wanted.notes[0]
+    assert "pip install 'faprompt[dicom]'" in scan_row["error"]
+
+
 def test_files_are_written_and_what_needs_torch_says_so(model, tmp_path):
     small.picture_file(tmp_path / "a.png")
     code = """
@@ -125,6 +142,8 @@ except ModuleNotFoundError as error:
         (["{model}", "a.png", "--tiles", "some"], "tiles should be"),
         (["{model}", "a.png", "--threshold", "2"], "threshold should be from 0 to 1"),
         (["{model}", "a.png", "--product", "nut"], "got product 'nut'"),
+        (["{model}", "a.png", "--window", "40"], "a window should be CENTER,WIDTH"),
+        (["{model}", "a.png", "--window", "auto"], "calibrated with a bit depth of the file, got"),
     ],
 )
 def test_faults_are_one_line(model, tmp_path, arguments, told, capsys, caplog):

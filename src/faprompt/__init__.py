@@ -102,4 +102,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    """List the public names alone, for `dir`, `help` and completion."""
+    return sorted({name for name in globals() if name.startswith("__")} | {*__all__})

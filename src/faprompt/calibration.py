@@ -213,7 +213,7 @@ class Limits:
         return "REVIEW" if score > self.review_threshold else "OK"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class GoodScores:
     """Scores of the good pictures of one product, and the maxima of their maps.
 
@@ -244,6 +244,17 @@ class GoodScores:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GoodScores):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, k), getattr(other, k)) for k in _KINDS)
+
+    def __hash__(self) -> int:
+        return hash(self.scores.tobytes())
+
+    def __repr__(self) -> str:
+        return f"<GoodScores {len(self)} from {self.scores[0]:.4g} to {self.scores[-1]:.4g}>"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
@@ -254,12 +265,13 @@ class Calibration:
             a product with fewer pictures than a rate needs.
     """
 
-    products: Mapping[str, GoodScores]  # `ONE_PRODUCT` for the only one
-    decided_by: Mapping[str, str]  # everything that decides a score -> its value or digest
+    products: Mapping[str, GoodScores] = field(hash=False)  # `ONE_PRODUCT` for the only one
+    # everything that decides a score -> its value or digest
+    decided_by: Mapping[str, str] = field(hash=False)
     target_fpr: float = TARGET_FPR
     review_fpr: float = REVIEW_FPR
     # product -> path of each picture -> SHA-256 of its file
-    pictures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    pictures: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False, repr=False)
     group: str = ""  # expression that names the part in a path; "" if each picture is a part
     _limits: Mapping[str, Limits] = field(init=False, repr=False, compare=False)
 

@@ -1,7 +1,7 @@
 """A detector: backbone, method and transform together, run by torch, with two interfaces.
 
-`forward` takes a normalised batch and allows gradients; training uses it. `predict` reads and
-resizes a picture, calls the same code without gradients, and returns the map in the picture's
+`detector(pixels)` takes a normalised batch and allows gradients; training uses it. `predict` reads
+and resizes a picture, calls the same code without gradients, and returns the map in the picture's
 own pixels.
 """
 
@@ -27,9 +27,27 @@ from faprompt.tensor_detector import TensorDetector
 
 
 class Detector(TensorDetector):
-    """One method on one frozen backbone, for pictures of any kind; many threads may share it.
+    """Score pictures of any kind with one method on one frozen backbone.
 
-    Its arguments are those of `TensorDetector`, its use that of `PictureDetector`.
+    `predict`, `stream` and `predict_batch` take pictures, and `detector(pixels)` takes a batch of
+    tensors. Many threads may share a detector. `load_detector` and `build_detector` make one.
+
+    A detector is no torch module but has two: `backbone` is frozen, and `method` has the learned
+    parameters. Text features that depend on no picture are computed when the detector is built;
+    call `refresh()` after changing parameters.
+
+    Args:
+        backbone, method, name: its parts, and its name in results.
+        threshold: default of the verdict and the regions, 0 to 1.
+        class_name: default class of the pictures, for methods with class names; a model folder
+            does not hold it.
+        description: further entries of the model folder's config, such as "training".
+        setup: tiles, mask, references and calibration; see `with_setup`.
+
+    Raises:
+        ConfigError: the method's image size or its prompts do not fit the backbone.
+        ModelError: the calibration was made under other settings.
+        ValueError: the threshold is not from 0 to 1.
     """
 
     @torch.inference_mode()

@@ -13,9 +13,10 @@ import numpy as np
 
 from faprompt.detector_setup import DetectorSetup, check_mask
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, read_image
+from faprompt.imaging.image_reading import ImageSource, read_image
 from faprompt.imaging.picture_views import Box, join_maps
 from faprompt.imaging.picture_windows import ArrayWindows, PictureWindows, open_windows
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.imaging.tiles import fill_masked, nearest_kept, patch_mask
 from faprompt.results import AnomalyResult
 
@@ -75,28 +76,25 @@ class OpenPicture:
 def open_picture(
     setup: DetectorSetup,
     source: ImageSource,
+    options: ReadingOptions,
     *,
-    bit_depth: int | None = None,
-    max_pixels: int = MAX_PIXELS,
     product: str | None = None,
 ) -> OpenPicture:
     """Read a picture and what the setup says of it; a large TIFF is opened, if it has tiles.
 
     Raises:
-        ConfigError: another bit depth than the calibrated one.
+        ConfigError: another bit depth or window than the calibrated one.
         ImageReadError: the picture or its mask cannot be read, the mask has another size, or
             the path names no product of the calibration.
     """
-    depth = setup.check_bit_depth(bit_depth)
+    how = setup.reading(options).arguments()
     files = ExitStack()
     try:
         if setup.tiles == "off" or not isinstance(source, str | os.PathLike):
-            image = read_image(source, bit_depth=depth, max_pixels=max_pixels)
+            image = read_image(source, **how)
             windows: PictureWindows = ArrayWindows(image.array, image.notes)
         else:
-            windows = files.enter_context(
-                open_windows(source, bit_depth=depth, max_pixels=max_pixels)
-            )
+            windows = files.enter_context(open_windows(source, **how))
         mask = setup.mask_of(source)
         if mask is not None:
             check_mask(mask, windows.image_size, source)

@@ -1,8 +1,8 @@
 """What a detector does besides its method: tiles, mask, references, calibration; and their files.
 
 A calibrated model folder holds `calibration.safetensors`, and `references.safetensors` and
-`mask.png` where it has these. Tiles, bit depth, precision and class are in the calibration, as
-everything else that decides a score.
+`mask.png` where it has these. Tiles, bit depth, window, precision and class are in the
+calibration, as everything else that decides a score.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from faprompt.files import write_atomically
 from faprompt.imaging.decoding import IMAGE_EXTENSIONS
 from faprompt.imaging.marked_pixels import read_marked_pixels
 from faprompt.imaging.overlay import encode_png
+from faprompt.imaging.reading_options import ReadingOptions, Window, parse_window, window_text
 from faprompt.imaging.tiles import TileSetting, check_tiles, parse_tiles
 from faprompt.references import REFERENCES, References, read_references, save_references
 
 MASK = "mask.png"
 EARLIER = "earlier-calibrations"  # folder of the states that `calibrate --add` replaced
 SETUP_FILES = (CALIBRATION, REFERENCES, MASK)
+_DEFAULTS = ReadingOptions()
 _FOLDER_OF_MASKS = "a folder of masks"
 _ALL_LEFT_OUT = (
     "leaves out every pixel: all of them are brighter than black. Black pixels are inspected."
@@ -47,12 +49,15 @@ class DetectorSetup:
     """Settings of a detector beside its method, backbone and precision.
 
     Raises:
-        ConfigError: another value of `tiles`, or a mask that leaves out every pixel.
-        ValueError: the mask is not (H, W) bool, or given beside a folder of masks.
+        ConfigError: another value of `tiles`, a mask that leaves out every pixel, or both a bit
+            depth and a window.
+        ValueError: the mask is not (H, W) bool, or given beside a folder of masks; or bit depth
+            or window is out of range.
     """
 
     tiles: TileSetting = "off"  # how pictures are cut; "off" leaves it to the method
     bit_depth: int | None = None  # bits that 16-bit files really use; None: see `read_image`
+    window: Window | None = None  # (center, width) or "auto"; None: see `read_image`
     mask: np.ndarray | None = None  # (H, W) bool, True pixels of every picture are left out
     mask_folder: Path | None = None  # holds a mask for each picture, under the picture's name
     references: References | None = None
@@ -60,6 +65,7 @@ class DetectorSetup:
 
     def __post_init__(self) -> None:
         check_tiles(self.tiles)
+        object.__setattr__(self, "window", self.reading().window)
         if self.mask is None:
             return
         if self.mask.ndim != 2 or self.mask.dtype != np.bool_:
@@ -77,12 +83,15 @@ class DetectorSetup:
         if self.mask is not None:
             packed = np.packbits(self.mask).tobytes()
             mask = hashlib.sha256(repr(self.mask.shape).encode() + packed).hexdigest()
-        return {
+        decided = {
             "tiles": str(self.tiles),
             "bit depth": "of the file" if self.bit_depth is None else str(self.bit_depth),
             "mask": mask,
             "references": "none" if self.references is None else self.references.digest(),
         }
+        if self.window is not None:  # left out otherwise: older calibrations have no window
+            decided["window"] = window_text(self.window)
+        return decided
 
     @property
     def needs_mask_folder(self) -> bool:
@@ -90,20 +99,20 @@ class DetectorSetup:
         calibration = self.calibration
         return calibration is not None and calibration.decided_by.get("mask") == _FOLDER_OF_MASKS
 
-    def check_bit_depth(self, bit_depth: int | None) -> int | None:
-        """Return the bit depth to read with: the one given, or the setup's.
+    def reading(self, asked: ReadingOptions = _DEFAULTS) -> ReadingOptions:
+        """Return the options to read with: the bit depth or window given, or the setup's.
 
         Raises:
-            ConfigError: another one than the model was calibrated with.
+            ConfigError: another bit depth or window than the model was calibrated with.
         """
-        if bit_depth is None or bit_depth == self.bit_depth:
-            return self.bit_depth
-        if self.calibration is not None:
+        given, own = (asked.bit_depth, asked.window), (self.bit_depth, self.window)
+        chosen = own if given == (None, None) else given
+        if self.calibration is not None and chosen != own:
             raise ConfigError(
-                f"The model was calibrated with a bit depth of {self.decided_by()['bit depth']}, "
-                f"got {bit_depth}; leave it out, or calibrate again."
+                f"The model was calibrated with {_levels_text(own)}, got {_levels_text(given)}; "
+                "leave it out, or calibrate again."
             )
-        return bit_depth
+        return ReadingOptions(bit_depth=chosen[0], window=chosen[1], max_pixels=asked.max_pixels)
 
     def check_product(self, product: str | None) -> str:
         """Return the key of a product in calibration and references, "" where there is one.
@@ -145,8 +154,18 @@ class DetectorSetup:
         return read_left_out(find_mask(self.mask_folder, Path(source)))
 
 
-def setup_changes(tiles: str | None, mask: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Return the settings that `--tiles` and `--mask` change; None changes nothing.
+def _levels_text(levels: tuple[int | None, Window | None]) -> str:
+    """Return bit depth and window in words."""
+    depth, window = levels
+    if window is not None:
+        return f"the window {window_text(window)}"
+    return f"a bit depth {'of the file' if depth is None else f'of {depth}'}"
+
+
+def setup_changes(
+    tiles: str | None, mask: str | os.PathLike[str] | None, window: Window | None = None
+) -> dict[str, Any]:
+    """Return the settings that `--tiles`, `--mask` and `--window` change; None changes nothing.
 
     Raises:
         ConfigError: another value of tiles.
@@ -157,7 +176,7 @@ def setup_changes(tiles: str | None, mask: str | os.PathLike[str] | None) -> dic
         place = Path(mask)
         folder = place if place.is_dir() else None
         changes |= {"mask": None if folder else read_left_out(place), "mask_folder": folder}
-    return changes
+    return changes if window is None else changes | {"window": window}
 
 
 def read_left_out(path: Path) -> np.ndarray:
@@ -235,6 +254,7 @@ def read_setup(folder: Path) -> DetectorSetup:
         return DetectorSetup(
             tiles=parse_tiles(decided.get("tiles", "off")),
             bit_depth=int(depth) if depth.isdecimal() else None,
+            window=parse_window(decided["window"]) if "window" in decided else None,
             mask=mask,
             references=references,
             calibration=calibration,
@@ -247,12 +267,12 @@ def read_setup(folder: Path) -> DetectorSetup:
 def check_kept(setup: DetectorSetup) -> None:
     """Refuse to save settings that a model folder does not keep, by a ConfigError.
 
-    Tiles, mask, bit depth and references are kept with a calibration only.
+    Tiles, mask, bit depth, window and references are kept with a calibration only.
     """
     if setup.calibration is None and setup.decided_by() != DetectorSetup().decided_by():
         raise ConfigError(
-            "A model folder keeps tiles, mask, bit depth and references only with a calibration; "
-            "use `faprompt.calibrate`, or leave them at their defaults while you save."
+            "A model folder keeps tiles, mask, bit depth, window and references only with a "
+            "calibration; use `faprompt.calibrate`, or leave them at their defaults while you save."
         )
 
 

@@ -151,7 +151,15 @@ def build_detector(
 ) -> Detector:
     """Build a detector of a training-free method on any backbone.
 
-    Its description holds the preset and its `preset_note`; `class_name` is as in `Detector`.
+    Its description holds the preset and its `preset_note`.
+
+    Args:
+        method: name of a method without training; see `list_methods`.
+        backbone: name, or path of a weights file or folder.
+        options: options of the method, over those of its preset.
+        preset: "paper", "common", or another preset of the method.
+        device, precision: as in `load_detector`.
+        class_name: default class of the pictures, as in `Detector`.
 
     Raises:
         ConfigError: unknown method or option, or a device that torch cannot use here.

@@ -28,10 +28,11 @@ from faprompt.detector_parts import (
 )
 from faprompt.detector_setup import check_mask
 from faprompt.errors import ConfigError, ModelError
-from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource
+from faprompt.imaging.image_reading import ImageSource
 from faprompt.imaging.map_rendering import render_grid, stretched_rows
 from faprompt.imaging.picture_views import tile_boxes
 from faprompt.imaging.picture_windows import PictureWindows
+from faprompt.imaging.reading_options import MAX_PIXELS, ReadingOptions, Window
 from faprompt.imaging.tiles import TilePlan, join_tile_maps, patch_mask, plan_tiles
 from faprompt.picture_model import PictureModel, ScoredBatch
 from faprompt.regions import check_threshold, find_regions, marked_regions, verdict
@@ -50,6 +51,7 @@ class PictureDetector(PictureModel):
         threshold: float | None = None,
         with_prompt_scores: bool = False,
         bit_depth: int | None = None,
+        window: Window | None = None,
         max_pixels: int = MAX_PIXELS,
         product: str | None = None,
     ) -> AnomalyResult:
@@ -60,12 +62,13 @@ class PictureDetector(PictureModel):
             threshold: verdict and regions at this score, 0 to 1; default: the calibrated ones,
                 or the model's own.
             with_prompt_scores: also return one score per abnormality prompt.
-            bit_depth, max_pixels: see `read_image`.
+            bit_depth, window, max_pixels: see `read_image`.
             product: whose thresholds and references count, for a model calibrated by product;
                 default: the nearest folder of the path that is a product.
 
         Raises:
-            ConfigError: no such product, or a bit depth that differs from the calibrated one.
+            ConfigError: no such product, or a bit depth or window that differs from the
+                calibrated one.
             ImageReadError: the picture cannot be read, or its mask does not fit.
             ValueError, TypeError: an option is out of range, or of another type.
         """
@@ -74,6 +77,7 @@ class PictureDetector(PictureModel):
             threshold=threshold,
             with_prompt_scores=with_prompt_scores,
             bit_depth=bit_depth,
+            window=window,
             max_pixels=max_pixels,
             product=product,
         )
@@ -87,6 +91,7 @@ class PictureDetector(PictureModel):
         threshold: float | None = None,
         with_prompt_scores: bool = False,
         bit_depth: int | None = None,
+        window: Window | None = None,
         max_pixels: int = MAX_PIXELS,
         product: str | None = None,
         on_error: OnError = "raise",
@@ -96,7 +101,7 @@ class PictureDetector(PictureModel):
         Args:
             images: pictures as `predict` takes them.
             batch_size: pictures scored together.
-            threshold, with_prompt_scores, bit_depth, max_pixels, product: as in `predict`.
+            threshold, with_prompt_scores, bit_depth, window, max_pixels, product: as in `predict`.
             on_error: for a picture that cannot be read, "raise" returns the results of all
                 pictures before it, then raises its error; "skip" leaves it out and logs its
                 path and the reason as a warning of `faprompt`.
@@ -108,17 +113,13 @@ class PictureDetector(PictureModel):
         """
         check_whole_number("batch_size", batch_size, low=1)
         check_threshold(threshold)
-        if bit_depth is not None:
-            check_whole_number("bit_depth", bit_depth, low=1, high=32)
-        check_whole_number("max_pixels", max_pixels, low=1)
+        options = ReadingOptions(bit_depth=bit_depth, window=window, max_pixels=max_pixels)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error should be 'raise' or 'skip', got {on_error!r}.")
-        self.setup.check_bit_depth(bit_depth)
+        self.setup.reading(options)
         if product is not None:
             self.setup.check_product(product)
-        read = partial(
-            open_picture, self.setup, bit_depth=bit_depth, max_pixels=max_pixels, product=product
-        )
+        read = partial(open_picture, self.setup, options=options, product=product)
 
         def results() -> Iterator[AnomalyResult]:
             for batch in read_batches(images, batch_size, on_error, read):
@@ -212,7 +213,7 @@ class PictureDetector(PictureModel):
     ) -> list[tuple[float, np.ndarray]]:
         """Return score and map of whole pictures, each map at `model_size`: no mask, no tiles.
 
-        These are the values of the tensor interface, `Detector.forward`, but for rounding.
+        These are the values of the tensor interface, `detector(pixels)`, but for rounding.
 
         Args:
             images: (H, W, 3) uint8 RGB of any size.

@@ -135,6 +135,11 @@ class PictureModel:
         """Return the tokens of one picture, (3, height, width) float32; raises as `run_model`."""
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        height, width = self.geometry.transform.image_size
+        known = "calibrated" if self.setup.calibration is not None else "not calibrated"
+        return f"<{type(self).__name__} {self.name!r} at {width}x{height} px, {known}>"
+
     def fingerprint(self) -> str:
         """Return SHA-256 of `decided_by`."""
         return fingerprint_of(self.decided_by())

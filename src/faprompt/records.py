@@ -45,7 +45,7 @@ class Sample:
     region: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in image pixels
     split: str = "test"
     dataset: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
     drawn_mask: DrawnMask | None = None  # overrides the pixels of `mask_paths`
 
     def __post_init__(self) -> None:
@@ -55,9 +55,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One connected area of a score map at or above the threshold."""
+    """Describe one connected area of a score map above the threshold of its pixels.
 
-    bbox: tuple[int, int, int, int]  # x0, y0, x1, y1 in original pixels; x1 and y1 exclusive
+    Attributes:
+        bbox: (x0, y0, x1, y1) in pixels of the original picture; x1 and y1 are exclusive.
+        area_px: number of its pixels.
+        peak: its highest map value, 0 to 1.
+        mean: the mean of its map values, 0 to 1.
+    """
+
+    bbox: tuple[int, int, int, int]
     area_px: int
     peak: float
     mean: float

@@ -21,7 +21,7 @@ from pathlib import Path
 from faprompt.detector_setup import setup_changes
 from faprompt.errors import FapromptError
 from faprompt.exported_detector import ExportedDetector
-from faprompt.imaging.image_reading import MAX_PIXELS
+from faprompt.imaging.reading_options import MAX_PIXELS, parse_window
 from faprompt.prediction.bulk_run import PredictOptions
 from faprompt.prediction.input_paths import expand_inputs
 from faprompt.prediction.picture_scoring import PictureScoring
@@ -53,19 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = PredictOptions(
             threshold=asked.threshold, batch_size=asked.batch_size, bit_depth=asked.bit_depth,
+            window=None if asked.window is None else parse_window(asked.window),
             max_pixels=asked.max_pixels, product=asked.product,
         )  # fmt: skip
         masks = [asked.mask] if asked.mask is not None and asked.mask.is_dir() else []
         paths = expand_inputs(asked.pictures, exclude=masks)
         detector = load(asked.model).with_setup(**setup_changes(asked.tiles, asked.mask))
-        detector.setup.check_bit_depth(options.bit_depth)
+        detector.setup.reading(options)
         if options.product is not None:
             detector.setup.check_product(options.product)
         scoring = PictureScoring(
             detector=detector,
             artifacts=Artifacts(LocalFolder(Path()), overlays=False, thumbnails=False),
             threshold=options.threshold, batch_size=options.batch_size,
-            bit_depth=options.bit_depth, max_pixels=options.max_pixels, product=options.product,
+            reading=options, product=options.product,
             pixel_budget=options.pixel_budget,
         )  # fmt: skip
         for row in scoring.rows(map(str, paths)):
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--product", help="whose thresholds count, where they differ by product")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures scored together")
     parser.add_argument("--bit-depth", type=int, help="bits that 16-bit files really use")
+    parser.add_argument("--window", help="as --window=CENTER,WIDTH or --window=auto")
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="larger: refused")
     return parser
 

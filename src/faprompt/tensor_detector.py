@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
@@ -35,24 +35,10 @@ from faprompt.scoring import render_map
 FeatureCache = Callable[[Tensor, Callable[[Tensor], ImageFeatures]], ImageFeatures]
 
 
-class TensorDetector(PictureDetector, nn.Module):
-    """One method on one frozen backbone; many threads may share it. See `Detector`.
+class TensorDetector(PictureDetector):
+    """Score batches of tensors with one method on one frozen backbone; see `Detector`.
 
-    Text features that depend on no image are computed when the detector is built; call
-    `refresh()` after changing parameters.
-
-    Args:
-        backbone, method, name: its parts, and its name in results.
-        threshold: default of the verdict and the regions, 0 to 1.
-        class_name: default class of the pictures, for methods with class names; a model folder
-            does not hold it.
-        description: further entries of the model folder's config, such as "training".
-        setup: tiles, mask, references and calibration; see `with_setup`.
-
-    Raises:
-        ConfigError: the method's image size or its prompts do not fit the backbone.
-        ModelError: the calibration was made under other settings.
-        ValueError: the threshold is not from 0 to 1.
+    Arguments and errors are those of `Detector`.
     """
 
     def __init__(
@@ -66,7 +52,6 @@ class TensorDetector(PictureDetector, nn.Module):
         description: dict[str, Any] | None = None,
         setup: DetectorSetup | None = None,
     ) -> None:
-        super().__init__()
         check_threshold(threshold)
         self.backbone = backbone
         self.method = method
@@ -152,10 +137,28 @@ class TensorDetector(PictureDetector, nn.Module):
             except ValueError as error:
                 raise ConfigError(f"{self.method.name} on {self.backbone.name}: {error}") from error
 
-    def forward(self, pixels: Tensor, *, class_names: Names = None) -> tuple[Tensor, Tensor]:
-        """Return scores (B,) and smoothed maps (B, H, W) of model input, both in 0..1.
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model, its text features and its references in place; return the detector.
 
-        `pixels` are (B, 3, H, W) float, normalised; H and W are multiples of the patch size.
+        Args:
+            device: as torch names it: "cpu", "cuda", "cuda:1" or "mps".
+        """
+        self.backbone.to(device)
+        self.method.to(device)
+        self.refresh()
+        self._place_memory()
+        return self
+
+    def __call__(self, pixels: Tensor, *, class_names: Names = None) -> tuple[Tensor, Tensor]:
+        """Return scores and smoothed maps of a normalised batch; gradients are kept.
+
+        Args:
+            pixels: (B, 3, H, W) float, normalised, see `to_pixels`; H and W are multiples of
+                the patch size.
+            class_names: what each picture shows, or all of them, for methods with class names.
+
+        Returns:
+            Scores (B,) and maps (B, H, W), both 0 to 1.
         """
         learning = any(p.requires_grad for p in self.method.parameters())
         static = None if learning and torch.is_grad_enabled() else self._static
@@ -247,11 +250,3 @@ class TensorDetector(PictureDetector, nn.Module):
             api = HfApi()
             api.create_repo(repo_id, exist_ok=True)
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
-
-    def _apply(self, *args: Any, **options: Any) -> Self:
-        """Move the text features along in `.to(device)` and its kin."""
-        super()._apply(*args, **options)
-        self.refresh()
-        if "setup" in self.__dict__:  # not yet while the detector is built
-            self._place_memory()
-        return self

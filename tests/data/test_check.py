@@ -109,7 +109,7 @@ def test_several_masks_block(root):
     ("name", "content", "told"),
     [
         ("8.png", b"", "the file is empty"),
-        ("8.png", b"not a picture", "none of PNG, JPEG, TIFF, BMP and WebP"),
+        ("8.png", b"not a picture", "none of PNG, JPEG, TIFF, BMP, WebP and DICOM"),
         ("8.png", b"GIF89a" + bytes(40), "none of PNG"),
         ("8.png", None, ""),
         ("8.jpg", None, "truncated"),

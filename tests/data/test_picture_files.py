@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from faprompt.data.picture_files import (
     IMAGE_EXTENSIONS,
+    MASK_EXTENSIONS,
     examples,
     find_folder,
     is_image_name,
@@ -47,7 +48,9 @@ def test_order_is_total(texts):
 
 
 def test_extensions():
-    assert {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"} == IMAGE_EXTENSIONS
+    pictures = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+    assert pictures == MASK_EXTENSIONS
+    assert pictures | {".webp", ".dcm", ".dicom"} == IMAGE_EXTENSIONS
     assert all(is_image_name("a" + suffix.upper()) for suffix in IMAGE_EXTENSIONS)
 
 

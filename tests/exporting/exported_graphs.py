@@ -31,7 +31,9 @@ class SavedProgram:
 @cache
 def detector() -> Detector:
     """FAPrompt on the drawn CLIP, which every test here shares and none changes."""
-    return small.detector("faprompt").eval()
+    found = small.detector("faprompt")
+    found.method.eval()
+    return found
 
 
 def save_graph(folder: Path, found: Detector) -> Path:

@@ -47,7 +47,8 @@ NAMES = [*list_methods(), "relations with text", "relations on CLIP"]
     "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
 )
 def test_a_graph_gives_the_numbers_of_torch(name, tmp_path):
-    detector = build(name).eval()
+    detector = build(name)
+    detector.method.eval()
     assert_equals_torch(detector, save_graph(tmp_path, detector))
 
 

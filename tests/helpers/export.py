@@ -5,9 +5,22 @@ from __future__ import annotations
 import sys
 
 import torch
+from torch import nn
 from torch.export import Dim, ExportedProgram, export
 
 from faprompt.detector import Detector
+
+
+class TensorInterface(nn.Module):
+    """A detector as the module that torch exports."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.parts = nn.ModuleList([detector.backbone, detector.method])
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.detector(pixels)
 
 
 def forget() -> None:
@@ -28,7 +41,7 @@ def export_cold(
     """Export a detector with nothing in any cache; `open_batch` names the batch dimension."""
     forget()
     shapes = {"pixels": {0: Dim("batch", min=1, max=64)}} if open_batch else None
-    return export(detector, (pixels,), dynamic_shapes=shapes)
+    return export(TensorInterface(detector), (pixels,), dynamic_shapes=shapes)
 
 
 def assert_equal_after_export(

@@ -245,3 +245,16 @@ def test_broken_files_are_named(file, compression):
     with pytest.raises(ImageReadError) as same, open_windows(path, whole_pixels=0):
         pass
     assert str(same.value) == str(error.value)
+
+
+@pytest.mark.parametrize("window", [(20_000, 10_000), (0, 500_000), "auto"])
+@pytest.mark.parametrize("layout", LAYOUTS[:4], ids=str)
+def test_windows_of_values_equal_read_image(file, window, layout):
+    options = {"compression": "lzw", **layout} if layout else {}
+    for photometric in ("minisblack", "miniswhite"):
+        check_windows(file(DEEP[..., 0], photometric=photometric, **options), window=window)
+    check_windows(file(DEEP, photometric="rgb", **options), window=window)
+    check_windows(file(with_alpha(DEEP), photometric="rgb", extrasamples=["unassalpha"],
+                       **options), window=window)  # fmt: skip
+    check_windows(file(IMAGE, photometric="rgb", **options), window=window)
+    check_windows(file(np.full((75, 61), 900, np.uint16), **options), window=window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 import warnings
 
@@ -24,6 +25,16 @@ from tests.imaging.files import LOSSLESS, colours, encode, png_header, webp_head
         (b"%PDF-1.7\n", "a PDF document"),
         (b"PK\x03\x04" + bytes(60), "a ZIP archive"),
         (bytes(128) + b"DICM" + bytes(90), "a DICOM file"),
+        (b"\x5c\x01\0\0" + bytes(344), "a NIfTI or Analyze volume.*16-bit PNG or DICOM"),
+        (b"\x1c\x02\0\0n+2\0" + bytes(90), "a NIfTI or Analyze volume"),
+        (
+            gzip.compress(b"\x5c\x01\0\0" + bytes(4000), mtime=0),
+            r"a compressed NIfTI volume \(.nii.gz\)",
+        ),
+        (gzip.compress(bytes(4000), mtime=0), "a gzip archive; unpack it first"),
+        (b"\x1f\x8b", "a gzip archive; unpack it first"),
+        (b"NRRD0005\n# Complete", "an NRRD volume; export its slices"),
+        (b"ObjectType = Image\nNDims = 3\n", r"a MetaImage volume \(.mha, .mhd\)"),
         (b"\x00\x00\x00\x18ftypheic" + bytes(60), "a HEIF, AVIF or video file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (bytes(range(200, 256)), "unknown bytes that begin c8 c9"),
@@ -35,6 +46,12 @@ def test_files_that_are_no_picture(content, message, tmp_path):
     with pytest.raises(ImageReadError, match=message) as caught:
         read_image(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_the_values_of_a_volume_are_known_by_their_ending(tmp_path):
+    (tmp_path / "head.IMG").write_bytes(bytes(range(200, 256)))
+    with pytest.raises(ImageReadError, match=r"NIfTI or Analyze volume \(.img\); export its"):
+        read_image(tmp_path / "head.IMG")
 
 
 def test_what_is_not_there(tmp_path):

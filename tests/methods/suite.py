@@ -221,7 +221,7 @@ class MethodSuite:
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
         assert loaded.method.config == detector.method.config
         assert loaded.name == detector.name
-        assert not any(p.requires_grad for p in loaded.parameters())
+        assert not any(p.requires_grad for p in loaded.method.parameters())
 
     def test_options_survive_json(self, detector):
         config = detector.method.config

@@ -159,8 +159,13 @@ def test_one_name_is_of_all_pictures(name):
 def test_a_detector_of_one_class_exports_before_any_prediction(name):
     """Its sentences are encoded for the first time in the export, and again after it."""
     cold, rival = (
-        Detector(small.backbone(), small.method(name).eval(), name=name, class_name="pill")
+        Detector(
+            small.backbone(),
+            small.method(name).eval().requires_grad_(False),
+            name=name,
+            class_name="pill",
+        )  # fmt: skip
         for _ in range(2)
     )
-    program = export.export_cold(cold.requires_grad_(False), small.pixels(2))
+    program = export.export_cold(cold, small.pixels(2))
     export.assert_equal_after_export(program, cold, rival, small.pixels(5))

@@ -124,16 +124,16 @@ def test_pictures_that_other_verbs_wrote_are_no_inputs(tree):
 
 
 def test_other_kinds_of_files_are_counted(tree):
-    make(tree, "a.heic", "b.HEIC", "sub/c.gif", "sub/d.dcm", "e", ".hidden", ".git/x", "Icon\r")
+    make(tree, "a.heic", "b.HEIC", "sub/c.gif", "sub/d.nii", "e", ".hidden", ".git/x", "Icon\r")
     (tree / "elsewhere").symlink_to(tree / "sub")
     left_out = Counter()
     expand_inputs(["set", "set/b.bmp"], left_out=left_out)
     assert left_out == {
-        ".heic": 2, ".gif": 1, ".dcm": 1, ".txt": 1, ".bak": 1, "without extension": 1,
+        ".heic": 2, ".gif": 1, ".nii": 1, ".txt": 1, ".bak": 1, "without extension": 1,
         "linked folder": 1,
     }  # fmt: skip
     assert describe_left_out(left_out).startswith(
-        "2 .heic, 1 .bak, 1 .dcm, 1 .gif, 1 .txt, 1 linked"
+        "2 .heic, 1 .bak, 1 .gif, 1 .nii, 1 .txt, 1 linked"
     )
     by_pattern = Counter()
     expand_inputs(["set/*"], left_out=by_pattern)
@@ -147,8 +147,8 @@ def test_many_other_kinds_are_named_in_part():
 
 
 def test_a_folder_without_pictures_says_what_it_holds(tree):
-    make(tree, "scans/a.dcm", "scans/b.dcm")
-    with pytest.raises(ImageReadError, match=r"no pictures .*; it holds 2 \.dcm\."):
+    make(tree, "scans/a.nii", "scans/b.nii")
+    with pytest.raises(ImageReadError, match=r"no pictures .*; it holds 2 \.nii\."):
         expand_inputs(["set/scans"])
 
 

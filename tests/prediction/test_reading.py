@@ -10,6 +10,7 @@ import pytest
 
 from faprompt import detector_parts
 from faprompt.imaging import ReadImage
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.prediction import picture_scoring as reading
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.storage import LocalFolder
@@ -33,7 +34,7 @@ def disk(monkeypatch):
 def batches(paths, *, batch_size=3, pixel_budget=1000):
     scoring = reading.PictureScoring(
         detector=RedScorer(), artifacts=Artifacts(LocalFolder(Path())), threshold=None,
-        batch_size=batch_size, bit_depth=None, max_pixels=10**9, product=None,
+        batch_size=batch_size, reading=ReadingOptions(), product=None,
         pixel_budget=pixel_budget,
     )  # fmt: skip
     with ThreadPoolExecutor(2) as pool:

@@ -99,7 +99,7 @@ class TestMemory:
 
     def test_it_is_a_model_as_a_folder_holds_one(self, monkeypatch, tmp_path):
         detector = build(monkeypatch)
-        assert not detector.training
+        assert not detector.method.training
         detector.save_pretrained(tmp_path / "model")
         loaded = load_detector(tmp_path / "model")
         pixels = small.pixels(2)

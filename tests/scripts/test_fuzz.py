@@ -33,6 +33,15 @@ def test_every_format_has_seeds_that_read(fuzz):
         assert read_image(data).image_size in ((12, 17), (17, 12))
 
 
+def test_every_dicom_seed_reads(fuzz):
+    pytest.importorskip("pydicom", reason="needs the extra dicom")
+    from faprompt.imaging import read_image
+
+    seeds = fuzz.seed_pictures("dicom")
+    assert len(seeds) >= 9
+    assert {read_image(data).image_size for data in seeds} == {(12, 17)}
+
+
 def test_the_script_counts_what_is_read_and_refused(tmp_path):
     told = subprocess.run(
         [

@@ -15,6 +15,8 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from faprompt.prediction import PredictOptions, predict_files
 from tests.helpers import small
+from tests.helpers.dicom_files import dicom_file
+from tests.helpers.exported import HandMade
 from tests.helpers.service import Gated, calibrated, png, running
 
 KINDS = {"a.png": "PNG", "b.jpg": "JPEG", "c.tif": "TIFF", "d.webp": "WEBP", "e.bmp": "BMP"}
@@ -155,6 +157,18 @@ def test_products_have_their_thresholds_and_must_be_known(client):
         (facts,) = lines.get("/v1/models").json["models"]
         assert facts["products"] == ["bolt", "nut"] and len(facts["thresholds"]) == 2
     assert client.post("/v1/predict?product=nut", content).problem == "product"
+
+
+def test_dicom_is_read_through_the_window_of_the_service():
+    pytest.importorskip("pydicom", reason="needs the extra dicom")
+    values = small.picture(40, 48)[..., 0].astype(np.int16) * 8
+    scan, detector = dicom_file(values, WindowCenter=1, WindowWidth=2), HandMade()
+    with running(detector, window=(900, 1200)) as client:
+        answer = client.post("/v1/predict", scan, content_type="application/dicom").json
+    wanted = detector.predict(scan, window=(900, 1200))
+    assert answer["score"] == pytest.approx(wanted.score, abs=1e-6)
+    assert wanted.score != pytest.approx(detector.predict(scan).score, abs=1e-6)
+    assert tuple(answer["notes"]) == wanted.notes
 
 
 def test_requests_choose_a_model_by_its_id():

@@ -115,7 +115,7 @@ def test_a_slow_writer_gets_time(home):
     path.write_bytes(whole[:40])
     looked = []
     scorer = RedScorer()
-    scorer.setup.check_bit_depth(None)
+    scorer.setup.reading()
     with Running(home, scorer=scorer, patience_s=30) as watch:
         part(home / "in" / "other.png", 0)
         watch.wait(1)

@@ -22,11 +22,11 @@ _CHANGES = {
     "--undo": {"undo", "model", "as_json"},
     "--add": {
         "add", "inputs", "model", "product", "mask", "backbone", "batch_size", "bit_depth",
-        "max_pixels", "device", "precision", "as_json",
+        "window", "max_pixels", "device", "precision", "as_json",
     },
     "--rehearse": {
         "rehearse", "sizes", "kind", "inputs", "model", "out", "product", "mask", "backbone",
-        "batch_size", "bit_depth", "max_pixels", "device", "precision", "as_json",
+        "batch_size", "bit_depth", "window", "max_pixels", "device", "precision", "as_json",
     },
     "A change of rates": {"model", "target_fpr", "review_fpr", "as_json"},
 }  # fmt: skip
@@ -112,6 +112,7 @@ def calibrate_command(
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     bit_depth: o.BitDepth = None,
+    window: o.Window = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
     as_json: o.Json = False,
 ) -> None:
@@ -160,7 +161,7 @@ def calibrate_command(
         options = CalibrateOptions(
             references=references, reference_weight=reference_weight, mask=mask, group=group,
             tiles=parse_tiles(tiles or "off"), by_folder=by_folder, batch_size=batch_size,
-            bit_depth=bit_depth, max_pixels=max_pixels, **given,
+            bit_depth=bit_depth, window=window, max_pixels=max_pixels, **given,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"{error}.") from error

@@ -156,6 +156,7 @@ def synth(
         ),
     ] = None,
     bit_depth: o.BitDepth = None,
+    window: o.Window = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
 ) -> None:
     """Draw labelled sets with masks, or defects onto your own good pictures (--onto).
@@ -179,7 +180,8 @@ def synth(
         else:
             _damage_pictures(
                 folder, [*onto, *(more or ())], count=count, seed=seed, sizes=sizes,
-                strengths=strengths, kinds=kind, bit_depth=bit_depth, max_pixels=max_pixels,
+                strengths=strengths, kinds=kind, bit_depth=bit_depth, window=window,
+                max_pixels=max_pixels,
             )  # fmt: skip
 
 

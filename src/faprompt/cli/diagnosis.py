@@ -16,6 +16,7 @@ EXTRAS = {
     "figures": ("matplotlib", "loss curves, contact sheets and figures of studies"),
     "parquet": ("pyarrow", "predict --table parquet"),
     "serve": ("fastapi", "serve"),
+    "dicom": ("pydicom", "DICOM files"),
     "tiff": ("tifffile", "TIFF files Pillow cannot read"),
     "tensorboard": ("tensorboard", "loss curves in TensorBoard"),
 }

@@ -27,6 +27,7 @@ def evaluate(
     out: o.Out = Path("faprompt-evaluation"),
     tiles: o.Tiles = None,
     mask: o.Mask = None,
+    window: o.Window = None,
     product: Annotated[
         str | None,
         typer.Option(help="Product of all pictures. Default: their class or folder, if it is one."),
@@ -110,7 +111,7 @@ def evaluate(
         detector = pick_detector(
             model=model, method=method, backbone=backbone, preset=preset,
             options=parse_assignments(assignments or []), device=device, precision=precision,
-        ).with_setup(**setup_changes(tiles, mask))  # fmt: skip
+        ).with_setup(**setup_changes(tiles, mask, window))  # fmt: skip
         for number, found in enumerate(sets):
             folder = out if len(sets) == 1 else out / f"{number + 1}-{found.name}"
             state = folder / PROGRESS_NAME

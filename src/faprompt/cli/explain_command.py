@@ -26,6 +26,7 @@ def explain(
     mask: o.Mask = None,
     product: o.Product = None,
     bit_depth: o.BitDepth = None,
+    window: o.Window = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
@@ -66,7 +67,7 @@ def explain(
         with progress_bars() as progress:
             found = explain_files(
                 require_torch(detector), paths, out_dir=out, threshold=threshold,
-                bit_depth=bit_depth, max_pixels=max_pixels, product=product,
+                bit_depth=bit_depth, window=window, max_pixels=max_pixels, product=product,
             )  # fmt: skip
             for done, one in enumerate(found, 1):
                 progress("explain", done, len(paths))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -119,6 +119,26 @@ Product = Annotated[
 BitDepth = Annotated[
     int | None,
     typer.Option(min=1, max=32, help="Number of bits that 16-bit files really use."),
+]
+
+
+def _parse_window(text: str) -> Any:
+    from faprompt.imaging.reading_options import parse_window
+
+    try:
+        return parse_window(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Window = Annotated[
+    Any,
+    typer.Option(
+        parser=_parse_window,
+        metavar="CENTER,WIDTH|auto",
+        help="Values shown from black to white, in DICOM, 16-bit and float pictures; auto: the "
+        "range of each picture. Default: as calibrated, else what the file says.",
+    ),
 ]
 MaxPixels = Annotated[
     int, typer.Option(min=1, help="Refuse pictures with more pixels (width times height).")

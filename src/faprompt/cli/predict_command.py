@@ -54,6 +54,7 @@ def predict(
     product: o.Product = None,
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
+    window: o.Window = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
@@ -125,7 +126,7 @@ def predict(
     chosen = PredictOptions(
         batch_size=batch_size, threshold=threshold, maps=maps, overlays=overlays, report=report,
         title=title, table=table, resume=resume, strict=strict, bit_depth=bit_depth,
-        max_pixels=max_pixels, product=product,
+        window=window, max_pixels=max_pixels, product=product,
     )  # fmt: skip
     picked: dict[str, Any] = {
         "model": model, "method": method, "backbone": backbone, "preset": preset,

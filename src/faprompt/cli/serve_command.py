@@ -30,6 +30,7 @@ def serve(
     ] = False,
     threshold: o.Threshold = None,
     bit_depth: o.BitDepth = None,
+    window: o.Window = None,
     max_pixels: o.MaxPixels = 64_000_000,
     max_body_mib: Annotated[
         int, typer.Option(min=1, help="Largest body of a request, in MiB.")
@@ -88,7 +89,7 @@ def serve(
     }
     server = build_server(
         detectors, host=host, port=port, token=token, no_token=no_token, limits=limits,
-        threshold=threshold, bit_depth=bit_depth,
+        threshold=threshold, bit_depth=bit_depth, window=window,
         on_start=lambda: note(f"serving {', '.join(detectors)} at {_address(server, host)}"),
     )  # fmt: skip
     server.run()

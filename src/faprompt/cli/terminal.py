@@ -91,7 +91,7 @@ def note_left_out(left_out: Counter[str]) -> None:
 def note_pictures(lines: Iterable[str]) -> None:
     """Print what the reader did to pictures; options are spelled as on the command line."""
     for line in lines:
-        note(line.replace("bit_depth=", "--bit-depth "))
+        note(line.replace("bit_depth=", "--bit-depth ").replace("window=", "--window "))
 
 
 def load_model(

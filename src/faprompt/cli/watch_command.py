@@ -45,6 +45,7 @@ def watch(
     product: o.Product = None,
     batch_size: o.BatchSize = 8,
     bit_depth: o.BitDepth = None,
+    window: o.Window = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
@@ -67,7 +68,8 @@ def watch(
     webhook = Webhook(post, read_secret(secret_file)) if post and secret_file else None
     options = WatchOptions(
         batch_size=batch_size, threshold=threshold, overlays=overlays, product=product,
-        bit_depth=bit_depth, max_pixels=max_pixels, move=move, interval_s=interval,
+        bit_depth=bit_depth, window=window, max_pixels=max_pixels, move=move,
+        interval_s=interval,
     )  # fmt: skip
     with _stop_on_signals() as stop, hold_folders(out):
         detector = pick_detector(

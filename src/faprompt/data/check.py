@@ -30,7 +30,7 @@ from faprompt.data.remarks import (
 )
 from faprompt.errors import FapromptError, ImageReadError
 from faprompt.files import natural_key
-from faprompt.imaging.decoding import open_picture
+from faprompt.imaging.decoding import DICOM_EXTENSIONS, open_picture
 from faprompt.imaging.image_reading import MAX_PIXELS, read_image, read_picture_header
 from faprompt.records import Sample
 from faprompt.work import ProgressCallback, no_progress
@@ -38,6 +38,7 @@ from faprompt.work import ProgressCallback, no_progress
 _FORMAT_OF_EXTENSION = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
     ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP",
+    ".dcm": "DICOM", ".dicom": "DICOM",
 }  # fmt: skip
 _ANSWERS = {True: "yes", False: "no", None: "the paper does not have it"}
 
@@ -185,15 +186,18 @@ def inspect_picture(path: Path) -> FileFacts:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about sizes and tags that do no harm
-            return _decode(content, digest, path.suffix.casefold())
+            # the ending tells of a DICOM file without its preamble, and bytes have none
+            named = path.suffix.casefold() in DICOM_EXTENSIONS
+            return _decode(path if named else content, digest, path.suffix.casefold())
     except ImageReadError as error:
-        reason = str(error).removeprefix(f"{len(content)} bytes: ").rstrip(".")
+        reason = str(error).removeprefix(f"{len(content)} bytes: ").removeprefix(f"{path}: ")
+        reason = reason.rstrip(".")
         return FileFacts(digest, fault=reason)
 
 
-def _decode(content: bytes, digest: str, extension: str) -> FileFacts:
+def _decode(content: bytes | Path, digest: str, extension: str) -> FileFacts:
     header = read_picture_header(content)
-    if header.kind == "JPEG":
+    if header.kind == "JPEG" and isinstance(content, bytes):
         _decode_small(content)
     else:
         read_image(content)

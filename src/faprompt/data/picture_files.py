@@ -16,8 +16,8 @@ from typing import Any
 from faprompt.errors import DatasetError
 from faprompt.files import natural_key
 
-IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-MASK_EXTENSIONS = IMAGE_EXTENSIONS - {".webp"}
+MASK_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IMAGE_EXTENSIONS = MASK_EXTENSIONS | {".webp", ".dcm", ".dicom"}
 NORMAL_NAMES = frozenset({"good", "ok", "normal", "no", "non_glaucoma"})  # compared without case
 
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})

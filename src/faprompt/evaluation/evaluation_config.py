@@ -14,17 +14,33 @@ Resolution = Literal["model", "picture"]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """Options of an evaluation. The defaults are the paper's, with exact AUPRO for its PRO."""
+    """Hold the options of `evaluate`. Defaults are the paper's, with exact AUPRO for its PRO.
+
+    Args:
+        batch_size: pictures scored together.
+        resolution: size at which pixels are compared: "model" for the model's input, "picture"
+            for the picture's own.
+        fpr_limit: false-positive rate at which AUPRO ends, above 0 and at most 1.
+        mask_policy: which pixels of a mask are anomalous; see `--mask-policy`.
+        by_defect: measure each kind of defect against all normal pictures of its class.
+        replicates: bootstrap replicates of the 95 % intervals; 0 for none.
+        gallery: most pictures of each kind of mistake; 0 draws none.
+        pro_200: also compute the PRO of the authors' code, at 200 thresholds.
+        product: of all pictures, for a model calibrated by product; None takes the class.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
 
     batch_size: Count = 8
-    resolution: Resolution = "model"  # size of pixel metrics: the model's input, or the picture
-    fpr_limit: Annotated[float, Range(above=0, high=1)] = 0.3  # false-positive rate, ends AUPRO
-    mask_policy: MaskPolicy = "any-channel"  # which mask pixels are anomalous, see `read_mask`
-    by_defect: bool = False  # a group per kind of defect, each against all normals of its class
-    replicates: int = 200  # bootstrap replicates of the 95 % intervals; 0 for none
-    gallery: Natural = 12  # most pictures per kind of mistake; 0 draws none
-    pro_200: bool = False  # also the authors' own PRO, see `metrics/official.py`
-    product: str | None = None  # of all pictures, for a model calibrated by product; None: by class
+    resolution: Resolution = "model"
+    fpr_limit: Annotated[float, Range(above=0, high=1)] = 0.3
+    mask_policy: MaskPolicy = "any-channel"
+    by_defect: bool = False
+    replicates: int = 200
+    gallery: Natural = 12
+    pro_200: bool = False
+    product: str | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -30,25 +30,50 @@ from faprompt.picture_detector import PictureDetector
 from faprompt.work import ProgressCallback, no_progress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
-    """Result of an evaluation on one dataset."""
+    """Hold the result of an evaluation on one dataset. All metrics are from 0 to 1.
+
+    Evaluations are equal if all their values are; `curves` and `replicates` are not compared,
+    since they follow from the pictures.
+
+    Attributes:
+        dataset, model, method, backbone: names.
+        config: the options.
+        classes: metrics of each class, with 95 % intervals, or why there is none.
+        curves: points of the curves of each class, by the name of the curve.
+        images: the score of each picture, or why it has none.
+        environment: versions, device and precision.
+        preset: of the method; None if the model does not record it.
+        root: folder of the dataset.
+        remarks: sentences on the dataset that a reader should know.
+        left_out_classes: classes of the dataset that were not selected.
+        replicates: bootstrap replicates (replicates,) of each class and metric.
+        verdicts: rates at the calibrated thresholds; None for a detector without calibration.
+    """
 
     dataset: str
     model: str
     method: str
     backbone: str
     config: EvaluationConfig
-    classes: Mapping[str, MetricResult]
-    curves: Mapping[str, Mapping[str, Curve]]
+    classes: Mapping[str, MetricResult] = field(hash=False)
+    curves: Mapping[str, Mapping[str, Curve]] = field(compare=False)
     images: tuple[ImageScore, ...]
-    environment: Mapping[str, str]
-    preset: str | None = None  # of the method; None when the model does not record it
-    root: Path = Path()  # of the dataset
-    remarks: tuple[str, ...] = ()  # on the dataset, see `dataset_remarks`
-    left_out_classes: tuple[str, ...] = ()  # classes of the dataset that were not selected
-    replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    verdicts: VerdictRates | None = None  # None for a detector that is not calibrated
+    environment: Mapping[str, str] = field(hash=False)
+    preset: str | None = None
+    root: Path = Path()
+    remarks: tuple[str, ...] = ()
+    left_out_classes: tuple[str, ...] = ()
+    replicates: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict, compare=False)
+    verdicts: VerdictRates | None = field(default=None, hash=False)
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{name}={value:.4f}" for name, value in self.mean.items())
+        counts = f"{len(self.images)} pictures in {len(self.classes)} classes"
+        return (
+            f"<Evaluation of {self.model!r} on {self.dataset!r}, {counts}: {means or 'no metric'}>"
+        )
 
     @property
     def mean(self) -> dict[str, float]:
@@ -119,7 +144,7 @@ def evaluate(
     """Measure a detector on a dataset.
 
     Args:
-        detector: detector of any method. Its scores are those of `predict`; a calibrated one
+        detector: a detector of any method. Its scores are those of `predict`; a calibrated one
             also gets false-alarm and detection rates at its thresholds.
         dataset: its classes are the metric groups, unless `config.by_defect`.
         config: options; None takes the defaults.

@@ -60,9 +60,9 @@ def read_sample(
 ) -> ReadSample:
     """Read the picture and the mask of one sample, cut to its region.
 
-    `setup` gives the bit depth and what is left out. With `released` both have the size of that
-    transform and are read as in the public code, see `read_resized` and `read_resized_mask`;
-    `policy` and `setup` are not used.
+    `setup` gives the bit depth, the window and what is left out. With `released` both have the
+    size of that transform and are read as in the public code, see `read_resized` and
+    `read_resized_mask`; `policy` and `setup` are not used.
 
     Raises:
         DatasetError: the mask or the region does not fit the picture.
@@ -72,7 +72,7 @@ def read_sample(
         if released:
             image = read_resized(sample.image_path, released, region=sample.region)
         else:
-            image = read_image(sample.image_path, bit_depth=setup.bit_depth).array
+            image = read_image(sample.image_path, **setup.reading().arguments()).array
             left_out = _read_left_out(sample, setup, image)
     except ImageReadError as error:
         return ReadSample(sample, None, None, str(error), digests)

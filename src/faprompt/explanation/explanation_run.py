@@ -17,7 +17,7 @@ from faprompt.explanation.explanation_drawing import draw_page, draw_panels, dra
 from faprompt.explanation.picture_explanation import Explanation, explain_picture
 from faprompt.explanation.vocabulary import Vocabulary
 from faprompt.files import unique_stem, write_atomically
-from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.reading_options import MAX_PIXELS, ReadingOptions, Window
 from faprompt.work import can_draw
 
 
@@ -48,6 +48,7 @@ def explain_files(
     out_dir: str | os.PathLike[str],
     threshold: float | None = None,
     bit_depth: int | None = None,
+    window: Window | None = None,
     max_pixels: int = MAX_PIXELS,
     product: str | None = None,
 ) -> Iterator[Explained]:
@@ -61,20 +62,19 @@ def explain_files(
         paths: files, in the order wanted.
         out_dir: folder for the files; created when missing.
         threshold: score from which a picture is NG; None uses the model's own, if any.
-        bit_depth, max_pixels: see `read_image`.
+        bit_depth, window, max_pixels: see `read_image`.
         product: of all pictures; None: the nearest folder that is a product of the calibration.
 
     Raises:
         ConfigError: a picture is scored as several tiles.
     """
+    options = ReadingOptions(bit_depth=bit_depth, window=window, max_pixels=max_pixels)
     folder = Path(out_dir)
     vocabulary, drawn = Vocabulary(detector.backbone), can_draw("Sheets (PNG)")
     for path in paths:
         name = os.fspath(path)
         try:
-            picture = open_picture(
-                detector.setup, name, bit_depth=bit_depth, max_pixels=max_pixels, product=product
-            )
+            picture = open_picture(detector.setup, name, options, product=product)
         except ImageReadError as error:
             yield Explained(name, None, error=str(error))
             continue

@@ -46,6 +46,7 @@ class DetectorGraph(nn.Module):
         super().__init__()
         _check_exportable(detector)
         self.detector = detector
+        self.modules_of_detector = nn.ModuleList([detector.backbone, detector.method])
         with torch.no_grad():
             self._static = detector.method.static_text(detector.backbone.text)
             features, output = self._run(self.example_pixels(1), {})

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +46,15 @@ _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # that run a format
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """Options of `export`.
+    """Hold the options of `export`.
+
+    Args:
+        format: "onnx" or "openvino".
+        precision: "fp32", "fp16" or "int8", of the exported weights.
+        check: paths of pictures to compare on; at most 64 of them are used, evenly spread. ()
+            draws some.
+        tolerance: largest difference of a score, a map value or a token, above 0 and at most 1;
+            None takes 1e-4 at fp32, 5e-3 at fp16 and 5e-2 at int8.
 
     Raises:
         ValueError: a value is out of range.
@@ -54,9 +62,7 @@ class ExportOptions:
 
     format: Format = "onnx"
     precision: Precision = "fp32"
-    # pictures to compare on; at most 64 of them, evenly spread; () draws some
     check: tuple[str | os.PathLike[str], ...] = ()
-    # largest difference of a score, a map value or a token; None: see `TOLERANCES`
     tolerance: Annotated[float, Range(above=0, high=1)] | None = None
 
     def __post_init__(self) -> None:
@@ -70,14 +76,24 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """Result of `export`."""
+    """Hold the result of `export`.
+
+    Attributes:
+        folder: the exported folder.
+        format: "onnx" or "openvino".
+        precision: "fp32", "fp16" or "int8".
+        files: name of each file of the model -> its size in bytes.
+        difference: measured difference of the results to torch's.
+        calibration: "none", "carried over", or why it was left out.
+        seconds: duration of the export and the comparison.
+    """
 
     folder: Path
     format: Format
     precision: Precision
-    files: dict[str, int]  # name -> bytes
+    files: dict[str, int] = field(hash=False)
     difference: Difference
-    calibration: str  # "none", "carried over", or why it was left out
+    calibration: str
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,7 +234,7 @@ def with_setup_of(exported: ExportedDetector, detector: Detector) -> ExportedDet
     as both give the same scores, which the caller measures.
     """
     setup, changes = detector.setup, {}
-    for name in ("tiles", "bit_depth", "mask", "mask_folder", "references"):
+    for name in ("tiles", "bit_depth", "window", "mask", "mask_folder", "references"):
         changes[name] = getattr(setup, name)
     placed = exported.with_setup(**changes)
     if setup.calibration is None:

@@ -7,6 +7,7 @@ file twice, once with each byte order: a decoder with the wrong order returns th
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import IO
@@ -24,8 +25,10 @@ from PIL import (
 
 from faprompt.errors import ImageReadError
 
+DICOM_EXTENSIONS = (".dcm", ".dicom")
 IMAGE_EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp"}
+    | {*DICOM_EXTENSIONS}
 )
 HEAD_BYTES = 160  # enough for every signature below, DICOM's at byte 128 included
 
@@ -38,16 +41,22 @@ _SIGNATURES: tuple[tuple[str, bytes], ...] = (
     ("TIFF", b"MM\x00+"),
     ("BMP", b"BM"),
 )
+_EXPORT_SLICES = "export its slices as 16-bit PNG or DICOM (docs/scans.md)"
+# the size of the header, 348 or 540 bytes, in both byte orders
+_NIFTI = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c")
 _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"GIF8", "a GIF; save it as PNG"),
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive; unpack it first"),
-    (b"\x1f\x8b", "a gzip archive (or a .nii.gz volume); unpack or export slices as PNG first"),
     (b"\x93NUMPY", "a NumPy array; load it and pass the array"),
     (b"version https://git-lfs", "a git-lfs pointer; run 'git lfs pull' first"),
     (b"\x00\x00\x00\x0cjP", "a JPEG 2000 picture; convert it to PNG"),
     (b"\xff\x0a", "a JPEG XL picture; convert it to PNG"),
     (b"\x7fELF", "a program"),
+    (b"NRRD", f"an NRRD volume; {_EXPORT_SLICES}"),
+    (b"ObjectType = Image", f"a MetaImage volume (.mha, .mhd); {_EXPORT_SLICES}"),
+    (b"NDims = ", f"a MetaImage volume (.mha, .mhd); {_EXPORT_SLICES}"),
+    *((size, f"a NIfTI or Analyze volume (.nii, .hdr); {_EXPORT_SLICES}") for size in _NIFTI),
 )
 _GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 _GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow widens these PNG values to 8 bits, not their tRNS
@@ -80,8 +89,10 @@ def identify(head: bytes) -> str | None:
     return next((kind for kind, magic in _SIGNATURES if head.startswith(magic)), None)
 
 
-def describe(head: bytes) -> str:
+def describe(head: bytes, name: str = "") -> str:
     """Describe bytes that are no readable picture, for an error message.
+
+    `name` is that of the file: an Analyze volume without its header is known by its ending alone.
 
     Example:
         >>> describe(b"path,label\\n1.png,0\\n")
@@ -90,14 +101,28 @@ def describe(head: bytes) -> str:
     for magic, words in _OTHER_FILES:
         if head.startswith(magic):
             return words
+    if head.startswith(b"\x1f\x8b"):
+        return _describe_gzip(head)
     if head[128:132] == b"DICM":
-        return "a DICOM file; export it as 16-bit PNG or TIFF"
+        return "a DICOM file, which is not read for this; export it as 16-bit PNG or TIFF"
+    if name.lower().endswith(".img"):
+        return f"the values of a NIfTI or Analyze volume (.img); {_EXPORT_SLICES}"
     if head[4:8] == b"ftyp":
         return "a HEIF, AVIF or video file; convert it to PNG"
     text = head.decode("utf-8", errors="ignore").strip()
     if text and len(text) >= 0.9 * len(head.strip()) and b"\x00" not in head:
         return f"a text file that begins {text.splitlines()[0][:40]!r}"
     return f"unknown bytes that begin {head[:8].hex(' ')}"
+
+
+def _describe_gzip(head: bytes) -> str:
+    try:
+        inner = zlib.decompressobj(wbits=31).decompress(head, 64)
+    except zlib.error:
+        inner = b""
+    if inner.startswith(_NIFTI):
+        return f"a compressed NIfTI volume (.nii.gz); {_EXPORT_SLICES}"
+    return "a gzip archive; unpack it first"
 
 
 def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
@@ -118,7 +143,8 @@ def open_picture(stream: IO[bytes], *, max_pixels: int) -> ImageFile.ImageFile:
     kind = identify(head)
     if kind is None:
         raise ImageReadError(
-            f"its content is none of PNG, JPEG, TIFF, BMP and WebP; it looks like {describe(head)}."
+            "its content is none of PNG, JPEG, TIFF, BMP, WebP and DICOM; it looks like "
+            f"{describe(head, str(getattr(stream, 'name', '')))}."
         )
     if kind == "WebP":  # its decoder takes memory for the whole canvas when it is made
         check_pixels(*_webp_size(head), max_pixels=max_pixels)

@@ -28,7 +28,10 @@ from faprompt.imaging.decoding import (
     wide_samples,
     widen_key,
 )
-from faprompt.imaging.rgb_levels import array_to_rgb, picture_to_rgb, samples_to_rgb
+from faprompt.imaging.dicom import dicom_size, is_dicom, read_dicom
+from faprompt.imaging.dicom_levels import DicomPicture
+from faprompt.imaging.reading_options import MAX_PIXELS, ReadingOptions, Window
+from faprompt.imaging.rgb_levels import NOT_WINDOWED, array_to_rgb, picture_to_rgb, samples_to_rgb
 from faprompt.imaging.tiff import (
     decode_failed_for_good,
     mend,
@@ -41,18 +44,34 @@ from faprompt.imaging.transform import FILTERS, Transform
 PictureHandling = Literal["upright", "released"]  # `read_image`, or `read_resized`
 FileSource: TypeAlias = "str | os.PathLike[str] | bytes"
 ImageSource: TypeAlias = "FileSource | Image.Image | np.ndarray"
-MAX_PIXELS = 200_000_000
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPPER_BITS = "16-bit colours read by their upper 8 bits"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReadImage:
-    """A picture in memory, and what the user should know about how it was read."""
+    """Hold a picture in memory, and what the user should know about how it was read.
 
-    array: np.ndarray  # (H, W, 3) uint8, RGB, upright
+    Attributes:
+        array: (height, width, 3) uint8 RGB, upright.
+        notes: what was done to the picture, one sentence each.
+    """
+
+    array: np.ndarray
     notes: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ReadImage):
+            return NotImplemented
+        return self.notes == other.notes and np.array_equal(self.array, other.array)
+
+    def __hash__(self) -> int:
+        return hash((self.array.shape, self.notes))
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f"<ReadImage {width}x{height} px, {len(self.notes)} notes>"
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -65,7 +84,7 @@ class ReadImage:
 class PictureHeader:
     """Facts from the first bytes of a picture file."""
 
-    kind: str  # "PNG", "JPEG", "TIFF", "BMP" or "WebP"
+    kind: str  # "PNG", "JPEG", "TIFF", "BMP", "WebP" or "DICOM"
     image_size: tuple[int, int]  # (height, width) as shown, the orientation applied
     orientation: int  # EXIF orientation, 1 (upright) to 8; 1 where the file has none
 
@@ -74,17 +93,22 @@ class PictureHeader:
 class _Stored:
     """A decoded file before its values become bytes."""
 
-    content: Image.Image | Samples
+    content: Image.Image | Samples | DicomPicture
     orientation: int  # still to be applied
     notes: tuple[str, ...]
 
 
 def read_image(
-    source: ImageSource, *, bit_depth: int | None = None, max_pixels: int = MAX_PIXELS
+    source: ImageSource,
+    *,
+    bit_depth: int | None = None,
+    window: Window | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> ReadImage:
     """Read one picture, upright, as RGB bytes.
 
-    Files are identified by their content: PNG, JPEG, TIFF, BMP and WebP. EXIF orientation is
+    Files are identified by their content: PNG, JPEG, TIFF, BMP, WebP, and DICOM with the extra
+    `dicom`; a DICOM file without its preamble, by elements and ending. EXIF orientation is
     applied, colour profiles are not. Transparency is composited over white; where alpha is 0
     everywhere the colours are used, with a note. Of several frames the first is read, with a
     note; of a Pillow picture, its current frame.
@@ -94,43 +118,46 @@ def read_image(
     16-bit values leave the upper bits unused. `samples_to_rgb` describes signed, 32-bit and
     float values. A float array must lie in [0, 1]. NaN and infinite values are refused.
 
+    Grey DICOM values are rescaled and go through the file's first window or its table. Without
+    both, values of more than 8 bits are scaled by the minimum and maximum of the picture, padding
+    excepted, with a note.
+
     Args:
         source: a path, the bytes of a file, a Pillow picture, or an array (H, W) or
-            (H, W, 3) of uint8, uint16, bool or float in [0, 1], in RGB order.
+            (H, W, 3) of uint8, uint16, bool or float in [0, 1], in RGB order; with a window,
+            of any integers or floats.
         bit_depth: bits the camera really used in values stored with more than 8, for
             example 12; 1 to 32. The whole stored range unless given. Negative values are
             then scaled by the signed range of that many bits. 8-bit pictures and float
             pictures ignore it.
+        window: (center, width), in place of the range: values from center - width/2 to
+            center + width/2 are scaled to 0..255, and those outside are clipped, with a note.
+            "auto" scales from the minimum to the maximum of each picture. The unit is that of
+            the stored values, of DICOM that of the rescaled values. 8-bit pictures other than
+            grey DICOM, and colour DICOM, ignore it, with a note.
         max_pixels: limit of width times height; checked before decoding.
 
     Returns:
         The picture, with notes.
 
     Raises:
-        ImageReadError: the file is missing, empty, no picture of the five kinds, broken,
+        ImageReadError: the file is missing, empty, no picture of the kinds above, broken,
             too large, or its values do not fit; the message names it and says what to do.
-        ValueError: `bit_depth` or `max_pixels` is out of range.
-        TypeError: the source is none of the kinds above.
+        ConfigError: both `bit_depth` and `window` are given.
+        ValueError: an option is out of range.
+        TypeError: the source is none of the kinds above, or an option is of another type.
 
     Example:
         >>> read_image(np.array([[0, 65535]], np.uint16)).array[0, :, 0]
         array([  0, 255], dtype=uint8)
     """
-    check_options(bit_depth, max_pixels)
+    options = ReadingOptions(bit_depth=bit_depth, window=window, max_pixels=max_pixels)
     with errors_named(_name(source)):
         if isinstance(source, np.ndarray):
             if source.ndim >= 2:
                 check_pixels(source.shape[1], source.shape[0], max_pixels=max_pixels)
-            return ReadImage(*array_to_rgb(source, bit_depth=bit_depth))
-        return _to_image(_read_stored(source, max_pixels), bit_depth)
-
-
-def check_options(bit_depth: int | None, max_pixels: int) -> None:
-    """Refuse options of `read_image` that are out of range with a `ValueError`."""
-    if bit_depth is not None and not 1 <= bit_depth <= 32:
-        raise ValueError(f"bit_depth should be 1 to 32, or None, got {bit_depth}.")
-    if max_pixels < 1:
-        raise ValueError(f"max_pixels should be at least 1, got {max_pixels}.")
+            return ReadImage(*array_to_rgb(source, bit_depth=bit_depth, window=options.window))
+        return _to_image(_read_stored(source, max_pixels), options)
 
 
 def read_resized(
@@ -183,7 +210,8 @@ def read_luminance(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
 def read_samples(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> Samples:
     """Read the upright values of a picture file as they are stored, for example of a mask.
 
-    Palettes are resolved; 8-bit CMYK and YCbCr are converted to RGB. Alpha is kept apart.
+    Palettes are resolved; 8-bit CMYK and YCbCr are converted to RGB. Alpha is kept apart. DICOM
+    values are neither rescaled nor windowed.
 
     Raises:
         ImageReadError: as `read_image`, except that no value is refused.
@@ -191,6 +219,8 @@ def read_samples(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> Samples
     with errors_named(_name(source)):
         stored = _read_stored(source, max_pixels)
         content = stored.content
+        if isinstance(content, DicomPicture):
+            return content.samples()
         samples = content if isinstance(content, Samples) else picture_samples(content)
         return samples.upright(stored.orientation)
 
@@ -204,6 +234,10 @@ def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> 
         ImageReadError: as `read_image`.
     """
     with errors_named(_name(source)), open_stream(source) as stream:
+        if is_dicom(stream):
+            size = dicom_size(stream)
+            check_pixels(size[1], size[0], max_pixels=max_pixels)
+            return PictureHeader("DICOM", size, 1)
         if identify(stream.read(HEAD_BYTES)) == "TIFF":
             header = read_header(stream)
             check_pixels(header.width, header.height, max_pixels=max_pixels)
@@ -221,6 +255,9 @@ def count_pixels(source: FileSource) -> int:
     """Return width times height by the header alone; 0 where the header cannot be read."""
     try:
         with open_stream(source) as stream:
+            if is_dicom(stream):
+                height, width = dicom_size(stream)
+                return height * width
             if identify(stream.read(HEAD_BYTES)) == "TIFF":
                 header = read_header(stream)
                 return header.width * header.height
@@ -295,6 +332,8 @@ def _read_stored(source: FileSource | Image.Image, max_pixels: int) -> _Stored:
 
 
 def _read_stream(stream: IO[bytes], max_pixels: int) -> _Stored:
+    if is_dicom(stream):
+        return _Stored(read_dicom(stream, max_pixels=max_pixels), 1, ())
     picture: ImageFile.ImageFile | None = None
     try:
         picture = open_picture(stream, max_pixels=max_pixels)
@@ -352,17 +391,21 @@ def _load(picture: Image.Image) -> None:
         picture.filename = name
 
 
-def _to_image(stored: _Stored, bit_depth: int | None) -> ReadImage:
-    content = stored.content
-    if _UPPER_BITS in stored.notes and bit_depth not in (None, 16):
+def _to_image(stored: _Stored, options: ReadingOptions) -> ReadImage:
+    content, depth, window = stored.content, options.bit_depth, options.window
+    if _UPPER_BITS in stored.notes and (depth not in (None, 16) or window is not None):
+        given = f"bit_depth={depth}" if window is None else "a window"
         raise ImageReadError(
-            f"bit_depth={bit_depth} cannot be applied to 16-bit colours of which only the upper "
-            "8 bits are read; pass the path of an RGB file."
+            f"{given} cannot be applied to 16-bit colours of which only the upper 8 bits are read; "
+            "pass the path of an RGB file."
         )
-    if isinstance(content, Samples):
-        array, notes = samples_to_rgb(content, bit_depth=bit_depth)
+    if isinstance(content, DicomPicture):
+        array, notes = content.to_rgb(options)
+    elif isinstance(content, Samples):
+        array, notes = samples_to_rgb(content, bit_depth=depth, window=window)
     else:
         array, notes = picture_to_rgb(content)
+        notes += (NOT_WINDOWED,) if window is not None else ()
     array = np.ascontiguousarray(upright(array, stored.orientation))
     return ReadImage(array, stored.notes + notes)
 

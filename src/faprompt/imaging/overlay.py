@@ -29,6 +29,8 @@ _BOX_COLOURS = ((255, 255, 255), (0, 0, 0))  # a white line with a black one aro
 _MARKS = ((0, 0, 0, 0), (230, 43, 87, 38), (255, 233, 100, 255), (24, 0, 40, 230))
 _TINT, _LINE, _EDGE = 1, 2, 3
 _SMALL = 50  # a region shorter than 1/50 of the picture's longer side gets a box, to be found
+MAP_ALPHA = 0.5  # opacity of a score of 1 in reports
+MOST_BOXES = 50  # in reports; more would hide the picture
 _BLOCK_PIXELS = 2**20
 _WHOLE_MAP_PIXELS = 2**26
 

@@ -21,14 +21,14 @@ from faprompt.errors import ImageReadError, MissingExtraError
 from faprompt.imaging.decoding import HEAD_BYTES, Samples, check_pixels, identify
 from faprompt.imaging.image_reading import (
     MAX_PIXELS,
-    check_options,
     count_pixels,
     errors_named,
     open_stream,
     read_image,
 )
 from faprompt.imaging.picture_views import Box
-from faprompt.imaging.rgb_levels import picture_to_rgb, samples_to_rgb
+from faprompt.imaging.reading_options import ReadingOptions, Window
+from faprompt.imaging.rgb_levels import NOT_WINDOWED, picture_to_rgb, samples_to_rgb
 from faprompt.imaging.tiff import (
     BLACK_IS_ZERO,
     RGB,
@@ -95,36 +95,37 @@ def open_windows(
     path: str | os.PathLike[str],
     *,
     bit_depth: int | None = None,
+    window: Window | None = None,
     max_pixels: int = MAX_PIXELS,
     whole_pixels: int = WHOLE_PIXELS,
 ) -> Iterator[PictureWindows]:
     """Open a picture file for reading in windows, and close it at the end.
 
-    16-bit values and alpha are decoded once on opening, for their largest values: they decide
-    the notes, and whether `bit_depth` holds all values. `read` decodes the rows that a box
-    needs, and keeps them until a box needs other rows; boxes in row-major order make it decode
-    everything once.
+    16-bit values and alpha are decoded once on opening, for their range: it decides the notes,
+    an automatic window, and whether `bit_depth` holds all values. `read` decodes the rows that
+    a box needs, and keeps them until a box needs other rows; boxes in row-major order make it
+    decode everything once.
 
     Args:
         path: the picture file.
-        bit_depth, max_pixels: as for `read_image`.
+        bit_depth, window, max_pixels: as for `read_image`.
         whole_pixels: a picture of up to this many pixels is decoded whole, in any case.
 
     Raises:
         ImageReadError: as `read_image`, also while a window is read.
-        ValueError: `bit_depth` or `max_pixels` is out of range.
+        ValueError, TypeError: as `read_image`.
     """
-    check_options(bit_depth, max_pixels)
+    options = ReadingOptions(bit_depth=bit_depth, window=window, max_pixels=max_pixels)
     notes: tuple[str, ...] = ()
     windows: PictureWindows | None = None
     with ExitStack() as stack:
         with errors_named(os.fspath(path)):
             try:
-                windows = _open_tiff(path, stack, bit_depth, max_pixels, whole_pixels)
+                windows = _open_tiff(path, stack, options, whole_pixels)
             except MissingExtraError:
                 notes = ("decoded whole; faprompt[tiff] would read it in parts, with less memory",)
         if windows is None:
-            picture = read_image(path, bit_depth=bit_depth, max_pixels=max_pixels)
+            picture = read_image(path, **options.arguments())
             windows = ArrayWindows(picture.array, picture.notes + notes)
         yield windows
 
@@ -132,8 +133,7 @@ def open_windows(
 def _open_tiff(
     path: str | os.PathLike[str],
     stack: ExitStack,
-    bit_depth: int | None,
-    max_pixels: int,
+    options: ReadingOptions,
     whole_pixels: int,
 ) -> _TiffWindows | None:
     """Return the windows of a TIFF; None if it has to be decoded whole."""
@@ -143,7 +143,7 @@ def _open_tiff(
     if identify(stream.read(HEAD_BYTES)) != "TIFF":
         return None
     header = read_header(stream)
-    check_pixels(header.width, header.height, max_pixels=max_pixels)
+    check_pixels(header.width, header.height, max_pixels=options.max_pixels)
     if not _has_windows(header):
         return None
     load_extra("tiff", "imagecodecs")
@@ -157,7 +157,7 @@ def _open_tiff(
         return None
     count = len(tiff.pages)
     notes = ("read in parts", *((f"frame 0 of {count}",) if count > 1 else ()))
-    levels = _BandLevels.measured(bands, header, bit_depth)
+    levels = _BandLevels.measured(bands, header, options)
     if levels is None:
         return None
     return _TiffWindows(os.fspath(path), bands, levels, notes + levels.notes)
@@ -242,14 +242,15 @@ class _BandLevels:
 
     header: TiffHeader
     bit_depth: int | None
+    window: Window | None
     see_through: bool  # some pixel's alpha is above 0
     notes: tuple[str, ...]
 
     @classmethod
     def measured(
-        cls, bands: _TiffBands, header: TiffHeader, bit_depth: int | None
+        cls, bands: _TiffBands, header: TiffHeader, options: ReadingOptions
     ) -> _BandLevels | None:
-        """Decode all bands for their largest values, where the rules depend on them.
+        """Decode all bands for the range of their values, where the rules depend on it.
 
         Returns:
             None where `bit_depth` holds the values of some pixels' alpha, but not of all.
@@ -259,18 +260,22 @@ class _BandLevels:
         """
         if header.compression == _JPEG and header.photometric == YCBCR:
             header = replace(header, photometric=RGB)  # tifffile converts the colours
-        levels = cls(header, bit_depth, False, ())
+        bit_depth, window = options.bit_depth, options.window
+        levels = cls(header, bit_depth, window, False, ())
         if header.bits[0] == 8 and len(header.bits) < 4:
-            return levels
-        peaks = np.zeros(len(header.bits), np.int64)
-        for band in range(bands.count):
-            np.maximum(peaks, bands.decode(band).max(axis=(0, 1)), out=peaks)
-        samples, _ = levels._split(peaks.astype(f"u{header.bits[0] // 8}")[None, None])
-        _, notes = samples_to_rgb(samples, bit_depth=bit_depth)
+            return replace(levels, notes=(NOT_WINDOWED,) if window else ())
+        decoded = (bands.decode(band) for band in range(bands.count))
+        ends = [(values.min(axis=(0, 1)), values.max(axis=(0, 1))) for values in decoded]
+        lows, peaks = (np.array(values) for values in zip(*ends, strict=True))
+        samples, _ = levels._split(np.stack([lows.min(axis=0), peaks.max(axis=0)])[None])
+        _, notes = samples_to_rgb(samples, bit_depth=bit_depth, window=window)
+        if window == "auto":
+            low, high = int(samples.values.min()), int(samples.values.max())
+            window = ((low + high) / 2, high - low)
         alpha = 0 if samples.alpha is None else int(samples.alpha.max())
         if header.bits[0] == 16 and bit_depth and alpha >= 2**bit_depth:
             return None
-        return replace(levels, see_through=alpha > 0, notes=notes)
+        return replace(levels, window=window, see_through=alpha > 0, notes=notes)
 
     def _split(self, values: np.ndarray) -> tuple[Samples, tuple[str, ...]]:
         return split_channels(values[..., 0] if values.shape[2] == 1 else values, self.header, None)
@@ -284,7 +289,7 @@ class _BandLevels:
             return np.full((*samples.alpha.shape, 3), 255, np.uint8)
         elif samples.alpha is not None and not samples.premultiplied and self.header.bits[0] == 8:
             return picture_to_rgb(Image.fromarray(values))[0]
-        return samples_to_rgb(samples, bit_depth=self.bit_depth)[0]
+        return samples_to_rgb(samples, bit_depth=self.bit_depth, window=self.window)[0]
 
 
 class _TiffWindows:

@@ -1,21 +1,24 @@
 """Convert stored pixel values to (H, W, 3) uint8 RGB, each kind of value on purpose.
 
 Nothing is clipped silently: a value that does not fit its range is an error that says
-what to pass, and every guess is reported in a note.
+what to pass, and every guess, and every value that a window clips, is reported in a note.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from faprompt.errors import ImageReadError
 from faprompt.imaging.decoding import Samples, refuse_lab
+from faprompt.imaging.reading_options import Window
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits per value that cameras deliver in 16-bit files
 NO_ALPHA = "alpha is 0 everywhere: colours read as if opaque"
+NOT_WINDOWED = "window not applied: the values have 8 bits"
 
 _BLOCK_PIXELS = 2**19  # work block by block: a 108-megapixel picture must not need 2 GB
 Levels = tuple[np.ndarray, tuple[str, ...]]  # (H, W, 3) uint8, notes for the user
@@ -45,30 +48,35 @@ def picture_to_rgb(picture: Image.Image) -> Levels:
     return out, (NO_ALPHA,) if opaque else ()
 
 
-def array_to_rgb(array: np.ndarray, *, bit_depth: int | None = None) -> Levels:
+def array_to_rgb(
+    array: np.ndarray, *, bit_depth: int | None = None, window: Window | None = None
+) -> Levels:
     """Return the RGB bytes of an array; alpha is treated as in `picture_to_rgb`.
 
     Args:
         array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; bool, uint8, uint16, or
-            float in [0, 1].
+            float in [0, 1]; with a window any integers or floats.
         bit_depth: bits that uint16 values really use, 16 unless given.
+        window: see `samples_to_rgb`.
 
     Raises:
         ImageReadError: another shape or type, or values that do not fit their range.
     """
-    _check_array(array)
+    _check_array(array, any_number=window is not None)
     alpha = None
     if array.ndim == 3 and array.shape[2] == 4:
         array, alpha = array[..., :3], array[..., 3]
     elif array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     for values in (alpha, array):
-        if values is not None and values.dtype.kind == "f":
+        if window is None and values is not None and values.dtype.kind == "f":
             _refuse_wide_floats(values)
-    return samples_to_rgb(Samples(array, alpha), bit_depth=bit_depth)
+    return samples_to_rgb(Samples(array, alpha), bit_depth=bit_depth, window=window)
 
 
-def samples_to_rgb(samples: Samples, *, bit_depth: int | None = None) -> Levels:
+def samples_to_rgb(
+    samples: Samples, *, bit_depth: int | None = None, window: Window | None = None
+) -> Levels:
     """Return the RGB bytes of stored values.
 
     Unsigned values are scaled by the bits of the header, or by `bit_depth`; signed 8-bit values
@@ -79,11 +87,18 @@ def samples_to_rgb(samples: Samples, *, bit_depth: int | None = None) -> Levels:
     Args:
         samples: values of any integer or float type.
         bit_depth: bits that values wider than 8 bits really use, 1 to 32.
+        window: (center, width): values wider than 8 bits are scaled linearly from center - width/2
+            .. center + width/2, and values outside are clipped, with a note; "auto": from
+            the minimum and maximum of the picture. Alpha has no window.
 
     Raises:
         ImageReadError: values that `bit_depth` cannot hold, NaN, or infinite values.
     """
-    levels, notes = _to_bytes(samples.values, samples.bits, bit_depth)
+    if window is not None and samples.values.dtype.itemsize > 1:
+        levels, notes = _through_window(samples.values, window)
+    else:
+        levels, notes = _to_bytes(samples.values, samples.bits, bit_depth)
+        notes += (NOT_WINDOWED,) if window is not None else ()
     if samples.white_is_zero:
         levels = 255 - levels
     if levels.ndim == 3 and levels.shape[2] == 4:
@@ -104,7 +119,7 @@ def _standard_depth(peak: int) -> int:
     return next((depth for depth in DEPTHS if peak < 2**depth), peak.bit_length())
 
 
-def _check_array(array: np.ndarray) -> None:
+def _check_array(array: np.ndarray, *, any_number: bool) -> None:
     channels = array.shape[2:] if array.ndim in (2, 3) else (0,)
     if not array.size or channels not in ((), (1,), (3,), (4,)):
         hint = ""
@@ -114,7 +129,7 @@ def _check_array(array: np.ndarray) -> None:
             hint = " Pass the pictures of a batch one by one."
         raise ImageReadError(f"a picture is (H, W) or (H, W, 3), got an array {array.shape}.{hint}")
     kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind in "bf" or (kind == "u" and size <= 2):
+    if kind in "bf" or (kind == "u" and size <= 2) or (any_number and kind in "iu"):
         return
     advice = f" {_advice(array)}" if kind in "iu" else ""
     raise ImageReadError(
@@ -141,7 +156,7 @@ def _advice(array: np.ndarray) -> str:
 
 
 def _refuse_wide_floats(values: np.ndarray) -> None:
-    low, high = _float_range(values)
+    low, high = value_range(values)
     if low < 0 or high > 1:
         raise ImageReadError(
             f"float pixels should be in [0, 1], got {low:g}..{high:g}; scale them first. "
@@ -155,7 +170,7 @@ def _to_bytes(values: np.ndarray, bits: int | None, bit_depth: int | None) -> Le
     if kind == "b":
         return values.astype(np.uint8) * np.uint8(255), ()
     if kind == "f":
-        low, high = _float_range(values)
+        low, high = value_range(values)
         if low >= 0 and high <= 1:
             return _stretch(values, 0, 1), ()
         return _stretch(values, low, high), (f"float values {low:g}..{high:g} scaled to 0..255",)
@@ -203,7 +218,31 @@ def _scale_integers(values: np.ndarray, bit_depth: int | None) -> Levels:
     return _stretch(values, low, high), (f"integer values {low}..{high} scaled to 0..255",)
 
 
-def _float_range(values: np.ndarray) -> tuple[float, float]:
+def _through_window(values: np.ndarray, window: Window) -> Levels:
+    low, high = value_range(values)
+    first, last, note = window_range(window, low, high)
+    return _stretch(values, first, last), (note,)
+
+
+def window_range(window: Window, low: float, high: float) -> tuple[float, float, str]:
+    """Return the values that a window shows as black and white, and a note.
+
+    Args:
+        window: (center, width), or "auto" for all values.
+        low, high: minimum and maximum of the picture.
+    """
+    if window == "auto":
+        return low, high, f"values {low:g}..{high:g} scaled to 0..255"
+    center, width = cast("tuple[float, float]", window)
+    first, last = center - width / 2, center + width / 2
+    note = f"window center {center:g}, width {width:g}"
+    if low < first or high > last:
+        note += f": values span {low:g}..{high:g}, those outside {first:g}..{last:g} are clipped"
+    return first, last, note
+
+
+def value_range(values: np.ndarray) -> tuple[float, float]:
+    """Return minimum and maximum; ImageReadError if a value is NaN or infinite."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(high - low):  # also where one of them is NaN or infinite
         raise ImageReadError("some pixels are NaN or infinite; replace them before reading.")
@@ -211,18 +250,18 @@ def _float_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """low..high to 0..255, rounded; a flat picture becomes 0."""
+    """low..high to 0..255, rounded and clipped; a flat picture becomes 0."""
     scale = 255.0 / (high - low) if high > low else 0.0
     out = np.empty(values.shape, np.uint8)
-    for rows in _row_blocks(*values.shape[:2]):
-        out[rows] = np.rint((values[rows].astype(np.float64) - low) * scale)
+    for rows in row_blocks(*values.shape[:2]):
+        out[rows] = np.rint(((values[rows].astype(np.float64) - low) * scale).clip(0, 255))
     return out
 
 
 def _alpha_to_bytes(alpha: np.ndarray, bits: int | None, bit_depth: int | None) -> np.ndarray:
     """Opacity 0..255; by `bit_depth` where it holds every value, else by the stored range."""
     if alpha.dtype.kind == "f":
-        low, high = _float_range(alpha)
+        low, high = value_range(alpha)
         if low < 0:
             raise ImageReadError(f"alpha should be 0 or more, got {low:g}; export it again.")
         return _stretch(alpha, 0, max(1.0, high))
@@ -235,7 +274,7 @@ def _alpha_to_bytes(alpha: np.ndarray, bits: int | None, bit_depth: int | None) 
 
 def _over_white(levels: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
     out = np.empty_like(levels)
-    for rows in _row_blocks(*alpha.shape):
+    for rows in row_blocks(*alpha.shape):
         opacity = alpha[rows, :, None] / 255.0
         colours = levels[rows] if premultiplied else levels[rows] * opacity
         out[rows] = np.rint(np.minimum(colours + 255.0 * (1 - opacity), 255))
@@ -250,11 +289,12 @@ def _boxes(picture: Image.Image) -> Iterator[tuple[int, int, int, int]]:
     """(left, top, right, bottom) of blocks of at most `_BLOCK_PIXELS` pixels."""
     width, height = picture.size
     step = min(width, _BLOCK_PIXELS)
-    for rows in _row_blocks(height, width):
+    for rows in row_blocks(height, width):
         for left in range(0, width, step):
             yield left, rows.start, min(left + step, width), rows.stop
 
 
-def _row_blocks(height: int, width: int) -> Iterator[slice]:
+def row_blocks(height: int, width: int) -> Iterator[slice]:
+    """Yield the rows of blocks of about `_BLOCK_PIXELS` pixels."""
     step = max(1, _BLOCK_PIXELS // max(1, width))
     return (slice(top, min(top + step, height)) for top in range(0, height, step))

@@ -106,7 +106,7 @@ def add_false_alarms(
         folder: the calibrated model folder, changed in place.
         paths: the false alarms, all of one product; copies of a picture count once.
         options: `mask` (the folder of masks, if the calibration had one), `batch_size`,
-            `bit_depth` and `max_pixels` count; the calibration fixes the others.
+            `bit_depth`, `window` and `max_pixels` count; the calibration fixes the others.
         product: of the pictures; default: from their folders.
         progress: called with ("calibrate", done, total).
 
@@ -213,7 +213,17 @@ def _score_all(
 ) -> list[ScoredPicture]:
     """Score pictures, copies once; ImageReadError if one cannot be read."""
     unused = UnusedPictures()
-    scored = list(score_good(detector, paths, options, product, unused=unused, step=step))
+    scored = list(
+        score_good(
+            detector,
+            paths,
+            options,
+            product,
+            batch_size=options.batch_size,
+            unused=unused,
+            step=step,
+        )
+    )
     if unused.unreadable:
         raise ImageReadError(next(iter(unused.unreadable.values())))
     return scored

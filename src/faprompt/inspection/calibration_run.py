@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ from faprompt.config import Count, Natural, Range, check_fields
 from faprompt.detector_setup import setup_changes
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import natural_key
-from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.imaging.tiles import TileSetting, check_tiles
 from faprompt.inspection.good_pictures import (
     UnusedPictures,
@@ -47,30 +47,43 @@ _log = logging.getLogger("faprompt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrateOptions:
-    """Options of `calibrate`.
+class CalibrateOptions(ReadingOptions):
+    """Hold the options of `calibrate`.
+
+    Args:
+        target_fpr: share of good parts that may be NG, between 0 and 1; 0.01 needs 99 parts.
+        review_fpr: share of good parts that may be NG or REVIEW, between 0 and 1; None takes
+            0.05, or `target_fpr` if that is higher.
+        references: number of good pictures of each product that are kept as memory; 0 for none.
+        reference_weight: weight of the distance to the references in score and map, above 0 and
+            at most 1.
+        tiles: how pictures are cut: "off", "auto", or the number of tiles along the longer side.
+        mask: a mask file for all pictures, or a folder with one for each, under the picture's
+            name; pixels brighter than black are left out.
+        group: regular expression that finds the part in a picture's absolute path, with "/"
+            between folders; "" if each picture is a part.
+        by_folder: each subfolder is a product with thresholds of its own.
+        batch_size: pictures scored together.
+        bit_depth, window, max_pixels: see `ReadingOptions`.
 
     Raises:
         ConfigError: a rate outside 0..1, a review rate below the target rate, or other `tiles`.
         ValueError: another option is out of range.
     """
 
-    target_fpr: float = TARGET_FPR  # rate of NG among good parts
-    review_fpr: float | None = None  # of NG and REVIEW; None: 0.05, or `target_fpr` if higher
-    references: Natural = 0  # good pictures kept as memory, of each product; 0 for none
+    target_fpr: float = TARGET_FPR
+    review_fpr: float | None = None
+    references: Natural = 0
     reference_weight: Annotated[float, Range(above=0, high=1)] = REFERENCE_WEIGHT
-    tiles: TileSetting = "off"  # how pictures are cut, see `plan_tiles`
-    mask: str | os.PathLike[str] | None = None  # a file for all pictures, or a folder by name
-    # regular expression that finds the part in a picture's absolute path, with "/" between
-    # folders; "" if each picture is a part
+    tiles: TileSetting = "off"
+    mask: str | os.PathLike[str] | None = None
     group: str = ""
-    by_folder: bool = False  # each subfolder is a product with thresholds of its own
-    batch_size: Count = 8  # pictures scored together
-    bit_depth: Annotated[int, Range(low=1, high=32)] | None = None  # see `read_image`
-    max_pixels: Count = MAX_PIXELS  # larger pictures are refused
+    by_folder: bool = False
+    batch_size: Count = 8
 
     def __post_init__(self) -> None:
         check_fields(self)
+        ReadingOptions.__post_init__(self)
         check_tiles(self.tiles)
         target, review = self.rates
         check_rate("target_fpr", target)
@@ -87,15 +100,25 @@ class CalibrateOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductReport:
-    """What a calibration found for one product."""
+    """Hold what a calibration found for one product.
 
-    pictures: int  # good pictures that calibrate
-    parts: int  # independent parts among them; the number n of the thresholds
+    Attributes:
+        pictures: number of good pictures that calibrate.
+        parts: number of independent parts among them; the n of the thresholds.
+        limits: the thresholds, 0 to 1.
+        bound: 95 % upper bound of the share of good parts that are NG, 0 to 1.
+        review_bound: the same for NG and REVIEW together.
+        references: paths of the pictures kept as memory.
+        suspects: those of them that look defective beside the others.
+    """
+
+    pictures: int
+    parts: int
     limits: Limits
-    bound: float  # 95 % upper bound of the rate of NG among good parts
-    review_bound: float  # the same for NG and REVIEW together
-    references: tuple[str, ...] = ()  # paths of the pictures kept as memory
-    suspects: tuple[str, ...] = ()  # those of them that look defective beside the others
+    bound: float
+    review_bound: float
+    references: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -104,13 +127,21 @@ class ProductReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationReport:
-    """Result of `calibrate`."""
+    """Hold the result of `calibrate`.
+
+    Attributes:
+        folder: the model folder that was written.
+        detector: the calibrated detector.
+        products: thresholds and counts by product; the key is "" without products.
+        unreadable: path of each picture that could not be used -> reason.
+        copies: paths left out because another picture has the same content.
+    """
 
     folder: Path
-    detector: PictureDetector  # calibrated
-    products: Mapping[str, ProductReport]
-    unreadable: Mapping[str, str]  # path -> reason
-    copies: tuple[str, ...]  # paths left out because another picture has the same content
+    detector: PictureDetector
+    products: Mapping[str, ProductReport] = field(hash=False)
+    unreadable: Mapping[str, str] = field(hash=False)
+    copies: tuple[str, ...]
 
     @property
     def calibration(self) -> Calibration:
@@ -174,14 +205,14 @@ def calibrate(
 
 
 def prepare(detector: PictureDetector, options: CalibrateOptions) -> PictureDetector:
-    """Return the detector with the tiles, mask and bit depth of the options, not calibrated.
+    """Return the detector with tiles, mask, bit depth and window of the options, not calibrated.
 
     Raises:
         ConfigError: the mask leaves out every pixel.
         ImageReadError: the mask cannot be read.
     """
     plain: dict[str, Any] = dict.fromkeys(("calibration", "references", "mask", "mask_folder"))
-    plain |= {"tiles": options.tiles, "bit_depth": options.bit_depth}
+    plain |= {"tiles": options.tiles, "bit_depth": options.bit_depth, "window": options.window}
     return detector.with_setup(**plain | setup_changes(None, options.mask))
 
 
@@ -354,8 +385,15 @@ def _calibration(
         own = UnusedPictures()
         scored = list(
             score_good(
-                detector, paths, options, product, skip=aside[product], unused=own, step=step
-            )
+                detector,
+                paths,
+                options,
+                product,
+                batch_size=options.batch_size,
+                skip=aside[product],
+                unused=own,
+                step=step,
+            )  # fmt: skip
         )
         parts = {*picture_parts([picture.path for picture in scored], options.group)}
         _check_count(product, len(parts), len(scored), options, own)

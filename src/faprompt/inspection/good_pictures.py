@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -14,28 +13,13 @@ from faprompt.calibration import GoodScores, highest_by_part, parts_of
 from faprompt.detector_parts import OpenPicture, open_picture
 from faprompt.errors import ImageReadError
 from faprompt.files import file_digest
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.picture_detector import PictureDetector
 from faprompt.records import Verdict
 from faprompt.references import References
 from faprompt.work import read_ahead
 
 _log = logging.getLogger("faprompt")
-
-
-class ReadOptions(Protocol):
-    """Those options of a calibration that decide how its pictures are read and scored."""
-
-    @property
-    def batch_size(self) -> int:
-        """Pictures scored together."""
-
-    @property
-    def bit_depth(self) -> int | None:
-        """Bits that 16-bit files really use; None: of the file, or as calibrated."""
-
-    @property
-    def max_pixels(self) -> int:
-        """Larger pictures are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +61,13 @@ def picture_parts(paths: Sequence[str], group: str) -> list[str]:
 
 
 def read_good(
-    detector: PictureDetector, paths: Sequence[str], options: ReadOptions, product: str
+    detector: PictureDetector, paths: Sequence[str], options: ReadingOptions, product: str
 ) -> Iterator[tuple[str, GoodPicture | ImageReadError]]:
     """Read pictures ahead, with their masks; one that cannot be read comes with its error."""
 
     def read(path: str) -> tuple[str, GoodPicture | ImageReadError]:
         try:
-            picture = open_picture(
-                detector.setup, path, bit_depth=options.bit_depth, max_pixels=options.max_pixels,
-                product=product,
-            )  # fmt: skip
+            picture = open_picture(detector.setup, path, options, product=product)
             return path, GoodPicture(path, file_digest(path), picture)
         except ImageReadError as error:
             return path, error
@@ -97,9 +78,10 @@ def read_good(
 def score_good(
     detector: PictureDetector,
     paths: Sequence[str],
-    options: ReadOptions,
+    options: ReadingOptions,
     product: str,
     *,
+    batch_size: int,
     skip: Container[str] = (),
     unused: UnusedPictures,
     step: Callable[[], None] = lambda: None,
@@ -134,13 +116,13 @@ def score_good(
         else:
             seen.add(good.digest)
             batch.append(good)
-        if len(batch) == options.batch_size:
+        if len(batch) == batch_size:
             yield from score()
     yield from score()
 
 
 def reference_tokens(
-    detector: PictureDetector, paths: Sequence[str], options: ReadOptions, product: str
+    detector: PictureDetector, paths: Sequence[str], options: ReadingOptions, product: str
 ) -> dict[str, list[dict[int, np.ndarray]]]:
     """Return the tokens of references by absolute path; ImageReadError if one is unreadable."""
     found = {}

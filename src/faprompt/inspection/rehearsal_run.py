@@ -196,7 +196,5 @@ class _Images(Sequence[np.ndarray]):
     def __getitem__(self, place: int | slice) -> np.ndarray | Sequence[np.ndarray]:
         if isinstance(place, slice):
             return _Images(self.detector, self.paths[place], self.options)
-        depth = self.detector.setup.bit_depth
-        return read_image(
-            self.paths[place], bit_depth=depth, max_pixels=self.options.max_pixels
-        ).array
+        how = self.detector.setup.reading(self.options).arguments()
+        return read_image(self.paths[place], **how).array

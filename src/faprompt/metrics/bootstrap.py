@@ -227,6 +227,28 @@ class PixelReplicates:
             if len(self._waiting) == _AT_ONCE:
                 self._add_waiting()
 
+    def merge(self, other: PixelReplicates) -> None:
+        """Add the counts of another store; the result is that of counting all images here.
+
+        Raises:
+            ValueError: the numbers of replicates or of cells differ.
+        """
+        if (other.replicates, other.most_cells) != (self.replicates, self.most_cells):
+            raise ValueError(
+                f"{self.replicates} replicates in {self.most_cells} cells and {other.replicates} "
+                f"in {other.most_cells} cannot be merged; give both stores the same numbers."
+            )
+        self._add_waiting()
+        other._add_waiting()
+        self._regions += other._regions
+        if len(other._cells) == 0:
+            self._coarsen(other._shift)
+            return
+        rows = self._admit(other._cells, other._shift)
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))  # joined cells lie side by side
+        for sums, more in zip(self._sums, other._sums, strict=True):
+            sums[rows[starts]] += np.add.reduceat(more[other._row], starts, axis=0)
+
     def tallies(self) -> Iterator[Tally]:
         """Yield the counts of each replicate; thresholds are numbers of cells."""
         self._add_waiting()

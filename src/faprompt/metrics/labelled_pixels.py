@@ -79,6 +79,10 @@ class ExactPixels:
         """Add more images."""
         self.images.extend(images)
 
+    def merge(self, other: ExactPixels) -> None:
+        """Add the images of another store after those of this one."""
+        self.images.extend(other.images)
+
     def tally(self) -> Tally:
         """Count all images per distinct score."""
         if not self.images:

@@ -83,6 +83,28 @@ class ScoreHistogram:
             np.add.at(self._overlap, bins, image.weights)
             self.regions += image.regions
 
+    def merge(self, other: ScoreHistogram) -> None:
+        """Add the counts of another histogram, which stays as it is.
+
+        A filled bin of `other` is counted at the one place that represents its pixels. Bins of
+        two layouts lie inside one another, so a pixel never leaves the wider of its two bins.
+
+        Raises:
+            ValueError: the capacities differ.
+        """
+        if other.capacity != self.capacity:
+            raise ValueError(
+                f"histograms of {self.capacity} and {other.capacity} bins cannot be merged; "
+                "give both one capacity."
+            )
+        new = self._cell_total == 0
+        self._known_place[new] = other._known_place[new]
+        self._cell_total += other._cell_total
+        self._cell_anomalous += other._cell_anomalous
+        self.regions += other.regions
+        self._distribute_if_needed()
+        self._put(other._filled())
+
     def tally(self) -> Tally:
         """Return the counts per filled bin; a bin's threshold is its lowest float32."""
         cells, places, total, anomalous, overlap = self._filled()
@@ -239,6 +261,25 @@ class BinnedPixels:
         self._small.add(images)
         self._held += sum(len(image.scores) for image in images)
         if self._held > self.keep:
+            self._enlarge()
+
+    def merge(self, other: BinnedPixels) -> None:
+        """Add what another store counted, which stays as it is; small stores stay exact.
+
+        Raises:
+            ValueError: the stores keep different numbers of pixels.
+        """
+        if other.keep != self.keep:
+            raise ValueError(
+                f"stores that keep {self.keep} and {other.keep} pixels cannot be merged; "
+                "give both one number."
+            )
+        if other._small is not None:
+            self.add(other._small.images)
+        elif self._small is None:
+            self._large.merge(other._large)
+        else:  # exact pixels are best put into bins that are there already
+            self._large = ScoreHistogram.from_state(other._large.state())
             self._enlarge()
 
     def tally(self) -> Tally:

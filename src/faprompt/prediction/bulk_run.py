@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from faprompt.config import check_whole_number
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import write_atomically
-from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.reading_options import ReadingOptions, window_text
 from faprompt.prediction.earlier_run import (
     REPORT_NAME,
     TABLE_NAMES,
@@ -46,49 +46,75 @@ PIXEL_BUDGET = 128_000_000  # pixels read ahead at one time, at 3 bytes each
 
 @dataclass(frozen=True, slots=True)
 class PredictionSummary:
-    """Result of a run. The counts cover every file, resumed ones included."""
+    """Summarise a run of `predict_files`. The counts cover every file, resumed ones included.
+
+    Attributes:
+        n_ok: number of files that have a score.
+        n_error: number of files that could not be read or scored.
+        n_resumed: number of files whose rows an earlier run had written.
+        verdicts: number of files by verdict: "OK", "REVIEW", "NG"; "none" where no threshold is
+            known.
+        seconds: duration of the run.
+        results: path of `results.jsonl`.
+        report: path of `report.html`; None where none was asked for.
+        table: path of the CSV or Parquet table; None where none was asked for.
+        n_others: number of earlier rows kept on resume, of files that were not asked for.
+        n_dropped: number of such rows that were dropped, because their files are gone or changed.
+        notes: one line for each kind of note on the pictures, with its count.
+    """
 
     n_ok: int
     n_error: int
-    n_resumed: int  # files whose rows an earlier run had written
-    verdicts: Mapping[str, int]  # "OK", "REVIEW", "NG"; "none" where no threshold is known
+    n_resumed: int
+    verdicts: Mapping[str, int] = field(hash=False)
     seconds: float
     results: Path
     report: Path | None = None
     table: Path | None = None
-    n_others: int = 0  # earlier rows kept on resume whose files were not asked for
-    n_dropped: int = 0  # such rows dropped because their files are gone or changed
-    notes: tuple[str, ...] = ()  # one line per kind of note on the pictures, with a count
+    n_others: int = 0
+    n_dropped: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions:
-    """Options of `predict_files`.
+class PredictOptions(ReadingOptions):
+    """Hold the options of `predict_files`.
+
+    Args:
+        batch_size: most pictures scored together; large pictures make smaller batches.
+        threshold: score from which a picture is NG, 0 to 1; None takes the model's.
+        maps: also write score maps: "npy" is float32 in 0 to 1, "png" is 16-bit grey, which is
+            the score times 65535; None writes none.
+        overlays: write a JPEG of each picture under its map, at most 4096 px a side.
+        report: write report.html; its thumbnails are kept in `thumbs`.
+        title: heading of the report, such as a lot number; "" takes the name of the folder.
+        table: also write results.csv ("csv") or results.parquet ("parquet").
+        resume: keep the rows of unchanged pictures; see `predict_files`.
+        strict: stop at the first file that cannot be read.
+        bit_depth, window, max_pixels: see `ReadingOptions`.
+        product: of all pictures; None takes the nearest folder that is a product.
+        pixel_budget: most pixels of pictures in memory at one time, at 3 bytes each.
 
     Raises:
         MissingExtraError: Parquet without pyarrow.
         ValueError, TypeError: an option is out of range, or of another type.
     """
 
-    batch_size: int = 8  # most pictures scored together; large pictures make smaller batches
-    threshold: float | None = None  # score from which a picture is NG, 0..1; None: the model's
-    maps: Literal["npy", "png"] | None = None  # float32 in 0..1, or 16-bit grey (score * 65535)
-    overlays: bool = True  # a JPEG of each picture under its map, at most 4096 px a side
-    report: bool = True  # report.html; its thumbnails are kept in `thumbs`
-    title: str = ""  # heading of the report, such as a lot number; "": the name of the folder
-    table: TableKind | None = None  # also write results.csv or results.parquet
-    resume: bool = False  # keep rows of unchanged pictures; see `predict_files`
-    strict: bool = False  # stop at the first unreadable file
-    bit_depth: int | None = None  # bits that 16-bit files really use; see `read_image`
-    max_pixels: int = MAX_PIXELS  # refuse larger pictures
-    product: str | None = None  # of all pictures; None: the nearest folder that is a product
-    pixel_budget: int = PIXEL_BUDGET  # pixels of pictures in memory at one time
+    batch_size: int = 8
+    threshold: float | None = None
+    maps: Literal["npy", "png"] | None = None
+    overlays: bool = True
+    report: bool = True
+    title: str = ""
+    table: TableKind | None = None
+    resume: bool = False
+    strict: bool = False
+    product: str | None = None
+    pixel_budget: int = PIXEL_BUDGET
 
     def __post_init__(self) -> None:
+        ReadingOptions.__post_init__(self)
         check_whole_number("batch_size", self.batch_size, low=1)
-        if self.bit_depth is not None:
-            check_whole_number("bit_depth", self.bit_depth, low=1, high=32)
-        check_whole_number("max_pixels", self.max_pixels, low=1)
         check_whole_number("pixel_budget", self.pixel_budget, low=1)
         check_threshold(self.threshold)
         if self.maps not in (None, "npy", "png"):
@@ -170,8 +196,7 @@ def predict_files(
                 artifacts=artifacts,
                 threshold=threshold,
                 batch_size=asked.batch_size,
-                bit_depth=asked.bit_depth,
-                max_pixels=asked.max_pixels,
+                reading=asked,
                 product=asked.product,
                 pixel_budget=asked.pixel_budget,
             )
@@ -198,7 +223,7 @@ def predict_files(
 def settings_of_run(
     detector: ImageScorer, options: PredictOptions, settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Check product and bit depth, and return what `run.json` records and a resumed run keeps.
+    """Check product, bit depth and window; return what `run.json` records and a resumed run keeps.
 
     Args:
         detector: scores the pictures.
@@ -206,14 +231,16 @@ def settings_of_run(
         settings: anything else that changes scores, as plain JSON values.
 
     Raises:
-        ConfigError: no such product, or a bit depth that differs from the calibrated one.
+        ConfigError: no such product, or a bit depth or window that differs from the calibrated one.
     """
     if options.product is not None:
         detector.setup.check_product(options.product)
     bit_depth = None if options.bit_depth is None else int(options.bit_depth)
     threshold = None if options.threshold is None else float(options.threshold)
-    detector.setup.check_bit_depth(bit_depth)
+    detector.setup.reading(options)
     chosen = {"model": detector.name, "threshold": threshold, "bit_depth": bit_depth}
+    if options.window is not None:  # left out otherwise, so that older runs resume
+        chosen["window"] = window_text(options.window)
     chosen |= _calibration_settings(detector.setup, options.product)
     return dict(json.loads(json.dumps({**(settings or {}), **chosen})))
 

@@ -23,6 +23,7 @@ from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ImageReadError
 from faprompt.imaging import count_pixels
 from faprompt.imaging.picture_windows import PictureWindows
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.prediction.result_rows import FileStamp, ResultRow, stamp_file
 from faprompt.results import AnomalyResult
@@ -74,8 +75,7 @@ class PictureScoring:
     artifacts: Artifacts
     threshold: float | None
     batch_size: int  # most files in a batch
-    bit_depth: int | None
-    max_pixels: int
+    reading: ReadingOptions
     product: str | None
     pixel_budget: int  # pixels in memory at one time; a batch has a quarter, or one picture
 
@@ -126,13 +126,7 @@ class PictureScoring:
         try:
             if fault := _fault(path):
                 raise ImageReadError(f"{path}: {fault}")
-            picture = open_picture(
-                self.detector.setup,
-                path,
-                bit_depth=self.bit_depth,
-                max_pixels=self.max_pixels,
-                product=self.product,
-            )
+            picture = open_picture(self.detector.setup, path, self.reading, product=self.product)
         except ImageReadError as error:
             picture = error
         return ReadAttempt(path, picture, time.perf_counter() - start, stamp)

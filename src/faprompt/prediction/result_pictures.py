@@ -20,6 +20,7 @@ from faprompt.imaging import (
     shrink,
     thumbnail,
 )
+from faprompt.imaging.overlay import MAP_ALPHA, MOST_BOXES
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.prediction.result_rows import ResultRow
 from faprompt.records import Region, Verdict
@@ -30,9 +31,7 @@ OVERLAY_MAX_SIDE = 4096
 THUMBNAIL_MAX_SIDE = 256
 LARGE_MAX_SIDE = 800
 LAYER_MAX_SIDE = {"outlines": 576, "colours": 144}  # outlines need sharp edges, a map has none
-_ALPHA = 0.5  # opacity of a score of 1, where no regions are known
 _ARTIFACT = re.compile(r"-[0-9a-f]{16}(-overlay|-large)?\.(jpg|png|npy)$")
-_MOST_BOXES = 50  # more boxes would hide the picture
 
 
 def artifact_folders(out_dir: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -153,7 +152,7 @@ def draw_pictures(
     """
     if not (with_overlay or with_thumbnails):
         return DrawnPictures()
-    regions = result.regions[:_MOST_BOXES]
+    regions = result.regions[:MOST_BOXES]
     image = windows.thumbnail(OVERLAY_MAX_SIDE)
     view = shrink(image, result.score_map, regions, max_side=OVERLAY_MAX_SIDE)
     area = sum(region.area_px for region in result.regions)
@@ -162,7 +161,7 @@ def draw_pictures(
     if with_overlay:
         marked = view[0]
         if wants_overlay(result):
-            marked = overlay(view[0], view[1], alpha=_ALPHA, regions=view[2], level=level)
+            marked = overlay(view[0], view[1], alpha=MAP_ALPHA, regions=view[2], level=level)
         notes = _scale_notes(result.image_size, marked)
         drawn = replace(drawn, overlay=encode_jpeg(marked), notes=notes)
     return _with_thumbnails(drawn, result, level, *view) if with_thumbnails else drawn
@@ -180,7 +179,7 @@ def _with_thumbnails(
     if wants_overlay(result):
         side = LAYER_MAX_SIDE["colours" if level is None else "outlines"]
         _, score_map, regions = shrink(image, score_map, regions, max_side=side)
-        layer = overlay_layer(score_map, alpha=_ALPHA, regions=regions, level=level)
+        layer = overlay_layer(score_map, alpha=MAP_ALPHA, regions=regions, level=level)
     image = thumbnail(image, max_side=LARGE_MAX_SIDE)
     if _wants_large(result.verdict, result.image_size):
         large = encode_jpeg(image, quality=80)

@@ -168,7 +168,7 @@ def build_call(part: str, detector: Detector, batch_size: int) -> Callable[[], N
     method, backbone = detector.method, detector.backbone
     pixels = draw_pixels(method, 1 if part == "inference" else batch_size, backbone.device)
     if part == "inference":
-        detector.eval()
+        method.eval()
 
         def score() -> None:
             with torch.inference_mode():

@@ -76,7 +76,7 @@ def build_measured(name: str, backbone: Backbone, *, preset: str, normal_picture
         method = build_method(name, backbone, options, preset=preset)
         if isinstance(method, PatchCore):
             _fill(method)
-    return Detector(backbone, method, name=name).eval()
+    return Detector(backbone, method.eval(), name=name)
 
 
 def draw_pixels(method: Method, count: int, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from itertools import accumulate
 from faprompt.detector_parts import OpenPicture, open_picture
 from faprompt.errors import ImageReadError
 from faprompt.imaging import count_pixels
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.picture_detector import PictureDetector
 from faprompt.prediction.picture_scoring import score_pictures
 from faprompt.prediction.result_rows import ResultRow
@@ -58,10 +59,9 @@ class ModelWorker:
         *,
         queue: int,
         batch_size: int,
-        max_pixels: int,
+        reading: ReadingOptions,
         longest_wait_s: float = 15.0,
         threshold: float | None = None,
-        bit_depth: int | None = None,
         on_batch: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
         """Prepare a worker; `start` begins to score.
@@ -70,16 +70,15 @@ class ModelWorker:
             detector: scores the pictures.
             queue: most pictures that wait.
             batch_size: most pictures scored together.
-            max_pixels: of a picture, by its header.
+            reading: how pictures are read; its `max_pixels` is checked by the header.
             longest_wait_s: expected wait, at the present speed, from which pictures are refused
                 although the queue has room; well below the time limit of a request.
             threshold: score from which pictures are NG, in place of the model's own.
-            bit_depth: bits that 16-bit pictures really use.
             on_batch: called after every pass of the model, in the worker's thread.
         """
         self._longest_wait_s = longest_wait_s
         self.detector = detector
-        self.threshold, self.bit_depth, self.max_pixels = threshold, bit_depth, max_pixels
+        self.threshold, self._reading = threshold, reading
         self._queue, self._batch_size, self._on_batch = queue, batch_size, on_batch
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -178,11 +177,7 @@ class ModelWorker:
         request = job.request
         try:
             return open_picture(
-                self.detector.setup,
-                request.content,
-                bit_depth=self.bit_depth,
-                max_pixels=self.max_pixels,
-                product=request.product,
+                self.detector.setup, request.content, self._reading, product=request.product
             )
         except ImageReadError as error:
             return error

@@ -22,7 +22,7 @@ from faprompt.serving.service_limits import MIB, BodyMemory, ServiceLimits
 
 LONGEST_NAME = 255  # characters
 # the last is what curl --data-binary says unless told otherwise
-_RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+_RAW = ("", "application/octet-stream", "application/dicom", "application/x-www-form-urlencoded")
 _NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")  # control characters and line ends
 _FIELD_BYTES = 64 * 1024  # of an option in a form
 

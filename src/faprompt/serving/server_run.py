@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from faprompt.errors import ConfigError
+from faprompt.imaging.reading_options import ReadingOptions, Window
 from faprompt.picture_detector import PictureDetector
 from faprompt.serving.model_worker import BatchReport, ModelWorker
 from faprompt.serving.problems import Problem
@@ -108,6 +109,7 @@ def build_server(
     limits: ServiceLimits | None = None,
     threshold: float | None = None,
     bit_depth: int | None = None,
+    window: Window | None = None,
     on_start: Callable[[], None] = lambda: None,
 ) -> ServiceServer:
     """Return a server that is ready to `run`.
@@ -120,7 +122,7 @@ def build_server(
         no_token: serve other machines without a token.
         limits: see `ServiceLimits`.
         threshold: score from which pictures are NG, in place of the models' own.
-        bit_depth: bits that 16-bit pictures really use.
+        bit_depth, window: see `read_image`.
         on_start: called when the service listens.
 
     Raises:
@@ -131,14 +133,14 @@ def build_server(
     check_exposure(host, token, no_token=no_token)
     if not detectors:
         raise ConfigError("Name at least one model to serve.")
+    reading = ReadingOptions(bit_depth=bit_depth, window=window, max_pixels=limits.max_pixels)
     metrics, connections = ServiceMetrics(), OpenConnections()
     workers = {}
     for name, detector in detectors.items():
-        _check_servable(name, detector, bit_depth)
+        _check_servable(name, detector, reading)
         workers[name] = ModelWorker(
             detector, queue=limits.queue, batch_size=limits.batch_size,
-            max_pixels=limits.max_pixels, longest_wait_s=limits.timeout_s / 2,
-            threshold=threshold, bit_depth=bit_depth,
+            reading=reading, longest_wait_s=limits.timeout_s / 2, threshold=threshold,
             on_batch=_counter(metrics, name),
         )  # fmt: skip
     gate = RequestGate(
@@ -174,8 +176,8 @@ def _started(server: ServiceServer, on_start: Callable[[], None]) -> ServiceServ
     return server
 
 
-def _check_servable(name: str, detector: PictureDetector, bit_depth: int | None) -> None:
-    detector.setup.check_bit_depth(bit_depth)
+def _check_servable(name: str, detector: PictureDetector, reading: ReadingOptions) -> None:
+    detector.setup.reading(reading)
     if detector.setup.needs_mask_folder:
         raise ConfigError(
             f"{name} was calibrated with a mask for each picture, matched by file name; a service "

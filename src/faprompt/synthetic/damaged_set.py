@@ -14,7 +14,8 @@ import numpy as np
 
 from faprompt.errors import ConfigError, DatasetError, ImageReadError
 from faprompt.files import csv_table, csv_text
-from faprompt.imaging import MAX_PIXELS, ReadImage, read_image
+from faprompt.imaging import ReadImage, read_image
+from faprompt.imaging.reading_options import MAX_PIXELS, ReadingOptions, Window
 from faprompt.synthetic.damaged_pictures import ONTO_KINDS, check_design, draw_defect, own_seed
 from faprompt.synthetic.drawn_set import claim_folder, slug, write_file, write_png
 from faprompt.work import ProgressCallback, logger, no_progress
@@ -45,6 +46,7 @@ def write_damaged_set(
     sizes_px: Sequence[float] = DEFAULT_SIZES_PX,
     strengths: Sequence[float] = DEFAULT_STRENGTHS,
     bit_depth: int | None = None,
+    window: Window | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: ProgressCallback = no_progress,
 ) -> DamagedSet:
@@ -62,18 +64,19 @@ def write_damaged_set(
             drawn on its picture (a warning says so).
         seed: the same seed and files give the same set.
         kinds, sizes_px, strengths: see `draw_defect`.
-        bit_depth, max_pixels: see `read_image`.
+        bit_depth, window, max_pixels: see `read_image`.
         progress: called with "copy" or "draw", pictures done and in all, after each picture.
 
     Raises:
         DatasetError: the folder is not empty or is a file, or no picture could be read.
         ImageReadError: a picture that could be read once cannot be read again.
         ConfigError: a kind, a size or a strength is out of range.
-        ValueError: `count` is below 1.
+        ValueError, TypeError: `count` is below 1, or as `read_image`.
     """
     check_design(kinds, sizes_px, strengths)
     if count < 1:
         raise ValueError(f"count should be at least 1, got {count}.")
+    options = ReadingOptions(bit_depth=bit_depth, window=window, max_pixels=max_pixels)
     root = Path(folder)
     claim_folder(root)
     cells = list(product(kinds, sizes_px, strengths))
@@ -84,7 +87,7 @@ def write_damaged_set(
     readable: list[Path] = []
     for place, path in enumerate(pictures):
         try:
-            read = _read(path, bit_depth, max_pixels)
+            read = _read(path, options)
         except ImageReadError as error:
             logger.warning("%s", error)
         else:
@@ -99,7 +102,7 @@ def write_damaged_set(
         )
     done = 0
     for place, path in enumerate(readable[:count]):
-        image = _read(path, bit_depth, max_pixels).array
+        image = _read(path, options).array
         for number in range(place, count, len(readable)):
             kind, size_px, strength = cells[number % len(cells)]
             size_px = min(size_px, _largest_fitting(sizes_px, image))
@@ -118,11 +121,11 @@ def write_damaged_set(
     return DamagedSet(root, n_good, len(rows) - n_good, len(pictures) - n_good, tuple(notes))
 
 
-def _read(path: Path, bit_depth: int | None, max_pixels: int) -> ReadImage:
+def _read(path: Path, options: ReadingOptions) -> ReadImage:
     """Read a picture; what is no file is refused, since a pipe would block."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ImageReadError(f"{path}: this is a pipe, a socket or a device, not a file.")
-    return read_image(path, bit_depth=bit_depth, max_pixels=max_pixels)
+    return read_image(path, **options.arguments())
 
 
 def _largest_fitting(sizes_px: Sequence[float], image: np.ndarray) -> float:

@@ -28,20 +28,34 @@ from faprompt.work import ProgressCallback, logger, no_progress, pick_device, pi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
-    """Options of `train`, with the names and defaults of `faprompt train`."""
+    """Hold the options of `train`, with the names and defaults of `faprompt train`.
+
+    Args:
+        method: name of a method that learns; see `list_methods`.
+        preset: "paper", "common", "official" or another preset of the method.
+        backbone: name or path; "" takes `tiny`, or that of a full-shot preset.
+        options: options of the method, over those of its preset.
+        training: options of the training, over the recipe: `epochs`, `batch_size`,
+            `learning_rate` and so on; `faprompt train --help` lists them.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one.
+        precision: of the image tower's matrices, as in `load_detector`.
+        name: name of the model; "" takes the name of the folder.
+        resume: continue from the checkpoint in the folder.
+        license: of the model, for its card.
+        remarks: further facts for the card.
+    """
 
     method: str = "faprompt"
     preset: str = "paper"
-    backbone: str = ""  # default: tiny, or that of a full-shot preset
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the method, over its preset
-    # options of `TrainingConfig`, over the recipe
-    training: Mapping[str, Any] = field(default_factory=dict)
+    backbone: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    training: Mapping[str, Any] = field(default_factory=dict, hash=False)
     device: str = "auto"
-    precision: str = "auto"  # of the image tower
-    name: str = ""  # of the model; default: the name of the folder
-    resume: bool = False  # continue from the checkpoint in the folder
-    license: str = "unknown"  # of the model, for its card
-    remarks: Mapping[str, Any] = field(default_factory=dict)  # further facts for its card
+    precision: str = "auto"
+    name: str = ""
+    resume: bool = False
+    license: str = "unknown"
+    remarks: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def train(
@@ -60,7 +74,10 @@ def train(
         dataset: a dataset, or the path of a labelled folder.
         out: model folder to write.
         options: see `TrainOptions`.
-        progress: called with the stage "masks", "images" or "steps".
+        progress: called with the stage ("masks", "images" or "steps"), done, and total.
+
+    Returns:
+        Counts, times in seconds, and the losses of each epoch.
 
     Raises:
         ConfigError: unknown options, or a method that needs no training.

@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,37 @@ class TrainingTask:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """Result of a training. Seconds and losses cover all its sessions, resumed ones included."""
+    """Hold the result of a training; seconds and losses cover resumed sessions too.
+
+    Attributes:
+        epochs: number of epochs; 0 for a method that takes no step.
+        steps: number of steps in all.
+        resumed_at: number of steps done before this session.
+        pictures, normal, anomalous: number of pictures in all, and by label.
+        features: where the tokens of the image tower came from; None when no step was left.
+        encoded: number of pictures that went through the image tower in this session.
+        image_seconds: time for reading and encoding pictures.
+        step_seconds: time for prompts, losses, gradients, updates and reading cached tokens.
+        epoch_means: mean of each term of the loss and of "total", one entry per epoch.
+        loss_csv, loss_png, checkpoint: paths of the files that were written.
+        warnings: what could not be learned from these pictures.
+    """
 
     epochs: int
     steps: int
-    resumed_at: int  # steps done before this session
+    resumed_at: int
     pictures: int
     normal: int
     anomalous: int
-    features: Origin | None  # None when no step was left
-    encoded: int  # pictures that went through the image tower in this session
-    image_seconds: float  # reading and encoding pictures
-    step_seconds: float  # prompts, losses, gradients, updates, reading cached tokens
-    epoch_means: tuple[dict[str, float], ...]  # every term and "total", per epoch
+    features: Origin | None
+    encoded: int
+    image_seconds: float
+    step_seconds: float
+    epoch_means: tuple[dict[str, float], ...] = field(hash=False)
     loss_csv: Path
     loss_png: Path
     checkpoint: Path
-    warnings: tuple[str, ...] = ()  # what could not be learned from these pictures
+    warnings: tuple[str, ...] = ()
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:

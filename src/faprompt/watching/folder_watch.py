@@ -20,7 +20,7 @@ from typing import Any
 from faprompt.config import check_whole_number
 from faprompt.errors import ConfigError, FapromptError
 from faprompt.files import unique_stem
-from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.prediction.bulk_run import (
     PIXEL_BUDGET,
     SETTINGS_NAME,
@@ -46,8 +46,8 @@ _LONGEST_PAUSE = 60.0  # seconds between attempts while the disk is full or the 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchOptions:
-    """Options of `watch_folder`.
+class WatchOptions(ReadingOptions):
+    """Options of `watch_folder`, those of `read_image` included.
 
     Raises:
         ValueError, TypeError: an option is out of range, or of another type.
@@ -57,17 +57,13 @@ class WatchOptions:
     threshold: float | None = None  # score from which a picture is NG, 0..1; None: the model's
     overlays: bool = True  # a JPEG of each picture under its map
     product: str | None = None  # of all pictures; None: the nearest folder that is a product
-    bit_depth: int | None = None  # bits that 16-bit files really use; see `read_image`
-    max_pixels: int = MAX_PIXELS  # refuse larger pictures
     move: bool = False  # move judged pictures into OUT/OK, OUT/REVIEW and OUT/NG
     interval_s: float = 1.0  # seconds between two looks into the folder
     patience_s: float = 10.0  # an unreadable file is an error after so many seconds unchanged
 
     def __post_init__(self) -> None:
+        ReadingOptions.__post_init__(self)
         check_whole_number("batch_size", self.batch_size, low=1)
-        if self.bit_depth is not None:
-            check_whole_number("bit_depth", self.bit_depth, low=1, high=32)
-        check_whole_number("max_pixels", self.max_pixels, low=1)
         check_threshold(self.threshold)
         if not 0.05 <= self.interval_s <= 3600:
             raise ValueError(f"interval_s should be from 0.05 to 3600, got {self.interval_s}.")
@@ -118,7 +114,7 @@ def watch_folder(
     if asked.move and not has_limits and getattr(detector, "threshold", None) is None:
         raise ConfigError("--move needs verdicts: calibrate the model, or give --threshold.")
     chosen = PredictOptions(threshold=asked.threshold, product=asked.product,
-                            bit_depth=asked.bit_depth)  # fmt: skip
+                            **asked.arguments())  # fmt: skip
     run_settings = settings_of_run(detector, chosen, settings)
     if not lock:
         out.mkdir(parents=True, exist_ok=True)
@@ -176,8 +172,7 @@ class _Watch:
             artifacts=self._artifacts,
             threshold=None if options.threshold is None else float(options.threshold),
             batch_size=options.batch_size,
-            bit_depth=options.bit_depth,
-            max_pixels=options.max_pixels,
+            reading=options,
             product=options.product,
             pixel_budget=PIXEL_BUDGET,
         )
