@@ -154,8 +154,7 @@ def scoring_of(
         artifacts=artifacts_of(out, shard, options),
         threshold=None if options.threshold is None else float(options.threshold),
         batch_size=options.batch_size,
-        bit_depth=options.bit_depth,
-        max_pixels=options.max_pixels,
+        reading=options,
         product=options.product,
         pixel_budget=options.pixel_budget,
     )

@@ -7,6 +7,7 @@ had. `run_shard` does not know who scores: threads of this process, other proces
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -131,7 +132,10 @@ class _ShardWork:
 
     def __init__(self, place: ShardFiles, asked: Mapping[str, Any], kind: PartKind) -> None:
         self.place, self.kind = place, kind
-        self.own = {"shards": 0 if place.shard.whole else place.shard.count, "options": {**asked}}
+        self.own = {
+            "shards": 0 if place.shard.whole else place.shard.count,
+            "options": json.loads(json.dumps({**asked})),
+        }
         self.run: dict[str, Any] | None = None  # what run.json says
         if place.out.exists(RUN):
             self.run = read_settings(place.out, advice=_ADVICE)

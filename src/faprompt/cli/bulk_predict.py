@@ -180,7 +180,9 @@ def list_inputs(
 def _asked(request: BulkRequest) -> dict[str, Any]:
     """Return the options that every shard of a run must have alike, as plain values."""
     options = request.options
-    wanted = ("threshold", "maps", "overlays", "report", "bit_depth", "max_pixels", "product")
+    wanted = (
+        "threshold", "maps", "overlays", "report", "bit_depth", "window", "max_pixels", "product",
+    )  # fmt: skip
     values = {name: getattr(options, name) for name in wanted} | dict(request.detector)
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in values.items()
