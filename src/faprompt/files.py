@@ -151,13 +151,16 @@ def _part_key(part: str) -> tuple[Any, ...]:
     return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))
 
 
-def unique_stem(path: str) -> str:
+def unique_stem(path: str, *, absolute: bool = True) -> str:
     """Return a file name without ending that is the same for a path in every run.
 
     It is the stem, made safe, and 64 bits of the absolute path or the URL, so that files of one
-    name in two folders get two names. That of a URL is the same on every machine.
+    name in two folders get two names. Without `absolute` they are of the path as it is written.
+    That name, and the name of a URL, is the same on every machine.
     """
-    whole = path if is_url(path) else Path(os.path.abspath(path)).as_posix()
+    whole = path.replace(os.sep, "/")
+    if absolute and not is_url(path):
+        whole = Path(os.path.abspath(path)).as_posix()
     digest = hashlib.blake2s(whole.encode(errors="surrogateescape"), digest_size=8)
     stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
     return f"{stem}-{digest.hexdigest()}"

@@ -7,7 +7,8 @@ from faprompt.prediction.html_report import write_report
 from faprompt.prediction.input_paths import expand_inputs, list_inputs
 from faprompt.prediction.picture_scoring import ImageScorer
 from faprompt.prediction.result_pictures import artifact_folders
-from faprompt.prediction.result_rows import ResultRow, read_rows, write_table
+from faprompt.prediction.result_rows import ResultRow, read_rows
+from faprompt.prediction.result_tables import write_table
 
 __all__ = [
     "ImageScorer",

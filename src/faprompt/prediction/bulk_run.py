@@ -34,14 +34,8 @@ from faprompt.prediction.html_report import write_report
 from faprompt.prediction.note_tally import NoteTally
 from faprompt.prediction.picture_scoring import ImageScorer, PictureScoring
 from faprompt.prediction.result_pictures import Artifacts
-from faprompt.prediction.result_rows import (
-    ResultRow,
-    ResultsFile,
-    TableKind,
-    check_table_kind,
-    read_rows,
-    write_table,
-)
+from faprompt.prediction.result_rows import ResultRow, ResultsFile, read_rows
+from faprompt.prediction.result_tables import TableKind, check_table_kind, write_table
 from faprompt.regions import check_threshold
 from faprompt.storage import LocalFolder, StoredFile, local_path
 from faprompt.work import lock_folder

@@ -24,7 +24,7 @@ from faprompt.prediction.result_rows import (
     stamp_file,
     stamp_stored,
 )
-from faprompt.storage import StoredFile
+from faprompt.storage import LocalFolder, OutputFolder, StoredFile
 from faprompt.work import read_ahead
 
 RECORD_NAME = ".faprompt-inputs.jsonl"
@@ -158,17 +158,37 @@ def require_same_settings(
     Raises:
         ConfigError: `run.json` has other settings, or cannot be read.
     """
+    earlier = read_settings(LocalFolder(folder), advice=advice)
+    require_equal(earlier, settings, where=folder, advice=advice)
+
+
+def read_settings(folder: OutputFolder, *, advice: str) -> dict[str, Any]:
+    """Return what `run.json` records; `advice` ends the message.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
     try:
-        earlier = json.loads((folder / "run.json").read_bytes())
-    except (OSError, ValueError) as error:
+        return dict(json.loads(folder.read("run.json")))
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"{folder}: run.json is missing or broken, so the settings of results.jsonl are "
-            f"unknown; {advice}."
+            f"{folder.location}: run.json is missing or broken, so the settings of its results "
+            f"are unknown; {advice}."
         ) from error
+
+
+def require_equal(
+    earlier: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    where: str | os.PathLike[str],
+    advice: str,
+) -> None:
+    """Refuse settings that differ from those of an earlier run, by a ConfigError."""
     changed = _differences(earlier, settings)
     if changed:
         raise ConfigError(
-            f"{folder} cannot be resumed: {'; '.join(changed)}. {advice[:1].upper()}{advice[1:]}."
+            f"{where} cannot be resumed: {'; '.join(changed)}. {advice[:1].upper()}{advice[1:]}."
         )
 
 
