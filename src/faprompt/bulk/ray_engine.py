@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -137,39 +138,39 @@ class _Pool:
             pa.table({"path": pa.array(map(os.fsencode, paths[start : start + size]), pa.binary())})
             for start in range(0, len(paths), size)
         ]
-        room = self._room()
-        first = max(1, min(room, len(blocks), self.actors or room))
-        data = self.ray.data.from_arrow(blocks)
-        context = data.context
-        context.max_errored_blocks = -1  # they have a round of their own
-        context.execution_no_progress_timeout_s = _STALLED_S
-        if self.quiet:
-            context.enable_progress_bars = False
-        with warnings.catch_warnings():  # Ray 2.64 is to have no limit on repeats
-            warnings.simplefilter("ignore", DeprecationWarning)
-            data = self._map(data, first, rules)
-        XX
-            _Actor,
-            fn_constructor_args=(self.scorer,),
-            batch_size=size,  # a whole block
-            batch_format="pyarrow",
-            compute=self.ray.data.ActorPoolStrategy(
-                min_size=1,
-                initial_size=first,
-                max_size=min(len(blocks), self.actors or len(blocks)),
-                max_tasks_in_flight_per_actor=rules.in_flight,
-            ),
-            num_cpus=self.cpus,
-            num_gpus=self.gpus,
-            # without a limit on restarts: a dead actor would stay in the pool and be waited for
-            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": rules.retries},
-        )
+        data = self._scored(self.ray.data.from_arrow(blocks), len(blocks), rules)
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
             for line in batch["row"].to_pylist():
                 values = json.loads(line)
                 if "stop" in values:
                     raise FapromptError(values["stop"])
                 yield ResultRow.from_dict(values)
+
+    def _scored(self, blocks: Any, count: int, rules: _Round) -> Any:
+        """Return the dataset of rows; nothing runs before it is read."""
+        blocks.context.max_errored_blocks = -1  # they have a round of their own
+        blocks.context.execution_no_progress_timeout_s = _STALLED_S
+        blocks.context.enable_progress_bars = not self.quiet
+        most = min(count, self.actors or count)
+        with warnings.catch_warnings():
+            # Ray 2.64 is to take neither max_restarts nor max_task_retries; see the extra `ray`
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return blocks.map_batches(
+                _Actor,
+                fn_constructor_args=(self.scorer,),
+                batch_size=rules.pictures,  # a whole block
+                batch_format="pyarrow",
+                compute=self.ray.data.ActorPoolStrategy(
+                    min_size=1,
+                    initial_size=min(most, max(1, self._room())),
+                    max_size=most,
+                    max_tasks_in_flight_per_actor=rules.in_flight,
+                ),
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
+                max_restarts=-1,  # a dead actor would stay in the pool and be waited for
+                max_task_retries=rules.retries,
+            )
 
     def _room(self) -> int:
         """Return how many actors the nodes of now have room for."""
@@ -224,6 +225,8 @@ def _session(address: str | None, *, quiet: bool) -> Iterator[Any]:
             ray.init(place, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"There is no Ray cluster at {place!r}: {error}") from error
+        # Ray prints lost workers on stdout, which belongs to our rows; `rows` logs them
+        ray._private.worker._worker_logs_enabled = not quiet
         yield ray
     finally:
         ray.shutdown()
