@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("detector", ("model_import",)),
     ("workflows", ("evaluation", "explanation", "exporting", "inspection", "prediction")),
     ("workflows", ("training",)),
-    ("workflows", ("serving", "watching")),
+    ("workflows", ("bulk", "serving", "watching")),
     ("reproduce", ("reproduce",)),
     ("interfaces", ("cli", "runtime")),
     ("interfaces", ("__main__",)),

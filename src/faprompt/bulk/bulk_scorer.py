@@ -49,7 +49,7 @@ class BulkScorer:
         'auto'
     """
 
-    model: str | os.PathLike[str] | None = None  # as in `load_detector`; None: its default
+    model: str | Path | None = None  # as in `load_detector`; None: its default
     _: KW_ONLY
     method: str | None = None  # in place of a model: a training-free method, see `build_detector`
     backbone: str | None = None

@@ -13,6 +13,7 @@ from typing import Any
 
 from faprompt.errors import FapromptError
 from faprompt.prediction.result_rows import ResultRow
+from faprompt.storage import StoredFile
 
 _WAITING = 64  # pictures handed out ahead, for each device
 _LOOK_S = 1.0  # between two looks whether all processes live
@@ -23,9 +24,9 @@ class DeviceError(FapromptError):
 
 
 def pooled_rows(
-    worker_rows: Callable[[str, Iterable[str]], Iterator[ResultRow]],
+    worker_rows: Callable[[str, Iterable[StoredFile]], Iterator[ResultRow]],
     devices: Sequence[str],
-    paths: Sequence[str],
+    files: Sequence[StoredFile],
 ) -> Iterator[ResultRow]:
     """Yield one row for each picture, in order, from one process for each device.
 
@@ -33,9 +34,9 @@ def pooled_rows(
     Pictures are read by the processes; only paths and rows pass between them.
 
     Args:
-        worker_rows: picklable; called in each process with its device and an iterator of paths.
+        worker_rows: picklable; called in each process with its device and an iterator of files.
         devices: names such as "cuda:0"; one may be there several times.
-        paths: pictures, each once.
+        files: pictures, each once.
 
     Raises:
         DeviceError: a process failed or was killed. All are ended.
@@ -47,15 +48,15 @@ def pooled_rows(
         _start(context, worker_rows, device, tasks, results, len(devices)) for device in devices
     ]
     stop = threading.Event()
-    feeder = threading.Thread(target=_feed, args=(tasks, paths, len(workers), stop), daemon=True)
+    feeder = threading.Thread(target=_feed, args=(tasks, files, len(workers), stop), daemon=True)
     feeder.start()
     early: dict[str, ResultRow] = {}  # rows that came before their turn
     try:
-        for path in paths:
-            while path not in early:
+        for file in files:
+            while file.path not in early:
                 row = _next_row(results, workers, devices)
                 early[row.path] = row
-            yield early.pop(path)
+            yield early.pop(file.path)
         for worker in workers:
             worker.join()
     finally:
@@ -75,7 +76,7 @@ def _start(context: SpawnContext, *arguments: Any) -> BaseProcess:
 
 
 def _work(
-    worker_rows: Callable[[str, Iterable[str]], Iterator[ResultRow]],
+    worker_rows: Callable[[str, Iterable[StoredFile]], Iterator[ResultRow]],
     device: str,
     tasks: Any,
     results: Any,
@@ -93,8 +94,8 @@ def _work(
         results.put(f"{type(error).__name__}: {error}")
 
 
-def _feed(tasks: Any, paths: Sequence[str], workers: int, stop: threading.Event) -> None:
-    for item in [*paths, *[None] * workers]:
+def _feed(tasks: Any, files: Sequence[StoredFile], workers: int, stop: threading.Event) -> None:
+    for item in [*files, *[None] * workers]:
         while not stop.is_set():
             try:
                 tasks.put(item, timeout=_LOOK_S)

@@ -111,7 +111,7 @@ class _Pool:
                     "blocks of %d", len(waiting), rules.pictures,
                 )  # fmt: skip
             try:
-                with closing(self._pass(list(waiting), rules)) as found:
+                with closing(self._pass(list(waiting), rules)) as found:  # type: ignore[type-var]
                     for row in found:
                         if row.path in waiting:
                             del waiting[row.path]

@@ -127,14 +127,13 @@ class ScoringPlan:
 
     def rows(self, files: Sequence[StoredFile]) -> Iterator[ResultRow]:
         """Yield the row of each picture, in order."""
-        paths = list(files)
         if len(self.devices) == 1:
-            return scoring_of(self.detector, self.out, self.shard, self.options).rows(paths)
-        return pooled_rows(self._worker_rows, self.devices, paths)
+            return scoring_of(self.detector, self.out, self.shard, self.options).rows(files)
+        return pooled_rows(self._worker_rows, self.devices, files)
 
-    def _worker_rows(self, device: str, paths: Iterable[str]) -> Iterator[ResultRow]:
+    def _worker_rows(self, device: str, files: Iterable[StoredFile]) -> Iterator[ResultRow]:
         detector = self.load(device)
-        return scoring_of(detector, self.out, self.shard, self.options).rows(paths)
+        return scoring_of(detector, self.out, self.shard, self.options).rows(files)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the detector out: a worker loads its own."""

@@ -135,9 +135,9 @@ def predict(
         raise ConfigError("--address is of a Ray cluster; add --engine ray, or leave it out.")
     if shard or devices or engine == "ray" or is_url(place):
         run_bulk(BulkRequest(
-            inputs=inputs or [], column=column, out=place, shard=shard, engine=engine, address=address,
-            devices=_device_names(devices, device), options=chosen, part_rows=part_rows,
-            retry_errors=retry_errors,
+            inputs=inputs or [], column=column, out=place, shard=shard, engine=engine,
+            address=address, devices=_device_names(devices, device), options=chosen,
+            part_rows=part_rows, retry_errors=retry_errors,
             detector=picked | {"tiles": tiles, "mask": mask}, as_json=as_json,
             exclude=tuple(masks),
         ))  # fmt: skip
