@@ -163,7 +163,7 @@ def _inputs(request: BulkRequest, left_out: Counter[str]) -> Iterable[StoredFile
             )
         return ()
     if not request.inputs:
-        raise ConfigError("Missing INPUTS: name files, folders or globs.")
+        raise typer.BadParameter("Missing INPUTS: name files, folders, globs or URLs.")
     own = () if is_url(request.out) else (Path(request.out),)
     return list_inputs(
         request.inputs, column=request.column, exclude=(*request.exclude, *own), left_out=left_out

@@ -24,7 +24,9 @@ from faprompt.cli.train_command import train_command
 from faprompt.cli.watch_command import watch
 
 INTERRUPTED = 130  # exit status of typer after Ctrl-C
-RESUME_HINT = "interrupted; continue with --resume (--shard, benchmark, study: the same command)."
+RESUME_HINT = (
+    "interrupted; continue with --resume (--shard, benchmark, study: with the same command)."
+)
 
 app = typer.Typer(
     name="faprompt",

@@ -145,7 +145,7 @@ def predict(
     if retry_errors:
         raise ConfigError("--retry-errors belongs to --shard; --resume does so by itself.")
     if not inputs:
-        raise ConfigError("Missing INPUTS: name files, folders or globs.")
+        raise typer.BadParameter("Missing INPUTS: name files, folders, globs or URLs.")
     if Path(place, "shards").is_dir():
         raise ConfigError(
             f"{out} holds the shards of a run; `faprompt merge` joins them. Choose another --out."
