@@ -1,6 +1,7 @@
 """Save an interrupted evaluation in one file, and continue it.
 
-    open/<n>/...      counts of the groups that are not complete
+    chunk/<n>/...     counts of the chunk that has begun, by group
+    open/<n>/...      counts of the chunks before, of groups that are not complete
     closed/<n>/...    curves and replicates of complete groups
     scores, overlaps, marked  of the pictures so far, NaN where there is none
     digests           (pictures, 2, 32) uint8: SHA-256 of picture and masks, zeros without a file
@@ -33,7 +34,7 @@ from faprompt.work import logger
 
 PROGRESS_NAME = "progress.safetensors"
 _HEADER = "faprompt_evaluation"
-_FORMAT = "2"
+_FORMAT = "3"  # a new one also where CHUNK_PICTURES changes
 _DIGEST_BYTES = 32  # of a SHA-256
 _LEAST_REST = 20  # seconds without saving for each second that saving took
 
@@ -72,9 +73,14 @@ class Progress:
         start = time.monotonic()
         if self._path is None or start < self._due:
             return
-        _save(self._path, self._identity, images, groups)
+        self.save(images, groups)
         end = time.monotonic()
         self._due = end + (max(self._every_s, _LEAST_REST * (end - start)) if self._every_s else 0)
+
+    def save(self, images: Sequence[ImageScore], groups: Groups) -> None:
+        """Write the state after these pictures."""
+        if self._path is not None:
+            _save(self._path, self._identity, images, groups)
 
     def load(self, samples: Sequence[Sample], groups: Groups) -> list[ImageScore]:
         """Restore the groups, and return the pictures of the file; none if it does not fit."""
@@ -96,7 +102,6 @@ class Progress:
             return []
         images = _images(samples, groups, header, arrays)
         groups.restore(arrays, header["groups"], len(images))
-        logger.info(f"going on after {len(images)} of {len(samples)} pictures")
         return images
 
 
