@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -39,13 +40,28 @@ def merge(
 ) -> None:
     """Check that all shards of a run are done, and write one table, one report, one summary.
 
-    Missing or damaged shards, rows that are there twice, other settings and other inputs are
-    errors that say what to run again. Exits with 3 when some pictures could not be read.
+    Of shards of `evaluate` it writes the metrics, as one process would. Missing or damaged
+    shards, rows that are there twice, other settings and other inputs are errors that say what to
+    run again. Exits with 3 when some pictures could not be read.
     """
     from faprompt.bulk import merge_shards
+    from faprompt.cli.evaluate_command import show_evaluations
     from faprompt.cli.terminal import note, note_pictures, progress_bars, say
-    from faprompt.storage import open_folder
+    from faprompt.errors import ConfigError
+    from faprompt.evaluation import holds_evaluation, merge_evaluation
+    from faprompt.storage import is_url, local_path, open_folder
 
+    place = Path(local_path(out))
+    if not is_url(place) and holds_evaluation(place):
+        if table != "jsonl" or report is not None or title:
+            raise ConfigError(
+                f"{out} holds shards of an evaluation, which have no table, report or title of "
+                "this kind; leave --table, --report and --title out."
+            )
+        with progress_bars() as progress:
+            results = merge_evaluation(place, progress=progress)
+        show_evaluations(results, as_json)
+        return
     with progress_bars() as progress:
         merged = merge_shards(
             out,
