@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from faprompt.evaluation import SHARDS_FOLDER, merge_evaluation, to_json
+from faprompt.evaluation import SHARDS_FOLDER
 from tests.helpers import folders
 
 CLIP = ["--method", "clip", "--backbone", "test-tiny", "--set", "image_size=56"]
@@ -43,8 +43,8 @@ def test_shards_and_merge_are_one_process(faprompt, shelf, tmp_path, count):
         assert told.code == 0 and told.out == ""
         assert f"shard {index}/{count}: " in told.err and f"`faprompt merge {out}`" in told.err
     assert written(out) == {}
-    (merged,) = merge_evaluation(out)
-    assert to_json(merged) == whole
+    told = faprompt("merge", out, "--json")
+    assert told.code == 0 and json.loads(told.out) == whole
     assert written(out) == written(tmp_path / "whole")
 
 
@@ -62,7 +62,8 @@ def test_several_folders(faprompt, shelf, tmp_path):
             "shard": f"{index}/2", "chunks": chunks, "pictures": 6 * chunks, "unreadable": 0,
             "kept": 0,
         }  # fmt: skip
-    assert len(merge_evaluation(tmp_path / "out")) == 2
+    told = faprompt("merge", tmp_path / "out")
+    assert told.code == 0 and told.out.count("| class |") == 2
     assert written(tmp_path / "out") == written(tmp_path / "whole")
 
 
@@ -75,7 +76,8 @@ def test_unreadable_pictures_are_exit_3_and_a_done_shard_is_skipped(faprompt, sh
     told = faprompt(*command, "2/2")
     assert told.code == 3 and "shard 2/2: 1 of 1 chunks were measured already" in told.err
     assert "measured already" not in faprompt(*command, "2/2", "--no-resume").err
-    assert len(merge_evaluation(tmp_path / "out")[0].unreadable) == 1
+    told = faprompt("merge", tmp_path / "out")
+    assert told.code == 3 and "1 pictures could not be read." in told.out
 
 
 def test_a_whole_run_does_not_write_beside_shards(faprompt, shelf, tmp_path):
@@ -103,3 +105,17 @@ def test_shards_of_other_options_are_exit_1(faprompt, shelf, tmp_path):
     faprompt(*command, "--shard", "1/2")
     told = faprompt(*command, "--shard", "2/2", "--by-defect")
     assert told.code == 1 and "shards of another run: other options" in told.err
+
+
+def test_refusals_of_the_merge(faprompt, shelf, tmp_path):
+    out = tmp_path / "out"
+    faprompt("evaluate", shelf, *CLIP, "--out", out, "--shard", "1/2")
+    told = faprompt("merge", out)
+    assert told.code == 1 and "shard 2/2 is missing" in told.err
+    assert f"--shard 2/2 --out {out}" in told.err
+    for option in (["--table", "csv"], ["--no-report"], ["--title", "Lot 7"]):
+        told = faprompt("merge", out, *option)
+        assert told.code == 2 and "leave --table, --report and --title out" in told.err
+    (out / "shards").mkdir()
+    told = faprompt("merge", out)
+    assert told.code == 2 and "holds shards of predict and of evaluate" in told.err
