@@ -20,6 +20,7 @@ from faprompt.detector_setup import setup_changes
 from faprompt.errors import ConfigError
 from faprompt.exported_detector import is_exported, load_exported
 from faprompt.imaging import MAX_PIXELS
+from faprompt.imaging.reading_options import Window
 from faprompt.prediction.bulk_run import PIXEL_BUDGET, PredictOptions, settings_of_run
 from faprompt.prediction.picture_scoring import PictureScoring
 from faprompt.prediction.result_rows import ResultRow
@@ -63,6 +64,7 @@ class BulkScorer:
     threshold: float | None = None
     batch_size: int = 8  # most pictures scored together
     bit_depth: int | None = None
+    window: Window | None = None
     max_pixels: int = MAX_PIXELS
     product: str | None = None
     pixel_budget: int = PIXEL_BUDGET  # pixels in memory at one time
@@ -175,7 +177,8 @@ class BulkScorer:
         return PredictOptions(
             batch_size=self.batch_size, threshold=self.threshold, maps=self.maps,
             overlays=self.overlays, report=self.thumbnails, bit_depth=self.bit_depth,
-            max_pixels=self.max_pixels, product=self.product, pixel_budget=self.pixel_budget,
+            window=self.window, max_pixels=self.max_pixels, product=self.product,
+            pixel_budget=self.pixel_budget,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,7 @@ def _score(request: BulkRequest, shard: Shard) -> None:
         summary = predict_shard(
             partial(load_scorer, **request.detector), _inputs(request, left_out), request.out,
             shard, options, devices=request.devices, asked=_asked(request),
-            command=_command(request), source=_ray_source(request),
+            command=_command(request), source=_ray_source(request, shard, options),
             part_rows=request.part_rows, retry_errors=request.retry_errors, on_row=show,
         )  # fmt: skip
     note_left_out(left_out)
@@ -191,8 +191,28 @@ def _command(request: BulkRequest) -> str:
     return shlex.join(["faprompt", *words])
 
 
-def _ray_source(request: BulkRequest) -> Callable[[ScoringPlan], RowSource] | None:
-    """Return what scores on Ray; None for this machine."""
+def _ray_source(
+    request: BulkRequest, shard: Shard, options: PredictOptions
+) -> Callable[[ScoringPlan], RowSource] | None:
+    """Return what scores on Ray, which starts when there is something to score; else None."""
     if request.engine != "ray":
         return None
-    raise ConfigError("--engine ray is not part of this version; use --engine local.")
+    import os
+
+    from faprompt.bulk import BulkScorer, ray_rows
+    from faprompt.storage import is_url
+    from faprompt.work import load_extra
+
+    load_extra("ray", "ray.data")  # before the model of this process is loaded
+    scorer = BulkScorer(
+        **request.detector, **options.arguments(), device=request.devices[0], shard=shard,
+        threshold=options.threshold, batch_size=options.batch_size, product=options.product,
+        out=request.out if is_url(request.out) else os.path.abspath(request.out),
+        maps=options.maps, overlays=options.overlays, thumbnails=options.report,
+    )  # fmt: skip
+
+    def rows(files: Sequence[StoredFile]) -> Iterator[ResultRow]:
+        with ray_rows(scorer, address=request.address) as source:
+            yield from source(files)
+
+    return lambda plan: rows
