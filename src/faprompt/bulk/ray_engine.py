@@ -131,14 +131,12 @@ class _Pool:
 
     def _pass(self, paths: list[str], rules: _Round) -> Iterator[ResultRow]:
         """Yield the rows of one execution; blocks whose process ended are left out."""
-        import pyarrow as pa
-
-        size = rules.pictures
-        blocks = [
-            pa.table({"path": pa.array(map(os.fsencode, paths[start : start + size]), pa.binary())})
-            for start in range(0, len(paths), size)
-        ]
-        data = self._scored(self.ray.data.from_arrow(blocks), len(blocks), rules)
+        blocks = -(-len(paths) // rules.pictures)
+        # `from_arrow` would wait for a processor, which lost actors of an earlier pass may hold
+        items = self.ray.data.from_items(
+            [{"path": os.fsencode(path)} for path in paths], override_num_blocks=blocks
+        )
+        data = self._scored(items, blocks, rules)
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
             for line in batch["row"].to_pylist():
                 values = json.loads(line)
@@ -209,6 +207,9 @@ def _session(address: str | None, *, quiet: bool) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a warning
     ray = load_extra("ray", "ray")
     load_extra("ray", "ray.data")
+    if quiet:
+        # who keeps its records of lost actors keeps these actors, and with them their processors
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         yield ray
         return
@@ -218,7 +219,6 @@ def _session(address: str | None, *, quiet: bool) -> Iterator[Any]:
         options = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
     if quiet:
         options |= {"log_to_driver": False, "logging_level": "ERROR"}
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         try:
