@@ -59,11 +59,19 @@ def test_a_model_that_cannot_be_loaded_stops_the_run(local_ray, tmp_path):
         score(PoisonedBulkScorer("missing"), lot(tmp_path / "in", 2))
 
 
-def test_pictures_that_a_node_cannot_read_stop_the_run(local_ray, tmp_path, monkeypatch):
+def test_relative_paths_begin_where_this_process_is(local_ray, tmp_path, monkeypatch):
     lot(tmp_path / "in", 1)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="cannot read in/00000.png"):
-        score(PoisonedBulkScorer("red-relative"), ["in/00000.png"])
+    found = score(PoisonedBulkScorer("red-relative"), ["in/00000.png"])
+    assert found["in/00000.png"].status == "ok"
+
+
+def test_a_device_with_a_number_is_refused():
+    with (
+        pytest.raises(ConfigError, match="Ray hands out GPUs; device should be cuda, got 'cuda:1'"),
+        ray_rows(PoisonedBulkScorer("red", device="cuda:1")),
+    ):
+        raise AssertionError
 
 
 def test_an_actor_larger_than_every_node_is_refused(local_ray):

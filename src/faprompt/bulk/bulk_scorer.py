@@ -19,8 +19,7 @@ from faprompt.bulk.shard_split import WHOLE_RUN, Shard
 from faprompt.detector_setup import setup_changes
 from faprompt.errors import ConfigError
 from faprompt.exported_detector import is_exported, load_exported
-from faprompt.imaging import MAX_PIXELS
-from faprompt.imaging.reading_options import Window
+from faprompt.imaging.reading_options import ReadingOptions
 from faprompt.prediction.bulk_run import PIXEL_BUDGET, PredictOptions, settings_of_run
 from faprompt.prediction.picture_scoring import PictureScoring
 from faprompt.prediction.result_rows import ResultRow
@@ -34,8 +33,8 @@ _SIZES = ("width", "height")
 _LISTS = ("regions", "notes")
 
 
-@dataclass(frozen=True, eq=False)
-class BulkScorer:
+@dataclass(frozen=True)
+class BulkScorer(ReadingOptions):
     """Score batches of paths: a callable for Ray Data, Daft, Spark `mapInPandas` or a plain loop.
 
     It holds plain values, so it can be pickled. The detector is loaded at the first call, once in
@@ -43,7 +42,7 @@ class BulkScorer:
 
     Raises:
         ConfigError: options that exclude each other.
-        ValueError, TypeError, MissingExtraError: as `PredictOptions`.
+        ValueError, TypeError: as `PredictOptions`.
 
     Example:
         >>> BulkScorer("tiny", tiles="auto").tiles
@@ -55,7 +54,7 @@ class BulkScorer:
     method: str | None = None  # in place of a model: a training-free method, see `build_detector`
     backbone: str | None = None
     preset: str = "paper"  # of the method
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the method
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the method
     device: str = "auto"
     precision: str = "auto"
     class_name: str | None = None
@@ -63,9 +62,6 @@ class BulkScorer:
     mask: str | None = None  # file, or folder of a mask for each picture
     threshold: float | None = None
     batch_size: int = 8  # most pictures scored together
-    bit_depth: int | None = None
-    window: Window | None = None
-    max_pixels: int = MAX_PIXELS
     product: str | None = None
     pixel_budget: int = PIXEL_BUDGET  # pixels in memory at one time
     out: str | None = None  # folder or URL of maps, overlays and thumbnails
@@ -76,7 +72,7 @@ class BulkScorer:
     threads: int | None = 1  # of the model in this process; None: the library's default, all cores
 
     def __post_init__(self) -> None:
-        self._options()
+        self._options()  # checks what both have
         if self.method is not None and self.model is not None:
             raise ConfigError("Got both a model and a method; give one of them.")
         if self.method is None and (self.options or self.preset != "paper"):
@@ -167,18 +163,17 @@ class BulkScorer:
             FapromptError: as `detector`.
         """
         detector = self.detector
-        settings_of_run(detector, self._options())  # checks product and bit depth
+        settings_of_run(detector, self._options())  # checks product, bit depth and window
         if self.mask is None:
             detector.setup.mask_of(None)  # a model that needs a folder of masks says so here
         return scoring_of(detector, open_folder(self.out or "."), self.shard, self._options())
 
     def _options(self) -> PredictOptions:
-        """Return the values that both have; `PredictOptions` checks them."""
+        """Return the values that both have."""
         return PredictOptions(
             batch_size=self.batch_size, threshold=self.threshold, maps=self.maps,
-            overlays=self.overlays, report=self.thumbnails, bit_depth=self.bit_depth,
-            window=self.window, max_pixels=self.max_pixels, product=self.product,
-            pixel_budget=self.pixel_budget,
+            overlays=self.overlays, report=self.thumbnails, product=self.product,
+            pixel_budget=self.pixel_budget, **self.arguments(),
         )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,8 +59,8 @@ def ray_rows(
     Args:
         scorer: what every actor does. Its model, mask and output have to be reachable, and
             faprompt has to be importable, on every node with processors.
-        address: of a running cluster: "auto", "host:port" or "ray://host:port". None: the
-            variable RAY_ADDRESS, else a local Ray.
+        address: of a running cluster: "auto" or "host:port". None: the variable RAY_ADDRESS,
+            else a local Ray.
         cpus: logical processors of an actor; `scorer.threads` are what it really uses.
         gpus: of an actor; None: 1 if the cluster has GPUs and the device of `scorer` is not
             "cpu", else 0.
@@ -69,23 +69,26 @@ def ray_rows(
 
     Raises:
         MissingExtraError: Ray Data is not installed.
-        ConfigError: no cluster at the address, or a node that cannot score.
+        ConfigError: no cluster at the address, a node that cannot score, or a device with a
+            number.
         FapromptError: raised by the function: the workers cannot load the detector.
     """
-    with _session(address, quiet=quiet) as ray:
+    if ":" in scorer.device:
+        raise ConfigError(f"Ray hands out GPUs; device should be cuda, got {scorer.device!r}.")
+    with _session(address, quiet=quiet) as ray, ExitStack() as reading:
         _check_size(ray, cpus)
         if gpus is None:
             has_gpus = ray.cluster_resources().get("GPU", 0) > 0
             gpus = 1.0 if has_gpus and scorer.device != "cpu" else 0.0
         pool = _Pool(ray, scorer, cpus, gpus, actors, quiet)
 
-        def rows(files: Sequence[StoredFile]) -> Iterator[ResultRow]:
+        def scored(files: Sequence[StoredFile]) -> Generator[ResultRow]:
             if files:
                 _check_nodes(ray, scorer, files[0].path)
             for start in range(0, len(files), _WINDOW):
                 yield from pool.rows([file.path for file in files[start : start + _WINDOW]])
 
-        yield rows
+        yield lambda files: reading.enter_context(closing(scored(files)))  # ends before Ray does
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class _Pool:
 
     def rows(self, paths: list[str]) -> Iterator[ResultRow]:
         """Yield one row for each path, in the order in which they are finished."""
-        waiting = dict.fromkeys(paths)
+        waiting, name = dict.fromkeys(paths), ""
         for number, rules in enumerate(_ROUNDS):
             if not waiting:
                 return
@@ -111,8 +114,9 @@ class _Pool:
                     "blocks of %d", len(waiting), rules.pictures,
                 )  # fmt: skip
             try:
-                with closing(self._pass(list(waiting), rules)) as found:  # type: ignore[type-var]
+                with closing(self._pass(list(waiting), rules)) as found:
                     for row in found:
+                        name = row.model
                         if row.path in waiting:
                             del waiting[row.path]
                             yield row
@@ -120,7 +124,8 @@ class _Pool:
                 if rules == _ROUNDS[-1]:
                     raise
                 logger.warning("Ray stopped (%s); going on", str(error).partition("\n")[0])
-        name = self.scorer.detector.name if waiting else ""
+        if waiting and not name:
+            name = self.scorer.detector.name
         for path in waiting:
             reason = (
                 f"{path}: the process that scored it ended {1 + _ROUNDS[-1].retries} times, "
@@ -129,7 +134,7 @@ class _Pool:
             )
             yield ResultRow(path, name, status="error", error=reason)
 
-    def _pass(self, paths: list[str], rules: _Round) -> Iterator[ResultRow]:
+    def _pass(self, paths: list[str], rules: _Round) -> Generator[ResultRow]:
         """Yield the rows of one execution; blocks whose process ended are left out."""
         blocks = -(-len(paths) // rules.pictures)
         # `from_arrow` would wait for a processor, which lost actors of an earlier pass may hold
@@ -155,7 +160,7 @@ class _Pool:
             warnings.simplefilter("ignore", DeprecationWarning)
             return blocks.map_batches(
                 _Actor,
-                fn_constructor_args=(self.scorer,),
+                fn_constructor_args=(self.scorer, os.getcwd()),
                 batch_size=rules.pictures,  # a whole block
                 batch_format="pyarrow",
                 compute=self.ray.data.ActorPoolStrategy(
@@ -185,8 +190,10 @@ class _Pool:
 class _Actor:
     """Score blocks of paths inside an actor of Ray Data."""
 
-    def __init__(self, scorer: BulkScorer) -> None:
+    def __init__(self, scorer: BulkScorer, home: str) -> None:
         self._scorer = scorer
+        with suppress(OSError):  # a node without the folder needs absolute paths
+            os.chdir(home)
 
     def __call__(self, block: Any) -> dict[str, Any]:
         """Return a line of JSON for each path; in its place the reason to stop the run."""
@@ -247,12 +254,13 @@ def _check_nodes(ray: Any, scorer: BulkScorer, picture: str) -> None:
     """Refuse a cluster with a node that lacks faprompt, or what this process can read."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    places = [place for place in (scorer.model, scorer.mask, scorer.out, picture) if place]
-    here = _missing([str(place) for place in places])
+    named = (scorer.model, scorer.backbone, scorer.mask, scorer.out, picture)
+    places = [_absolute(str(place)) for place in named if place]
+    missing = _missing(places)  # such as the name of a bundled model
     probes = {
         node["NodeManagerAddress"]: ray.remote(num_cpus=0, max_retries=0)(_probe)
         .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True))
-        .remote([str(place) for place in places if str(place) not in here])
+        .remote([place for place in places if place not in missing])
         for node in _working_nodes(ray)
     }
     for node, probe in probes.items():
@@ -280,13 +288,16 @@ def _probe(places: list[str]) -> tuple[str, list[str]]:
     return faprompt.__version__, _missing(places)
 
 
+def _absolute(place: str) -> str:
+    return place if is_url(place) else os.path.abspath(local_path(place))
+
+
 def _missing(places: list[str]) -> list[str]:
     """Return those of some paths and URLs that cannot be read here."""
     return [place for place in places if not _is_there(place)]
 
 
 def _is_there(place: str) -> bool:
-    place = local_path(place)
     if not is_url(place):
         return Path(place).exists()
     try:

@@ -70,7 +70,7 @@ def predict_shard(
         devices: of this machine. With several, each is used by a process of its own.
         asked: options as the user gave them, as of `run_shard`.
         command: as of `run_shard`.
-        source: who scores in place of this machine, given what there is to do.
+        source: returns who scores in place of this machine; called before anything is removed.
         part_rows: most rows of a part, after which an interrupted shard goes on.
         retry_errors: score again what could not be read.
         on_row: as of `run_shard`.
@@ -86,13 +86,13 @@ def predict_shard(
     out = open_folder(out_dir)
     plan = ScoringPlan(load, out, shard, chosen, tuple(devices))
     with out.lock(shard.folder) if lock else nullcontext():
+        rows = source(plan) if source else plan.rows
         if shard.whole and not chosen.resume:
             files = list(files)
             _remove_earlier(out, files)
         return run_shard(
-            source(plan) if source else plan.rows, files, out, shard, settings=plan.settings,
-            asked=asked, command=command, part_rows=part_rows, retry_errors=retry_errors,
-            on_row=on_row, lock=False,
+            rows, files, out, shard, settings=plan.settings, asked=asked, command=command,
+            part_rows=part_rows, retry_errors=retry_errors, on_row=on_row, lock=False,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ import typer
 from faprompt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from faprompt.bulk import MergeTable, RowSource, ScoringPlan, Shard
+    from contextlib import ExitStack
+
+    from faprompt.bulk import BulkScorer, MergeTable, RowSource, ScoringPlan, Shard
     from faprompt.prediction import PredictOptions
     from faprompt.prediction.result_rows import ResultRow
     from faprompt.storage import StoredFile
@@ -78,6 +80,8 @@ def _refuse_contradictions(request: BulkRequest) -> None:
         )
     if request.engine == "ray" and len(request.devices) > 1:
         raise ConfigError("--devices are of this machine; Ray knows its own. Leave one out.")
+    if request.engine == "ray" and ":" in request.devices[0]:
+        raise ConfigError("Ray hands out GPUs; --device should be auto, cuda or cpu.")
 
 
 def _plan(request: BulkRequest) -> None:
@@ -100,6 +104,7 @@ def _plan(request: BulkRequest) -> None:
 
 
 def _score(request: BulkRequest, shard: Shard) -> None:
+    from contextlib import ExitStack
     from dataclasses import replace
     from functools import partial
 
@@ -114,7 +119,7 @@ def _score(request: BulkRequest, shard: Shard) -> None:
 
     left_out: Counter[str] = Counter()
     options = replace(request.options, title="", table=None)
-    with progress_bars() as progress:
+    with progress_bars() as progress, ExitStack() as held:
 
         def show(row: ResultRow, done: int, total: int) -> None:
             progress("predict", done, total)
@@ -123,7 +128,7 @@ def _score(request: BulkRequest, shard: Shard) -> None:
         summary = predict_shard(
             partial(load_scorer, **request.detector), _inputs(request, left_out), request.out,
             shard, options, devices=request.devices, asked=_asked(request),
-            command=_command(request), source=_ray_source(request, shard, options),
+            command=_command(request), source=_ray_source(request, shard, held),
             part_rows=request.part_rows, retry_errors=request.retry_errors, on_row=show,
         )  # fmt: skip
     note_left_out(left_out)
@@ -192,27 +197,43 @@ def _command(request: BulkRequest) -> str:
 
 
 def _ray_source(
-    request: BulkRequest, shard: Shard, options: PredictOptions
+    request: BulkRequest, shard: Shard, held: ExitStack
 ) -> Callable[[ScoringPlan], RowSource] | None:
-    """Return what scores on Ray, which starts when there is something to score; else None."""
+    """Return what connects to Ray when pictures have to be scored; None for this machine.
+
+    A run that starts over connects before it removes the results of an earlier one.
+    """
     if request.engine != "ray":
         return None
-    import os
-
-    from faprompt.bulk import BulkScorer, ray_rows
-    from faprompt.storage import is_url
+    from faprompt.bulk import ray_rows
     from faprompt.work import load_extra
 
-    load_extra("ray", "ray.data")  # before the model of this process is loaded
-    scorer = BulkScorer(
-        **request.detector, **options.arguments(), device=request.devices[0], shard=shard,
-        threshold=options.threshold, batch_size=options.batch_size, product=options.product,
-        out=request.out if is_url(request.out) else os.path.abspath(request.out),
-        maps=options.maps, overlays=options.overlays, thumbnails=options.report,
+    load_extra("ray", "ray")
+
+    def connect(plan: ScoringPlan) -> RowSource:
+        # what run.json says, whatever the processors of a node are
+        precision = plan.detector.decided_by().get("precision", request.detector["precision"])
+        scorer = _bulk_scorer(request, shard, precision)
+        return held.enter_context(ray_rows(scorer, address=request.address))
+
+    def source(plan: ScoringPlan) -> RowSource:
+        if shard.whole and not request.options.resume:
+            return connect(plan)
+        return lambda files: connect(plan)(files)
+
+    return source
+
+
+def _bulk_scorer(request: BulkRequest, shard: Shard, precision: str) -> BulkScorer:
+    """Return what the processes of Ray do, as the options say it."""
+    from faprompt.bulk import BulkScorer
+
+    options, detector = request.options, request.detector
+    writes = options.maps or options.overlays or options.report
+    return BulkScorer(
+        **{**detector, "precision": precision, "class_name": detector["class_name"] or None,
+           "mask": None if detector["mask"] is None else str(detector["mask"])},
+        **options.arguments(), device=request.devices[0], threshold=options.threshold,
+        batch_size=options.batch_size, product=options.product, out=request.out if writes else None,
+        maps=options.maps, overlays=options.overlays, thumbnails=options.report, shard=shard,
     )  # fmt: skip
-
-    def rows(files: Sequence[StoredFile]) -> Iterator[ResultRow]:
-        with ray_rows(scorer, address=request.address) as source:
-            yield from source(files)
-
-    return lambda plan: rows
