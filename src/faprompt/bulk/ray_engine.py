@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -228,6 +229,7 @@ def _session(address: str | None, *, quiet: bool) -> Iterator[Any]:
         options |= {"log_to_driver": False, "logging_level": "ERROR"}
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
+        _check_reachable(place)
         try:
             ray.init(place, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -237,6 +239,17 @@ def _session(address: str | None, *, quiet: bool) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(place: str) -> None:
+    """Refuse "host:port" where nothing listens; Ray itself would try for minutes."""
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(f"There is no Ray cluster at {place!r}: {error}.") from error
 
 
 def _working_nodes(ray: Any) -> list[dict[str, Any]]:
