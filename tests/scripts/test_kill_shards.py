@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from faprompt.bulk import parse_shard, predict_shard
-from faprompt.prediction import PredictOptions, expand_inputs
+from faprompt.prediction import PredictOptions, expand_inputs, predict_files
 from faprompt.storage import StoredFile
 from tests.bulk.runs import RedDetector
 
@@ -60,9 +60,15 @@ def script():
     return module
 
 
+def plain_run(home: Path, more: list[str]) -> None:
+    options = PredictOptions(report=False, overlays=False)
+    predict_files(RedDetector(), expand_inputs([home / "in"]), home / "calm", options)
+
+
 def test_no_row_is_lost_or_doubled(tmp_path, monkeypatch):
     kill_shards = script()
     monkeypatch.setattr(kill_shards, "start", Running)
+    monkeypatch.setattr(kill_shards, "calm_run", plain_run)
     found = kill_shards.run(tmp_path, 400, 4, 8, 0.1, 0, [])
     assert found["faults"] == [] and found["kills"] >= 5, found
     assert found["pictures"] == 400 and found["error rows"] == 4
@@ -75,8 +81,9 @@ def test_faults_are_found(tmp_path, monkeypatch):
             for n in range(3)]  # fmt: skip
     tables = iter([[rows[0], rows[0]], rows])
     monkeypatch.setattr(kill_shards, "killed_run", lambda *_: {})
-    monkeypatch.setattr(kill_shards, "calm_run", lambda *_: None)
-    monkeypatch.setattr(kill_shards, "merge", lambda *_: next(tables))
+    for step in ("calm_run", "merge"):
+        monkeypatch.setattr(kill_shards, step, lambda *_: None)
+    monkeypatch.setattr(kill_shards, "rows_in", lambda *_: next(tables))
     faults = kill_shards.run(tmp_path, 3, 1, 0, 1.0, 0, [])["faults"]
     assert any("two rows" in fault for fault in faults)
     assert any("2 pictures have no row" in fault for fault in faults)
