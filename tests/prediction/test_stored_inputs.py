@@ -144,6 +144,10 @@ def test_what_cannot_be_fetched_is_a_row(tmp_path, stored):
     for row, reason in zip(rows[1:], reasons, strict=True):
         assert row.error.startswith(f"{row.path}: ")
         assert re.search(reason, row.error)
+    run(urls, tmp_path / "shards", "1/1")
+    merge_shards(tmp_path / "shards")
+    told = {row.path: row.error for row in read_rows(tmp_path / "shards/results.jsonl")}
+    assert told == {row.path: row.error for row in rows}
 
 
 def test_resume_goes_by_the_stamps(tmp_path, stored):

@@ -265,9 +265,9 @@ class _ShardWork:
 
 def _local_stamp(path: str) -> str:
     """Return size and time of a local file; "" for another one, or where there is none."""
-    place = local_path(path)
     try:
+        place = local_path(path)
         found = None if is_url(place) else os.stat(place)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ConfigError):
         return ""
     return f"{found.st_size}-{found.st_mtime_ns}" if found else ""
