@@ -269,6 +269,9 @@ def test_a_finished_run_in_a_bucket_is_skipped(tmp_path, s3):
     s3.set()
     assert run(listed(inputs.location), out, "1/1").n_kept == 3
     assert not s3.requests["PUT"]
+    inputs.write("part_1.png", part(tmp_path / "new.png", 10).read_bytes())
+    again = run(listed(inputs.location), out, "1/1")  # paths of a list: stamps are asked for
+    assert (again.n_kept, again.n_dropped, again.n_ok) == (2, 1, 3)
 
 
 def test_a_storage_that_refuses_is_a_row_for_each_picture(tmp_path, s3):
