@@ -4,20 +4,20 @@ A location is a local path or a URL such as `s3://bucket/folder`. fsspec and the
 storage (s3fs, gcsfs, adlfs, huggingface_hub) know addresses and credentials, from their own
 variables and files. Every request is repeated when it fails for a reason that may pass.
 
-Two traps of fsspec are kept away from: its `glob`, `find` and `walk` leave out folders whose
-listing fails, and its `isfile` answers False when a request fails.
+Three traps of fsspec are kept away from: its `glob`, `find` and `walk` leave out folders whose
+listing fails, its `isfile` answers False when a request fails, and a file that is open for writing
+is stored as far as it got when an error ends its block.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -26,11 +26,10 @@ from urllib.request import url2pathname
 from faprompt.errors import ConfigError
 from faprompt.files import is_url as is_url  # also a name of this module
 from faprompt.files import natural_key, sync_folder, temporary_name, write_atomically
-from faprompt.storage_requests import find_file_system, read_file, repeat, request
+from faprompt.storage_requests import find_file_system, request
 from faprompt.work import load_extra, lock_folder, logger
 
 _MAGIC = frozenset("*?[")
-_MEMORY_BYTES = 2**26  # of a new file before it goes to the disk
 
 
 class StoredFile(NamedTuple):
@@ -126,7 +125,8 @@ def read_url(url: str) -> bytes:
     if not is_url(place := local_path(url)):
         return Path(place).read_bytes()
     file_system, path = find_file_system(url)
-    return read_file(file_system, path, url)
+    content: bytes = request(file_system, "cat_file", path, what=url)
+    return content
 
 
 def stamp_url(url: str) -> str:
@@ -266,14 +266,17 @@ class StoredFolder:
 
     @contextmanager
     def new_file(self, name: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
-        """Yield a temporary stream that is uploaded at the end."""
-        with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as stream:
-            yield stream
-            repeat(lambda: self._upload(stream, name), self._name(name))
+        """Yield a temporary file that is uploaded at the end."""
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "copy"
+            with copy.open("wb") as stream:
+                yield stream
+            place = self._path(name)
+            request(self.file_system, "put_file", str(copy), place, what=self._name(name))
 
     def read(self, name: str) -> bytes:
         """Download a file."""
-        return read_file(self.file_system, self._path(name), self._name(name))
+        return read_url(self._name(name))
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file of this name."""
@@ -308,11 +311,6 @@ class StoredFolder:
 
     def _path(self, name: str) -> str:
         return f"{self.path}/{name}"
-
-    def _upload(self, stream: IO[bytes], name: str) -> None:
-        stream.seek(0)
-        with self.file_system.open(self._path(name), "wb") as target:
-            shutil.copyfileobj(stream, target, io.DEFAULT_BUFFER_SIZE * 128)
 
 
 def _find(file_system: Any, path: str, url: str) -> Iterator[dict[str, Any]]:
@@ -387,7 +385,9 @@ def _stamp(info: dict[str, Any]) -> str:
     """Return size and version of a file, by what its storage tells of it."""
     for key in ("ETag", "etag", "md5Hash", "content_md5", "oid", "blob_id", "LastModified",
                 "last_modified", "mtime", "created"):  # fmt: skip
-        if info.get(key):
-            version = str(info[key]).strip('"')
+        if version := info.get(key):
+            if isinstance(version, datetime):  # `ls` of memory:// has numbers, `info` dates
+                version = version.timestamp()
+            version = str(version).strip('"')
             return f"{info.get('size')}-{version}"
     return ""

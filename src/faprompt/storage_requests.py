@@ -1,13 +1,9 @@
-"""Send requests to object storages through fsspec; repeat those that may succeed later.
-
-Two traps of s3fs are kept away from: it asks for the size of a file before it reads it, which
-doubles the requests, and botocore repeats each of its repetitions again.
-"""
+"""Send requests to object storages through fsspec; repeat those that may succeed later."""
 
 from __future__ import annotations
 
-import inspect
 import logging
+import math
 import os
 import random
 import time
@@ -20,6 +16,7 @@ from faprompt.work import load_extra, logger
 WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each repeated request, up to twice as long
 PATIENCE_S = 120.0  # no request is repeated later than this after the first
 LONGEST_REQUEST_S = 600.0  # a request that takes longer has failed
+_ENDLESS = frozenset({"get_file", "put_file"})  # take as long as the file is large
 CONNECTIONS = 64  # most at one time to an S3 storage; botocore has 10
 _NOTED_WAIT_S = 4.0  # waits from this on are notes for the user
 _LASTING = (
@@ -62,7 +59,7 @@ def repeat(action: Callable[[], _Result], what: str) -> _Result:
             reason = " ".join(str(error).split()) or type(error).__name__
             if not _may_pass(error):
                 raise OSError(f"{what}: {reason}") from error
-            wait = next(waits, end)
+            wait = next(waits, math.inf)
             pause = wait * (1 + random.random())  # readers must not come back together
             if time.monotonic() + pause > end:
                 times = "once" if attempts == 1 else f"{attempts} times"
@@ -132,38 +129,24 @@ def find_file_system(url: str) -> tuple[Any, str]:
 
 
 def _s3_options() -> dict[str, Any]:
-    """Return options for s3fs; those of the user's fsspec settings count more.
+    """Return options for s3fs; `config_kwargs` of the user's fsspec settings count more.
 
-    s3fs has timeouts (5 s to connect, 15 s without a byte), and repeats five times within two
-    seconds. botocore would repeat each of these five times too: a server that does not answer
-    would hold a request for minutes.
+    With more than one request for a file at one time, s3fs asks for its size before
+    each read, and keeps ten parts of 50 MB of an upload in memory. botocore repeats five times,
+    and s3fs repeats that five times: a server that does not answer would hold a request for
+    minutes.
     """
     ours: dict[str, Any] = {"max_pool_connections": CONNECTIONS}
     if not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & set(os.environ):
         ours["retries"] = {"total_max_attempts": 1}
     settings = load_extra("storage", "fsspec.config").conf
     given = {**settings.get("s3", {}), **settings.get("s3a", {})}.get("config_kwargs") or {}
-    return {"config_kwargs": {**ours, **given}}
+    return {"max_concurrency": 1, "config_kwargs": {**ours, **given}}
 
 
 def request(file_system: Any, method: str, *arguments: Any, what: str, **options: Any) -> Any:
     """Call a method of a file system until it succeeds; see `repeat`."""
-    if getattr(file_system, "async_impl", False):  # fsspec ends these after a time
+    if getattr(file_system, "async_impl", False) and method not in _ENDLESS:
         options["timeout"] = LONGEST_REQUEST_S
     action = getattr(file_system, method)
     return repeat(lambda: action(*arguments, **options), what)
-
-
-def read_file(file_system: Any, path: str, what: str) -> bytes:
-    """Return the content of a file, by one request until it succeeds; see `repeat`."""
-    options = {"max_concurrency": 1} if _splits_reads(file_system) else {}
-    content: bytes = request(file_system, "cat_file", path, what=what, **options)
-    return content
-
-
-def _splits_reads(file_system: Any) -> bool:
-    """Return whether s3fs would ask for the size first, to read large files in parts."""
-    reads = getattr(file_system, "_cat_file", None)
-    if reads is None or "s3" not in file_system.protocol:
-        return False
-    return "max_concurrency" in inspect.signature(reads).parameters

@@ -15,20 +15,19 @@ from dataclasses import dataclass, field
 import pytest
 
 BUCKET = "parts"
-KINDS = ("slow_down", "cut", "lost", "slow")
-_SLOW_DOWN = (
-    b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
-    b"<Message>Please reduce your request rate.</Message></Error>"
-)
+_REFUSALS = {
+    "slow_down": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
+    "denied": ("403 Forbidden", "AccessDenied", "Access Denied"),
+}
 
 
 @dataclass
 class Faults:
-    """WSGI middleware: a share of the requests fails, each at most `in_a_row` times running.
+    """WSGI middleware: a share of the requests fails, drawn for each request.
 
-    `slow_down` is answered with 503, `cut` loses its connection in the middle of the body, `lost`
-    is done and then loses its connection without an answer, `slow` takes 0.2 s. A URL whose path
-    has `stalled` gets half a body and then nothing.
+    `slow_down` is answered with 503 and `denied` with 403, `cut` loses its connection in the
+    middle of the body, `lost` is done and then loses its connection without an answer, `slow`
+    takes 0.2 s. A URL whose path has `stalled` gets half a body and then nothing.
     """
 
     app: object
@@ -51,9 +50,11 @@ class Faults:
     def __call__(self, environ, start_response) -> Iterable[bytes]:
         fault = self._choose(environ)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if fault == "slow_down":
-            start_response("503 Slow Down", [("Content-Length", str(len(_SLOW_DOWN)))])
-            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else _SLOW_DOWN]
+        if fault in _REFUSALS:
+            status, code, text = _REFUSALS[fault]
+            told = f"<Error><Code>{code}</Code><Message>{text}</Message></Error>".encode()
+            start_response(status, [("Content-Length", str(len(told)))])
+            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else told]
         if fault == "slow":
             time.sleep(0.2)
         environ["wsgi.input"] = io.BytesIO(body)

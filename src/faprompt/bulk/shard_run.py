@@ -31,11 +31,13 @@ from faprompt.bulk.shard_files import (
 from faprompt.bulk.shard_parts import PartKind, PartRow, decode_part, default_kind
 from faprompt.bulk.shard_plan import read_plan
 from faprompt.bulk.shard_split import WHOLE_RUN, FileDigest, Shard
+from faprompt.errors import ConfigError
 from faprompt.prediction.earlier_run import read_settings, require_equal
 from faprompt.prediction.note_tally import NoteTally
+from faprompt.prediction.picture_fetching import READERS, with_stamp
 from faprompt.prediction.result_rows import ResultRow
 from faprompt.storage import OutputFolder, StoredFile, is_url, local_path
-from faprompt.work import logger
+from faprompt.work import logger, read_ahead
 
 PART_ROWS = 1_000
 PART_SECONDS = 60.0
@@ -162,6 +164,8 @@ class _ShardWork:
         if plan is not None:
             self.listing = plan.listing
         self.stamps = {path: stamp or _local_stamp(path) for path, stamp in self.stamps.items()}
+        unknown = [StoredFile(p, "") for p, stamp in self.stamps.items() if not stamp and is_url(p)]
+        self.stamps.update(read_ahead(with_stamp, unknown, workers=READERS))  # of a list
 
     def keep_parts(self, *, retry_errors: bool) -> None:
         """Keep the rows that still hold; parts with others are written again without them."""
@@ -265,9 +269,9 @@ class _ShardWork:
 
 def _local_stamp(path: str) -> str:
     """Return size and time of a local file; "" for another one, or where there is none."""
-    place = local_path(path)
     try:
+        place = local_path(path)
         found = None if is_url(place) else os.stat(place)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ConfigError):
         return ""
     return f"{found.st_size}-{found.st_mtime_ns}" if found else ""

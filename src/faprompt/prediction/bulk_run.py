@@ -31,13 +31,14 @@ from faprompt.prediction.earlier_run import (
     require_same_settings,
 )
 from faprompt.prediction.html_report import write_report
+from faprompt.prediction.input_paths import plain_path
 from faprompt.prediction.note_tally import NoteTally
 from faprompt.prediction.picture_scoring import ImageScorer, PictureScoring
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.prediction.result_rows import ResultRow, ResultsFile, read_rows
 from faprompt.prediction.result_tables import TableKind, check_table_kind, write_table
 from faprompt.regions import check_threshold
-from faprompt.storage import LocalFolder, StoredFile, local_path
+from faprompt.storage import LocalFolder, StoredFile
 from faprompt.work import lock_folder
 
 SETTINGS_NAME = "run.json"
@@ -226,7 +227,7 @@ def _each_once(paths: Iterable[str | os.PathLike[str] | StoredFile]) -> dict[str
     for path in paths:
         file = path if isinstance(path, StoredFile) else StoredFile(os.fspath(path), "")
         if is_url(file.path):
-            file = StoredFile(local_path(file.path), file.stamp)
+            file = StoredFile(plain_path(file.path), file.stamp)
         wanted.setdefault(whole_name(file.path), file)
     return wanted
 

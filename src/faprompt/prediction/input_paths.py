@@ -123,7 +123,7 @@ def _input_files(
     before, none = others.copy(), True
     files: Iterator[StoredFile]
     if place is not None:
-        files = (StoredFile(_listed_path(each), "") for each in read_list(place, column, others))
+        files = (StoredFile(plain_path(each), "") for each in read_list(place, column, others))
     elif is_url(named):
         files = _stored_pictures(named, others)
     else:
@@ -137,8 +137,8 @@ def _input_files(
         raise ImageReadError(_nothing_found(named, others - before))
 
 
-def _listed_path(text: str) -> str:
-    """Return a path or URL of a list; a bad `file://` URL is left to whoever reads it."""
+def plain_path(text: str) -> str:
+    """Return the path of a `file://` URL; a bad one stays, and is an error when it is read."""
     with suppress(ConfigError):
         return local_path(text)
     return text
