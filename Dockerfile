@@ -21,6 +21,8 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY configs configs
+COPY examples/good examples/good
+COPY examples/lot examples/lot
 COPY src src
 
 FROM source AS build-runtime

@@ -20,7 +20,7 @@ test-portable: export ATEN_CPU_CAPABILITY = default
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 
-.PHONY: demo test test-all test-portable check format bench fuzz golden tables map tiny small lock dist sbom clean
+.PHONY: demo test test-all test-portable lint check format bench fuzz golden tables map docs tiny small lock dist sbom clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,8 +47,10 @@ test-all: $(VENV)/.installed-dev  ## the slow ones too
 test-portable: $(VENV)/.installed-dev  ## the same as on the oldest processor; other rounding
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-check: $(VENV)/.installed-dev  ## lint, format, types, tests
+lint: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+check: lint  ## lint, format, types, tests
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 format: $(VENV)/.installed-dev
@@ -70,6 +72,9 @@ tables: $(VENV)/.installed-dev  ## write the README's tables from the result fil
 
 map: $(VENV)/.installed-dev  ## draw the imports between layers; fail where one points up, sideways or in a circle
 	$(BIN)/python scripts/import_map.py
+
+docs: $(VENV)/.installed-dev  ## the site, in site/; a broken link is an error
+	$(BIN)/mkdocs build --strict
 
 tiny: $(VENV)/.installed  ## build the model of studies and tests from nothing; about two hours on two cores
 	$(BIN)/python scripts/build_tiny.py --runs runs

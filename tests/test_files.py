@@ -6,11 +6,21 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from faprompt import files
 from faprompt.errors import FolderInUseError
-from faprompt.files import csv_text, file_digest, natural_key, temporary_name, write_atomically
+from faprompt.files import (
+    csv_text,
+    file_digest,
+    file_stems,
+    natural_key,
+    temporary_name,
+    unique_stem,
+    write_atomically,
+)
 from faprompt.work import lock_folder
 
 HOLD = """
@@ -35,6 +45,58 @@ def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing(tmp_path, m
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["results.csv"]
     assert temporary_name(target).parent == tmp_path
+
+
+@pytest.mark.parametrize(("refusals", "written"), [(0, b"new"), (3, b"new"), (99, b"old")])
+def test_windows_waits_for_a_program_that_reads_the_file(tmp_path, monkeypatch, refusals, written):
+    target, replace, waits, calls = tmp_path / "results.csv", os.replace, [], []
+    target.write_bytes(b"old")
+
+    def busy(source, goal):
+        calls.append(goal)
+        if len(calls) <= refusals:
+            raise PermissionError("[WinError 5] Access is denied")
+        replace(source, goal)
+
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(files.time, "sleep", waits.append)
+    if written == b"old":
+        with pytest.raises(PermissionError):
+            write_atomically(target, b"new")
+    else:
+        write_atomically(target, b"new")
+    assert target.read_bytes() == written
+    assert os.listdir(tmp_path) == ["results.csv"]
+    assert len(waits) == min(refusals, 7) and sum(waits) < 2
+
+
+def test_other_systems_do_not_wait(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("it waited"))
+    with pytest.raises(PermissionError):
+        write_atomically(tmp_path / "a", b"")
+
+
+def test_files_take_anothers_place_in_one_way():
+    source = Path(files.__file__).parent
+    texts = {path.name: path.read_text(encoding="utf-8") for path in source.rglob("*.py")}
+    assert [name for name, text in texts.items() if "os.replace(" in text] == ["files.py"]
+
+
+def test_names_that_windows_or_macos_take_for_one_file_are_kept_apart():
+    composed, split = "caf\u00e9", "cafe\u0301"
+    stems = file_stems([composed, split, "CAF\u00c9", "COM1.x", "lpt\u00b9", "a\tb", "x" * 9 + " "])
+    assert [*stems.values()] == [
+        composed, f"{split}-2", "CAF\u00c9-3", "_COM1.x", "_lpt\u00b9", "a_b", "x" * 9 + "_",
+    ]  # fmt: skip
+    assert unique_stem("in/AUX.png").startswith("AUX-")  # with more after it: no device
+    assert unique_stem("in/AUX.1.png").startswith("_AUX.1-")
+    assert not set('<>:"/\\|?*') & set(unique_stem('a<b>:c"|?*.png'))
 
 
 def test_the_digest_is_that_of_the_content(tmp_path):

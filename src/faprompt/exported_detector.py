@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from faprompt.config import check_fields, from_mapping
 from faprompt.detector_parts import check_patch_tokens, kept_rows, kept_windows
 from faprompt.detector_setup import DetectorSetup, check_kept, read_setup, save_setup
 from faprompt.errors import ConfigError, ModelError
-from faprompt.files import file_digest, temporary_name, write_atomically
+from faprompt.files import file_digest, replace_file, temporary_name, write_atomically
 from faprompt.folder_config import CARD, CONFIG, FORMAT, read_config_file
 from faprompt.graph_session import open_session
 from faprompt.imaging.transform import Transform
@@ -292,7 +291,7 @@ class ExportedDetector(PictureDetector):
                 if (self.folder / name).is_file():
                     temporary = temporary_name(target / name)
                     shutil.copyfile(self.folder / name, temporary)
-                    os.replace(temporary, target / name)
+                    replace_file(temporary, target / name)
         config = {"format": FORMAT, **self.description, "threshold": self.threshold}
         write_atomically(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         save_setup(self.setup, target)

@@ -25,7 +25,13 @@ from urllib.request import url2pathname
 
 from faprompt.errors import ConfigError
 from faprompt.files import is_url as is_url  # also a name of this module
-from faprompt.files import natural_key, sync_folder, temporary_name, write_atomically
+from faprompt.files import (
+    natural_key,
+    replace_file,
+    sync_folder,
+    temporary_name,
+    write_atomically,
+)
 from faprompt.storage_requests import find_file_system, request
 from faprompt.work import load_extra, lock_folder, logger
 
@@ -217,7 +223,7 @@ class LocalFolder:
                 if durable:
                     stream.flush()
                     os.fsync(stream.fileno())
-            os.replace(temporary, target)
+            replace_file(temporary, target)
             if durable:
                 sync_folder(target.parent)
         except BaseException:

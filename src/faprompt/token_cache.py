@@ -29,7 +29,7 @@ from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures, ImageOptions
 from faprompt.config import read_json
 from faprompt.errors import FapromptError
-from faprompt.files import write_atomically
+from faprompt.files import replace_file, write_atomically
 from faprompt.imaging.image_reading import PictureHandling
 
 FORMAT = 2  # part of every key: raise it when reading or encoding changes the tokens
@@ -255,7 +255,7 @@ def _create(folder: Path, index: dict[str, Any], shape: StoreShape) -> None:
         write_atomically(draft / _INDEX, json.dumps(index, indent=2).encode())
         if folder.exists():
             folder.rmdir()  # it is empty
-        os.replace(draft, folder)
+        replace_file(draft, folder)
     except OSError as error:
         if not (folder / _INDEX).is_file():  # otherwise another run was faster
             raise _unwritable(folder, error) from error

@@ -27,6 +27,7 @@ from tests.bulk.runs import (
     run_all,
 )  # fmt: skip
 from tests.helpers.log import logged_notes
+from tests.helpers.systems import needs_posix
 from tests.prediction.fakes import part, parts, predict
 
 
@@ -402,7 +403,11 @@ def load_killed(device: str) -> RedDetector:
 
 
 @pytest.mark.parametrize(
-    ("load", "said"), [(load_broken, "this device is broken"), (load_killed, "ended with -9")]
+    ("load", "said"),
+    [
+        (load_broken, "this device is broken"),
+        pytest.param(load_killed, "ended with -9", marks=needs_posix),
+    ],
 )
 def test_a_device_that_fails_ends_the_run(paths, tmp_path, load, said):
     with pytest.raises(DeviceError, match=said):

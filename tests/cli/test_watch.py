@@ -18,6 +18,7 @@ import pytest
 
 from faprompt.watching import Webhook
 from tests.helpers import exported, small
+from tests.helpers.systems import needs_posix
 from tests.watching.receiver import Receiver
 from tests.watching.test_delivery_queue import wait_for
 
@@ -45,6 +46,7 @@ def start(home, *more):
     )  # fmt: skip
 
 
+@needs_posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(home, number):
     path = small.picture_file(home / "in" / "a.png", seed=1)

@@ -10,6 +10,7 @@ from faprompt.data import read_dataset, read_mask
 from faprompt.errors import DatasetError
 from tests.data.suite import ReaderSuite
 from tests.helpers import folders
+from tests.helpers.systems import needs_posix
 
 
 def bottle(root, **options):
@@ -251,6 +252,7 @@ def test_class_of_the_current_folder(tree, monkeypatch):
     assert read_dataset("..").class_names() == ("bottle",)
 
 
+@needs_posix
 def test_a_linked_folder_keeps_its_own_name(tree, tmp_path_factory):
     link = tmp_path_factory.mktemp("links") / "tile"
     link.symlink_to(tree / "bottle")

@@ -86,6 +86,20 @@ def test_what_is_copied_reaches_the_build():
             assert (ROOT / source).exists() and f"!{source}" in ignored, source
 
 
+def test_what_the_wheel_is_made_of_is_copied():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    named = project["project"]
+    wanted = [*wheel["force-include"], *wheel["packages"], named["readme"], *named["license-files"]]
+    copied = " ".join(
+        re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    ).split()
+    lost = [
+        path for path in wanted if not any((ROOT / path).is_relative_to(ROOT / c) for c in copied)
+    ]
+    assert lost == []
+
+
 def test_services_are_locked_down():
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     for name, service in services.items():

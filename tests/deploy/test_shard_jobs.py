@@ -15,6 +15,9 @@ import yaml
 
 from faprompt.bulk import merge_shards
 from tests.helpers import small
+from tests.helpers.systems import needs_posix
+
+pytestmark = needs_posix  # they are shell scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 SLURM, JOB = ROOT / "deploy/slurm-array.sh", ROOT / "deploy/kubernetes-indexed-job.yaml"

@@ -11,6 +11,7 @@ from faprompt.errors import ImageReadError
 from faprompt.prediction import expand_inputs
 from faprompt.prediction.input_paths import describe_left_out
 from faprompt.work import LOCK_NAME
+from tests.helpers.systems import needs_posix
 
 
 @pytest.fixture
@@ -123,6 +124,7 @@ def test_pictures_that_other_verbs_wrote_are_no_inputs(tree):
     assert len(expand_inputs(["set"])) == len(IN_ORDER) + 5
 
 
+@needs_posix
 def test_other_kinds_of_files_are_counted(tree):
     make(tree, "a.heic", "b.HEIC", "sub/c.gif", "sub/d.nii", "e", ".hidden", ".git/x", "Icon\r")
     (tree / "elsewhere").symlink_to(tree / "sub")

@@ -11,6 +11,7 @@ import pytest
 from faprompt.errors import ConfigError
 from faprompt.prediction import expand_inputs
 from faprompt.prediction.earlier_run import RECORD_NAME
+from tests.helpers.systems import needs_posix
 from tests.prediction.fakes import RedScorer, part, parts, predict, rows_of, timeless
 
 
@@ -202,6 +203,7 @@ def test_a_file_that_was_overwritten_is_scored_again(tmp_path):
     assert list(scores(out).values())[0:2] == [20, 200]
 
 
+@needs_posix
 def test_a_link_that_points_elsewhere_is_another_file(tmp_path):
     first, second = part(tmp_path / "a.png", 90), part(tmp_path / "b.png", 91)
     assert first.stat().st_size == second.stat().st_size

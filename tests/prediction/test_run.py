@@ -19,6 +19,7 @@ from faprompt.imaging.picture_windows import ArrayWindows
 from faprompt.prediction import ResultRow, expand_inputs
 from faprompt.results import AnomalyResult
 from faprompt.work import lock_folder
+from tests.helpers.systems import needs_posix
 from tests.prediction.fakes import RedScorer, part, parts, predict, rows_of, timeless
 
 
@@ -345,6 +346,7 @@ def test_detectors_need_no_base_class():
 # --- special files and folders -------------------------------------------------------------
 
 
+@needs_posix
 def test_what_is_no_file_is_one_error_row_each(tmp_path):
     folder = tmp_path / "in"
     parts(folder, 2)

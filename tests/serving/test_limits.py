@@ -27,6 +27,7 @@ from faprompt.serving.service_limits import (
 from tests.helpers import exported
 from tests.helpers.exported import HandMade
 from tests.helpers.service import Gated, calibrated, png, running
+from tests.helpers.systems import needs_posix
 
 TOKEN = "0123456789abcdef-token"
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from faprompt.cli.main import run; run()"
@@ -308,6 +309,7 @@ def test_counters_add_up():
 
 
 # --- the command ------------------------------------------------------------------------------
+@needs_posix
 def test_sigterm_answers_what_was_accepted(tmp_path):
     """A process without torch: requests under way when the signal comes are all answered."""
     pytest.importorskip("onnxruntime")

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from faprompt.watching.folder_looks import FolderLooks, identify
+from tests.helpers.systems import needs_posix
 
 
 def nothing(_identity) -> bool:
@@ -46,6 +47,7 @@ def test_a_renamed_picture_is_seen_whole(tmp_path):
     assert names(looks.look(nothing)) == ["a.png"]
 
 
+@needs_posix
 def test_the_oldest_comes_first_and_hidden_files_do_not(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / ".hidden").mkdir()

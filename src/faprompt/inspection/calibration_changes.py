@@ -20,7 +20,7 @@ from faprompt.calibration import (
 )
 from faprompt.detector_setup import EARLIER, SETUP_FILES, setup_changes, write_setup
 from faprompt.errors import ConfigError, ImageReadError, ModelError
-from faprompt.files import file_digest, temporary_name, write_atomically
+from faprompt.files import file_digest, replace_file, temporary_name, write_atomically
 from faprompt.inspection.calibration_run import (
     CalibrateOptions,
     ProductReport,
@@ -164,7 +164,7 @@ def undo_false_alarms(folder: Path) -> Calibration:
         else:
             (folder / name).unlink(missing_ok=True)
     done = temporary_name(kept[-1])
-    os.replace(kept[-1], done)  # at once, so that a state is never half there
+    replace_file(kept[-1], done)  # at once, so that a state is never half there
     shutil.rmtree(done)
     if len(kept) == 1:
         shutil.rmtree(folder / EARLIER)
@@ -186,7 +186,7 @@ def _keep(folder: Path) -> None:
     for name in SETUP_FILES:
         if (folder / name).is_file():
             shutil.copy2(folder / name, copy / name)
-    os.replace(copy, place)
+    replace_file(copy, place)
 
 
 def _owner(calibration: Calibration, paths: Sequence[str], product: str | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.errors import ConfigError
-from faprompt.files import is_url, temporary_name, whole_name
+from faprompt.files import is_url, replace_file, temporary_name, whole_name
 from faprompt.prediction.picture_fetching import READERS, with_stamp
 from faprompt.prediction.result_pictures import Artifacts, artifact_folders, is_artifact_name
 from faprompt.prediction.result_rows import (
@@ -60,7 +60,7 @@ class InputRecord:
     def publish(self) -> None:
         """Replace the file of the earlier run; lines can still be appended."""
         self._stream.close()
-        os.replace(self._temporary, self._path)
+        replace_file(self._temporary, self._path)
         self._stream = self._path.open("ab", buffering=0)
 
     def _write(self, values: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from faprompt.files import temporary_name
+from faprompt.files import replace_file, temporary_name
 from faprompt.records import Region, Verdict
 from faprompt.storage import StoredFile
 
@@ -135,7 +135,7 @@ class ResultsFile:
         with temporary.open("wb", buffering=2**20) as stream:
             for row in kept:
                 stream.write(self._place(row))
-        os.replace(temporary, path)
+        replace_file(temporary, path)
         self._stream = path.open("ab", buffering=0)
 
     def __contains__(self, path: object) -> bool:
@@ -171,7 +171,7 @@ class ResultsFile:
             for path in order:
                 new.write(self._place(self._read_at(old, offsets[path])))
         self._stream.close()
-        os.replace(temporary, self.path)
+        replace_file(temporary, self.path)
         self._stream = self.path.open("ab", buffering=0)
 
     def _place(self, row: ResultRow) -> bytes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from faprompt.errors import MissingExtraError
-from faprompt.files import csv_text, temporary_name
+from faprompt.files import csv_text, replace_file, temporary_name
 from faprompt.prediction.result_rows import ResultRow
 
 TableKind = Literal["csv", "parquet"]
@@ -58,7 +57,7 @@ def write_table(path: Path, rows: Iterable[ResultRow], kind: TableKind) -> None:
             for row in rows:
                 writer.add(row)
             writer.finish()
-        os.replace(temporary, path)
+        replace_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

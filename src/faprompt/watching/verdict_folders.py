@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from faprompt.files import temporary_name
+from faprompt.files import replace_file, temporary_name
 from faprompt.watching.folder_looks import identify
 from faprompt.watching.watch_ledger import Move, WatchLedger
 from faprompt.work import logger
@@ -98,7 +98,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, temporary)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        replace_file(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
