@@ -1,0 +1,111 @@
+"""What stands in for the reader's pictures, models and machine when a printed block is run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+# What a test replaces or adds, so that a printed command takes seconds and no network.
+REPLACED = (  # text that is printed -> text that is run
+    (r"ViT-L-14-336\.pt|ViT-L-14-336|ViT-B-16-plus-240:laion400m_e31", "tiny"),  # no weights here
+    (r"http://line3:", "http://127.0.0.1:"),
+    (r"TrainOptions\(", "TrainOptions(epochs=1, batch_size=4, "),
+)
+ADDED = (  # a command that matches -> options that make it small
+    (r"faprompt train .*patchcore", "--backbone tiny"),
+    (r"faprompt train (?!.*patchcore)", "--set epochs=1 --set batch_size=4"),
+    (r"faprompt calibrate .*--rehearse", "--sizes 8 --kind hole"),
+    (r"faprompt datasets synth (?!.*--onto)", "--count 8 --size 64"),
+    (r"faprompt datasets synth .*--onto", "--count 8 --sizes 8 --kind hole"),
+    (r"faprompt evaluate ", "--replicates 0 --gallery 0"),
+    (r"faprompt doctor", "--json"),
+    (r"faprompt watch ", "--interval 0.1"),
+)
+CHECKED = (  # commands that install or build are looked up, not run: they need a network
+    r"pip install|pip download|make |python3?\S* -m venv|source |git clone|cd "
+)
+
+_FOLDERS = {  # folders of pictures of good parts -> their number
+    "good": 130, "good2": 24, "more-good": 24, "lot7": 4, "lot8": 4, "pictures": 3,
+    "false-alarms": 1, "incoming": 1, "new": 2, "healthy": 21, "products/cap": 20,
+    "products/body": 20, "lot9/cap": 1, "lot9/body": 1, "labelled/good": 3,
+}  # fmt: skip
+
+
+def build(folder: Path, run: Callable[[str], None]) -> None:
+    """Write every file and folder that pages name: pictures of parts, models, labelled sets."""
+    for number, (name, count) in enumerate(_FOLDERS.items()):
+        for picture in range(count):
+            _save(folder / name / f"{picture:03}.png", _part(1000 * number + picture))
+    for number in range(3):
+        _save(folder / f"labelled/scratch/{number:03}.png", _part(number, damaged=True))
+        _save(folder / f"lot7/damaged-{number}.png", _part(number, damaged=True))
+    for name in ("part.png", "a.png", "b.png"):
+        _save(folder / name, _part(17, damaged=True))
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:8] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    run("faprompt datasets synth drawn")
+    for name in ("mvtec", "visa"):
+        shutil.copytree(folder / "drawn" / "test", folder / "data" / name)
+    (folder / "data/visa/basket").rename(folder / "data/visa/pcb4")
+    shutil.copytree(folder / "drawn" / "auxiliary", folder / "parts")
+    run("faprompt calibrate good --model tiny --out my-model")
+    for name in ("line3", "calibrated", "models/left", "models/right"):
+        shutil.copytree(folder / "my-model", folder / name)
+
+
+def exported(folder: Path, run: Callable[[str], None]) -> None:
+    """Add the exported model that some pages name."""
+    run(f"faprompt export my-model --out {folder / 'exported'} --check lot7")
+
+
+def python_names(folder: Path) -> dict[str, object]:
+    """Return the names that snippets take as given, such as `paths`."""
+    import torch
+
+    mask = np.zeros((64, 64), bool)
+    mask[:8] = True
+    return {
+        "__name__": "snippet",
+        "paths": sorted((folder / "lot7").glob("*.png")),
+        "good_paths": sorted((folder / "good").glob("*.png")),
+        "pixels": torch.zeros(2, 3, 256, 256),
+        "mask": mask,
+    }
+
+
+def local(code: str) -> str:
+    """Return printed code with what stands in for weights and machines."""
+    for printed, run in REPLACED:
+        code = re.sub(printed, run, code)
+    return code
+
+
+def small(command: str) -> str:
+    """Return a printed command as it is run."""
+    command = local(command)
+    for pattern, options in ADDED:
+        if re.match(pattern, command):
+            command += f" {options}"
+    return command
+
+
+def _part(seed: int, *, damaged: bool = False) -> np.ndarray:
+    """A (64, 64, 3) picture of an even surface, perhaps with a dark hole."""
+    draw = np.random.default_rng(seed)
+    picture = draw.normal(150, 6, (64, 64, 3))
+    if damaged:
+        picture[24:36, 28:40] = 20
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def _save(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
