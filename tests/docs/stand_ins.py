@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.docs.printed import ROOT
+
 
 # What a test replaces or adds, so that a printed command takes seconds and no network.
 REPLACED = (  # text that is printed -> text that is run
     (r"ViT-L-14-336\.pt|ViT-L-14-336|ViT-B-16-plus-240:laion400m_e31", "tiny"),  # no weights here
+    (r"--check good/", "--check lot7/"),
     (r"http://line3:", "http://127.0.0.1:"),
-    (r"TrainOptions\(", "TrainOptions(epochs=1, batch_size=4, "),
+    (r"TrainOptions\(", "TrainOptions(training={'epochs': 1}, "),
 )
 ADDED = (  # a command that matches -> options that make it small
     (r"faprompt train .*patchcore", "--backbone tiny"),
@@ -24,7 +27,7 @@ ADDED = (  # a command that matches -> options that make it small
     (r"faprompt datasets synth (?!.*--onto)", "--count 8 --size 64"),
     (r"faprompt datasets synth .*--onto", "--count 8 --sizes 8 --kind hole"),
     (r"faprompt evaluate ", "--replicates 0 --gallery 0"),
-    (r"faprompt doctor", "--json"),
+    (r"faprompt (benchmark|study (?!list|redraw))", "--dry-run"),  # they take hours to days
     (r"faprompt watch ", "--interval 0.1"),
 )
 CHECKED = (  # commands that install or build are looked up, not run: they need a network
@@ -33,19 +36,21 @@ CHECKED = (  # commands that install or build are looked up, not run: they need 
 
 _FOLDERS = {  # folders of pictures of good parts -> their number
     "good": 130, "good2": 24, "more-good": 24, "lot7": 4, "lot8": 4, "pictures": 3,
-    "false-alarms": 1, "incoming": 1, "new": 2, "healthy": 21, "products/cap": 20,
+    "false-alarms": 1, "incoming": 1, "new": 2, "products/cap": 20,
     "products/body": 20, "lot9/cap": 1, "lot9/body": 1, "labelled/good": 3,
 }  # fmt: skip
 
 
 def build(folder: Path, run: Callable[[str], None]) -> None:
     """Write every file and folder that pages name: pictures of parts, models, labelled sets."""
-    for number, (name, count) in enumerate(_FOLDERS.items()):
-        for picture in range(count):
-            _save(folder / name / f"{picture:03}.png", _part(1000 * number + picture))
+    for first, (name, count) in enumerate(_FOLDERS.items()):
+        for number in range(count):
+            _save(folder / name / f"{number:03}.png", _part(1000 * first + number))
     for number in range(3):
         _save(folder / f"labelled/scratch/{number:03}.png", _part(number, damaged=True))
         _save(folder / f"lot7/damaged-{number}.png", _part(number, damaged=True))
+    for person in range(21):
+        _save(folder / f"healthy/{person:02}/scan.png", _part(500 + person))
     for name in ("part.png", "a.png", "b.png"):
         _save(folder / name, _part(17, damaged=True))
     mask = np.zeros((64, 64), np.uint8)
@@ -54,8 +59,13 @@ def build(folder: Path, run: Callable[[str], None]) -> None:
     run("faprompt datasets synth drawn")
     for name in ("mvtec", "visa"):
         shutil.copytree(folder / "drawn" / "test", folder / "data" / name)
+        for one in sorted((folder / "data" / name).glob("*/test/good")):
+            for number in range(4):
+                _save(one.parents[1] / f"train/good/{number:03}.png", _part(700 + number))
     (folder / "data/visa/basket").rename(folder / "data/visa/pcb4")
     shutil.copytree(folder / "drawn" / "auxiliary", folder / "parts")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    shutil.copytree(ROOT / "docs/studies/ablation", folder / "results/ablation")
     run("faprompt calibrate good --model tiny --out my-model")
     for name in ("line3", "calibrated", "models/left", "models/right"):
         shutil.copytree(folder / "my-model", folder / name)
