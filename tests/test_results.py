@@ -147,6 +147,12 @@ class TestOverlay:
         marked = replace(scored(), regions=(), verdict=verdict).overlay(picture())
         assert np.array_equal(marked, overlay(picture(), scored().score_map, alpha=0.5))
 
+    def test_deep_values_are_read_with_their_window(self):
+        values = picture()[..., 0].astype(np.uint16) + 500
+        grey = np.repeat(picture()[..., :1], 3, axis=2)
+        marked = scored(None).overlay(values, window=(627.5, 255))
+        assert np.array_equal(marked, scored(None).overlay(grey))
+
     def test_a_good_picture_stays_as_it_is(self):
         image = picture()
         calm = scored(peak=0.3).overlay(image)

@@ -24,7 +24,7 @@ import numpy as np
 
 from faprompt.array_files import read_arrays, to_bytes
 from faprompt.errors import ConfigError, ModelError
-from faprompt.files import write_atomically
+from faprompt.files import is_url, write_atomically
 from faprompt.records import Verdict
 
 CALIBRATION = "calibration.safetensors"
@@ -334,7 +334,9 @@ class Calibration:
         """Return the product that a picture's path names: its nearest folder that is one."""
         if not self.has_products:
             return None
-        folders = reversed(Path(path).absolute().parts[:-1])
+        named = str(path)
+        parts = named.split("/")[2:] if is_url(named) else Path(path).absolute().parts
+        folders = reversed(parts[:-1])
         return next((folder for folder in folders if folder in self.products), None)
 
     def limits(self, product: str | None = None) -> Limits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +13,14 @@ import numpy as np
 
 from faprompt.detector_setup import DetectorSetup, check_mask
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.imaging.image_reading import ImageSource, read_image
+from faprompt.files import is_url
+from faprompt.imaging.image_reading import (
+    ImageSource,
+    errors_named,
+    fetch,
+    read_image,
+    read_named,
+)
 from faprompt.imaging.picture_views import Box, join_maps
 from faprompt.imaging.picture_windows import ArrayWindows, PictureWindows, open_windows
 from faprompt.imaging.reading_options import ReadingOptions
@@ -79,8 +86,11 @@ def open_picture(
     options: ReadingOptions,
     *,
     product: str | None = None,
+    content: bytes | None = None,
 ) -> OpenPicture:
     """Read a picture and what the setup says of it; a large TIFF is opened, if it has tiles.
+
+    `content` is the file of a URL, if it was read before; None reads it.
 
     Raises:
         ConfigError: another bit depth or window than the calibrated one.
@@ -89,10 +99,13 @@ def open_picture(
     """
     how = setup.reading(options).arguments()
     files = ExitStack()
+    windows: PictureWindows
     try:
-        if setup.tiles == "off" or not isinstance(source, str | os.PathLike):
+        if isinstance(source, str) and (content is not None or is_url(source)):
+            windows = files.enter_context(_open_url(setup, source, content, how))
+        elif setup.tiles == "off" or not isinstance(source, str | os.PathLike):
             image = read_image(source, **how)
-            windows: PictureWindows = ArrayWindows(image.array, image.notes)
+            windows = ArrayWindows(image.array, image.notes)
         else:
             windows = files.enter_context(open_windows(source, **how))
         mask = setup.mask_of(source)
@@ -108,6 +121,22 @@ def open_picture(
         files.close()
         raise
     return OpenPicture(windows, mask, owner, files)
+
+
+@contextmanager
+def _open_url(
+    setup: DetectorSetup, url: str, content: bytes | None, how: Mapping[str, Any]
+) -> Iterator[PictureWindows]:
+    """Open the picture of a URL as a local one would be; its content is in memory."""
+    if content is None:
+        with errors_named(url):
+            content = fetch(url)
+    if setup.tiles == "off":
+        image = read_named(content, url, **how)
+        yield ArrayWindows(image.array, image.notes)
+        return
+    with open_windows(content, name=url, **how) as windows:
+        yield windows
 
 
 def _name(source: ImageSource) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,11 +169,13 @@ def setup_changes(
     """Return the settings that `--tiles`, `--mask` and `--window` change; None changes nothing.
 
     Raises:
-        ConfigError: another value of tiles.
+        ConfigError: another value of tiles, or a mask that is a URL.
         ImageReadError: the mask cannot be read.
     """
     changes: dict[str, Any] = {} if tiles is None else {"tiles": parse_tiles(tiles)}
     if mask is not None:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(mask)):  # a Path has one slash left
+            raise ConfigError(f"mask {mask}: masks are local files; download them first.")
         place = Path(mask)
         folder = place if place.is_dir() else None
         changes |= {"mask": None if folder else read_left_out(place), "mask_folder": folder}

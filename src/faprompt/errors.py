@@ -29,5 +29,9 @@ class FolderInUseError(FapromptError):
     """Another run is writing into the output folder."""
 
 
+class ShardError(FapromptError):
+    """Shards of a run are missing or damaged, or do not belong together."""
+
+
 class MissingExtraError(FapromptError):
     """An optional dependency is needed; the message names the extra to install."""

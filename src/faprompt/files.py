@@ -14,6 +14,7 @@ from typing import Any
 
 _FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
 _DIGITS = re.compile(r"([0-9]+)")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # one letter is a drive of Windows
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -22,7 +23,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
     Args:
         path: file to write; its folder exists.
         content: whole content of the file.
-        durable: also wait until the disk has it, so that a power cut keeps it.
+        durable: also wait until the disk has it and its name, so that a power cut keeps it.
 
     Raises:
         OSError: the folder does not exist or cannot be written. Nothing is left behind.
@@ -35,9 +36,37 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+        if durable:
+            sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder; Windows writes them by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_url(location: str | os.PathLike[str]) -> bool:
+    """Return whether a location is a URL; `file://` counts as one.
+
+    Example:
+        >>> is_url("s3://bucket/part.png"), is_url("C:/part.png"), is_url("lot/part.png")
+        (True, False, False)
+    """
+    return _URL.match(os.fspath(location)) is not None
+
+
+def whole_name(location: str | os.PathLike[str]) -> str:
+    """Return what identifies a file: its absolute path, links not followed, or its URL."""
+    return os.fspath(location) if is_url(location) else os.path.abspath(location)
 
 
 def temporary_name(path: Path) -> Path:
@@ -122,13 +151,16 @@ def _part_key(part: str) -> tuple[Any, ...]:
     return tuple(int(run) if at % 2 else run for at, run in enumerate(_DIGITS.split(folded)))
 
 
-def unique_stem(path: str) -> str:
+def unique_stem(path: str, *, absolute: bool = True) -> str:
     """Return a file name without ending that is the same for a path in every run.
 
-    It is the stem, made safe, and 64 bits of the absolute path, so that files of one name in
-    two folders get two names.
+    It is the stem, made safe, and 64 bits of the absolute path or the URL, so that files of one
+    name in two folders get two names. Without `absolute` they are of the path as it is written.
+    That name, and the name of a URL, is the same on every machine.
     """
-    whole = Path(os.path.abspath(path)).as_posix().encode(errors="surrogateescape")
-    digest = hashlib.blake2s(whole, digest_size=8)
+    whole = path.replace(os.sep, "/")
+    if absolute and not is_url(path):
+        whole = Path(os.path.abspath(path)).as_posix()
+    digest = hashlib.blake2s(whole.encode(errors="surrogateescape"), digest_size=8)
     stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
     return f"{stem}-{digest.hexdigest()}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, read_image
 from faprompt.imaging.overlay import MAP_ALPHA, MOST_BOXES, overlay, region_level
+from faprompt.imaging.reading_options import Window
 from faprompt.records import Region, Verdict
 
 
@@ -105,8 +106,9 @@ class AnomalyResult:
         }
 
     def overlay(
-        self, image: ImageSource, *, bit_depth: int | None = None, max_pixels: int = MAX_PIXELS
-    ) -> np.ndarray:
+        self, image: ImageSource, *, bit_depth: int | None = None, window: Window | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> np.ndarray:  # fmt: skip
         """Return the picture with what was found on it, as the report of `predict` shows it.
 
         Regions have an outline and a faint tint. Without regions, the map lies over the picture
@@ -115,7 +117,7 @@ class AnomalyResult:
 
         Args:
             image: the picture that was scored, as `Detector.predict` takes it.
-            bit_depth, max_pixels: as they were given to `predict`.
+            bit_depth, window, max_pixels: as they were given to `predict`.
 
         Returns:
             (height, width, 3) uint8 RGB, in pixels of the picture.
@@ -124,7 +126,8 @@ class AnomalyResult:
             ImageReadError: the picture cannot be read.
             ValueError: it has another size than the map, or an option is out of range.
         """
-        picture = read_image(image, bit_depth=bit_depth, max_pixels=max_pixels).array
+        read = read_image(image, bit_depth=bit_depth, window=window, max_pixels=max_pixels)
+        picture = read.array
         level = region_level(self.score_map, sum(region.area_px for region in self.regions))
         marked = overlay(
             picture, self.score_map, alpha=MAP_ALPHA, regions=self.regions[:MOST_BOXES],

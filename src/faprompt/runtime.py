@@ -23,7 +23,7 @@ from faprompt.errors import FapromptError
 from faprompt.exported_detector import ExportedDetector
 from faprompt.imaging.reading_options import MAX_PIXELS, parse_window
 from faprompt.prediction.bulk_run import PredictOptions
-from faprompt.prediction.input_paths import expand_inputs
+from faprompt.prediction.input_paths import list_inputs
 from faprompt.prediction.picture_scoring import PictureScoring
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.storage import LocalFolder
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_pixels=asked.max_pixels, product=asked.product,
         )  # fmt: skip
         masks = [asked.mask] if asked.mask is not None and asked.mask.is_dir() else []
-        paths = expand_inputs(asked.pictures, exclude=masks)
+        paths = list(list_inputs(asked.pictures, exclude=masks))
         detector = load(asked.model).with_setup(**setup_changes(asked.tiles, asked.mask))
         detector.setup.reading(options)
         if options.product is not None:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reading=options, product=options.product,
             pixel_budget=options.pixel_budget,
         )  # fmt: skip
-        for row in scoring.rows(map(str, paths)):
+        for row in scoring.rows(paths):
             failed += row.status == "error"
             sys.stdout.buffer.write(row.to_line())
             sys.stdout.buffer.flush()
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Score pictures with an exported model, and print a line of JSON for each.",
     )
     parser.add_argument("model", help="exported folder, as `faprompt export` writes it")
-    parser.add_argument("pictures", nargs="+", help="files, folders and patterns")
+    parser.add_argument("pictures", nargs="+", help="files, folders, patterns, lists and URLs")
     parser.add_argument("--threshold", type=float, help="score from which a picture is NG, 0 to 1")
     parser.add_argument("--tiles", help="auto, off, or tiles along the longer side")
     parser.add_argument("--mask", type=Path, help="mask file or folder of masks")

@@ -3,42 +3,47 @@
 A location is a local path or a URL such as `s3://bucket/folder`. fsspec and the package of the
 storage (s3fs, gcsfs, adlfs, huggingface_hub) know addresses and credentials, from their own
 variables and files. Every request is repeated when it fails for a reason that may pass.
+
+Two traps of fsspec are kept away from: its `glob`, `find` and `walk` leave out folders whose
+listing fails, and its `isfile` answers False when a request fails.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import random
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol, TypeVar
+from typing import IO, Any, NamedTuple, Protocol
+from urllib.request import url2pathname
 
 from faprompt.errors import ConfigError
-from faprompt.files import temporary_name, write_atomically
+from faprompt.files import is_url as is_url  # also a name of this module
+from faprompt.files import natural_key, sync_folder, temporary_name, write_atomically
+from faprompt.storage_requests import find_file_system, read_file, repeat, request
 from faprompt.work import load_extra, lock_folder, logger
 
-WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each repeated request, up to twice as long
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # one letter is a drive of Windows
-_LASTING = (
-    FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, FileExistsError,
-    ImportError, MemoryError, NotImplementedError, ValueError, TypeError,
-)  # fmt: skip
+_MAGIC = frozenset("*?[")
 _MEMORY_BYTES = 2**26  # of a new file before it goes to the disk
-_Result = TypeVar("_Result")
 
 
 class StoredFile(NamedTuple):
     """A file that a listing names."""
 
     path: str  # as a user would write it: a URL or a local path
-    stamp: str  # size and version of the content; "" where the listing does not tell
+    stamp: str  # "size-version" of the content; "" where the listing does not tell
+
+    @property
+    def size(self) -> int | None:
+        """Size in bytes, by the stamp; None where it does not tell."""
+        size = self.stamp.partition("-")[0]
+        return int(size) if size.isdecimal() else None
 
 
 class OutputFolder(Protocol):
@@ -54,7 +59,7 @@ class OutputFolder(Protocol):
         With `durable` it also survives a power cut.
         """
 
-    def new_file(self, name: str) -> AbstractContextManager[IO[bytes]]:
+    def new_file(self, name: str, *, durable: bool = False) -> AbstractContextManager[IO[bytes]]:
         """Yield a stream whose content becomes the file when the block ends without an error."""
 
     def read(self, name: str) -> bytes:
@@ -77,19 +82,22 @@ class OutputFolder(Protocol):
         """
 
 
-def is_url(location: str | os.PathLike[str]) -> bool:
-    """Return whether a location is a URL; `file://` counts as one.
-
-    Example:
-        >>> is_url("s3://bucket/part.png"), is_url("C:/part.png"), is_url("lot/part.png")
-        (True, False, False)
-    """
-    return _URL.match(os.fspath(location)) is not None
-
-
 def local_path(location: str) -> str:
-    """Return the path of a `file://` URL, and every other location as it is."""
-    return location[len("file://") :] if location.lower().startswith("file://") else location
+    """Return the path of a `file://` URL, and every other location as it is.
+
+    Percent signs with two hex digits are decoded, as `Path.as_uri` writes them.
+
+    Raises:
+        ConfigError: the URL names another machine.
+    """
+    if not location.lower().startswith("file://"):
+        return location
+    host, slash, path = location[len("file://") :].partition("/")
+    if host.lower() not in ("", "localhost") or not slash:
+        raise ConfigError(
+            f"{location}: a file URL has three slashes and a whole path, such as file:///data/lot7."
+        )
+    return url2pathname(f"/{path}")
 
 
 def open_folder(location: str | os.PathLike[str]) -> OutputFolder:
@@ -102,68 +110,79 @@ def open_folder(location: str | os.PathLike[str]) -> OutputFolder:
     place = local_path(os.fspath(location))
     if not is_url(place):
         return LocalFolder(Path(place))
-    file_system, path = _file_system(place)
+    file_system, path = find_file_system(place)
     return StoredFolder(place.rstrip("/"), file_system, path.rstrip("/"))
 
 
 def read_url(url: str) -> bytes:
     """Return the content of a file of an object storage; failing requests are repeated.
 
+    The file is read by one request. A body that is cut off is an error that is repeated.
+
     Raises:
         ConfigError, MissingExtraError: as `open_folder`.
         OSError: no such file, no permission, or the last error of the repeated requests.
     """
-    file_system, path = _file_system(url)
-    content: bytes = repeat(lambda: file_system.cat_file(path), url)
-    return content
+    if not is_url(place := local_path(url)):
+        return Path(place).read_bytes()
+    file_system, path = find_file_system(url)
+    return read_file(file_system, path, url)
+
+
+def stamp_url(url: str) -> str:
+    """Return size and version of a file of an object storage, as a listing tells them.
+
+    Raises:
+        ConfigError, MissingExtraError, OSError: as `read_url`.
+    """
+    file_system, path = find_file_system(url)
+    return _stamp(request(file_system, "info", path, what=url))
+
+
+@contextmanager
+def local_copy(location: str) -> Iterator[Path]:
+    """Yield the path of a local file, or of a temporary copy of one of an object storage.
+
+    Raises:
+        ConfigError, MissingExtraError, OSError: as `read_url`; of a local file nothing.
+    """
+    place = local_path(location)
+    if not is_url(place):
+        yield Path(place)
+        return
+    file_system, path = find_file_system(place)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        request(file_system, "get_file", path, os.fspath(copy), what=place)
+        yield copy
 
 
 def list_url(url: str) -> Iterator[StoredFile]:
     """Yield the files below a folder of an object storage, those of a pattern, or the file itself.
 
-    Folder by folder in the order of their names, so that memory holds one listing at a time.
+    Folder by folder in natural order, so that memory holds the listings of a folder and of those
+    above it. A URL that ends in "/" is a folder. A name with `*`, `?` or `[` is a pattern, unless
+    there is a file of that name; `**` stands for any folders.
 
     Raises:
+        ConfigError, MissingExtraError: as `open_folder`.
         FileNotFoundError: the URL names nothing.
         OSError: the storage cannot be listed.
     """
-    file_system, path = _file_system(url)
-    scheme = url[: url.index("://") + 3]
-    pattern = any(mark in path for mark in "*?[")
-    found = False
-    for info in _match(file_system, path) if pattern else _walk(file_system, path):
-        found = True
-        yield StoredFile(scheme + str(info["name"]).lstrip("/"), _stamp(info))
-    if not found:
-        raise FileNotFoundError(f"{url}: no such file or folder; check the URL.")
-
-
-def repeat(action: Callable[[], _Result], what: str) -> _Result:
-    """Call an action until it succeeds, with growing pauses; lasting errors are raised at once.
-
-    Args:
-        action: a request that may be repeated.
-        what: its file, for the log and the error.
-
-    Raises:
-        OSError: the last error, after `WAITS_S`.
-    """
-    for wait in WAITS_S:
-        try:
-            return action()
-        except _LASTING:
-            raise
-        except Exception as error:  # each storage has its own kinds
-            pause = wait * (1 + random.random())  # many readers must not come back together
-            logger.debug("%s: %s; again in %.1f s", what, error, pause)
-            time.sleep(pause)
+    file_system, path = find_file_system(url)
+    scheme, _, rest = url.partition("://")
+    owner, slash, _ = rest.partition("/")
+    root = f"{scheme}://{owner}/" if slash and _MAGIC.isdisjoint(owner) else f"{scheme}://"
+    none = True
     try:
-        return action()
-    except _LASTING:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"{what}: failed {len(WAITS_S) + 1} times ({reason}).") from error
+        for info in _find(file_system, path, url):
+            none = False
+            yield _listed(info, root)
+    except FileNotFoundError as error:
+        reason = "" if path.strip("/") in str(error) else f" ({error})"
+        raise FileNotFoundError(f"no such file or folder{reason}; check the URL.") from error
+    if none:
+        raise FileNotFoundError("it holds no file; check the URL.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +206,7 @@ class LocalFolder:
             write_atomically(target, content, durable=durable)
 
     @contextmanager
-    def new_file(self, name: str) -> Iterator[IO[bytes]]:
+    def new_file(self, name: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
         """Yield a stream to a hidden neighbour that takes the file's place at the end."""
         target = self._target(name)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +214,12 @@ class LocalFolder:
         try:
             with temporary.open("wb") as stream:
                 yield stream
+                if durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             os.replace(temporary, target)
+            if durable:
+                sync_folder(target.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -238,11 +262,10 @@ class StoredFolder:
 
     def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
         """Upload a file; what a storage has confirmed is durable."""
-        target = f"{self.path}/{name}"
-        repeat(lambda: self.file_system.pipe_file(target, content), self._name(name))
+        request(self.file_system, "pipe_file", self._path(name), content, what=self._name(name))
 
     @contextmanager
-    def new_file(self, name: str) -> Iterator[IO[bytes]]:
+    def new_file(self, name: str, *, durable: bool = False) -> Iterator[IO[bytes]]:
         """Yield a temporary stream that is uploaded at the end."""
         with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as stream:
             yield stream
@@ -250,34 +273,29 @@ class StoredFolder:
 
     def read(self, name: str) -> bytes:
         """Download a file."""
-        content: bytes = repeat(
-            lambda: self.file_system.cat_file(f"{self.path}/{name}"), self._name(name)
-        )
-        return content
+        return read_file(self.file_system, self._path(name), self._name(name))
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file of this name."""
-        found: bool = repeat(
-            lambda: self.file_system.isfile(f"{self.path}/{name}"), self._name(name)
-        )
-        return found
+        try:
+            info = request(self.file_system, "info", self._path(name), what=self._name(name))
+        except FileNotFoundError:
+            return False
+        return bool(info["type"] == "file")
 
     def names(self, folder: str) -> list[str]:
-        """List a sub-folder."""
-        place = f"{self.path}/{folder}".rstrip("/")
+        """List a sub-folder, without hidden files."""
         try:
-            entries = repeat(
-                lambda: self.file_system.ls(place, detail=True, refresh=True), self._name(folder)
-            )
+            entries = _entries(self.file_system, self._path(folder).rstrip("/"))
         except FileNotFoundError:
             return []
-        files = (entry["name"] for entry in entries if entry["type"] == "file")
-        return sorted(str(name).rpartition("/")[2] for name in files)
+        files = (str(each["name"]).rpartition("/")[2] for each in entries if _is_file(each))
+        return sorted(name for name in files if not name.startswith("."))
 
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
         try:
-            repeat(lambda: self.file_system.rm_file(f"{self.path}/{name}"), self._name(name))
+            request(self.file_system, "rm_file", self._path(name), what=self._name(name))
         except FileNotFoundError:
             return
 
@@ -288,50 +306,88 @@ class StoredFolder:
     def _name(self, name: str) -> str:
         return f"{self.location}/{name}"
 
+    def _path(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
     def _upload(self, stream: IO[bytes], name: str) -> None:
         stream.seek(0)
-        with self.file_system.open(f"{self.path}/{name}", "wb") as target:
+        with self.file_system.open(self._path(name), "wb") as target:
             shutil.copyfileobj(stream, target, io.DEFAULT_BUFFER_SIZE * 128)
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path in it."""
-    fsspec = load_extra("storage", "fsspec.core")
-    try:
-        file_system, path = fsspec.url_to_fs(url, use_listings_cache=False)
-    except ImportError as error:
-        scheme = url.partition("://")[0]
-        raise ConfigError(
-            f"{url}: reading {scheme}:// needs a package that is not installed ({error}); "
-            "pip install 'faprompt[storage]' covers s3; gs needs gcsfs, az needs adlfs."
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{url}: this kind of storage is unknown ({error}).") from error
-    return file_system, str(path)
+def _find(file_system: Any, path: str, url: str) -> Iterator[dict[str, Any]]:
+    """Yield what a URL names: a file, the files of a folder, or those of a pattern."""
+    if not url.endswith("/"):
+        with suppress(FileNotFoundError, PermissionError):  # it may be a folder that is listed
+            info = request(file_system, "info", path, what=url)
+            if info["type"] == "file":
+                yield info
+                return
+    yield from _walk(file_system, path) if _MAGIC.isdisjoint(path) else _match(file_system, path)
 
 
-def _walk(file_system: Any, path: str) -> Iterator[dict[str, Any]]:
-    """Yield the files below a path, sorted by name in each folder."""
-    try:
-        entries = repeat(lambda: file_system.ls(path, detail=True, refresh=True), path)
-    except FileNotFoundError:
-        return
-    for entry in sorted(entries, key=lambda entry: str(entry["name"])):
-        if entry["type"] == "directory":
-            if str(entry["name"]).rstrip("/") != path.rstrip("/"):
-                yield from _walk(file_system, entry["name"])
-        elif not str(entry["name"]).endswith("/"):  # the mark of an empty folder
+def _walk(
+    file_system: Any, path: str, enters: Callable[[str], bool] = lambda name: True
+) -> Iterator[dict[str, Any]]:
+    """Yield the files below a path in natural order; `enters` chooses the folders."""
+    for entry in sorted(_entries(file_system, path), key=lambda each: natural_key(each["name"])):
+        name = str(entry["name"])
+        if _is_file(entry):
             yield entry
+        elif entry["type"] == "directory" and name.strip("/") != path.strip("/"):
+            if enters(name):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    yield from _walk(file_system, name, enters)
+        elif entry["type"] == "directory" and name.endswith("/"):
+            logger.warning("%s/: the files of a folder without a name are left out; name them in a "
+                           "list.", name)  # fmt: skip
 
 
 def _match(file_system: Any, pattern: str) -> Iterator[dict[str, Any]]:
-    found = repeat(lambda: file_system.glob(pattern, detail=True), pattern)
-    yield from (info for _, info in sorted(found.items()) if info["type"] == "file")
+    """Yield the files that match a pattern; only folders that may hold some are listed."""
+    parts = pattern.split("/")
+    plain = next(at for at, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
+    try:
+        matches = re.compile(load_extra("storage", "fsspec.utils").glob_translate(pattern)).match
+    except ValueError as error:
+        raise ConfigError(f"{pattern}: {error}.") from error
+
+    def enters(name: str) -> bool:
+        level = name.count("/")
+        if "**" in parts[: level + 1]:
+            return True
+        return level < len(parts) - 1 and fnmatchcase(name.rpartition("/")[2], parts[level])
+
+    for info in _walk(file_system, "/".join(parts[:plain]), enters):
+        if matches(str(info["name"])):
+            yield info
+
+
+def _entries(file_system: Any, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = request(
+        file_system, "ls", path, what=path, detail=True, refresh=True
+    )
+    return found
+
+
+def _is_file(entry: dict[str, Any]) -> bool:
+    """Return whether an entry of a listing is a file, and not the mark of an empty folder."""
+    return bool(entry["type"] == "file" and not str(entry["name"]).endswith("/"))
+
+
+def _listed(info: dict[str, Any], root: str) -> StoredFile:
+    """Return a listed file by its URL; `root` is its beginning, as the user wrote it."""
+    name = str(info["name"]).lstrip("/")
+    return StoredFile(
+        root + (name if root.endswith("://") else name.partition("/")[2]), _stamp(info)
+    )
 
 
 def _stamp(info: dict[str, Any]) -> str:
-    """Return size and version of a listed file, by what this storage tells of it."""
-    for key in ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "mtime", "created"):
+    """Return size and version of a file, by what its storage tells of it."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5", "oid", "blob_id", "LastModified",
+                "last_modified", "mtime", "created"):  # fmt: skip
         if info.get(key):
-            return f"{info.get('size')}-{info[key]}"
+            version = str(info[key]).strip('"')
+            return f"{info.get('size')}-{version}"
     return ""

@@ -252,3 +252,21 @@ class TestEvaluate:
         outcome = faprompt("evaluate", shelf, *self.CLIP, *arguments, "--out", tmp_path / "out")
         assert outcome.code == code and told in outcome.err
         assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_an_evaluation_are_merged(faprompt, shelf, tmp_path):
+    measure = ("evaluate", shelf, "--method", "clip", "--backbone", "test-tiny", "--device", "cpu",
+               "--gallery", 0)  # fmt: skip
+    whole = faprompt(*measure, "--out", tmp_path / "whole")
+    for shard in ("1/2", "2/2"):
+        told = faprompt(*measure, "--out", tmp_path / "parts", "--shard", shard)
+        assert told.code == 0 and f"shard {shard}: 6 pictures in 1 chunks" in told.err
+        if shard == "1/2":
+            early = faprompt("merge", tmp_path / "parts")
+            assert early.code == 1 and "2/2" in early.err
+    merged = faprompt("merge", tmp_path / "parts")
+    assert (merged.code, merged.out) == (0, whole.out)
+    for name in ("metrics.json", "scores.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    refused = faprompt("merge", tmp_path / "parts", "--title", "Lot 7")
+    assert refused.code == 2 and "--title" in refused.err

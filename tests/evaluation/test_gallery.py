@@ -20,8 +20,8 @@ from faprompt.evaluation import (
 )
 from faprompt.evaluation.causes import CAUSES, LikelyCause, likely_cause
 from faprompt.evaluation.contact_sheet import SIDE
-from faprompt.evaluation.evaluation_run import map_overlap
 from faprompt.evaluation.gallery import group_thresholds
+from faprompt.evaluation.measurement import map_overlap
 from faprompt.evaluation.sample_batches import read_sample
 from faprompt.records import Sample
 from tests.evaluation import toys

@@ -74,9 +74,9 @@ def assert_equal(found, wanted):
 
 
 @pytest.mark.parametrize("by_defect", [False, True])
-@pytest.mark.parametrize("after", [4, 12])
+@pytest.mark.parametrize("after", [4, 13])
 def test_the_result_is_that_of_one_run(detector, own, state, after, by_defect):
-    """After 12 pictures the first class is closed and the second one open."""
+    """After 13 pictures the first class is closed and the second one open."""
     config = replace(CONFIG, by_defect=by_defect)
     interrupted(detector, own, state, after=after, config=config)
     found, notes, calls = resumed(detector, own, state, config=config)
@@ -84,6 +84,20 @@ def test_the_result_is_that_of_one_run(detector, own, state, after, by_defect):
     assert calls[0] == (after + 4, 18) and calls[-1] == (18, 18)
     assert_equal(found, evaluate(detector, own, config))
     assert [image.sample for image in found.unreadable] == [own.samples[2]]
+
+
+@pytest.mark.parametrize("by_defect", [False, True])
+@pytest.mark.parametrize("after", [2, 5, 7, 9, 14, 18])
+def test_chunks_are_continued_and_added_as_in_one_run(
+    detector, own, state, after, by_defect, monkeypatch
+):
+    """Classes of nine in chunks of five and four: it stops inside, after and between chunks."""
+    monkeypatch.setattr("faprompt.evaluation.metric_groups.CHUNK_PICTURES", 5)
+    config = replace(CONFIG, batch_size=2, by_defect=by_defect)
+    interrupted(detector, own, state, after=after, config=config)
+    found, notes, calls = resumed(detector, own, state, config=config)
+    assert notes == [f"going on after {after} of 18 pictures"]
+    assert_equal(found, evaluate(detector, own, config))
 
 
 def test_a_run_interrupted_twice_and_one_that_was_done(detector, own, state):

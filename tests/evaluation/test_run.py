@@ -129,13 +129,13 @@ class TestFigures:
         assert environment["image_size"] == "56x56"
         assert environment["torch"] == torch.__version__
 
-    def test_progress_counts_pictures(self, detector, shared):
+    def test_progress_counts_pictures_and_no_batch_holds_two_classes(self, detector, shared):
         calls = []
         evaluate(
             detector, shared, EvaluationConfig(batch_size=5),
             progress=lambda *call: calls.append(call[1:]),
         )  # fmt: skip
-        assert calls == [(5, 18), (10, 18), (15, 18), (18, 18)]
+        assert calls == [(5, 18), (9, 18), (14, 18), (18, 18)]
 
 
 class TestIntervals:

@@ -15,7 +15,7 @@ from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError
 from faprompt.evaluation import EvaluationConfig, ImageScore, evaluate, to_json, to_markdown
 from faprompt.evaluation.sample_scoring import released_reading
-from faprompt.evaluation.verdict_rates import verdict_rates
+from faprompt.evaluation.verdict_rates import reference_paths, verdict_rates
 from faprompt.files import file_digest
 from faprompt.records import Sample
 from faprompt.references import ReferenceBank, References
@@ -99,7 +99,8 @@ class TestRates:
         setup = DetectorSetup(calibration=known, references=References({"": bank}))
         images = [image(0.1, 0, digest="ab" * 32), image(0.1, 1, digest="ab" * 32)]
         images += [image(0.1, 0, digest="cd" * 32), image(0.1, 0, path=path)]
-        assert verdict_rates(setup, images).own_pictures == 2
+        rates = verdict_rates(setup, images, references=reference_paths(setup))
+        assert rates.own_pictures == 2
 
 
 @pytest.fixture(scope="module")

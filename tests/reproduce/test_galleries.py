@@ -11,7 +11,7 @@ from PIL import Image
 
 from faprompt.data import read_dataset
 from faprompt.errors import ConfigError, DatasetError
-from faprompt.evaluation.evaluation_run import map_overlap
+from faprompt.evaluation.measurement import map_overlap
 from faprompt.evaluation.sample_batches import read_sample
 from faprompt.models import load_detector
 from faprompt.reproduce import galleries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,9 @@ from faprompt.cli import options as o
 
 if TYPE_CHECKING:
     from faprompt.data import Dataset
+    from faprompt.detector import Detector
+    from faprompt.evaluation import Evaluation, ShardResult
+    from faprompt.exported_detector import ExportedDetector
 
 
 def evaluate(
@@ -66,6 +70,14 @@ def evaluate(
             "--pro-200", help="Also compute the PRO of the authors' code, with 200 thresholds."
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="I/N: measure the I-th of N parts. When all N are done, `faprompt merge OUT` "
+            "computes the metrics, as one process would.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -81,17 +93,20 @@ def evaluate(
 
     For a calibrated model also its false-alarm and detection rates at its thresholds. Writes
     metrics.json, .md and .csv, scores.csv, curves and contact sheets into OUT. Exits with 3
-    when some pictures could not be read; they are left out and named.
+    when some pictures could not be read; they are left out and named. With --shard it writes
+    counts into OUT/evaluation-shards alone, and a shard that is done is skipped.
     """
-    from faprompt.cli.terminal import note, pick_detector, progress_bars, say
+    from faprompt.cli.terminal import note, pick_detector, progress_bars
     from faprompt.config import from_mapping, parse_assignments
     from faprompt.data import read_dataset
     from faprompt.detector_setup import setup_changes
+    from faprompt.errors import ConfigError
     from faprompt.evaluation import (
         PROGRESS_NAME,
         EvaluationConfig,
-        to_json,
-        to_markdown,
+        EvaluationShard,
+        evaluate_shard,
+        holds_evaluation,
         write_evaluation,
         write_gallery,
     )
@@ -106,14 +121,36 @@ def evaluate(
     config = from_mapping(EvaluationConfig, chosen, what="evaluation options")
     sets = [read_dataset(folder, dataset, subset=subset) for folder in data]
     sets = _with_classes(sets, classes or [])
-    results = []
-    with hold_folders(out):
-        detector = pick_detector(
+    part = None if shard is None else EvaluationShard.parse(shard)
+    if part is None and holds_evaluation(out):
+        raise ConfigError(
+            f"{out} holds shards of an evaluation; `faprompt merge` joins them. Choose another "
+            "--out."
+        )
+    folders = [out / f"{number + 1}-{found.name}" for number, found in enumerate(sets)]
+    folders = [out] if len(sets) == 1 else folders
+
+    def build() -> Detector | ExportedDetector:
+        return pick_detector(
             model=model, method=method, backbone=backbone, preset=preset,
             options=parse_assignments(assignments or []), device=device, precision=precision,
         ).with_setup(**setup_changes(tiles, mask, window))  # fmt: skip
-        for number, found in enumerate(sets):
-            folder = out if len(sets) == 1 else out / f"{number + 1}-{found.name}"
+
+    if part is not None:
+        detector, rows = build(), []
+        for found, folder in zip(sets, folders, strict=True):
+            with progress_bars() as progress:
+                rows.append(
+                    evaluate_shard(
+                        detector, found, config, folder, part, progress=progress, resume=resume
+                    )
+                )
+        _show_shard(rows, out, as_json)
+        return
+    results = []
+    with hold_folders(out):
+        detector = build()
+        for found, folder in zip(sets, folders, strict=True):
             state = folder / PROGRESS_NAME
             if not resume:
                 state.unlink(missing_ok=True)
@@ -123,12 +160,37 @@ def evaluate(
             for sheet in write_gallery(detector, result, folder):
                 note(f"wrote {sheet}")
             results.append(result)
+    show_evaluations(results, as_json)
+
+
+def show_evaluations(results: Sequence[Evaluation], as_json: bool) -> None:
+    """Print metrics as a table or as JSON; exit with 3 if some pictures could not be read."""
+    from faprompt.cli.terminal import say
+    from faprompt.evaluation import to_json, to_markdown
+
     if as_json:
         rows = [to_json(result) for result in results]
         print(json.dumps(rows[0] if len(rows) == 1 else rows, ensure_ascii=False))
     else:
         say(to_markdown(results).rstrip("\n"))
     if any(result.unreadable for result in results):
+        raise typer.Exit(3)
+
+
+def _show_shard(results: Sequence[ShardResult], out: Path, as_json: bool) -> None:
+    """Print the counts of a shard over all datasets; exit with 3 if pictures are unreadable."""
+    from faprompt.cli.terminal import note
+
+    names = ("chunks", "pictures", "unreadable", "kept")
+    sums = {name: sum(getattr(result, name) for result in results) for name in names}
+    shard = str(results[0].shard)
+    if as_json:
+        print(json.dumps({"shard": shard, **sums}))
+    note(
+        f"shard {shard}: {sums['pictures']} pictures in {sums['chunks']} chunks, "
+        f"{sums['unreadable']} unreadable; `faprompt merge {out}` when all shards are done"
+    )
+    if sums["unreadable"]:
         raise typer.Exit(3)
 
 

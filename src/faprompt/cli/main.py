@@ -16,6 +16,7 @@ from faprompt.cli.drift_command import drift
 from faprompt.cli.evaluate_command import evaluate
 from faprompt.cli.explain_command import explain
 from faprompt.cli.export_command import export_command
+from faprompt.cli.merge_command import merge
 from faprompt.cli.predict_command import predict
 from faprompt.cli.serve_command import serve
 from faprompt.cli.study_command import study
@@ -23,7 +24,9 @@ from faprompt.cli.train_command import train_command
 from faprompt.cli.watch_command import watch
 
 INTERRUPTED = 130  # exit status of typer after Ctrl-C
-RESUME_HINT = "interrupted; continue with --resume (benchmark, study: with the same command)."
+RESUME_HINT = (
+    "interrupted; continue with --resume (--shard, benchmark, study: with the same command)."
+)
 
 app = typer.Typer(
     name="faprompt",
@@ -34,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("predict")(predict)
+app.command("merge")(merge)
 app.command("watch")(watch)
 app.command("calibrate")(calibrate_command)
 app.command("explain")(explain)

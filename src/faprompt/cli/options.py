@@ -27,7 +27,25 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
         ) from error
 
 
-Inputs = Annotated[list[str], typer.Argument(help="Files, folders or globs.")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Files, folders or globs; or a list of files, such as @parts.txt."),
+]
+StoredInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Files, folders, globs, or URLs of these (s3, gs, az, hf); or a list: @parts.txt with "
+        "one path or URL a line, @parts.csv or @parts.parquet (see --column). Not needed after "
+        "--shard plan/N."
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of a .csv or .parquet list that has the paths. Default: path.",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(

@@ -72,6 +72,14 @@ def say(text: object) -> None:
     print("\n".join(map(printable, str(text).split("\n"))), flush=True)
 
 
+def result_line(row: Any) -> str:
+    """Return the line of a row for people: verdict, score, path, and the error if there is one."""
+    path = printable(row.path)
+    if row.status == "error":
+        return f"ERROR\t-\t{path}\t{printable(row.error)}"
+    return f"{row.verdict or '-'}\t{row.score:.4f}\t{path}"
+
+
 def note_left_out(left_out: Counter[str]) -> None:
     """Print which other files the input folders hold, if any."""
     from faprompt.prediction.input_paths import describe_left_out

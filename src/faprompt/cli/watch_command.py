@@ -57,8 +57,7 @@ def watch(
     restart. Prints one line for each picture: verdict, score, path. Writes watch.sqlite,
     results.jsonl and overlays into OUT. A receiver that is down gets every result later.
     """
-    from faprompt.cli.predict_command import result_line
-    from faprompt.cli.terminal import note, pick_detector
+    from faprompt.cli.terminal import note, pick_detector, result_line
     from faprompt.detector_setup import setup_changes
     from faprompt.errors import ConfigError
     from faprompt.watching import WatchOptions, Webhook, read_secret, watch_folder

@@ -2,32 +2,28 @@
 
 Pictures are streamed: a map is dropped after it was counted, so memory does not grow with the
 number of pictures. Pictures that cannot be read are left out and named. An interrupted run can
-be resumed, see `saved_progress.py`.
+be resumed, see `saved_progress.py`; several processes can share one, see `evaluation_shards.py`.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from faprompt.data.dataset import Dataset
-from faprompt.data.masks import resize_mask
 from faprompt.data.remarks import PictureFacts, dataset_remarks
-from faprompt.errors import ConfigError
 from faprompt.evaluation.evaluation_config import EvaluationConfig
-from faprompt.evaluation.metric_groups import Groups, group_names
-from faprompt.evaluation.sample_batches import ReadSample, read_batches
-from faprompt.evaluation.sample_scoring import check_products, released_reading, score_samples
-from faprompt.evaluation.saved_progress import ImageScore, Progress, picture_key, run_identity
+from faprompt.evaluation.measurement import MeasuredModel, Measurement
+from faprompt.evaluation.metric_groups import Groups
+from faprompt.evaluation.saved_progress import ImageScore, Progress
 from faprompt.evaluation.verdict_rates import VerdictRates, own_picture_remarks, verdict_rates
-from faprompt.folder_config import recorded_note, recorded_preset
 from faprompt.metrics import Curve, MetricResult, mean_replicates, percentile_intervals
 from faprompt.picture_detector import PictureDetector
-from faprompt.work import ProgressCallback, no_progress
+from faprompt.work import ProgressCallback, logger, no_progress
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -160,129 +156,60 @@ def evaluate(
             no product of the calibration.
     """
     config = config or EvaluationConfig()
-    dataset.require_usable()
-    setup, released = detector.setup, released_reading(detector)
-    check_products(setup, dataset.samples, config.product)
-    if released and config.resolution == "picture":
-        raise ConfigError(
-            "picture_handling=released reads pictures at the model's size; measure with "
-            "resolution=model, or build the model with picture_handling=upright."
-        )
-    about = _environment(detector)
-    groups = Groups(group_names(dataset, config), config)
-    model = detector.fingerprint() if resume else ""
-    identity = run_identity(dataset, config, model=model, environment=about) if resume else {}
-    saved = Progress(resume, identity, every_s=save_every_s)
-    images = saved.load(dataset.samples, groups)
-    rest = dataset.samples[len(images) :]
-    batches = read_batches(
-        rest, size=config.batch_size, policy=config.mask_policy, released=released, setup=setup
-    )
-    for batch in batches:
-        images += _measure(detector, batch, groups, config, dataset.root, start=len(images))
+    measurement = Measurement(detector, dataset, config)
+    order = [number for chunk in measurement.chunks for number in chunk]
+    samples = [dataset.samples[number] for number in order]
+    ends = accumulate(map(len, measurement.chunks))
+    groups = Groups([measurement.names[number] for number in order], config, ends)
+    saved = Progress(resume, measurement.identity() if resume else {}, every_s=save_every_s)
+    images = saved.load(samples, groups)
+    if images:
+        logger.info(f"going on after {len(images)} of {len(samples)} pictures")
+    for rows in measurement.measure(measurement.chunks, groups, done=len(images)):
+        images += rows
         saved.save_if_due(images, groups)
-        progress(dataset.name, len(images), len(dataset.samples))
+        progress(dataset.name, len(images), len(samples))
+    in_order = [image for _, image in sorted(zip(order, images, strict=True), key=_number)]
+    return conclude(measurement.model, dataset, config, in_order, groups)
+
+
+def _number(pair: tuple[int, ImageScore]) -> int:
+    return pair[0]
+
+
+def conclude(
+    model: MeasuredModel,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    images: Sequence[ImageScore],
+    groups: Groups,
+) -> Evaluation:
+    """Return the result of a run whose pictures are all counted.
+
+    Args:
+        model: of the run.
+        dataset: the measured one. Outlines of its samples are not used.
+        config: options of the run.
+        images: scores in the order of the dataset.
+        groups: all closed.
+    """
     closed = groups.closed()
-    verdicts = verdict_rates(setup, images, config.product)
+    verdicts = verdict_rates(model.setup, images, config.product, references=model.reference_paths)
     facts = [PictureFacts(i.sample, i.digests[0], i.marked, i.error) for i in images]
     return Evaluation(
         dataset=dataset.name,
-        model=detector.name,
-        method=detector.identity.method,
-        backbone=detector.identity.backbone,
+        model=model.name,
+        method=model.method,
+        backbone=model.backbone,
         config=config,
         classes={name: group.result for name, group in closed.items()},
         curves={name: group.curves for name, group in closed.items()},
         images=tuple(images),
-        environment=about,
-        preset=recorded_preset(detector.description),
+        environment=model.environment,
+        preset=model.preset,
         root=dataset.root,
         remarks=(*dataset_remarks(dataset, facts), *own_picture_remarks(verdicts)),
         left_out_classes=dataset.left_out_classes,
         replicates={name: group.replicates for name, group in closed.items()},
         verdicts=verdicts,
     )
-
-
-def map_overlap(score_map: np.ndarray, mask: np.ndarray) -> float:
-    """Return the share of the mask that the map's highest pixels cover.
-
-    As many pixels of the map are taken as the mask marks; pixels that share the last score
-    count in part.
-
-    Args:
-        score_map: (H, W) float.
-        mask: (H, W) bool with at least one True.
-
-    Returns:
-        0..1, higher is better: precision, recall and F1 at the threshold at which the map
-        marks as many pixels as the mask.
-
-    Raises:
-        ValueError: the mask is empty.
-
-    Example:
-        >>> map_overlap(np.array([[0.9, 0.8, 0.1, 0.3]]), np.array([[True, False, False, True]]))
-        0.5
-    """
-    size = int(mask.sum())
-    if size == 0:
-        raise ValueError("the mask is empty; pass a mask with at least one True.")
-    scores, truth = score_map.ravel(), mask.ravel()
-    last = np.partition(scores, len(scores) - size)[len(scores) - size]
-    above, level = scores > last, scores == last
-    inside = np.count_nonzero(above & truth)
-    share = np.count_nonzero(level & truth) / np.count_nonzero(level)
-    return float((inside + share * (size - np.count_nonzero(above))) / size)
-
-
-def _environment(detector: PictureDetector) -> dict[str, str]:
-    """Return versions, device and model facts; "note" where the preset was changed."""
-    import faprompt
-
-    note, calibration = recorded_note(detector.description), detector.setup.calibration
-    model = detector.identity
-    runtime, version = model.runtime
-    return {
-        "faprompt": faprompt.__version__,
-        "python": platform.python_version(),
-        runtime: version,
-        "device": model.device,
-        "precision": model.precision,
-        "backbone_fingerprint": model.backbone_fingerprint,
-        "image_size": "x".join(map(str, detector.geometry.transform.image_size)),
-        **({"picture_handling": "released"} if released_reading(detector) else {}),
-        **({"calibration": calibration.fingerprint} if calibration else {}),
-        **({"note": note} if note else {}),
-    }
-
-
-def _measure(
-    detector: PictureDetector,
-    batch: Sequence[ReadSample],
-    groups: Groups,
-    config: EvaluationConfig,
-    root: Path,
-    *,
-    start: int,
-) -> list[ImageScore]:
-    """Score and count a batch whose first picture has the number `start`."""
-    scored = score_samples(detector, batch, config)
-    rows = []
-    for number, item in enumerate(batch, start):
-        sample, mask, names = item.sample, item.mask, groups.names(number)
-        row = ImageScore(sample, None, item.error, groups=names, digests=item.digests)
-        if item.image is not None:
-            score, score_map = next(scored)
-            marked = None if mask is None else float(mask.mean())
-            if mask is not None and config.resolution == "model":
-                mask = resize_mask(mask, score_map.shape)
-            groups.update(
-                number, sample.label, score, None if mask is None else score_map, mask,
-                key=picture_key(sample.image_path, root),
-            )  # fmt: skip
-            overlap = map_overlap(score_map, mask) if mask is not None and mask.any() else None
-            row = replace(row, score=score, overlap=overlap, marked=marked)
-        rows.append(row)
-        groups.passed(number)
-    return rows

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +36,29 @@ class ReadSample:
     left_out: np.ndarray | None = None  # (H, W) bool, pixels that the detector's mask leaves out
 
 
+def plan_batches(chunks: Sequence[Sequence[Sample]], *, size: int) -> list[Sequence[Sample]]:
+    """Cut each chunk into batches, so that no batch holds pictures of two chunks.
+
+    The size of a batch may move the last bits of a score; so a chunk is scored alike in every
+    run.
+    """
+    return [chunk[at : at + size] for chunk in chunks for at in range(0, len(chunk), size)]
+
+
 def read_batches(
-    samples: Sequence[Sample],
+    batches: Sequence[Sequence[Sample]],
     *,
-    size: int,
     policy: MaskPolicy,
     released: Transform | None = None,
     setup: DetectorSetup = PLAIN,
 ) -> Iterator[list[ReadSample]]:
     """Read samples in order; the next batch is read while the caller uses one."""
     read = partial(read_sample, policy=policy, released=released, setup=setup)
-    ahead = read_ahead(read, samples, workers=_READERS, waiting=-(-size // _READERS))
-    while batch := list(islice(ahead, size)):
-        yield batch
+    largest = max(map(len, batches), default=1)
+    samples = chain.from_iterable(batches)
+    ahead = read_ahead(read, samples, workers=_READERS, waiting=-(-largest // _READERS))
+    for batch in batches:
+        yield list(islice(ahead, len(batch)))
 
 
 def read_sample(

@@ -1,6 +1,7 @@
 """Save an interrupted evaluation in one file, and continue it.
 
-    open/<n>/...      counts of the groups that are not complete
+    chunk/<n>/...     counts of the chunk that has begun, by group
+    open/<n>/...      counts of the chunks before, of groups that are not complete
     closed/<n>/...    curves and replicates of complete groups
     scores, overlaps, marked  of the pictures so far, NaN where there is none
     digests           (pictures, 2, 32) uint8: SHA-256 of picture and masks, zeros without a file
@@ -16,7 +17,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,9 @@ from faprompt.work import logger
 
 PROGRESS_NAME = "progress.safetensors"
 _HEADER = "faprompt_evaluation"
-_FORMAT = "2"
+_FORMAT = "3"  # a new one also where CHUNK_PICTURES changes
 _DIGEST_BYTES = 32  # of a SHA-256
+DAMAGED = (OSError, ValueError, KeyError)  # what `read_progress` raises
 _LEAST_REST = 20  # seconds without saving for each second that saving took
 
 
@@ -63,7 +66,7 @@ class Progress:
 
     def __init__(self, path: Path | None, identity: Mapping[str, str], *, every_s: float) -> None:
         self._path = path
-        self._identity = {"format": _FORMAT, **identity}
+        self._identity = with_format(identity)
         self._every_s = every_s
         self._due = time.monotonic() + every_s
 
@@ -72,18 +75,23 @@ class Progress:
         start = time.monotonic()
         if self._path is None or start < self._due:
             return
-        _save(self._path, self._identity, images, groups)
+        self.save(images, groups)
         end = time.monotonic()
         self._due = end + (max(self._every_s, _LEAST_REST * (end - start)) if self._every_s else 0)
+
+    def save(self, images: Sequence[ImageScore], groups: Groups) -> None:
+        """Write the state after these pictures."""
+        if self._path is not None:
+            _save(self._path, self._identity, images, groups)
 
     def load(self, samples: Sequence[Sample], groups: Groups) -> list[ImageScore]:
         """Restore the groups, and return the pictures of the file; none if it does not fit."""
         if self._path is None or not self._path.is_file():
             return []
         try:
-            header, arrays = _load(self._path)
+            header, arrays = read_progress(self._path)
             identity, digests = header["identity"], arrays["digests"]
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGED as error:
             logger.info(f"{self._path} is damaged ({error}); measuring from the start.")
             return []
         other = [name for name, text in self._identity.items() if identity.get(name) != text]
@@ -94,9 +102,9 @@ class Progress:
             differing = ", ".join(other)
             logger.info(f"{self._path} is of another run ({differing}); measuring from the start.")
             return []
-        images = _images(samples, groups, header, arrays)
+        names = [groups.names(number) for number in range(len(samples))]
+        images = saved_images(samples, names, header, arrays)
         groups.restore(arrays, header["groups"], len(images))
-        logger.info(f"going on after {len(images)} of {len(samples)} pictures")
         return images
 
 
@@ -109,9 +117,9 @@ def run_identity(
     """
     return {
         "model": model,
-        "pictures": _digest([_facts(sample, dataset.root) for sample in dataset.samples]),
-        "options": _digest(asdict(config)),
-        "environment": _digest(dict(environment)),
+        "pictures": text_digest([_facts(sample, dataset.root) for sample in dataset.samples]),
+        "options": text_digest(asdict(config)),
+        "environment": text_digest(dict(environment)),
     }
 
 
@@ -138,7 +146,13 @@ def sample_name(sample: Sample, root: Path) -> str:
     return f"{name} [{region}]" if region else name
 
 
-def _digest(value: Any) -> str:
+def with_format(identity: Mapping[str, str]) -> dict[str, str]:
+    """Return an identity as `Progress` writes it: with the format of the file."""
+    return {"format": _FORMAT, **identity}
+
+
+def text_digest(value: Any) -> str:
+    """Return the SHA-256 of plain values, 64 hex digits."""
     text = json.dumps(value, sort_keys=True)  # escapes names that are not Unicode
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -162,31 +176,51 @@ def _save(
     write_atomically(path, save(ready, metadata={_HEADER: header}))
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_progress(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a saved state: its header and its arrays.
+
+    Raises:
+        OSError, ValueError, KeyError: it cannot be read, or is no such file.
+    """
+    with _opened(path) as file:
+        header = json.loads((file.metadata() or {})[_HEADER])
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def read_identity(path: Path) -> tuple[dict[str, str], int]:
+    """Read whose state a file holds and after how many pictures; raises as `read_progress`."""
+    with _opened(path) as file:
+        identity = json.loads((file.metadata() or {})[_HEADER])["identity"]
+        return identity, file.get_slice("scores").get_shape()[0]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="np") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 
 
-def _images(
-    samples: Sequence[Sample], groups: Groups, header: Mapping[str, Any],
+def saved_images(
+    samples: Sequence[Sample],
+    names: Sequence[tuple[str, ...]],
+    header: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
-) -> list[ImageScore]:  # fmt: skip
+) -> list[ImageScore]:
+    """Return the pictures of a saved state; `names` are the metric groups of each sample."""
     columns = (map(_or_none, arrays[name].tolist()) for name in ("scores", "overlaps", "marked"))
     rows = enumerate(zip(*columns, arrays["digests"], strict=True))
     errors = header["errors"]
     return [
         ImageScore(
-            samples[i], score, errors.get(str(i), ""), overlap, groups.names(i), marked,
-            _to_text(digests),
+            samples[i], score, errors.get(str(i), ""), overlap, names[i], marked, _to_text(digests)
         )
         for i, (score, overlap, marked, digests) in rows
-    ]  # fmt: skip
+    ]
 
 
 def _to_text(row: np.ndarray) -> tuple[str, str]:

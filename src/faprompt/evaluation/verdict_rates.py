@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,13 +88,17 @@ class _Unit:
 
 
 def verdict_rates(
-    setup: DetectorSetup, images: Sequence[ImageScore], product: str | None = None
+    setup: DetectorSetup,
+    images: Sequence[ImageScore],
+    product: str | None = None,
+    *,
+    references: Container[str] = (),
 ) -> VerdictRates | None:
     """Return the rates at the thresholds of a setup's calibration; None if it has none.
 
     Where the calibration counts parts (`group`), the normal pictures of a part count once, with
     their highest score, and so do its anomalous ones. If the expression finds no part in these
-    paths, pictures are counted.
+    paths, pictures are counted. `references` are absolute paths, see `reference_paths`.
     """
     calibration = setup.calibration
     if calibration is None:
@@ -118,7 +122,7 @@ def verdict_rates(
         counted="parts" if parts else "pictures",
         classes={name: _rates((u, v) for u, v in verdicts if name in u.groups) for name in names},
         all=_rates(verdicts),
-        own_pictures=sum(map(_is_own(setup), scored)),
+        own_pictures=sum(map(_is_own(calibration, references), scored)),
     )
 
 
@@ -138,17 +142,19 @@ def _rates(verdicts: Iterable[tuple[_Unit, str]]) -> GroupRates:
     return GroupRates(*map(LabelRates.of, by_label))
 
 
-def _is_own(setup: DetectorSetup) -> Callable[[ImageScore], bool]:
+def reference_paths(setup: DetectorSetup) -> frozenset[str]:
+    """Return the absolute paths of the pictures that are a setup's references."""
+    banks = setup.references.banks.values() if setup.references else ()
+    return frozenset(name for bank in banks for name in bank.names)
+
+
+def _is_own(calibration: Calibration, references: Container[str]) -> Callable[[ImageScore], bool]:
     """Return whether a normal picture calibrated the detector, or is one of its references."""
-    calibration, references = setup.calibration, setup.references
-    pictures = calibration.pictures.values() if calibration else ()
-    digests = {digest for each in pictures for digest in each.values()} - {""}
-    banks = references.banks.values() if references else ()
-    paths = {name for bank in banks for name in bank.names}
+    digests = {digest for each in calibration.pictures.values() for digest in each.values()} - {""}
 
     def is_own(image: ImageScore) -> bool:
-        known = image.digests[0] in digests or os.path.abspath(image.sample.image_path) in paths
-        return known and not image.sample.label
+        path = os.path.abspath(image.sample.image_path)
+        return not image.sample.label and (image.digests[0] in digests or path in references)
 
     return is_own
 

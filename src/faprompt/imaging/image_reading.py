@@ -14,7 +14,8 @@ from typing import IO, Literal, TypeAlias
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from faprompt.errors import ImageReadError
+from faprompt.errors import ConfigError, ImageReadError, MissingExtraError
+from faprompt.files import is_url
 from faprompt.imaging.decoding import (
     HEAD_BYTES,
     Samples,
@@ -40,6 +41,7 @@ from faprompt.imaging.tiff import (
     read_with_tifffile,
 )
 from faprompt.imaging.transform import FILTERS, Transform
+from faprompt.storage import local_path, read_url
 
 PictureHandling = Literal["upright", "released"]  # `read_image`, or `read_resized`
 FileSource: TypeAlias = "str | os.PathLike[str] | bytes"
@@ -123,7 +125,8 @@ def read_image(
     excepted, with a note.
 
     Args:
-        source: a path, the bytes of a file, a Pillow picture, or an array (H, W) or
+        source: a path, a URL of an object storage (extra `storage`), the bytes of a file, a
+            Pillow picture, or an array (H, W) or
             (H, W, 3) of uint8, uint16, bool or float in [0, 1], in RGB order; with a window,
             of any integers or floats.
         bit_depth: bits the camera really used in values stored with more than 8, for
@@ -151,8 +154,22 @@ def read_image(
         >>> read_image(np.array([[0, 65535]], np.uint16)).array[0, :, 0]
         array([  0, 255], dtype=uint8)
     """
+    return read_named(
+        source, source_name(source), bit_depth=bit_depth, window=window, max_pixels=max_pixels
+    )
+
+
+def read_named(
+    source: ImageSource,
+    name: str,
+    *,
+    bit_depth: int | None = None,
+    window: Window | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> ReadImage:
+    """Read one picture as `read_image` does; its errors begin with `name`."""
     options = ReadingOptions(bit_depth=bit_depth, window=window, max_pixels=max_pixels)
-    with errors_named(_name(source)):
+    with errors_named(name):
         if isinstance(source, np.ndarray):
             if source.ndim >= 2:
                 check_pixels(source.shape[1], source.shape[0], max_pixels=max_pixels)
@@ -190,7 +207,7 @@ def read_resized(
         dataset.py (`Image.open`) and utils.py (`Resize`, then `_convert_to_rgb`) of
         mala-lab/FAPrompt at 7e9d9d2.
     """
-    with errors_named(_name(path)), open_stream(path) as stream:
+    with errors_named(source_name(path)), open_stream(path) as stream:
         picture = open_picture(stream, max_pixels=max_pixels)
         part = picture.crop(region) if region else picture
         resized = part.resize(transform.image_size[::-1], FILTERS[transform.interpolation])
@@ -203,7 +220,7 @@ def read_luminance(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
     Raises:
         ImageReadError: as `read_image`.
     """
-    with errors_named(_name(path)), open_stream(path) as stream:
+    with errors_named(source_name(path)), open_stream(path) as stream:
         return np.array(open_picture(stream, max_pixels=max_pixels).convert("L"))
 
 
@@ -216,7 +233,7 @@ def read_samples(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> Samples
     Raises:
         ImageReadError: as `read_image`, except that no value is refused.
     """
-    with errors_named(_name(source)):
+    with errors_named(source_name(source)):
         stored = _read_stored(source, max_pixels)
         content = stored.content
         if isinstance(content, DicomPicture):
@@ -233,7 +250,7 @@ def read_picture_header(source: FileSource, *, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         ImageReadError: as `read_image`.
     """
-    with errors_named(_name(source)), open_stream(source) as stream:
+    with errors_named(source_name(source)), open_stream(source) as stream:
         if is_dicom(stream):
             size = dicom_size(stream)
             check_pixels(size[1], size[0], max_pixels=max_pixels)
@@ -275,6 +292,8 @@ def errors_named(name: str) -> Iterator[None]:
         yield
     except ImageReadError as error:
         raise ImageReadError(f"{name}: {error}") from error.__cause__
+    except MissingExtraError as error:
+        raise ImageReadError(f"{name}: {error}") from error
     except MemoryError as error:
         raise ImageReadError(
             f"{name}: not enough memory to decode it; lower max_pixels or use smaller pictures."
@@ -286,7 +305,8 @@ def errors_named(name: str) -> Iterator[None]:
         ) from error
 
 
-def _name(source: ImageSource) -> str:
+def source_name(source: ImageSource) -> str:
+    """Return what the errors of a picture begin with."""
     if isinstance(source, np.ndarray):
         return f"array {source.shape} {source.dtype}"
     if isinstance(source, Image.Image):
@@ -307,10 +327,12 @@ def open_stream(source: FileSource) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
         return
-    if os.fspath(source).startswith(("http://", "https://")):
-        raise ImageReadError("web addresses are not read; download the picture first.")
+    place = _local_place(os.fspath(source))
+    if is_url(place):
+        yield io.BytesIO(fetch(place))
+        return
     try:
-        stream = Path(source).open("rb")  # noqa: SIM115 (closed by the last lines below)
+        stream = Path(place).open("rb")  # noqa: SIM115 (closed by the last lines below)
     except FileNotFoundError as error:
         raise ImageReadError("no such file; check the path.") from error
     except IsADirectoryError as error:
@@ -319,6 +341,33 @@ def open_stream(source: FileSource) -> Iterator[IO[bytes]]:
         raise ImageReadError(f"cannot be opened ({_reason(error)}).") from error
     with stream:
         yield stream
+
+
+def fetch(url: str) -> bytes:
+    """Return the content of a picture file in an object storage.
+
+    Raises:
+        ImageReadError: it cannot be read; the message gives the reason alone.
+        MissingExtraError: the package of this storage is not installed.
+    """
+    if url.startswith(("http://", "https://")):
+        raise ImageReadError("web addresses are not read; download the picture first.")
+    try:
+        return read_url(url)
+    except FileNotFoundError as error:
+        raise ImageReadError(f"no such file ({_reason(error)}); check the URL.") from error
+    except PermissionError as error:
+        raise ImageReadError(f"access denied ({_reason(error)}); check the credentials.") from error
+    except (OSError, ValueError, ConfigError) as error:
+        reason = _reason(error).removeprefix(f"{url}: ").rstrip(".")
+        raise ImageReadError(f"cannot be read ({reason}).") from error
+
+
+def _local_place(place: str) -> str:
+    try:
+        return local_path(place)
+    except ConfigError as error:
+        raise ImageReadError(str(error).removeprefix(f"{place}: ")) from error
 
 
 def _read_stored(source: FileSource | Image.Image, max_pixels: int) -> _Stored:

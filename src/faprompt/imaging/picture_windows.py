@@ -8,7 +8,6 @@ bit. Every other picture is decoded whole.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,10 +20,12 @@ from faprompt.errors import ImageReadError, MissingExtraError
 from faprompt.imaging.decoding import HEAD_BYTES, Samples, check_pixels, identify
 from faprompt.imaging.image_reading import (
     MAX_PIXELS,
+    FileSource,
     count_pixels,
     errors_named,
     open_stream,
-    read_image,
+    read_named,
+    source_name,
 )
 from faprompt.imaging.picture_views import Box
 from faprompt.imaging.reading_options import ReadingOptions, Window
@@ -92,8 +93,9 @@ class ArrayWindows:
 
 @contextmanager
 def open_windows(
-    path: str | os.PathLike[str],
+    source: FileSource,
     *,
+    name: str | None = None,
     bit_depth: int | None = None,
     window: Window | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -107,7 +109,8 @@ def open_windows(
     decode everything once.
 
     Args:
-        path: the picture file.
+        source: the picture file, or its bytes.
+        name: begins the errors; default: the path of the file.
         bit_depth, window, max_pixels: as for `read_image`.
         whole_pixels: a picture of up to this many pixels is decoded whole, in any case.
 
@@ -119,27 +122,29 @@ def open_windows(
     notes: tuple[str, ...] = ()
     windows: PictureWindows | None = None
     with ExitStack() as stack:
-        with errors_named(os.fspath(path)):
+        named = source_name(source) if name is None else name
+        with errors_named(named):
             try:
-                windows = _open_tiff(path, stack, options, whole_pixels)
+                windows = _open_tiff(source, named, stack, options, whole_pixels)
             except MissingExtraError:
                 notes = ("decoded whole; faprompt[tiff] would read it in parts, with less memory",)
         if windows is None:
-            picture = read_image(path, **options.arguments())
+            picture = read_named(source, named, **options.arguments())
             windows = ArrayWindows(picture.array, picture.notes + notes)
         yield windows
 
 
 def _open_tiff(
-    path: str | os.PathLike[str],
+    source: FileSource,
+    name: str,
     stack: ExitStack,
     options: ReadingOptions,
     whole_pixels: int,
 ) -> _TiffWindows | None:
     """Return the windows of a TIFF; None if it has to be decoded whole."""
-    if count_pixels(path) <= whole_pixels:  # 0 for a broken header, which `read_image` reports
+    if count_pixels(source) <= whole_pixels:  # 0 for a broken header, which `read_image` reports
         return None
-    stream = stack.enter_context(open_stream(path))
+    stream = stack.enter_context(open_stream(source))
     if identify(stream.read(HEAD_BYTES)) != "TIFF":
         return None
     header = read_header(stream)
@@ -160,7 +165,7 @@ def _open_tiff(
     levels = _BandLevels.measured(bands, header, options)
     if levels is None:
         return None
-    return _TiffWindows(os.fspath(path), bands, levels, notes + levels.notes)
+    return _TiffWindows(name, bands, levels, notes + levels.notes)
 
 
 def _has_windows(header: TiffHeader) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from faprompt.prediction.bulk_run import PredictionSummary, PredictOptions, predict_files
 from faprompt.prediction.html_report import write_report
-from faprompt.prediction.input_paths import expand_inputs
+from faprompt.prediction.input_paths import expand_inputs, list_inputs
 from faprompt.prediction.picture_scoring import ImageScorer
 from faprompt.prediction.result_pictures import artifact_folders
-from faprompt.prediction.result_rows import ResultRow, read_rows, write_table
+from faprompt.prediction.result_rows import ResultRow, read_rows
+from faprompt.prediction.result_tables import write_table
 
 __all__ = [
     "ImageScorer",
@@ -16,6 +17,7 @@ __all__ = [
     "ResultRow",
     "artifact_folders",
     "expand_inputs",
+    "list_inputs",
     "predict_files",
     "read_rows",
     "write_report",

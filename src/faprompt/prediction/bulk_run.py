@@ -21,7 +21,7 @@ from typing import Any, Literal
 from faprompt.config import check_whole_number
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ConfigError, ImageReadError
-from faprompt.files import write_atomically
+from faprompt.files import is_url, whole_name, write_atomically
 from faprompt.imaging.reading_options import ReadingOptions, window_text
 from faprompt.prediction.earlier_run import (
     REPORT_NAME,
@@ -34,16 +34,10 @@ from faprompt.prediction.html_report import write_report
 from faprompt.prediction.note_tally import NoteTally
 from faprompt.prediction.picture_scoring import ImageScorer, PictureScoring
 from faprompt.prediction.result_pictures import Artifacts
-from faprompt.prediction.result_rows import (
-    ResultRow,
-    ResultsFile,
-    TableKind,
-    check_table_kind,
-    read_rows,
-    write_table,
-)
+from faprompt.prediction.result_rows import ResultRow, ResultsFile, read_rows
+from faprompt.prediction.result_tables import TableKind, check_table_kind, write_table
 from faprompt.regions import check_threshold
-from faprompt.storage import LocalFolder
+from faprompt.storage import LocalFolder, StoredFile, local_path
 from faprompt.work import lock_folder
 
 SETTINGS_NAME = "run.json"
@@ -131,7 +125,7 @@ class PredictOptions(ReadingOptions):
 
 def predict_files(
     detector: ImageScorer,
-    paths: Iterable[str | os.PathLike[str]],
+    paths: Iterable[str | os.PathLike[str] | StoredFile],
     out_dir: str | os.PathLike[str],
     options: PredictOptions | None = None,
     *,
@@ -145,12 +139,14 @@ def predict_files(
     A file that cannot be read is a row with status "error", and the run goes on. Without
     `resume` the results of an earlier run in the folder are replaced, and its maps, overlays,
     thumbnails, table and report are removed. With it, the rows of unchanged pictures (same
-    absolute path, size and modification time) whose maps and overlays exist are kept, also
-    those of pictures that are not in `paths`; all other pictures are scored.
+    absolute path, size and modification time; of a URL, same size and version) whose maps and
+    overlays exist are kept, also those of pictures that are not in `paths`; all other pictures
+    are scored. URLs that are not in `paths` are not checked for changes.
 
     Args:
         detector: scores batches of pictures.
-        paths: files in the order wanted (see `expand_inputs`); a repeated one counts once.
+        paths: files and URLs in the order wanted (see `list_inputs`); a repeated one counts once.
+            URLs are read by up to 16 requests at one time.
         out_dir: created when missing.
         options: see `PredictOptions`.
         on_result: called in this thread for every file, in order, resumed ones included.
@@ -170,10 +166,8 @@ def predict_files(
     asked = options or PredictOptions()
     threshold = None if asked.threshold is None else float(asked.threshold)
     started, folder = time.perf_counter(), Path(out_dir)
-    wanted: dict[str, str] = {}  # absolute path -> as the user names it
-    for path in paths:
-        wanted.setdefault(os.path.abspath(path), os.fspath(path))
-    named = list(wanted.values())
+    wanted = _each_once(paths)
+    named = [file.path for file in wanted.values()]
     artifacts = Artifacts(
         LocalFolder(folder), maps=asked.maps, overlays=asked.overlays, thumbnails=asked.report
     )
@@ -196,7 +190,7 @@ def predict_files(
             record.publish()
             write_settings(folder, run_settings)
             tally = _Tally(results, record, named, on_result, strict=asked.strict)
-            todo = [path for path in named if path not in results]
+            todo = [file for file in wanted.values() if file.path not in results]
             scoring = PictureScoring(
                 detector=detector,
                 artifacts=artifacts,
@@ -224,6 +218,17 @@ def predict_files(
             )
     seconds = time.perf_counter() - started
     return tally.summary(seconds, earlier, report=report_path, table=table_path)
+
+
+def _each_once(paths: Iterable[str | os.PathLike[str] | StoredFile]) -> dict[str, StoredFile]:
+    """Return files by absolute path or URL; a `file://` URL is a local path."""
+    wanted: dict[str, StoredFile] = {}
+    for path in paths:
+        file = path if isinstance(path, StoredFile) else StoredFile(os.fspath(path), "")
+        if is_url(file.path):
+            file = StoredFile(local_path(file.path), file.stamp)
+        wanted.setdefault(whole_name(file.path), file)
+    return wanted
 
 
 def settings_of_run(

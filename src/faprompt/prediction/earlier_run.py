@@ -14,9 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from faprompt.errors import ConfigError
-from faprompt.files import temporary_name
+from faprompt.files import is_url, temporary_name, whole_name
+from faprompt.prediction.picture_fetching import READERS, with_stamp
 from faprompt.prediction.result_pictures import Artifacts, artifact_folders, is_artifact_name
-from faprompt.prediction.result_rows import FileStamp, ResultRow, read_rows, stamp_file
+from faprompt.prediction.result_rows import (
+    FileStamp,
+    ResultRow,
+    read_rows,
+    stamp_file,
+    stamp_stored,
+)
+from faprompt.storage import LocalFolder, OutputFolder, StoredFile
+from faprompt.work import read_ahead
 
 RECORD_NAME = ".faprompt-inputs.jsonl"
 REPORT_NAME = "report.html"
@@ -61,10 +70,10 @@ class InputRecord:
 class EarlierRun:
     """Rows and files of the run that last wrote into a folder, if there was one.
 
-    `wanted` maps the absolute path of every input file to the path that the user gave.
+    `wanted` maps the absolute path or URL of every input file to the file as the user named it.
     """
 
-    def __init__(self, folder: Path, wanted: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, wanted: Mapping[str, StoredFile]) -> None:
         self.folder, self.wanted = folder, wanted
         self.exists = all((folder / name).is_file() for name in ("results.jsonl", "run.json"))
         self.n_others = 0  # rows kept whose files this run was not asked for
@@ -80,18 +89,18 @@ class EarlierRun:
         """
         wanted = self.wanted
         stamps = _read_stamps(self.folder)
-        for row in read_rows(self.folder / "results.jsonl"):
-            stamp = stamps.pop(row.path, None)
-            file = os.path.abspath(row.path) if stamp is None else stamp.file
-            now = stamp_file(wanted.get(file, file))
-            unchanged = now == stamp and os.path.lexists(file)
+        rows = read_rows(self.folder / "results.jsonl")
+        found = ((row, stamps.pop(row.path, None)) for row in rows)
+        asks = any(is_url(file.path) and not file.stamp for file in wanted.values())
+        looks = read_ahead(self._look, found, workers=READERS) if asks else map(self._look, found)
+        for row, stamp, file, unchanged in looks:
             if file in wanted:
-                row = replace(row, path=wanted[file])
+                row = replace(row, path=wanted[file].path)
                 if not (unchanged and artifacts.complete(row)):
                     continue
             elif unchanged:
                 self.n_others += 1
-                if os.path.abspath(row.path) != file:  # named from another working directory
+                if whole_name(row.path) != file:  # named from another working directory
                     row = replace(row, path=file)
             else:
                 self.n_dropped += 1
@@ -101,6 +110,21 @@ class EarlierRun:
             names = (row.map, row.overlay, *artifacts.thumbnail_names(row.path))
             self._kept.update(name for name in names if name)
             yield row
+
+    def _look(
+        self, found: tuple[ResultRow, FileStamp | None]
+    ) -> tuple[ResultRow, FileStamp | None, str, bool]:
+        """Return a row, its stamp and its file, and whether the file is still the same."""
+        row, stamp = found
+        file = whole_name(row.path) if stamp is None else stamp.file
+        wanted = self.wanted.get(file)
+        if not is_url(file):
+            now = stamp_file(file if wanted is None else wanted.path)
+            return row, stamp, file, now == stamp and os.path.lexists(file)
+        if wanted is None:  # nothing is asked of a storage for files that the run was not
+            return row, stamp, file, stamp is not None
+        known = with_stamp(wanted)
+        return row, stamp, file, bool(known.stamp) and stamp_stored(known) == stamp
 
     def remove_stale(self) -> None:
         """Remove files of the earlier run, except those of kept rows and of inputs."""
@@ -134,17 +158,37 @@ def require_same_settings(
     Raises:
         ConfigError: `run.json` has other settings, or cannot be read.
     """
+    earlier = read_settings(LocalFolder(folder), advice=advice)
+    require_equal(earlier, settings, where=folder, advice=advice)
+
+
+def read_settings(folder: OutputFolder, *, advice: str) -> dict[str, Any]:
+    """Return what `run.json` records; `advice` ends the message.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
     try:
-        earlier = json.loads((folder / "run.json").read_bytes())
-    except (OSError, ValueError) as error:
+        return dict(json.loads(folder.read("run.json")))
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"{folder}: run.json is missing or broken, so the settings of results.jsonl are "
-            f"unknown; {advice}."
+            f"{folder.location}: run.json is missing or broken, so the settings of its results "
+            f"are unknown; {advice}."
         ) from error
+
+
+def require_equal(
+    earlier: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    where: str | os.PathLike[str],
+    advice: str,
+) -> None:
+    """Refuse settings that differ from those of an earlier run, by a ConfigError."""
     changed = _differences(earlier, settings)
     if changed:
         raise ConfigError(
-            f"{folder} cannot be resumed: {'; '.join(changed)}. {advice[:1].upper()}{advice[1:]}."
+            f"{where} cannot be resumed: {'; '.join(changed)}. {advice[:1].upper()}{advice[1:]}."
         )
 
 
@@ -165,9 +209,9 @@ def _list(folder: Path) -> list[str]:
 def _read_stamps(folder: Path) -> dict[str, FileStamp]:
     """Return the file of each row by its path; the last line of a path counts."""
     return {
-        line["path"]: FileStamp(*(line[name] for name in FileStamp._fields))
+        line["path"]: FileStamp(**{name: line[name] for name in FileStamp._fields if name in line})
         for line in _read_lines(folder)
-        if {"path", *FileStamp._fields} <= set(line)
+        if {"path", *FileStamp._fields[:-1]} <= set(line)  # older files have no version
     }
 
 

@@ -81,11 +81,12 @@ def report_page(
     title: str,
     model_card: str = "",
     calibration: Calibration | None = None,
+    thumbnail_names: Callable[[str], tuple[str, str, str]] | None = None,
 ) -> str:
     """Return the HTML of a report; arguments as for `write_report`.
 
-    `embed` returns a picture as base64, or "" where there is none. It gets the names of
-    `Artifacts.thumbnail_names`.
+    `embed` returns a picture as base64, or "" where there is none. It gets the names that
+    `thumbnail_names` gives for a path; default: those of `Artifacts`.
     """
     digest = digest_rows(rows)
     by_rate = calibration is not None and threshold in (None, *_thresholds(calibration))
@@ -93,7 +94,8 @@ def report_page(
     steps = _score_steps(threshold) if judge is None else _rate_steps(judge)
     start = next(step for step in steps if step["start"])
     verdicts = sum((tally.verdicts for tally in digest.products.values()), Counter[str]())
-    pictures = _pictures(digest.listed, embed)
+    names = thumbnail_names or Artifacts(LocalFolder(Path())).thumbnail_names
+    pictures = _pictures(digest.listed, embed, names)
     data = {
         "byRate": by_rate,
         "reviewRate": judge.review_fpr if judge else None,
@@ -220,10 +222,13 @@ def _products(digest: RunDigest, calibration: Calibration | None) -> list[dict[s
     ]
 
 
-def _pictures(rows: list[ResultRow], embed: Callable[[str], str]) -> list[dict[str, Any]]:
+def _pictures(
+    rows: list[ResultRow],
+    embed: Callable[[str], str],
+    thumbnail_names: Callable[[str], tuple[str, str, str]],
+) -> list[dict[str, Any]]:
     """Return the facts on each picture, with embedded pictures as far as the budgets reach."""
-    artifacts = Artifacts(LocalFolder(Path()))
-    names = [artifacts.thumbnail_names(row.path) for row in rows]
+    names = [thumbnail_names(row.path) for row in rows]
     found = [_facts(row) for row in rows]
     left = SMALL_BYTES
     for facts, row, (small, layer, _) in zip(found, rows, names, strict=True):

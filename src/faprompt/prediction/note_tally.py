@@ -21,9 +21,13 @@ class _Kind:
 
 
 class NoteTally:
-    """Count notes that differ only in their numbers, and keep the largest numbers."""
+    """Count notes that differ only in their numbers, and keep the largest numbers.
 
-    def __init__(self) -> None:
+    With `open_others` the pictures without a hint on their bit depth are opened at the end.
+    """
+
+    def __init__(self, *, open_others: bool = True) -> None:
+        self._open_others = open_others
         self._kinds: dict[str, _Kind] = {}
         self._others: list[str] = []  # pictures that may be deep and have no hint
 
@@ -35,7 +39,8 @@ class NoteTally:
             pairs = zip(kind.largest, numbers, strict=True) if kind.count else ()
             kind.largest = [max(pair, key=_value) for pair in pairs] or numbers
             kind.count += 1
-        if path.lower().endswith(_DEEP_ENDINGS) and not any(map(_DEPTH_HINT.search, notes)):
+        deep = self._open_others and path.lower().endswith(_DEEP_ENDINGS)
+        if deep and not any(map(_DEPTH_HINT.search, notes)):
             self._others.append(path)
 
     def lines(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Score many pictures: read them in batches ahead of the model, and write files behind it.
 
 The size of each picture is read from its header first, so that memory is bounded whatever the
-folder contains.
+folder contains. A picture of an object storage is fetched whole, many at one time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -21,12 +22,15 @@ import numpy as np
 from faprompt.detector_parts import OpenPicture, open_picture
 from faprompt.detector_setup import DetectorSetup
 from faprompt.errors import ImageReadError
+from faprompt.files import is_url
 from faprompt.imaging import count_pixels
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.imaging.reading_options import ReadingOptions
+from faprompt.prediction.picture_fetching import READERS, FoundPicture, fetch_ahead
 from faprompt.prediction.result_pictures import Artifacts
 from faprompt.prediction.result_rows import FileStamp, ResultRow, stamp_file
 from faprompt.results import AnomalyResult
+from faprompt.storage import StoredFile
 from faprompt.work import read_ahead
 
 _HEADER_READERS = 2  # threads
@@ -78,12 +82,14 @@ class PictureScoring:
     reading: ReadingOptions
     product: str | None
     pixel_budget: int  # pixels in memory at one time; a batch has a quarter, or one picture
+    concurrent_reads: int = READERS  # pictures fetched from an object storage at one time
 
-    def rows(self, paths: Iterable[str]) -> Iterator[ResultRow]:
+    def rows(self, paths: Iterable[str | StoredFile]) -> Iterator[ResultRow]:
         """Yield one row for each file, in order, after its pictures are on disk.
 
         While a batch is scored, the next one is read and the one before it is written. A batch
-        of a quarter of the pixel budget is written before the next one is read.
+        of a quarter of the pixel budget is written before the next one is read. The content of
+        URLs that is fetched ahead takes as many bytes as the budget has pixels, or one picture.
         """
         with _threads() as readers, _threads() as writers:
             writing: list[Future[ResultRow]] = []
@@ -98,35 +104,57 @@ class PictureScoring:
                     writing = []
             yield from (row.result() for row in writing)
 
-    def read_batches(self, paths: Iterable[str], pool: Executor) -> Iterator[list[ReadAttempt]]:
+    def read_batches(
+        self, paths: Iterable[str | StoredFile], pool: Executor
+    ) -> Iterator[list[ReadAttempt]]:
         """Yield batches in order; the next one is read ahead while both fit into the budget.
 
         Args:
-            paths: files in order; an unreadable one is an attempt too.
+            paths: files and URLs in order; an unreadable one is an attempt too.
             pool: threads that decode.
         """
-        sizes = read_ahead(_size, paths, workers=_HEADER_READERS, waiting=self.batch_size)
         waiting: list[Future[ReadAttempt]] = []
         waiting_pixels = 0
-        for batch, pixels in _group(sizes, self.batch_size, self.pixel_budget // 4):
+        for batch, pixels in _group(self._found(paths), self.batch_size, self.pixel_budget // 4):
             if waiting and waiting_pixels + pixels > self.pixel_budget:
                 yield [future.result() for future in waiting]
                 waiting = []
-            reading = [pool.submit(self._attempt, path) for path in batch]
+            reading = [pool.submit(self._attempt, picture) for picture in batch]
+            del batch  # the contents of URLs end with their attempts
             if waiting:
                 yield [future.result() for future in waiting]
             waiting, waiting_pixels = reading, pixels
         if waiting:
             yield [future.result() for future in waiting]
 
-    def _attempt(self, path: str) -> ReadAttempt:
-        start = time.perf_counter()
-        stamp = stamp_file(path)  # before reading: a later change must not go unnoticed
+    def _found(self, paths: Iterable[str | StoredFile]) -> Iterator[FoundPicture]:
+        """Look at pictures ahead, in order: headers of local files, contents of URLs."""
+        files = (StoredFile(each, "") if isinstance(each, str) else each for each in paths)
+        for stored, group in groupby(files, key=lambda file: is_url(file.path)):
+            if stored:
+                yield from fetch_ahead(
+                    group,
+                    readers=self.concurrent_reads,
+                    held_bytes=self.pixel_budget,
+                    max_pixels=self.reading.max_pixels,
+                )
+            else:
+                yield from read_ahead(
+                    _look, group, workers=_HEADER_READERS, waiting=self.batch_size
+                )
+
+    def _attempt(self, found: FoundPicture) -> ReadAttempt:
+        start, path = time.perf_counter(), found.path
+        stamp = found.stamp or stamp_file(path)  # before reading: to notice a later change
         picture: OpenPicture | ImageReadError
         try:
-            if fault := _fault(path):
+            if isinstance(found.content, ImageReadError):
+                raise found.content
+            if fault := "" if found.stamp else _fault(path):
                 raise ImageReadError(f"{path}: {fault}")
-            picture = open_picture(self.detector.setup, path, self.reading, product=self.product)
+            picture = open_picture(
+                self.detector.setup, path, self.reading, product=self.product, content=found.content
+            )
         except ImageReadError as error:
             picture = error
         return ReadAttempt(path, picture, time.perf_counter() - start, stamp)
@@ -238,9 +266,9 @@ def _threads() -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _size(path: str) -> tuple[str, int]:
-    """Return a path and its number of pixels, 0 where it cannot be read."""
-    return path, 0 if _fault(path) else count_pixels(path)
+def _look(file: StoredFile) -> FoundPicture:
+    """Return a local picture and its number of pixels, 0 where it cannot be read."""
+    return FoundPicture(file.path, 0 if _fault(file.path) else count_pixels(file.path))
 
 
 def _fault(path: str) -> str:
@@ -261,17 +289,17 @@ def _fault(path: str) -> str:
 
 
 def _group(
-    sizes: Iterable[tuple[str, int]], batch_size: int, batch_pixels: int
-) -> Iterator[tuple[list[str], int]]:
-    """Group (path, pixels) into batches bounded by count and by pixels."""
-    batch: list[str] = []
+    pictures: Iterable[FoundPicture], batch_size: int, batch_pixels: int
+) -> Iterator[tuple[list[FoundPicture], int]]:
+    """Group pictures into batches bounded by count and by pixels; returns these too."""
+    batch: list[FoundPicture] = []
     total = 0
-    for path, pixels in sizes:
-        if batch and (len(batch) == batch_size or total + pixels > batch_pixels):
+    for picture in pictures:
+        if batch and (len(batch) == batch_size or total + picture.pixels > batch_pixels):
             yield batch, total
             batch, total = [], 0
-        batch.append(path)
-        total += pixels
+        batch.append(picture)
+        total += picture.pixels
     if batch:
         yield batch, total
 

@@ -58,10 +58,11 @@ class Artifacts:
     overlays: bool = True
     thumbnails: bool = True
     prefix: str = ""  # of every name, such as "shards/00001-of-00040/"
+    absolute: bool = True  # names stand for the absolute path; False: the path as it is written
 
     def stem(self, path: str) -> str:
         """Return the name, without ending, of the files of a picture."""
-        return unique_stem(path)
+        return unique_stem(path, absolute=self.absolute)
 
     def map_name(self, path: str) -> str | None:
         """Return the path of the map, relative to the folder; None when it is not written."""

@@ -1,30 +1,27 @@
-"""Read and write result rows: `results.jsonl` line by line, and CSV or Parquet tables."""
+"""Read and write result rows: `results.jsonl` line by line."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from faprompt.errors import MissingExtraError
-from faprompt.files import csv_text, temporary_name
+from faprompt.files import temporary_name
 from faprompt.records import Region, Verdict
-
-TableKind = Literal["csv", "parquet"]
+from faprompt.storage import StoredFile
 
 
 class FileStamp(NamedTuple):
     """Identity of a file and its content, for `resume`."""
 
-    file: str  # absolute path, links not followed
+    file: str  # absolute path, links not followed; or a URL
     target: str  # absolute path with links followed; "" where that is the same path
     size: int | None  # bytes; None when the file cannot be accessed
     mtime_ns: int | None  # modification time, nanoseconds since 1970
+    version: str = ""  # of a URL: size and version as its storage tells them; "" if unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +103,11 @@ def stamp_file(path: str) -> FileStamp:
     except (OSError, ValueError):
         return FileStamp(file, "", None, None)
     return FileStamp(file, "" if target == file else target, found.st_size, found.st_mtime_ns)
+
+
+def stamp_stored(file: StoredFile) -> FileStamp:
+    """Return the identity of a file of an object storage, by the stamp of its listing."""
+    return FileStamp(file.path, "", None, None, file.stamp)
 
 
 def read_rows(path: Path) -> Iterator[ResultRow]:
@@ -191,93 +193,3 @@ def _parse(line: bytes) -> ResultRow | None:
         return ResultRow.from_dict(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-_ROWS_PER_GROUP = 20_000
-_COLUMNS = tuple(ResultRow("", "").to_dict())
-_NUMBERS = ("score", "p_value", "threshold", "review_threshold", "latency_ms")
-
-
-def check_table_kind(kind: TableKind) -> None:
-    """Refuse a kind of table that cannot be written.
-
-    Raises:
-        ValueError: neither "csv" nor "parquet".
-        MissingExtraError: Parquet without pyarrow.
-    """
-    if kind not in ("csv", "parquet"):
-        raise ValueError(f"table should be 'csv' or 'parquet', got {kind!r}.")
-    if kind == "parquet":
-        _pyarrow()
-
-
-def write_table(path: Path, rows: Iterable[ResultRow], kind: TableKind) -> None:
-    """Write rows as a table, atomically.
-
-    Every field of `results.jsonl` is a column. In CSV the regions are JSON text, notes are
-    joined by "; ", and text that a spreadsheet would run as a formula starts with a ' (see
-    `csv_text`). In Parquet regions and notes are lists.
-    """
-    check_table_kind(kind)
-    temporary = temporary_name(path)
-    try:
-        (_write_csv if kind == "csv" else _write_parquet)(temporary, rows)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _write_csv(path: Path, rows: Iterable[ResultRow]) -> None:
-    # A file name may hold bytes that are no Unicode; they are written as \udcXX.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-        writer = csv.DictWriter(stream, _COLUMNS)
-        writer.writeheader()
-        for row in rows:
-            values = row.to_dict()
-            values |= {"regions": json.dumps(values["regions"]), "notes": "; ".join(row.notes)}
-            writer.writerow(
-                {k: csv_text(v) if isinstance(v, str) else v for k, v in values.items()}
-            )
-
-
-def _write_parquet(path: Path, rows: Iterable[ResultRow]) -> None:
-    pa = _pyarrow()
-    from pyarrow import parquet
-
-    schema, source = _schema(pa), map(_parquet_values, rows)
-    with parquet.ParquetWriter(path, schema) as writer:
-        while group := list(islice(source, _ROWS_PER_GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-
-
-def _parquet_values(row: ResultRow) -> dict[str, Any]:
-    return row.to_dict() | {"path": row.path.encode(errors="backslashreplace").decode()}
-
-
-def _schema(pa: Any) -> Any:
-    region = pa.struct(
-        {
-            "bbox": pa.list_(pa.int32()),
-            "area_px": pa.int64(),
-            "peak": pa.float64(),
-            "mean": pa.float64(),
-        }
-    )
-    special = {
-        "regions": pa.list_(region),
-        "notes": pa.list_(pa.string()),
-        "width": pa.int32(),
-        "height": pa.int32(),
-    } | dict.fromkeys(_NUMBERS, pa.float64())
-    return pa.schema([(name, special.get(name, pa.string())) for name in _COLUMNS])
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingExtraError(
-            "a Parquet table needs pyarrow; pip install 'faprompt[parquet]', or ask for csv."
-        ) from error
-    return pyarrow

@@ -25,7 +25,7 @@ from faprompt.detector import Detector
 from faprompt.errors import ConfigError, DatasetError, FapromptError
 from faprompt.evaluation import Evaluation, EvaluationConfig, ImageScore, write_gallery
 from faprompt.evaluation.contact_sheet import as_unicode, fit_panel, outlined
-from faprompt.evaluation.evaluation_run import map_overlap
+from faprompt.evaluation.measurement import map_overlap
 from faprompt.evaluation.sample_batches import read_sample
 from faprompt.evaluation.saved_progress import region_text, sample_name
 from faprompt.files import csv_text, write_atomically
