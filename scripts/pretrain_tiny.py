@@ -221,7 +221,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def log(path: Path, row: dict[str, float]) -> None:
     """Append a line to the CSV, with a heading if it is the first."""
     fresh = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, LOG_COLUMNS)
         if fresh:
             writer.writeheader()
@@ -231,9 +231,9 @@ def log(path: Path, row: dict[str, float]) -> None:
 def forget_after(path: Path, step: int) -> None:
     """Drop the log's lines about steps that will be taken again."""
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
-        path.write_text("".join([*lines[:1], *kept]))
+        path.write_text("".join([*lines[:1], *kept]), encoding="utf-8")
 
 
 class Meter:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from faprompt import errors
     from faprompt.detector import Detector
     from faprompt.evaluation import Evaluation, EvaluationConfig, evaluate
+    from faprompt.exporting import ExportOptions, ExportReport, export
     from faprompt.imaging.image_reading import read_image
     from faprompt.inspection import CalibrateOptions, CalibrationReport, calibrate
     from faprompt.methods.registry import list_methods

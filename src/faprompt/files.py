@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import re
+import sys
+import time
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 _FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
 _DIGITS = re.compile(r"([0-9]+)")
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\.|$)", re.IGNORECASE)
+_WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # on Windows, for a program that reads a file
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # one letter is a drive of Windows
 
 
@@ -35,12 +39,30 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(temporary, path)
         if durable:
             sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Put a file in the place of another one.
+
+    Windows refuses this while another program, such as a virus scanner, has the target open; it
+    is then tried again for two seconds.
+
+    Raises:
+        OSError: the last error.
+    """
+    for wait in _WAITS_S if sys.platform == "win32" else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
 
 
 def sync_folder(folder: Path) -> None:
@@ -163,4 +185,38 @@ def unique_stem(path: str, *, absolute: bool = True) -> str:
         whole = Path(os.path.abspath(path)).as_posix()
     digest = hashlib.blake2s(whole.encode(errors="surrogateescape"), digest_size=8)
     stem = re.sub(r"[^\w.-]", "_", Path(path).stem)[:48]
-    return f"{stem}-{digest.hexdigest()}"
+    return _no_device(f"{stem}-{digest.hexdigest()}")
+
+
+def file_stems(names: Iterable[str]) -> dict[str, str]:
+    """Return for each name a file name without ending that every system can store.
+
+    Characters that Windows refuses become "_", as do spaces and dots at the end and names of
+    its devices. Names that would be one file on a system that ignores case, or that codes accents
+    in another way, get -2, -3 ... at the end.
+
+    Example:
+        >>> file_stems(["a/b", "Screw", "screw", "nul", "part: 1."])
+        {'a/b': 'a_b', 'Screw': 'Screw', 'screw': 'screw-2', 'nul': '_nul', 'part: 1.': 'part_ 1_'}
+    """
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(names):
+        plain = re.sub(r'[<>:"/\\|?*\x00-\x1f]|[. ]$', "_", name) or "_"
+        stem, number = plain, 1
+        while (key := _same_file(_no_device(stem))) in taken:
+            number += 1
+            stem = f"{plain}-{number}"
+        taken.add(key)
+        stems[name] = _no_device(stem)
+    return stems
+
+
+def _no_device(name: str) -> str:
+    """Return a file name that Windows does not take for one of its devices, such as AUX."""
+    return f"_{name}" if _DEVICES.match(name) else name
+
+
+def _same_file(name: str) -> str:
+    """Return a text that is equal for names that some file systems take for one file."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -201,7 +202,7 @@ def find_model(model: str | Path) -> Path:
         return bundled_folder(str(model))
     if os.path.isdir(model):  # unlike Path.is_dir, never an error
         return Path(model)
-    if isinstance(model, str) and model.count("/") == 1 and not model.startswith((".", "/")):
+    if isinstance(model, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
         return _download(model)
     raise ModelError(
         f"No model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}), nor a folder, "

@@ -186,9 +186,10 @@ class TokenStore:
         return ImageFeatures(torch.from_numpy(classes).to(device), patches, self.shape.grid)
 
     def close(self) -> None:
-        """Commit and close the files."""
+        """Commit and close the files; Windows removes no folder with open ones."""
         self.commit()
         self._patch_file.close()
+        del self._classes, self._patches, self._done
 
     def _check(self, row: int, class_token: np.ndarray, layers: list[np.ndarray]) -> None:
         if int(self._done[row]) != _DONE_BIT + _checksum(class_token, layers):

@@ -20,7 +20,7 @@ LABELME = json.dumps({"version": "5.4", "shapes": [], "imagePath": "0.jpg"})
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def draw(root: Path, *files: str, text: str = "") -> None:

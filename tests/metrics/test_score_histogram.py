@@ -116,6 +116,68 @@ def test_small_sets_stay_exact_and_large_ones_move_on(keep):
     )
 
 
+def merged(stores):
+    first, *others = stores
+    for other in others:
+        first.merge(other)
+    return first
+
+
+@pytest.mark.parametrize("portion", [3, 13])
+@pytest.mark.parametrize("separation", [0.5, 4.0])
+@pytest.mark.parametrize("name", NASTY)
+def test_merged_chunks_are_within_1e_4_of_exact(name, separation, portion):
+    """Each chunk has chosen its own bins; the sum has no more bins than one histogram."""
+    images = labelled(*nasty_maps(name, count=40, size=SIZE, separation=separation))
+    exact = feed(ExactPixels(), images).tally()
+    capacity = 1 << 21 if name in CROWDED_IN_MANY_CELLS else 1 << 18
+    chunks = (images[at : at + portion] for at in range(0, len(images), portion))
+    total = merged(feed(ScoreHistogram(capacity=capacity), chunk) for chunk in chunks)
+    binned = total.tally()
+    np.testing.assert_allclose(measure(binned), measure(exact), rtol=0, atol=1e-4)
+    assert len(total._total) <= capacity
+    assert binned.regions == exact.regions
+    assert binned.normal.sum() == exact.normal.sum()
+    assert binned.anomalous.sum() == exact.anomalous.sum()
+    assert binned.overlap.sum() == pytest.approx(exact.regions)
+
+
+@pytest.mark.parametrize("keep", [0, 6_000, 15_000, 10**9])
+@pytest.mark.parametrize("sizes", [(5, 5, 2), (2, 9, 1), (9, 1, 2), (1, 1, 10)])
+def test_small_and_large_chunks_are_merged(keep, sizes):
+    images = labelled(*nasty_maps("heavy tails", count=12, size=SIZE, separation=2.0))
+    exact, ends = feed(ExactPixels(), images), np.cumsum(sizes)
+    chunks = [images[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    stores = [feed(BinnedPixels(keep=keep), chunk) for chunk in chunks]
+    before = [store.state() for store in stores[1:]]
+    tally = merged(stores).tally()
+    tolerance = 1e-4 if keep < 12 * 48 * 56 else 1e-12
+    np.testing.assert_allclose(measure(tally), measure(exact.tally()), rtol=0, atol=tolerance)
+    for store, state in zip(stores[1:], before, strict=True):  # those that were added stay
+        for key, array in store.state().items():
+            np.testing.assert_array_equal(array, state[key])
+
+
+def test_saved_chunks_are_merged_to_the_same_bits():
+    images = labelled(*nasty_maps("each image elsewhere", count=12, size=SIZE, separation=2.0))
+    parts = (images[:2], images[2:7], images[7:8], images[8:])
+    kept, loaded = (
+        merged(load(feed(BinnedPixels(keep=6_000), part)) for part in parts)
+        for load in (lambda store: store, lambda store: BinnedPixels.from_state(store.state()))
+    )
+    wanted = kept.state()
+    assert loaded.state().keys() == wanted.keys()
+    for key, array in loaded.state().items():
+        np.testing.assert_array_equal(array, wanted[key])
+
+
+def test_refuses_to_merge_other_sizes():
+    with pytest.raises(ValueError, match="of 2097152 and 131072 bins cannot be merged"):
+        ScoreHistogram().merge(ScoreHistogram(capacity=1 << 17))
+    with pytest.raises(ValueError, match="that keep 1048576 and 9 pixels cannot be merged"):
+        BinnedPixels().merge(BinnedPixels(keep=9))
+
+
 def test_refuses_too_few_bins():
     with pytest.raises(ValueError, match="at least 131072 bins, got 1000"):
         ScoreHistogram(capacity=1000)

@@ -176,6 +176,58 @@ def test_fpr_limit_is_used(images):
         assert metrics.compute()["aupro"] == pytest.approx(expected, abs=1e-12)
 
 
+# What is added up
+
+
+def keyed(images, rows, **options):
+    scores, labels, score_maps, masks = images
+    metrics = AnomalyMetrics(replicates=40, pro_200=True, **options)
+    metrics.update(
+        scores[rows], labels[rows], [score_maps[i] for i in rows], [masks[i] for i in rows],
+        keys=[f"{i}.png" for i in rows],
+    )  # fmt: skip
+    return metrics
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("load", [lambda m: m, lambda m: AnomalyMetrics.from_state(m.state())])
+@pytest.mark.parametrize("chunks", [[[0, 1, 2, 3], [4, 5], [6, 7]], [[0], [1, 2, 3, 4, 5, 6, 7]]])
+def test_merged_metrics_are_those_of_one_stream(images, mode, load, chunks):
+    whole = keyed(images, range(8), mode=mode)
+    first, *others = (load(keyed(images, rows, mode=mode)) for rows in chunks)
+    for other in others:
+        before = other.compute()
+        first.compute()  # what was computed is not kept
+        first.merge(other)
+        assert other.compute() == before
+    assert first.compute() == whole.compute()  # intervals too, to the bit
+    for name, drawn in whole.replicate_values().items():
+        np.testing.assert_array_equal(first.replicate_values()[name], drawn)
+    for name, curve in whole.curves().items():
+        np.testing.assert_array_equal(first.curves()[name].y, curve.y)
+
+
+def test_an_empty_one_changes_nothing(images):
+    whole, empty = keyed(images, range(8)), keyed(images, [])
+    before = whole.compute()
+    whole.merge(empty)
+    assert whole.compute() == before
+    empty.merge(whole)
+    assert empty.compute() == before
+
+
+def test_refuses_to_merge_what_does_not_belong_together(images):
+    with pytest.raises(ValueError, match=r"fpr_limit=0.3 and fpr_limit=0.2 cannot be merged"):
+        keyed(images, [0]).merge(keyed(images, [1], fpr_limit=0.2))
+    with pytest.raises(ValueError, match="mode='binned' and mode='exact' cannot be merged"):
+        keyed(images, [0]).merge(keyed(images, [1], mode="exact"))
+    unnamed = [AnomalyMetrics(replicates=40), AnomalyMetrics(replicates=40)]
+    for metrics in unnamed:
+        metrics.update([0.1, 0.2], [0, 1])
+    with pytest.raises(ValueError, match="pass keys= to update"):
+        unnamed[0].merge(unnamed[1])
+
+
 # What has no answer says why
 
 

@@ -35,7 +35,7 @@ def written(goods, tmp_path_factory):
 
 
 def rows_of(root):
-    with open(root / "drawn.csv", newline="") as file:
+    with open(root / "drawn.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

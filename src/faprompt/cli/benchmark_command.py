@@ -83,7 +83,7 @@ def _run(plan: Plan, context: RunContext, *, as_json: bool) -> tuple[CellResult,
     markdown = write_tables(plan, results, context.out)
     if as_json:
         rows = [_row(r.cell.name, r.status, r.reason) | {"metrics": r.metrics} for r in results]
-        print(json.dumps({"cells": rows}, ensure_ascii=False))
+        print(json.dumps({"cells": rows}))
     else:
         say(markdown.rstrip("\n"))
     note(f"wrote {context.out / 'table.md'}, .csv, .tex and .html")
@@ -112,7 +112,7 @@ def print_plan(plan: Plan, device: str, precision: str, *, measure: bool, as_jso
     if as_json:
         places = published_places(tables)
         told = {"cells": cells, "places": places, "weights": weights, "estimate": asdict(found)}
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(told))
         return
     figures = sum(len(list(table.places())) for table in tables)
     print(f"{plan.config.title}: {len(cells)} cells, {figures} figures")

@@ -304,7 +304,7 @@ def _rehearse(
                 detector, paths, folder, options, draws, product=product, progress=progress
             )
     if as_json:
-        print(json.dumps({"rehearsals": [one.to_dict() for one in found]}, ensure_ascii=False))
+        print(json.dumps({"rehearsals": [one.to_dict() for one in found]}))
         return
     _say_rehearsals(found)
     say(f"wrote the rehearsal into {folder}")

@@ -27,7 +27,7 @@ def list_(as_json: o.Json = False) -> None:
 
     infos = [dataset_info(name) for name in list_datasets()]
     if as_json:
-        print(json.dumps([_as_row(info) for info in infos], ensure_ascii=False))
+        print(json.dumps([_as_row(info) for info in infos]))
         return
     for info in infos:
         counts = "" if info.normal is None else f"{info.normal} + {info.anomalous}"
@@ -68,7 +68,7 @@ def check(
             folder, dataset=dataset, split=split, subset=subset, progress=progress
         )
     if as_json:
-        print(json.dumps(result.to_dict(), ensure_ascii=False))
+        print(json.dumps(result.to_dict()))
     else:
         problems = tuple(map(printable, result.problems))
         warnings = tuple(map(printable, result.warnings))
@@ -91,7 +91,7 @@ def table(data_root: o.DataRoot = None, as_json: o.Json = False) -> None:
         rows = count_rows(data_root, progress=progress)
     if as_json:
         told = [asdict(row) | {"matches": row.matches} for row in rows]
-        print(json.dumps({"rows": told}, ensure_ascii=False))
+        print(json.dumps({"rows": told}))
     else:
         print(describe_rows(rows))
     if any(row.reasons for row in rows):

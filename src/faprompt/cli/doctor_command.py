@@ -34,7 +34,7 @@ def doctor(
 
         found["precision"] = compare_on(pictures, model)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return
     for heading, values in found.items():
         print(heading)

@@ -66,7 +66,7 @@ def drift(
     if out is not None:
         write_drift_figure(out, found, scores, calibration)
     if as_json:
-        print(json.dumps(found.to_dict(), ensure_ascii=False))
+        print(json.dumps(found.to_dict()))
     else:
         say("\n\n".join(_page(one) for one in found.products))
         say(f"\ndrift: {found.level}")

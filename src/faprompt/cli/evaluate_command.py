@@ -170,7 +170,7 @@ def show_evaluations(results: Sequence[Evaluation], as_json: bool) -> None:
 
     if as_json:
         rows = [to_json(result) for result in results]
-        print(json.dumps(rows[0] if len(rows) == 1 else rows, ensure_ascii=False))
+        print(json.dumps(rows[0] if len(rows) == 1 else rows))
     else:
         say(to_markdown(results).rstrip("\n"))
     if any(result.unreadable for result in results):

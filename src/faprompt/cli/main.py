@@ -11,6 +11,7 @@ from faprompt import __version__
 from faprompt.cli import datasets_command, models_command
 from faprompt.cli.benchmark_command import benchmark
 from faprompt.cli.calibrate_command import calibrate_command
+from faprompt.cli.demo_command import demo
 from faprompt.cli.doctor_command import doctor
 from faprompt.cli.drift_command import drift
 from faprompt.cli.evaluate_command import evaluate
@@ -32,10 +33,11 @@ app = typer.Typer(
     name="faprompt",
     help="Zero-shot visual anomaly detection: which pictures are wrong, and where.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("demo")(demo)
 app.command("predict")(predict)
 app.command("merge")(merge)
 app.command("watch")(watch)

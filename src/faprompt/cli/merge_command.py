@@ -58,6 +58,10 @@ def merge(
                 f"{out} holds shards of an evaluation, which have no table, report or title of "
                 "this kind; leave --table, --report and --title out."
             )
+        if (place / "shards").is_dir():
+            raise ConfigError(
+                f"{out} holds shards of predict and of evaluate; move one of both away, then merge."
+            )
         with progress_bars() as progress:
             results = merge_evaluation(place, progress=progress)
         show_evaluations(results, as_json)

@@ -26,7 +26,7 @@ def list_(as_json: o.Json = False) -> None:
         "models": list_models(),
     }
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return
     for heading, rows in found.items():
         print(heading)
@@ -57,11 +57,11 @@ def info(
     if is_exported(folder):
         config, _ = read_export(folder)
         text = (folder / "README.md").read_text(encoding="utf-8") if not as_json else ""
-        print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else text)
+        print(json.dumps(config, indent=2) if as_json else text)
         return
     config = read_config(folder)
     check_options(config, folder)
-    print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else model_card(config))
+    print(json.dumps(config, indent=2) if as_json else model_card(config))
 
 
 @app.command()

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+# Copies, because a completion must not import what defines them; a test compares them.
+MAX_PIXELS = 200_000_000
+MODELS = ("small", "tiny")
+BACKBONES = ("tiny", "efficientnet-lite0", "ViT-L-14-336", "ViT-B-16", "ViT-B-32")
+METHODS = (
+    "clip", "clip-ac", "winclip", "april-gan", "anovl", "coop", "cocoop", "anomalyclip",
+    "anomalyclip-ensemble", "tcp-v1", "tcp-v2", "filo", "faprompt", "relations", "patchcore",
+    "rd4ad",
+)  # fmt: skip
 
 
 def _refuse_nan(value: float | None) -> float | None:
@@ -25,6 +36,11 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
         raise ConfigError(
             f"{option} should be numbers separated by commas, got {text!r}."
         ) from error
+
+
+def _complete_from(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return a function that completes one of these names; shells offer files where none fits."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
 Inputs = Annotated[
@@ -49,19 +65,24 @@ Column = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
+        autocompletion=_complete_from(MODELS),
         help="Model: a bundled name (small, tiny), a model folder, or a Hugging Face id. Default: "
-        "small, unless --method is given."
+        "small, unless --method is given.",
     ),
 ]
 Method = Annotated[
     str | None,
     typer.Option(
-        help="Method that needs no training, in place of --model; see `faprompt models list`."
+        autocompletion=_complete_from(METHODS),
+        help="Method that needs no training, in place of --model; see `faprompt models list`.",
     ),
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(help="Backbone: an open_clip name, a weights file or folder, or tiny."),
+    typer.Option(
+        autocompletion=_complete_from(BACKBONES),
+        help="Backbone: an open_clip name, a weights file or folder, or tiny.",
+    ),
 ]
 Preset = Annotated[
     str,
@@ -70,7 +91,11 @@ Preset = Annotated[
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Number of pictures scored together.")]
 Device = Annotated[
-    str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps. auto takes the fastest.")
+    str,
+    typer.Option(
+        autocompletion=_complete_from(("auto", "cpu", "cuda", "mps")),
+        help="Device: auto, cpu, cuda, cuda:1 or mps. auto takes the fastest.",
+    ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16", "int8"],
@@ -186,4 +211,3 @@ Measure = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MAX_PIXELS = 200_000_000  # as in imaging, which this file must not import

@@ -142,7 +142,7 @@ def _list(*, as_json: bool) -> None:
         for name, path in list_studies().items()
     ]
     if as_json:
-        print(json.dumps({"studies": rows}, ensure_ascii=False))
+        print(json.dumps({"studies": rows}))
         return
     for row in rows:
         print(f"{row['name']:<22} {row['title']}")
@@ -221,7 +221,7 @@ def _print_page(
     from faprompt.cli.terminal import note, say
 
     if as_json:
-        print(json.dumps({"rows": rows}, ensure_ascii=False), end="")
+        print(json.dumps({"rows": rows}), end="")
     else:
         say(markdown.rstrip("\n"))
     note(f"wrote {out / 'study.md'}, {beside}")

@@ -133,9 +133,9 @@ def split_name(text: str) -> tuple[str, str] | None:
     """Split `ViT-B-32:laion2b_e16` into (model, tag); None if open_clip has no such model.
 
     A slash is read as a dash. The default tag is OpenAI's. Our own names and paths that begin
-    with "/" or "." are no names of open_clip, which then need not be imported.
+    with "/", "." or a drive are no names of open_clip, which then need not be imported.
     """
-    if text in _OWN_NAMES or text.startswith((".", os.sep)):
+    if text in _OWN_NAMES or text.startswith((".", "/", "\\")) or text[1:2] == ":":
         return None
     model, _, tag = text.partition(":")
     model = model.replace("/", "-")

@@ -176,8 +176,10 @@ def describe_file(path: Path) -> str:
 
     Example:
         >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
-        ...     describe_file(Path(file.name))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "weights.pt")
+        ...     file.touch()
+        ...     describe_file(file)
         'it is empty; copy or download it again'
     """
     try:

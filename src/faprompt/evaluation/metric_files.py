@@ -18,7 +18,7 @@ from faprompt.evaluation.evaluation_run import Evaluation
 from faprompt.evaluation.gallery import remove_gallery
 from faprompt.evaluation.saved_progress import PROGRESS_NAME, region_text
 from faprompt.evaluation.verdict_rates import verdict_lines
-from faprompt.files import csv_table, csv_text, write_atomically
+from faprompt.files import csv_table, csv_text, file_stems, write_atomically
 from faprompt.metrics import METRIC_NAMES, Curve
 from faprompt.work import can_draw
 
@@ -44,7 +44,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with_curves = [name for name, curves in evaluation.curves.items() if curves]
-    classes = {re.sub(r"[/\\]", "_", name): name for name in with_curves}  # by file name
+    classes = {stem: name for name, stem in file_stems(with_curves).items()}
     _remove_curves(folder / "curves", keep=set(classes))
     remove_gallery(folder)
     _write(folder / "metrics.md", to_markdown([evaluation]))

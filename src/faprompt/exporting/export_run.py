@@ -152,7 +152,11 @@ def export(
     pictures = spread(options.check) if options.check else draw_pictures()
     with lock_folder(folder):
         _check_target(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=_DRAFT) as place:
+        with tempfile.TemporaryDirectory(
+            dir=folder,
+            prefix=_DRAFT,
+            ignore_cleanup_errors=True,  # Windows: a model may be open
+        ) as place:
             draft = Path(place)
             graph = DetectorGraph(original)
             names = write_graph(

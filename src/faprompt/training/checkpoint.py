@@ -74,7 +74,8 @@ def load_checkpoint(path: Path) -> tuple[CheckpointHeader, dict[str, Tensor]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             header = _read_header((file.metadata() or {})[_HEADER])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # copied: Windows replaces no file that is mapped into memory
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         wanted = (header.step, len(header.loss_names) + 2)
         if tuple(tensors["losses"].shape) != wanted:
             raise ValueError(f"losses are {tuple(tensors['losses'].shape)}, wanted {wanted}")
