@@ -66,15 +66,14 @@ class PageRun:
             assert code == 0, f"{command}: exit status {code}\n{text}"
 
     def end(self) -> None:
-        """End the programs that still run; each ends in order."""
+        """End the programs that still run; each but an endless loop ends with 0 by Ctrl-C."""
+        faults = []
         while self.stays:
             command, process, log = self.stays.pop()
-            if "receiver" in command:  # an endless loop without an end of its own
-                process.kill()
-                process.wait()
-                continue
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0, f"{command}\n{log.read_text()}"
+            process.send_signal(signal.SIGKILL if "receiver" in command else signal.SIGINT)
+            if process.wait(timeout=30) not in (0, -signal.SIGKILL):
+                faults.append(f"{command}\n{log.read_text()}")
+        assert not faults, "\n".join(faults)
 
     def _python(self, code: str, block: Block) -> None:
         with contextlib.redirect_stdout(io.StringIO()):

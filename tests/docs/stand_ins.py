@@ -24,6 +24,7 @@ ADDED = (  # a command that matches -> options that make it small
     (r"faprompt train .*patchcore", "--backbone tiny"),
     (r"faprompt train (?!.*patchcore)", "--set epochs=1 --set batch_size=4"),
     (r"faprompt calibrate .*--rehearse", "--sizes 8 --kind hole"),
+    (r"faprompt calibrate (?!.*--model)", "--model tiny"),
     (r"faprompt datasets synth (?!.*--onto)", "--count 8 --size 64"),
     (r"faprompt datasets synth .*--onto", "--count 8 --sizes 8 --kind hole"),
     (r"faprompt evaluate ", "--replicates 0 --gallery 0"),
@@ -35,7 +36,7 @@ CHECKED = (  # commands that install or build are looked up, not run: they need 
 )
 
 _FOLDERS = {  # folders of pictures of good parts -> their number
-    "good": 130, "good2": 24, "more-good": 24, "lot7": 4, "lot8": 4, "pictures": 3,
+    "good": 104, "good2": 8, "more-good": 8, "lot7": 4, "lot8": 4, "pictures": 3,
     "false-alarms": 1, "incoming": 1, "new": 2, "products/cap": 20,
     "products/body": 20, "lot9/cap": 1, "lot9/body": 1, "labelled/good": 3,
 }  # fmt: skip
@@ -64,6 +65,8 @@ def build(folder: Path, run: Callable[[str], None]) -> None:
                 _save(one.parents[1] / f"train/good/{number:03}.png", _part(700 + number))
     (folder / "data/visa/basket").rename(folder / "data/visa/pcb4")
     shutil.copytree(folder / "drawn" / "auxiliary", folder / "parts")
+    for one in sorted((folder / "parts").glob("*/test")):
+        _save(one.parent / "train/good/000.png", _part(800))
     shutil.copytree(ROOT / "configs", folder / "configs")
     shutil.copytree(ROOT / "docs/studies/ablation", folder / "results/ablation")
     run("faprompt calibrate good --model tiny --out my-model")
