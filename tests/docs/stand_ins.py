@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tests.docs.printed import ROOT
-
+from tests.helpers.dicom_files import dicom_file
 
 # What a test replaces or adds, so that a printed command takes seconds and no network.
 REPLACED = (  # text that is printed -> text that is run
@@ -54,6 +55,8 @@ def build(folder: Path, run: Callable[[str], None]) -> None:
         _save(folder / f"healthy/{person:02}/scan.png", _part(500 + person))
     for name in ("part.png", "a.png", "b.png"):
         _save(folder / name, _part(17, damaged=True))
+    if importlib.util.find_spec("pydicom"):
+        (folder / "new/scan.dcm").write_bytes(dicom_file(_part(9)[..., 0].astype(np.int16)))
     mask = np.zeros((64, 64), np.uint8)
     mask[:8] = 255
     Image.fromarray(mask).save(folder / "mask.png")
@@ -67,6 +70,7 @@ def build(folder: Path, run: Callable[[str], None]) -> None:
     shutil.copytree(folder / "drawn" / "auxiliary", folder / "parts")
     for one in sorted((folder / "parts").glob("*/test")):
         _save(one.parent / "train/good/000.png", _part(800))
+    _save_released_checkpoint(folder / "theirs.pth")
     shutil.copytree(ROOT / "configs", folder / "configs")
     shutil.copytree(ROOT / "docs/studies/ablation", folder / "results/ablation")
     run("faprompt calibrate good --model tiny --out my-model")
@@ -108,6 +112,24 @@ def small(command: str) -> str:
         if re.match(pattern, command):
             command += f" {options}"
     return command
+
+
+def _save_released_checkpoint(path: Path) -> None:
+    """Write the prompts of `tiny` under the names of the authors' code."""
+    import torch
+
+    from faprompt import load_detector
+
+    state = load_detector("tiny").method.state_dict()
+    learner = {
+        "ctx_pos": state["prompts.normal_context"][None, None],
+        "ctx_neg": state["prompts.abnormal_tokens"][None],
+    }
+    for layer, tokens in enumerate(state["prompts.deep_prompts"]):
+        learner[f"compound_prompts_text.{layer}"] = tokens
+    for part in ("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias"):
+        learner[f"patch_meta_net.{part}"] = state[f"prior.{part}"]
+    torch.save({"prompt_learner": learner}, path)
 
 
 def _part(seed: int, *, damaged: bool = False) -> np.ndarray:
