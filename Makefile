@@ -20,7 +20,7 @@ test-portable: export ATEN_CPU_CAPABILITY = default
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 
-.PHONY: demo test test-all test-portable check format bench fuzz golden tables map tiny small lock dist sbom clean
+.PHONY: demo test test-all test-portable check format bench fuzz golden tables docs map tiny small lock dist sbom clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -67,6 +67,10 @@ golden: $(VENV)/.installed-dev  ## compare with the authors' numbers, stage by s
 
 tables: $(VENV)/.installed-dev  ## write the README's tables from the result files
 	$(BIN)/python scripts/make_tables.py
+
+docs: $(VENV)/.installed-dev  ## the site, in site/: open site/index.html, no server is needed
+	$(BIN)/python scripts/make_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 map: $(VENV)/.installed-dev  ## draw the imports between layers; fail where one points up, sideways or in a circle
 	$(BIN)/python scripts/import_map.py

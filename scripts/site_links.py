@@ -17,6 +17,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")  # in the navigation
+INTERVAL = re.compile(r"\[([-+]?[\d.]+, [-+]?[\d.]+)\](?!\()")  # in tables; no reference to a heading
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 
 
@@ -35,7 +36,10 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Make links to files outside docs/ lead to their copies, and links of copies into docs/."""
+    """Make links to files outside docs/ lead to their copies, and links of copies into docs/.
+
+    Intervals such as [84.3, 91.8] are escaped, which mkdocstrings would take for references.
+    """
     place = Path(page.file.abs_src_path)
     here = Path(page.file.src_uri).parent
 
@@ -45,7 +49,7 @@ def on_page_markdown(markdown, page, config, files):
             return link[1]
         return Path(os.path.relpath(site_path(target), here)).as_posix()
 
-    return LINK.sub(moved, markdown)
+    return INTERVAL.sub(r"\\[\1\\]", LINK.sub(moved, markdown))
 
 
 def linked(page: Path, markdown: str) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from tests.docs.printed import ROOT, Block, commands
 
 _STAYS = re.compile(r"(faprompt (serve|watch)|python \w+\.py) ")  # a program that runs until ended
 _READY = re.compile(r"^(serving|watching|port) ", re.MULTILINE)
+_ASSIGNED = re.compile(r"[A-Z_]+=")
 _SHELL = re.compile(r"[|&;<>$`]|^(?!faprompt )")  # needs a shell, or is another program
 _PORTS = re.compile(r"\b(8080|9000)\b")
 
@@ -32,6 +33,7 @@ class PageRun:
         self.names = stand_ins.python_names(folder)
         self.stays: list[tuple[str, subprocess.Popen[str], Path]] = []
         self.ports: dict[str, str] = {}
+        self.variables = ""  # of the shell, for later commands
 
     def run(self, block: Block) -> None:
         """Run one block; an error names its page and line."""
@@ -55,9 +57,11 @@ class PageRun:
         command = stand_ins.small(printed)
         if _STAYS.match(command):
             self._start(command)
+        elif _ASSIGNED.match(command):
+            self.variables += f"{command}\n"
         elif _SHELL.search(command):
             done = subprocess.run(
-                ["bash", "-ec", command], cwd=self.folder, env=_environment(),
+                ["bash", "-ec", self.variables + command], cwd=self.folder, env=_environment(),
                 capture_output=True, text=True, timeout=120, check=False,
             )  # fmt: skip
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -26,6 +26,7 @@ ADDED = (  # a command that matches -> options that make it small
     (r"faprompt train (?!.*patchcore)", "--set epochs=1 --set batch_size=4"),
     (r"faprompt calibrate .*--rehearse", "--sizes 8 --kind hole"),
     (r"faprompt calibrate (?!.*--model)", "--model tiny"),
+    (r"faprompt calibrate (?!-|.*--target-fpr)", "--target-fpr 0.05"),  # 19 pictures, not 99
     (r"faprompt datasets synth (?!.*--onto)", "--count 8 --size 64"),
     (r"faprompt datasets synth .*--onto", "--count 8 --sizes 8 --kind hole"),
     (r"faprompt evaluate ", "--replicates 0 --gallery 0"),
@@ -37,7 +38,7 @@ CHECKED = (  # commands that install or build are looked up, not run: they need 
 )
 
 _FOLDERS = {  # folders of pictures of good parts -> their number
-    "good": 104, "good2": 8, "more-good": 8, "lot7": 4, "lot8": 4, "pictures": 3,
+    "good": 28, "many-good": 100, "good2": 8, "more-good": 8, "lot7": 4, "lot8": 4, "pictures": 3,
     "false-alarms": 1, "incoming": 1, "new": 2, "products/cap": 20,
     "products/body": 20, "lot9/cap": 1, "lot9/body": 1, "labelled/good": 3,
 }  # fmt: skip
@@ -67,13 +68,14 @@ def build(folder: Path, run: Callable[[str], None]) -> None:
             for number in range(4):
                 _save(one.parents[1] / f"train/good/{number:03}.png", _part(700 + number))
     (folder / "data/visa/basket").rename(folder / "data/visa/pcb4")
+    shutil.copytree(folder / "data/mvtec", folder / "mvtec")
     shutil.copytree(folder / "drawn" / "auxiliary", folder / "parts")
     for one in sorted((folder / "parts").glob("*/test")):
         _save(one.parent / "train/good/000.png", _part(800))
     _save_released_checkpoint(folder / "theirs.pth")
     shutil.copytree(ROOT / "configs", folder / "configs")
     shutil.copytree(ROOT / "docs/studies/ablation", folder / "results/ablation")
-    run("faprompt calibrate good --model tiny --out my-model")
+    run("faprompt calibrate many-good --model tiny --target-fpr 0.01 --out my-model")
     for name in ("line3", "calibrated", "models/left", "models/right"):
         shutil.copytree(folder / "my-model", folder / name)
 
@@ -92,7 +94,7 @@ def python_names(folder: Path) -> dict[str, object]:
     return {
         "__name__": "snippet",
         "paths": sorted((folder / "lot7").glob("*.png")),
-        "good_paths": sorted((folder / "good").glob("*.png")),
+        "good_paths": sorted((folder / "many-good").glob("*.png")),
         "pixels": torch.zeros(2, 3, 256, 256),
         "mask": mask,
     }

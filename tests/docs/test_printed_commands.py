@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from faprompt.cli.main import app
+from faprompt.exporting import graph_files
 from tests.docs import stand_ins
 from tests.docs.page_run import PageRun, call
 from tests.docs.printed import OTHERS, PAGES, ROOT, RUN, blocks_of, commands, printed
@@ -27,6 +28,22 @@ _INLINE = re.compile(r"`(faprompt [^`]+)`")
 def run(command):
     code, text = call(stand_ins.small(command))
     assert code == 0, text
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once():
+    """Pages export the same model again and again; its graph is traced once."""
+    kept, traced = {}, graph_files.to_onnx
+
+    def to_onnx(graph):
+        key = graph.detector.fingerprint()
+        if key not in kept:
+            kept[key] = traced(graph)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_files, "to_onnx", to_onnx)
+        yield
 
 
 @pytest.fixture(scope="session")
