@@ -127,7 +127,10 @@ class TestWhole:
         assert set(measured) == {"clip__test-tiny__shelf", "clip__test-tiny__drawer"}
         rows = lines(out / "shelf/failures/CLIP/gallery/gallery.csv")
         assert rows and all(row["cause"] for row in rows)
-        assert "Failures of [CLIP](shelf/failures/CLIP/gallery): false alarms: " in result.markdown
+        assert (
+            "Failures of [CLIP](shelf/failures/CLIP/gallery/gallery.csv): false alarms: "
+            in result.markdown
+        )
         scores = {row["path"]: row["score"] for row in lines(
             measured["clip__test-tiny__shelf"] / "scores.csv"
         )}  # fmt: skip

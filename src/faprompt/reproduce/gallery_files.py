@@ -139,8 +139,9 @@ def gallery_page(
             links = (f"- [{p.name}]({p.relative_to(out).as_posix()})" for p in gallery.sheets)
             yield "\n".join(links)
         for name, folder in gallery.failures.items():
-            if (folder / GALLERY_FOLDER / TABLE_NAME).is_file():
-                link = (folder / GALLERY_FOLDER).relative_to(out).as_posix()
+            table = folder / GALLERY_FOLDER / TABLE_NAME
+            if table.is_file():
+                link = table.relative_to(out).as_posix()
                 yield f"Failures of [{name}]({link}): {_count_causes(folder)}."
     yield from (f"{method.title}: {method.note}." for method in config.methods if method.note)
     if lacking:

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from typing import Any
 
 from faprompt.serving.problems import MEDIA_TYPE
 
-_NUMBER = {"type": ["number", "null"]}
+
+def _shipped(name: str) -> dict[str, Any]:
+    """Return a JSON Schema that the package ships, as part of another document."""
+    schema = json.loads((files("faprompt") / "schemas" / f"{name}.json").read_text("utf-8"))
+    return {key: value for key, value in schema.items() if not key.startswith("$")}
+
+
 _TEXT = {"type": ["string", "null"]}
 _PICTURE = {"type": "string", "format": "byte", "description": "base64, on request"}
-_ROW_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["path", "status", "model"],
-    "properties": {
-        "path": {"type": "string", "description": "the name that came with the picture"},
-        "status": {"enum": ["ok", "error"]},
-        "error": _TEXT,
-        "score": _NUMBER,
-        "p_value": _NUMBER,
-        "verdict": {"enum": ["OK", "REVIEW", "NG", None]},
-        "threshold": _NUMBER,
-        "review_threshold": _NUMBER,
-        "product": _TEXT,
-        "width": {"type": ["integer", "null"]},
-        "height": {"type": ["integer", "null"]},
-        "regions": {"type": "array", "items": {"type": "object"}},
-        "map": {"type": "null"},
-        "overlay": {"type": "null"},
-        "notes": {"type": "array", "items": {"type": "string"}},
-        "latency_ms": _NUMBER,
-        "model": {"type": "string"},
-        "map_base64": _PICTURE,
-        "overlay_base64": _PICTURE,
-        "small_base64": _PICTURE,
-        "layer_base64": _PICTURE,
-        "large_base64": _PICTURE,
-        "heat_base64": _PICTURE,
-    },
-}
+_PICTURES = ("map", "overlay", "small", "layer", "large", "heat")
+_ROW_SCHEMA = _shipped("result_row")
+_ROW_SCHEMA["properties"] |= {f"{name}_base64": _PICTURE for name in _PICTURES}
 _OPTIONS: dict[str, Any] = {
     "model": {"type": "string"},
     "product": {"type": "string"},
@@ -66,17 +48,7 @@ def _body(content: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": schemas}}
 
 
-_PROBLEM_SCHEMA = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "request_id"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "request_id": {"type": "string"},
-    },
-}
+_PROBLEM_SCHEMA = _shipped("problem")
 _WHY = {
     400: "The body cannot be parsed",
     401: "The token is missing or wrong",
@@ -94,6 +66,7 @@ PROBLEMS: dict[int | str, Any] = {
     status: {"description": why, "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
     for status, why in _WHY.items()
 }
+MODELS = _answers(_shipped("service_models"))
 ROW = _answers(_ROW_SCHEMA)
 ROWS = _answers(_object(["results"], {"results": {"type": "array", "items": _ROW_SCHEMA}}))
 REPORT = _answers({"type": "string"}, "text/html")

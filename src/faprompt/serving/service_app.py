@@ -201,7 +201,7 @@ def build_app(
         ends.predict_batch
     )
     post("/v1/report", responses=parts.REPORT, openapi_extra=parts.SESSION)(ends.report)
-    get("/v1/models")(ends.models)
+    get("/v1/models", responses=parts.MODELS)(ends.models)
     get("/healthz")(ends.health)
     get("/readyz")(ends.ready)
     get("/metrics", responses=parts.TEXT)(ends.scrape)
