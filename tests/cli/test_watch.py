@@ -103,7 +103,7 @@ def test_faults_of_the_command_line(home, faprompt, monkeypatch, more, told):
 
 def test_the_receiver_of_the_documentation_works(tmp_path):
     """It takes what is signed, and refuses what is not, old, or changed."""
-    code = re.search(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
+    code = re.search(r"```python .*?\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
     (tmp_path / "receiver.py").write_text(code)
     (tmp_path / "secret").write_text("a secret of some length\n")
     running = subprocess.Popen([sys.executable, "-u", "receiver.py", "0"], cwd=tmp_path,

@@ -32,7 +32,9 @@ ADDED = (  # a command that matches -> options that make it small
     (r"faprompt evaluate ", "--replicates 0 --gallery 0"),
     (r"faprompt (benchmark|study (?!list|redraw))", "--dry-run"),  # they take hours to days
     (r"faprompt watch ", "--interval 0.1"),
+    (r"faprompt models convert ", "--set image_size=256"),  # 518 does not go with tiny
 )
+MISSING_DATA = r"faprompt datasets table "  # exit status 3: most datasets are not here
 CHECKED = (  # commands that install or build are looked up, not run: they need a network
     r"pip install|pip download|make |python3?\S* -m venv|source |git clone|cd "
 )

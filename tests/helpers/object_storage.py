@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,8 @@ def object_storage() -> Iterator[Faults]:
         for name in ("AWS_PROFILE", "AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"):
             patch.delenv(name, raising=False)
         clear_clients()
+        forget = f"http://127.0.0.1:{server.server_port}/moto-api/reset"  # of earlier servers here
+        urllib.request.urlopen(forget, data=b"").close()
         make_bucket(BUCKET)
         faults.set()
         try:
