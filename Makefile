@@ -20,7 +20,7 @@ test-portable: export ATEN_CPU_CAPABILITY = default
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 
-.PHONY: demo test test-all test-portable lint check format bench fuzz golden tables map docs tiny small lock dist sbom clean
+.PHONY: demo shell test test-all test-portable lint check format bench fuzz golden tables map docs tiny small lock dist sbom clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ $(VENV)/.installed-release: $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## install, calibrate on good pictures, then judge others
 	$(BIN)/faprompt demo --out $(DEMO)
+
+shell: $(VENV)/.installed  ## a terminal in which `faprompt` is found
+	@. $(BIN)/activate && exec $${SHELL:-sh}
 
 test: $(VENV)/.installed-dev  ## install, then the tests that need no network and no weights
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
@@ -67,7 +70,7 @@ fuzz: $(VENV)/.installed-dev  ## damaged files for every reader; 100,000 took 15
 golden: $(VENV)/.installed-dev  ## compare with the authors' numbers, stage by stage
 	$(BIN)/python scripts/compare_golden.py
 
-tables: $(VENV)/.installed-dev  ## write the README's tables from the result files
+tables: $(VENV)/.installed-dev  ## write the tables of the documentation from the result files
 	$(BIN)/python scripts/make_tables.py
 
 docs: $(VENV)/.installed-dev  ## the site, in site/: open site/index.html, no server is needed

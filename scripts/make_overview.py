@@ -1,4 +1,4 @@
-"""Draw the README's picture: demo pictures above, the same under their score maps below.
+"""Draw the picture of docs/index.md: demo pictures above, the same under their score maps below.
 
 python scripts/make_overview.py
 """

@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/tiny.md, docs/small.md and model cards from result files.
+"""Write the tables of docs/speed.md, docs/tiny.md, docs/small.md and a model card from result files.
 
     python scripts/make_tables.py [--check]
 
@@ -29,37 +29,6 @@ def rows_of(name: str) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def tiny_table() -> str:
-    """One row a method; a column per kind of defect, or the mean where there are many kinds."""
-    rows = _few_groups(rows_of("tiny"))
-    columns = list(
-        dict.fromkeys(
-            (row["dataset"], row["group"], metric)
-            for row in rows
-            for metric in TINY_COLUMNS
-            if row[metric]
-        )
-    )
-    heads = [f"{d}{', ' + g if g else ''}: {TINY_COLUMNS[m]}" for d, g, m in columns]
-    cells = {(row["dataset"], row["group"], row["method"]): row for row in rows}
-    lines = ["| method | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(columns)]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        values = [_percent(cells[d, g, method][m]) for d, g, m in columns]
-        lines.append(f"| {method} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
-
-
-def _few_groups(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows: of datasets with many groups or a single one, only the mean's."""
-    kept = []
-    for row in rows:
-        groups = {r["group"] for r in rows if r["dataset"] == row["dataset"]} - {"mean"}
-        several = 1 < len(groups) <= MANY
-        if several != (row["group"] == "mean"):
-            kept.append(row | {"group": row["group"] if several else ""})
-    return kept
 
 
 def tiny_sets() -> str:
@@ -233,7 +202,7 @@ def main() -> int:
 
 
 PAGES = {
-    "README.md": {"small": small_tables.image_table, "tiny": tiny_table, "speed": speed_table},
+    "docs/speed.md": {"speed": speed_table},
     "docs/tiny.md": {"sets": tiny_sets, "kinds": tiny_kinds, "curve": tiny_curve},
     "src/faprompt/bundled/tiny/README.md": {"sets": tiny_sets},
     "docs/small.md": small_tables.TABLES,
