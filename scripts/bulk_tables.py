@@ -96,8 +96,8 @@ def scale_table() -> str:
 def overhead_table() -> str:
     """A row for each model, number of pictures and processes: shards and Ray beside `predict`."""
     lines = [
-        "| engine | model | pictures | processes | `predict` | this | time ratio | processor time ratio "
-        "| pictures/s | processor |",
+        "| engine | model | pictures | processes | `predict` | this | time ratio | "
+        "processor time ratio | pictures/s | processor |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in _rows("overhead"):

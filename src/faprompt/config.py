@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    Self,
     TypeVar,
     Union,
     cast,
@@ -27,6 +29,7 @@ from typing import (
 from faprompt.errors import ConfigError
 
 Record = TypeVar("Record")
+MOST_SHARDS = 99_999
 
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 32  # objects and lists within one another
@@ -221,6 +224,49 @@ def check_whole_number(name: str, value: Any, *, low: int, high: int | None = No
         )
     if int(value) not in (wanted := Range(low=low, high=high)):
         raise ValueError(f"{name} should be {wanted}, got {value}.")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardNumber:
+    """Which of `count` parts of some work, counted from 1.
+
+    Raises:
+        ConfigError: the numbers are not 1 <= index <= count <= 99999.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count <= MOST_SHARDS:
+            raise ConfigError(
+                f"shard should be I/N with 1 <= I <= N <= {MOST_SHARDS}, "
+                f"got {self.index}/{self.count}."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "I/N".
+
+        Raises:
+            ConfigError: another form, or I is not in 1..N.
+
+        Example:
+            >>> ShardNumber.parse("2/3")
+            ShardNumber(index=2, count=3)
+        """
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        if found is None:
+            raise ConfigError(f"--shard should be I/N, such as 2/3; got {text!r}.")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, such as "00002-of-00003"."""
+        return f"{self.index:05}-of-{self.count:05}"
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from faprompt.bulk import WHOLE_RUN, Shard, parse_shard, shard_of
+from faprompt.bulk import WHOLE_RUN, Shard, shard_of
 from faprompt.bulk.shard_split import FileDigest
 from faprompt.errors import ConfigError
 from faprompt.storage import StoredFile
@@ -33,7 +33,7 @@ def test_each_picture_has_one_shard_and_shards_are_of_like_size():
 
 
 def test_names_and_text():
-    assert parse_shard("7/40") == Shard(7, 40)
+    assert Shard.parse("7/40") == Shard(7, 40)
     assert str(Shard(7, 40)) == "7/40" and Shard(7, 40).folder == "shards/00007-of-00040/"
     assert WHOLE_RUN.folder == ""
 
@@ -41,7 +41,7 @@ def test_names_and_text():
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "1/100000", "a/4", "1", "1/4/2", "-1/4", ""])
 def test_other_shards_are_refused(text):
     with pytest.raises(ConfigError, match="I/N"):
-        parse_shard(text)
+        Shard.parse(text)
 
 
 def test_digests_add_up_in_any_order():

@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from faprompt.bulk import parse_shard, predict_shard
+from faprompt.bulk import Shard, predict_shard
 from faprompt.prediction import PredictOptions, expand_inputs, predict_files
 from faprompt.storage import StoredFile
 from tests.bulk.runs import RedDetector
@@ -29,7 +29,7 @@ def do_shard(home: Path, out: str, shard: str) -> None:
     files = (StoredFile(str(path), "") for path in expand_inputs([home / "in"]))
     options = PredictOptions(report=False, overlays=False)
     predict_shard(
-        lambda device: SlowDetector(), files, home / out, parse_shard(shard), options, part_rows=10
+        lambda device: SlowDetector(), files, home / out, Shard.parse(shard), options, part_rows=10
     )
 
 

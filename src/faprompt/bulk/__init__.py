@@ -8,7 +8,7 @@ from faprompt.bulk.shard_merge import MergeSummary, MergeTable, merge_shards
 from faprompt.bulk.shard_plan import ShardPlan, plan_shards, read_plan
 from faprompt.bulk.shard_predict import ScoringPlan, ShardScorer, predict_shard
 from faprompt.bulk.shard_run import RowSource, ShardSummary, run_shard
-from faprompt.bulk.shard_split import WHOLE_RUN, Shard, parse_shard, shard_of
+from faprompt.bulk.shard_split import WHOLE_RUN, Shard, shard_of
 
 __all__ = [
     "WHOLE_RUN",
@@ -22,7 +22,6 @@ __all__ = [
     "ShardScorer",
     "ShardSummary",
     "merge_shards",
-    "parse_shard",
     "plan_shards",
     "predict_shard",
     "ray_rows",

@@ -8,40 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from faprompt.errors import ConfigError
+from faprompt.config import ShardNumber
 from faprompt.storage import StoredFile
 
-MOST_SHARDS = 99_999
 _DIGEST_BYTES = 16
 _DIGESTS = 2 ** (8 * _DIGEST_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(ShardNumber):
     """One of `count` parts of a run, counted from 1; or a run as a whole."""
 
-    index: int
-    count: int
     whole: bool = False  # a run without shard folders
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count <= MOST_SHARDS:
-            raise ConfigError(
-                f"shard should be I/N with 1 <= I <= N <= {MOST_SHARDS}, "
-                f"got {self.index}/{self.count}."
-            )
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
 
     @property
     def folder(self) -> str:
         """The folder of its files, such as "shards/00007-of-00040/"; "" for a whole run."""
-        return "" if self.whole else f"shards/{self.index:05}-of-{self.count:05}/"
+        return "" if self.whole else f"shards/{self.name}/"
 
     def holds(self, path: str) -> bool:
         """Return whether a picture belongs to this shard."""
@@ -49,22 +35,6 @@ class Shard:
 
 
 WHOLE_RUN = Shard(1, 1, whole=True)
-
-
-def parse_shard(text: str) -> Shard:
-    """Read "I/N".
-
-    Raises:
-        ConfigError: another form, or I is not in 1..N.
-
-    Example:
-        >>> parse_shard("7/40")
-        Shard(index=7, count=40, whole=False)
-    """
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    if found is None:
-        raise ConfigError(f"--shard should be I/N, such as 7/40, or plan/N; got {text!r}.")
-    return Shard(int(found[1]), int(found[2]))
 
 
 def shard_of(path: str, count: int) -> int:

@@ -56,14 +56,10 @@ def run_bulk(request: BulkRequest) -> None:
     _refuse_contradictions(request)
     if request.shard and request.shard.startswith("plan/"):
         _plan(request)
-    elif request.shard:
-        from faprompt.bulk import parse_shard
-
-        _score(request, parse_shard(request.shard))
     else:
-        from faprompt.bulk import WHOLE_RUN
+        from faprompt.bulk import WHOLE_RUN, Shard
 
-        _score(request, WHOLE_RUN)
+        _score(request, Shard.parse(request.shard) if request.shard else WHOLE_RUN)
 
 
 def _refuse_contradictions(request: BulkRequest) -> None:

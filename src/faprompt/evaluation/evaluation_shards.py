@@ -12,16 +12,16 @@ complete when it holds all pictures of the chunk.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from faprompt.calibration import Calibration, read_calibration, save_calibration
+from faprompt.config import ShardNumber
 from faprompt.data.dataset import Dataset
 from faprompt.detector_setup import DetectorSetup
-from faprompt.errors import ConfigError, ShardError
+from faprompt.errors import ShardError
 from faprompt.evaluation.evaluation_config import EvaluationConfig
 from faprompt.evaluation.measurement import MeasuredModel, Measurement
 from faprompt.evaluation.metric_groups import Groups
@@ -34,52 +34,20 @@ from faprompt.work import ProgressCallback, lock_folder, logger, no_progress
 SHARDS_FOLDER = "evaluation-shards"
 _RUN = "run.json"
 _FORMAT = 1
-_MOST_SHARDS = 99_999
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationShard:
+class EvaluationShard(ShardNumber):
     """One of `count` parts of an evaluation, counted from 1."""
-
-    index: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count <= _MOST_SHARDS:
-            raise ConfigError(
-                f"shard should be I/N with 1 <= I <= N <= {_MOST_SHARDS}, "
-                f"got {self.index}/{self.count}."
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> EvaluationShard:
-        """Read "I/N"; ConfigError for another form, or I outside 1..N.
-
-        Example:
-            >>> EvaluationShard.parse("2/3")
-            EvaluationShard(index=2, count=3)
-        """
-        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-        if found is None:
-            raise ConfigError(f"--shard should be I/N, such as 2/3; got {text!r}.")
-        return cls(int(found[1]), int(found[2]))
 
     @classmethod
     def of_chunk(cls, chunk: int, count: int) -> EvaluationShard:
         """Return the shard that a chunk belongs to."""
         return cls(chunk % count + 1, count)
 
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    @property
-    def folder(self) -> str:
-        """Name of its folder, such as "00002-of-00003"."""
-        return f"{self.index:05}-of-{self.count:05}"
-
     def chunk_path(self, folder: Path, chunk: int) -> Path:
         """Return the file of one of its chunks; `folder` is that of the evaluation."""
-        return folder / SHARDS_FOLDER / self.folder / f"chunk-{chunk:05}.safetensors"
+        return folder / SHARDS_FOLDER / self.name / f"chunk-{chunk:05}.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +124,7 @@ def evaluate_shard(
     own = list(enumerate(measurement.chunks))[shard.index - 1 :: shard.count]
     total = sum(len(numbers) for _, numbers in own)
     done = unreadable = kept = 0
-    with lock_folder(folder / SHARDS_FOLDER / shard.folder):
+    with lock_folder(folder / SHARDS_FOLDER / shard.name):
         _agree(run, folder / SHARDS_FOLDER)
         for chunk, numbers in own:
             path = shard.chunk_path(folder, chunk)
