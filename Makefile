@@ -20,7 +20,7 @@ test-portable: export ATEN_CPU_CAPABILITY = default
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 
-.PHONY: demo shell test test-all test-portable lint check format bench fuzz golden tables map docs tiny small lock dist sbom clean
+.PHONY: demo shell test test-all test-portable lint check format bench fuzz golden tables map docs notebooks tiny small lock dist sbom clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -76,6 +76,9 @@ tables: $(VENV)/.installed-dev  ## write the tables of the documentation from th
 docs: $(VENV)/.installed-dev  ## the site, in site/: open site/index.html, no server is needed
 	$(BIN)/python scripts/make_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+notebooks: $(VENV)/.installed-dev  ## run the notebooks and store their outputs
+	$(BIN)/python scripts/run_notebooks.py examples/notebooks/*.ipynb
 
 map: $(VENV)/.installed-dev  ## draw the imports between layers; fail where one points up, sideways or in a circle
 	$(BIN)/python scripts/import_map.py
