@@ -26,7 +26,7 @@ from faprompt.storage import (
     stamp_url,
 )
 from faprompt.storage_requests import PATIENCE_S, WAITS_S, find_file_system, repeat
-from tests.helpers.object_storage import BUCKET, object_storage
+from tests.helpers.object_storage import BUCKET, object_storage, without_faults
 
 ODD_NAMES = (
     "a b.png",
@@ -49,14 +49,7 @@ def server():
 
 @pytest.fixture
 def s3(server, monkeypatch, request):
-    """The server without faults, and a folder for this test; only `repeat` repeats, at once."""
-    import s3fs
-
-    server.set()
-    server.folder = f"s3://{BUCKET}/{request.node.name.partition('[')[0]}"
-    monkeypatch.setattr(storage_requests, "WAITS_S", (0.01,) * 20)
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    return server
+    return without_faults(server, monkeypatch, request.node.name.partition("[")[0])
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

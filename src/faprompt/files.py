@@ -10,9 +10,10 @@ import re
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -32,10 +33,21 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = False) -> No
     Raises:
         OSError: the folder does not exist or cannot be written. Nothing is left behind.
     """
+    with new_file(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextmanager
+def new_file(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Yield a stream to a hidden neighbour, which takes the place of `path` at the end.
+
+    Raises:
+        OSError: as for `write_atomically`. Whatever is raised, nothing is left behind.
+    """
     temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -27,9 +27,7 @@ from faprompt.errors import ConfigError
 from faprompt.files import is_url as is_url  # also a name of this module
 from faprompt.files import (
     natural_key,
-    replace_file,
-    sync_folder,
-    temporary_name,
+    new_file,
     write_atomically,
 )
 from faprompt.storage_requests import find_file_system, request
@@ -216,19 +214,8 @@ class LocalFolder:
         """Yield a stream to a hidden neighbour that takes the file's place at the end."""
         target = self._target(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(target)
-        try:
-            with temporary.open("wb") as stream:
-                yield stream
-                if durable:
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            replace_file(temporary, target)
-            if durable:
-                sync_folder(target.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with new_file(target, durable=durable) as stream:
+            yield stream
 
     def read(self, name: str) -> bytes:
         """Return the content of a file."""

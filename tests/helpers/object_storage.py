@@ -136,6 +136,19 @@ def object_storage() -> Iterator[Faults]:
             thread.join()
 
 
+def without_faults(server: Faults, patch: pytest.MonkeyPatch, folder: str) -> Faults:
+    """Return the server calm, with a folder for one test; only `repeat` repeats, at once."""
+    import s3fs
+
+    from faprompt import storage_requests
+
+    server.set()
+    server.folder = f"s3://{BUCKET}/{folder}"
+    patch.setattr(storage_requests, "WAITS_S", (0.01,) * 20)
+    patch.setattr(s3fs.S3FileSystem, "retries", 1)
+    return server
+
+
 def clear_clients() -> None:
     """Forget the clients that s3fs keeps: they know the address of an earlier server."""
     import s3fs

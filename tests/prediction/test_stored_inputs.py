@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from faprompt import storage_requests
 from faprompt.bulk import Shard, merge_shards, shard_of
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.prediction import picture_fetching, read_rows
@@ -21,7 +20,7 @@ from faprompt.prediction.picture_fetching import fetch_ahead
 from faprompt.storage import StoredFile, StoredFolder, open_folder, stamp_url
 from tests.bulk.runs import run, run_all
 from tests.helpers import small
-from tests.helpers.object_storage import BUCKET, object_storage
+from tests.helpers.object_storage import object_storage, without_faults
 from tests.prediction.fakes import RedScorer, part, parts, predict, rows_of
 
 pytest.importorskip("fsspec")
@@ -35,14 +34,7 @@ def server():
 
 @pytest.fixture
 def s3(server, monkeypatch, request):
-    """The server without faults, and a folder for this test; only `repeat` repeats, at once."""
-    import s3fs
-
-    server.set()
-    server.folder = f"s3://{BUCKET}/{request.node.name}"
-    monkeypatch.setattr(storage_requests, "WAITS_S", (0.01,) * 20)
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    return server
+    return without_faults(server, monkeypatch, request.node.name)
 
 
 @pytest.fixture

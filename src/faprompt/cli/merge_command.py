@@ -29,13 +29,7 @@ def merge(
             show_default=False,
         ),
     ] = None,
-    title: Annotated[
-        str,
-        typer.Option(
-            help="Heading of the report, such as a lot number. Default: the name of OUT.",
-            show_default=False,
-        ),
-    ] = "",
+    title: o.Title = "",
     as_json: o.Json = False,
 ) -> None:
     """Check that all shards of a run are done, and write one table, one report, one summary.

@@ -155,6 +155,13 @@ Mask = Annotated[
         "with one such file for each picture, by name. Default: as calibrated.",
     ),
 ]
+Title = Annotated[
+    str,
+    typer.Option(
+        help="Heading of the report, such as a lot number. Default: the name of OUT.",
+        show_default=False,
+    ),
+]
 Product = Annotated[
     str | None,
     typer.Option(help="Product of the pictures. Default: their folder, if it is a product."),

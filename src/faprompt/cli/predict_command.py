@@ -39,13 +39,7 @@ def predict(
         bool, typer.Option(help="Write each picture with its score map on top.")
     ] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
-    title: Annotated[
-        str,
-        typer.Option(
-            help="Heading of the report, such as a lot number. Default: the name of OUT.",
-            show_default=False,
-        ),
-    ] = "",
+    title: o.Title = "",
     tiles: o.Tiles = None,
     mask: o.Mask = None,
     product: o.Product = None,
