@@ -84,14 +84,12 @@ def written(home):
     faprompt(f"{predict} model --out judged --threshold 0.5 --bit-depth 12", wanted=3)
     faprompt(f"{predict} tiny --out shown --window 1000,2000 --no-overlays", wanted=3)
     faprompt(f"{predict} exported --out exported-rows", wanted=3)
-    part = f"{predict} line --out shards --window auto --tiles 2 --shard"
+    part = f"{predict} model --out shards --window auto --tiles 2 --shard"
     assert sorted(call(f"faprompt {part} {shard}")[0] for shard in ("1/2", "2/2")) == [0, 3]
     faprompt("merge shards", wanted=3)
-    faprompt(f"{predict} model --out pool --devices cpu,cpu --set prompts=1", wanted=2)
-    faprompt("predict in/0.png --model model --out whole --devices cpu")
-    assert call("faprompt merge whole")[0] == 0
+    faprompt("predict in/0.png --model line --out whole --devices cpu")
     runs = ("plain", "judged", "shown", "exported-rows", "shards", "whole")
-    measure = "evaluate set --device cpu --replicates 10 --model"
+    measure = "evaluate set --device cpu --replicates 40 --model"
     faprompt(f"{measure} line --out measured --pro-200", wanted=3)
     faprompt(f"{measure} model --out defects --by-defect", wanted=3)
     answers = served()
@@ -118,7 +116,9 @@ def served() -> dict[str, list[dict]]:
     }
     picture = service.png()
     with service.running(named=models) as client:
-        single = [client.post(f"/v1/predict?model={name}", picture).json for name in ("line", "plain")]
+        single = [
+            client.post(f"/v1/predict?model={name}", picture).json for name in ("line", "plain")
+        ]
         some = client.post_form("/v1/predict/batch", [("a.png", picture), ("b.png", b"none")])
         bad = [client.post("/v1/predict", b"no picture"), client.get("/v1/nothing"),
                client.post_json("/v1/predict", {"image": 1}), client.post("/v1/models")]  # fmt: skip
@@ -142,18 +142,20 @@ def delivered(home):
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         deadline = time.monotonic() + 60
-        while len(receiver.got) < 5 and running.poll() is None and time.monotonic() < deadline:
+        while len(receiver.got) < 4 and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         _, told = running.communicate(timeout=30)
-    assert running.returncode == 0 and len(receiver.got) == 5, told
+    assert running.returncode == 0 and len(receiver.got) >= 4, told
     return [json.loads(body) for _, body in receiver.got]
 
 
 def validator(name: str):
     import referencing
 
-    known = [(schema["$id"], referencing.Resource.from_contents(schema)) for schema in SCHEMAS.values()]
+    known = [
+        (schema["$id"], referencing.Resource.from_contents(schema)) for schema in SCHEMAS.values()
+    ]
     return jsonschema.Draft202012Validator(
         SCHEMAS[name], registry=referencing.Registry().with_resources(known)
     )
