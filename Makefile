@@ -72,7 +72,7 @@ tables: $(VENV)/.installed-dev  ## write the README's tables from the result fil
 
 docs: $(VENV)/.installed-dev  ## the site, in site/: open site/index.html, no server is needed
 	$(BIN)/python scripts/make_reference.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 map: $(VENV)/.installed-dev  ## draw the imports between layers; fail where one points up, sideways or in a circle
 	$(BIN)/python scripts/import_map.py

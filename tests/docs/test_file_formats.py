@@ -106,7 +106,7 @@ def written(home):
 
 
 def served() -> dict[str, list[dict]]:
-    """Return what a service answers: with a calibrated model, one with products, and a plain one."""
+    """Return the answers of a service with a calibrated model, one with products, and a plain one."""
     from faprompt import load_detector
 
     models = {
@@ -120,12 +120,16 @@ def served() -> dict[str, list[dict]]:
             client.post(f"/v1/predict?model={name}", picture).json for name in ("line", "plain")
         ]
         some = client.post_form("/v1/predict/batch", [("a.png", picture), ("b.png", b"none")])
-        bad = [client.post("/v1/predict", b"no picture"), client.get("/v1/nothing"),
-               client.post_json("/v1/predict", {"image": 1}), client.post("/v1/models")]  # fmt: skip
+        bad = [
+            client.post("/v1/predict", b"no picture"),
+            client.post("/v1/models"),
+            client.post_json("/v1/predict", {"image": 1}),
+            client.get("/v1/nothing"),
+        ]
         return {
             "result_row": single + some.json["results"],
             "service_models": [client.get("/v1/models").json],
-            "problem": [answer.json for answer in bad if answer.status >= 400],
+            "problem": [answer.json for answer in bad],
         }
 
 
