@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/tiny.md, docs/small.md and model cards from result files.
+"""Write the tables of README.md, of pages in docs/ and of model cards from result files.
 
     python scripts/make_tables.py [--check]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from scripts import small_tables  # noqa: E402
+from scripts import model_choice_tables, small_tables  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 MANY = 4  # groups of one dataset that still get a column each
@@ -237,6 +237,7 @@ PAGES = {
     "docs/tiny.md": {"sets": tiny_sets, "kinds": tiny_kinds, "curve": tiny_curve},
     "src/faprompt/bundled/tiny/README.md": {"sets": tiny_sets},
     "docs/small.md": small_tables.TABLES,
+    "docs/which-model.md": model_choice_tables.TABLES,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def written(home):
 
 
 def served() -> dict[str, list[dict]]:
-    """Return the answers of a service with a calibrated model, one with products, and a plain one."""
+    """Return answers of a service with a calibrated model, one with products, and a plain one."""
     from faprompt import load_detector
 
     models = {
@@ -241,6 +242,20 @@ def test_rows_and_runs_come_in_every_kind(written):
     first, second, third = written["service_models"][0]["models"]
     assert first["calibrated"] and second["products"] == ["left", "right"]
     assert not third["calibrated"] and third["target_fpr"] is None
+
+
+def test_the_page_names_the_fields_of_shard_files(written, home):
+    faprompt("predict in --out planned --shard plan/2")
+    for place in ("shards/shards/00001-of-00002/done.json", "planned/plan.json"):
+        line = next(
+            line
+            for line in make_reference.SHARD_FILES.splitlines()
+            if f"`{Path(place).name}`" in line
+        )
+        assert set(read(place)) <= set(re.findall(r"`(\w+)`", line))
+    (part,) = (home / "shards/shards/00001-of-00002/parts").iterdir()
+    assert re.fullmatch(r"part-\d{5}-[0-9a-f]{16}\.parquet", part.name)
+    assert (home / "planned/shards/00002-of-00002/manifest.jsonl.gz").is_file()
 
 
 def test_the_pages_of_the_reference_are_as_written():
