@@ -75,7 +75,7 @@ tables: $(VENV)/.installed-dev  ## write the tables of the documentation from th
 
 docs: $(VENV)/.installed-dev  ## the site, in site/: open site/index.html, no server is needed
 	$(BIN)/python scripts/make_reference.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 notebooks: $(VENV)/.installed-dev  ## run the notebooks and store their outputs
 	$(BIN)/python scripts/run_notebooks.py examples/notebooks/*.ipynb

@@ -63,6 +63,29 @@ print(schema["title"], list(schema["properties"]))
 
 A field without "optional" is always there. Numbers are never NaN or infinite.
 """
+SHARD_FILES = """\
+## Files of shards
+
+`faprompt predict --shard I/N` writes them for itself and for `faprompt merge`, below
+`shards/00007-of-00040/`. They have no schema. Read the merged results instead: parts may hold rows
+that no longer count.
+
+| file | format |
+|---|---|
+| `parts/part-00000-DIGITS.parquet` | up to 1,000 result rows and the column `stamp`, by which a \
+later run sees that a picture has changed. `.jsonl` without pyarrow. DIGITS: the first 8 of \
+`fingerprint`, and 8 random ones |
+| `done.json` | `fingerprint`: SHA-256 of the settings in `run.json`. `parts`: rows and digest of \
+each part that counts. `pictures`, `listed`, `listing`: number and digest of the pictures with \
+rows, of those that the inputs named for this shard, and of those for all shards. `errors`, \
+`seconds`, `version`, `finished`, `command` |
+| `manifest.jsonl.gz` | after `--shard plan/N`: one line `["PATH", "STAMP"]` for each picture of \
+the shard |
+| `plan.json`, beside `run.json` | after `--shard plan/N`: `shards`, `inputs`, `listing`, \
+`seconds`, `version` |
+
+`faprompt evaluate --shard` has [files of its own](../bulk.md#evaluate-in-shards).
+"""
 FORMAT_ORDER = (
     "result_row", "run", "summary", "metrics", "config", "webhook", "service_models", "problem",
 )  # fmt: skip
@@ -177,6 +200,8 @@ def file_formats() -> str:
         parts += [f"Schema: `faprompt/schemas/{name}.json`\n"]
         rows = [f"| `{path}` | {kind} | {told} |" for path, kind, told in fields(schema)]
         parts.append("\n".join(["| field | type | |", "|---|---|---|", *rows]) + "\n")
+        if name == "summary":
+            parts.append(SHARD_FILES)
     return "\n".join(parts)
 
 

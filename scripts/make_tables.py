@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from scripts import bulk_tables, small_tables  # noqa: E402
+from scripts import bulk_tables, model_choice_tables, small_tables  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 MANY = 4  # groups of one dataset that still get a column each
@@ -206,6 +206,7 @@ PAGES = {
     "docs/tiny.md": {"sets": tiny_sets, "kinds": tiny_kinds, "curve": tiny_curve},
     "src/faprompt/bundled/tiny/README.md": {"sets": tiny_sets},
     "docs/small.md": small_tables.TABLES,
+    "docs/which-model.md": model_choice_tables.TABLES,
     "docs/bulk.md": bulk_tables.TABLES,
 }
 

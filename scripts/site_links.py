@@ -16,7 +16,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")  # in the navigation
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")  # in the navigation
 INTERVAL = re.compile(
     r"\[([-+]?[\d.]+, [-+]?[\d.]+)\](?!\()"
 )  # in tables; no reference to a heading

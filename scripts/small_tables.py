@@ -92,6 +92,12 @@ def _ranked() -> list[tuple[str, str, dict[str, Row]]]:
     return found
 
 
+def mean_auroc(name: str, column: str) -> str:
+    """Image AUROC of a model on a set, the mean over its kinds of defect."""
+    *_, (_, _, cells) = (each for each in _ranked() if each[0] == name)
+    return _interval(cells[column]["image_auroc"])
+
+
 def lead_table() -> str:
     """How far `small` is ahead of each other column, with paired intervals."""
     lines = _head(["pictures", "", *(f"less {COLUMNS[name]}" for name in RIVALS)])

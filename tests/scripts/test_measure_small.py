@@ -108,11 +108,10 @@ def test_a_section_is_computed_once_for_each_key(tmp_path):
     assert json.loads(path.read_text())["sections"]["one"]["rows"] == [{"value": 2}]
 
 
-def test_the_page_has_the_tables_of_the_result_file():
-    if not small_tables.results():
-        pytest.skip("docs/small/results.json was not written yet")
-    text = (make_tables.ROOT / "docs" / "small.md").read_text(encoding="utf-8")
-    for name, table in small_tables.TABLES.items():
+@pytest.mark.parametrize("page", make_tables.PAGES)
+def test_pages_have_the_tables_of_the_result_files(page):
+    text = (make_tables.ROOT / page).read_text(encoding="utf-8")
+    for name, table in make_tables.PAGES[page].items():
         assert make_tables.fill(text, name, table()) == text
 
 
