@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 from faprompt import files
@@ -21,7 +22,7 @@ from faprompt.files import (
     unique_stem,
     write_atomically,
 )
-from faprompt.work import lock_folder
+from faprompt.work import LOCK_NAME, lock_folder
 
 HOLD = """
 import sys, time
@@ -128,6 +129,30 @@ def test_a_run_that_fails_leaves_no_empty_folder_and_no_folder_is_lost(tmp_path)
         (tmp_path / "used" / "result").write_bytes(b"x")
         raise KeyboardInterrupt
     assert (tmp_path / "used" / "result").is_file()
+
+
+def test_windows_frees_the_folder_after_the_lock(tmp_path, monkeypatch):
+    """It removes no open file; filelock removes its own when it lets go."""
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        assert path.name == LOCK_NAME
+        raise PermissionError("[WinError 32] The file is used by another process")
+
+    class WindowsLock(filelock.FileLock):
+        def release(self, force=False):
+            super().release(force)
+            unlink(Path(self.lock_file))
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(filelock, "FileLock", WindowsLock)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with lock_folder(tmp_path / "new" / "deep"):
+        pass
+    with lock_folder(tmp_path / "used" / "deep"):
+        (tmp_path / "used" / "deep" / "result").write_bytes(b"x")
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "result", "used"]
 
 
 def test_a_killed_process_frees_the_folder(tmp_path):
