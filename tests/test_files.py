@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import pytest
@@ -81,6 +83,23 @@ def test_other_systems_do_not_wait(tmp_path, monkeypatch):
     monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("it waited"))
     with pytest.raises(PermissionError):
         write_atomically(tmp_path / "a", b"")
+
+
+def test_windows_flushes_no_folder(tmp_path, monkeypatch):
+    """It cannot open one; files are flushed on every system."""
+    flushed, sync = [], os.fsync
+
+    def note(descriptor):
+        flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", note)
+    write_atomically(tmp_path / "a", b"x", durable=True)
+    assert flushed == [False, True] if os.name == "posix" else [False]
+    flushed.clear()
+    monkeypatch.setattr(files, "sys", SimpleNamespace(platform="win32"))
+    write_atomically(tmp_path / "b", b"x", durable=True)
+    assert flushed == [False] and (tmp_path / "b").read_bytes() == b"x"
 
 
 def test_files_take_anothers_place_in_one_way():

@@ -234,3 +234,14 @@ def test_a_console_of_western_windows_prints_our_own_texts(words):
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert "\\u" not in told.stdout.decode("cp1252")
+
+
+def test_the_page_names_tests_that_there_are():
+    rows = re.findall(r"^\| (.+) \|$", (ROOT / "docs" / "platforms.md").read_text("utf-8"), re.M)
+    named = [row.rpartition(" | ")[2] for row in rows if "test_" in row]
+    assert len(named) > 20
+    for cell in named:
+        for file, tests in re.findall(r"`([\w/]+\.py)`(?:: ((?:`\w+`(?:, )?)+))?", cell):
+            text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            for test in re.findall(r"`(\w+)`", tests):
+                assert f"def test_{test}(" in text, (file, test)
