@@ -106,7 +106,9 @@ build/locked/.installed: requirements.lock $(wildcard dist/*.whl)
 	touch $@
 
 sbom: dist build/locked/.installed  ## install the wheel as locked; dist/sbom.cdx.json and docs/licences.md
-	$(BIN)/cyclonedx-py environment build/locked/bin/python --pyproject pyproject.toml -o dist/sbom.cdx.json
+	version=$$($(BIN)/python -c 'import faprompt; print(faprompt.__version__)') && \
+	  sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > build/pyproject.toml
+	$(BIN)/cyclonedx-py environment build/locked/bin/python --pyproject build/pyproject.toml -o dist/sbom.cdx.json
 	build/locked/bin/python scripts/list_licences.py docs/licences.md
 
 clean:

@@ -54,7 +54,7 @@ def pretrain(out: Path, config: Path, steps: int | None) -> dict[str, object]:
     command = [sys.executable, str(ROOT / "scripts" / "pretrain_tiny.py")]
     command += ["--config", str(config), "--out", str(out)]
     subprocess.run(command + (["--steps", str(steps)] if steps else []), check=True)
-    with (out / "log.csv").open(newline="") as file:
+    with (out / "log.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     last, chosen = rows[-1], parse_toml(config.read_text(encoding="utf-8"))
     return {
@@ -106,7 +106,7 @@ def main() -> None:
     bundled_folder("tiny").mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS, CARD):
         shutil.copyfile(runs / "faprompt" / name, bundled_folder("tiny") / name)
-    with (bundled_folder("tiny") / CARD).open("a", encoding="utf-8") as card:
+    with (bundled_folder("tiny") / CARD).open("a", encoding="utf-8", newline="\n") as card:
         card.write(CARD_END)
     print(f"wrote {bundled_folder('tiny')}")
 

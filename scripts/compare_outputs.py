@@ -99,7 +99,7 @@ def run(work: Path, name: str, lines: Sequence[str], short: dict[str, str], stud
         )  # fmt: skip
         parts = {"stdout": done.stdout, "stderr": done.stderr, "exit": f"{done.returncode}\n"}
         for part, text in parts.items():
-            (work / name / f"{number}.{part}").write_text(text, encoding="utf-8")
+            (work / name / f"{number}.{part}").write_text(text, encoding="utf-8", newline="\n")
         statuses.append(str(done.returncode))
     seconds = time.perf_counter() - started
     print(f"{name:<34} {seconds:6.1f} s  exit {' '.join(statuses)}", flush=True)

@@ -117,7 +117,7 @@ def merge(home: Path) -> None:
 
 def rows_in(folder: Path) -> list[dict]:
     """Return the rows of a run without times, by path."""
-    lines = (folder / "results.jsonl").read_text().splitlines()
+    lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) | {"latency_ms": None} for line in lines]
     return sorted(rows, key=lambda row: row["path"])
 

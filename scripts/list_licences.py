@@ -69,4 +69,4 @@ def table(packages: list[Distribution]) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(table(list(distributions())), encoding="utf-8")
+    Path(sys.argv[1]).write_text(table(list(distributions())), encoding="utf-8", newline="\n")

@@ -290,7 +290,7 @@ def main() -> None:
             sys.exit(f"{', '.join(stale)} differ; run python scripts/make_reference.py")
         return
     for name, page in PAGES.items():
-        (FOLDER / name).write_text(MADE + page(), encoding="utf-8")
+        (FOLDER / name).write_text(MADE + page(), encoding="utf-8", newline="\n")
         print("wrote", FOLDER / name)
 
 

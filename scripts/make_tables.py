@@ -197,7 +197,7 @@ def main() -> int:
             new = fill(new, name, table())
         current &= new == old
         if not options.check:
-            (ROOT / path).write_text(new, encoding="utf-8")
+            (ROOT / path).write_text(new, encoding="utf-8", newline="\n")
     return 0 if current or not options.check else 1
 
 

@@ -233,7 +233,7 @@ def forget_after(path: Path, step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
-        path.write_text("".join([*lines[:1], *kept]), encoding="utf-8")
+        path.write_text("".join([*lines[:1], *kept]), encoding="utf-8", newline="\n")
 
 
 class Meter:
@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="overrides the config, to stop early")
     options = parser.parse_args()
-    config: Config = parse_toml(options.config.read_text())
+    config: Config = parse_toml(options.config.read_text(encoding="utf-8"))
     if options.steps:
         config["run"]["steps"] = options.steps
     options.out.mkdir(parents=True, exist_ok=True)

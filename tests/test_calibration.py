@@ -270,6 +270,9 @@ def test_a_product_is_named_by_the_nearest_folder():
              "data/bottle.png": None, "other/bottle": None}  # fmt: skip
     assert {path: both.product_of(path) for path in paths} == paths
     assert calibration().product_of("data/bottle/1.png") is None
+    composed, split = "caf\u00e9", "cafe\u0301"  # one name on macOS
+    for known, named in ((composed, split), (split, composed)):
+        assert calibration((known, "cable")).product_of(f"data/{named}/1.png") == known
 
 
 @pytest.mark.parametrize(

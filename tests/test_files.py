@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import filelock
 import pytest
 
 from faprompt import files
@@ -21,7 +24,7 @@ from faprompt.files import (
     unique_stem,
     write_atomically,
 )
-from faprompt.work import lock_folder
+from faprompt.work import LOCK_NAME, lock_folder
 
 HOLD = """
 import sys, time
@@ -82,6 +85,23 @@ def test_other_systems_do_not_wait(tmp_path, monkeypatch):
         write_atomically(tmp_path / "a", b"")
 
 
+def test_windows_flushes_no_folder(tmp_path, monkeypatch):
+    """It cannot open one; files are flushed on every system."""
+    flushed, sync = [], os.fsync
+
+    def note(descriptor):
+        flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", note)
+    write_atomically(tmp_path / "a", b"x", durable=True)
+    assert flushed == [False, True] if os.name == "posix" else [False]
+    flushed.clear()
+    monkeypatch.setattr(files, "sys", SimpleNamespace(platform="win32"))
+    write_atomically(tmp_path / "b", b"x", durable=True)
+    assert flushed == [False] and (tmp_path / "b").read_bytes() == b"x"
+
+
 def test_files_take_anothers_place_in_one_way():
     source = Path(files.__file__).parent
     texts = {path.name: path.read_text(encoding="utf-8") for path in source.rglob("*.py")}
@@ -128,6 +148,30 @@ def test_a_run_that_fails_leaves_no_empty_folder_and_no_folder_is_lost(tmp_path)
         (tmp_path / "used" / "result").write_bytes(b"x")
         raise KeyboardInterrupt
     assert (tmp_path / "used" / "result").is_file()
+
+
+def test_windows_frees_the_folder_after_the_lock(tmp_path, monkeypatch):
+    """It removes no open file; filelock removes its own when it lets go."""
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        assert path.name == LOCK_NAME
+        raise PermissionError("[WinError 32] The file is used by another process")
+
+    class WindowsLock(filelock.FileLock):
+        def release(self, force=False):
+            super().release(force)
+            unlink(Path(self.lock_file))
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(filelock, "FileLock", WindowsLock)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with lock_folder(tmp_path / "new" / "deep"):
+        pass
+    with lock_folder(tmp_path / "used" / "deep"):
+        (tmp_path / "used" / "deep" / "result").write_bytes(b"x")
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "result", "used"]
 
 
 def test_a_killed_process_frees_the_folder(tmp_path):

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import faprompt
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+TESTED = {
+    re.sub(r"[-_.]+", "-", name).lower(): version
+    for name, version in re.findall(
+        r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+}
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+) \\\n((?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M)
 
 
@@ -59,16 +66,27 @@ def test_the_lock_has_what_the_project_asks_for_in_the_tested_versions():
     wanted += [each for extra in extras for each in PROJECT["optional-dependencies"][extra]]
     locked = {name: version for name, version, _ in PIN.findall(LOCK)}
     assert names(wanted) - {*locked} == set()
-    tested = dict(
-        line.split("==")
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if "==" in line
-    )
-    tested = {plain(name): version for name, version in tested.items()}
     differ = {
-        n: (v, tested[n]) for n, v in locked.items() if n in tested and v.split("+")[0] != tested[n]
+        n: (v, TESTED[n]) for n, v in locked.items() if n in TESTED and v.split("+")[0] != TESTED[n]
     }
     assert differ == {}
+    assert len({*locked} & {*TESTED}) > 30
+
+
+@pytest.mark.parametrize("which", ["locked", "tested"])
+def test_the_versions_are_what_the_project_allows(which):
+    versions = {name: version for name, version, _ in PIN.findall(LOCK)}
+    versions = versions if which == "locked" else TESTED
+    extras = PROJECT["optional-dependencies"].values()
+    asked = [Requirement(each) for part in (PROJECT["dependencies"], *extras) for each in part]
+    unfit = {
+        str(each): versions[plain(each.name)]
+        for each in asked
+        if plain(each.name) in versions and not each.specifier.contains(versions[plain(each.name)])
+    }
+    assert unfit == {}
+    lost = {plain(Requirement(each).name) for each in PROJECT["dependencies"]} - {*versions}
+    assert lost == set()
 
 
 def test_the_licence_list_is_that_of_the_lock():

@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from faprompt.scoring import (
     abnormal_probability,
@@ -224,6 +226,25 @@ def test_the_harmonic_mean_is_scipys():
     maps = draw(3, 2, 4, 4) + 0.01
     ours = harmonic_mean((maps / 2).clamp(max=1))
     np.testing.assert_allclose(ours, hmean((maps / 2).double().numpy(), axis=0), rtol=1e-5)
+
+
+def test_apples_mps_is_asked_for_no_float64():
+    """Tensors without values stand for those of MPS."""
+
+    class AsMps(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and made.device.type == "mps":
+                assert made.dtype != torch.float64, f"{func} on MPS"
+            return made
+
+    with FakeTensorMode(), AsMps():
+        maps = harmonic_mean(torch.empty(3, 2, 4, 4, device="mps"))
+        windows = window_map(torch.empty(2, 9, device="mps"), (4, 4), 2)
+        with pytest.raises(AssertionError, match="on MPS"):
+            torch.empty(2, device="mps").double()
+    for made in (maps, windows):
+        assert (made.device.type, made.dtype, made.shape) == ("mps", torch.float32, (2, 4, 4))
 
 
 def test_the_nearest_distance_equals_a_loop():

@@ -27,7 +27,7 @@ def write(out: Path, name: str, results: list[faprompt.AnomalyResult]) -> None:
     for row, result in zip(rows, results, strict=True):
         row["regions"] = [asdict(region) for region in result.regions]
     lines = [json.dumps(row) for row in rows]
-    (out / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (out / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     np.save(out / f"{name}.npy", np.stack([result.score_map for result in results]))
 
 
@@ -67,7 +67,7 @@ def main(out: Path) -> None:
     again = faprompt.load_detector(str(out / "saved"))
     write(out, "reloaded", [again.predict(path) for path in PICTURES])
     (out / "metrics.json").write_text(
-        json.dumps({mode: metrics(mode) for mode in ("exact", "binned")})
+        json.dumps({mode: metrics(mode) for mode in ("exact", "binned")}), encoding="utf-8"
     )
     read = faprompt.read_image("inputs/out/files/alpha.png")
     np.save(out / "read.npy", read.array)

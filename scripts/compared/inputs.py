@@ -95,11 +95,12 @@ def flat_sets(out: Path, normal: list[Pair], anomalous: list[Pair]) -> None:
             "img_path": f"images/{name}", "mask_path": f"masks/{name}" if mask else "",
             "cls_name": "part", "specie_name": "hole" if mask else "", "anomaly": label,
         })  # fmt: skip
-    (out / "table/table.csv").write_text("\n".join(rows) + "\n")
-    (out / "meta/meta.json").write_text(json.dumps({"train": {}, "test": {"part": records}}))
+    (out / "table/table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    listed = {"train": {}, "test": {"part": records}}
+    (out / "meta/meta.json").write_text(json.dumps(listed), encoding="utf-8")
     kinds = [{"id": 1, "name": "hole"}]
     content = {"images": images, "annotations": marks, "categories": kinds}
-    (out / "coco/instances.json").write_text(json.dumps(content))
+    (out / "coco/instances.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def odd_files(out: Path, picture: Path) -> None:
@@ -118,7 +119,7 @@ def odd_files(out: Path, picture: Path) -> None:
     image.crop((0, 0, 128, 90)).save(out / "turned.jpg", exif=turned)
     (out / "broken.png").write_bytes(picture.read_bytes()[:900])
     (out / "empty.jpg").write_bytes(b"")
-    (out / "readme.txt").write_text("not a picture")
+    (out / "readme.txt").write_text("not a picture", encoding="utf-8")
 
 
 def checkpoints(out: Path) -> None:

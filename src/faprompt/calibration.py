@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -336,8 +337,9 @@ class Calibration:
             return None
         named = str(path)
         parts = named.split("/")[2:] if is_url(named) else Path(path).absolute().parts
-        folders = reversed(parts[:-1])
-        return next((folder for folder in folders if folder in self.products), None)
+        products = {unicodedata.normalize("NFC", product): product for product in self.products}
+        folders = (unicodedata.normalize("NFC", folder) for folder in reversed(parts[:-1]))
+        return next((products[folder] for folder in folders if folder in products), None)
 
     def limits(self, product: str | None = None) -> Limits:
         """Return the thresholds of a product; raises as `check_product`."""

@@ -7,11 +7,11 @@ calibration, as everything else that decides a score.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,10 +223,12 @@ def find_mask(folder: Path, picture: Path) -> Path:
     home = Path(os.path.abspath(picture)).parent
     own = folder / home.name
     folder = own if own.is_dir() and own.resolve() != home.resolve() else folder
+    starts = tuple(_comparable(f"{picture.stem}{end}") for end in (".", "_mask."))
+    names = os.listdir(folder) if folder.is_dir() else []
+    near = (folder / name for name in sorted(names) if _comparable(name).startswith(starts))
     found = [
         path
-        for stem in (picture.stem, f"{picture.stem}_mask")
-        for path in sorted(folder.glob(f"{glob.escape(stem)}.*"))
+        for path in near
         if path.suffix.lower() in IMAGE_EXTENSIONS and path.resolve() != picture.resolve()
     ]
     if len(found) == 1:
@@ -236,6 +238,11 @@ def find_mask(folder: Path, picture: Path) -> Path:
         f"{picture}: {what} in {folder}; wanted one file {picture.stem}.png or "
         f"{picture.stem}_mask.png. A black picture leaves nothing out."
     )
+
+
+def _comparable(name: str) -> str:
+    """Return a file name that is equal however accents are coded; on Windows also without case."""
+    return os.path.normcase(unicodedata.normalize("NFC", name))
 
 
 def read_setup(folder: Path) -> DetectorSetup:

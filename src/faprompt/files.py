@@ -79,7 +79,7 @@ def replace_file(source: Path, target: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder; Windows writes them by itself."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

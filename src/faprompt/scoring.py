@@ -150,13 +150,12 @@ def window_map(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
         WinCLIP (Jeong et al., CVPR 2023), harmonic averaging of windows.
     """
     rows, columns = grid
-    inverse = 1 / grid_map(scores, (rows - side + 1, columns - side + 1)).double().clamp_min(
-        LEAST_SCORE
-    )
+    windows = grid_map(scores, (rows - side + 1, columns - side + 1))
+    inverse = 1 / _double(windows).clamp_min(LEAST_SCORE)
     sums, counts = (
         _window_sums(values, grid, side) for values in (inverse, torch.ones_like(inverse[:1]))
     )
-    return (counts / sums).float().clamp(0, 1)
+    return (counts / sums).float().clamp(0, 1).to(scores.device)
 
 
 def _window_sums(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
@@ -170,8 +169,13 @@ def _window_sums(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
 
 def harmonic_mean(maps: Tensor) -> Tensor:
     """Return the harmonic mean over the first axis of (S, ...) in [0, 1]."""
-    inverse = 1 / maps.double().clamp_min(LEAST_SCORE)
-    return (1 / inverse.mean(dim=0)).float().clamp(0, 1)
+    inverse = 1 / _double(maps).clamp_min(LEAST_SCORE)
+    return (1 / inverse.mean(dim=0)).float().clamp(0, 1).to(maps.device)
+
+
+def _double(values: Tensor) -> Tensor:
+    """Return values as float64; on the CPU where they are on Apple's MPS, which has no float64."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 def nearest_distance(tokens: Tensor, memory: Tensor) -> Tensor:

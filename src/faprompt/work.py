@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,7 @@ ProgressCallback = Callable[[str, int, int], None]  # (stage, units done, units 
 
 logger = logging.getLogger("faprompt")
 
-LOCK_NAME = ".faprompt.lock"  # stays in the folder; an empty file that locks nothing by itself
+LOCK_NAME = ".faprompt.lock"  # an empty file that locks nothing by itself; it stays, but on Windows
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -157,6 +158,8 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     finally:
         _remove_unused(created)
         lock.release()
+        if sys.platform == "win32":  # it removes no open file; `release` has removed this one
+            _remove_empty(created)
 
 
 def _remove_unused(folders: list[Path]) -> None:
@@ -164,5 +167,11 @@ def _remove_unused(folders: list[Path]) -> None:
     with suppress(OSError):  # a folder that stays is no harm
         if folders and os.listdir(folders[0]) == [LOCK_NAME]:
             (folders[0] / LOCK_NAME).unlink()
-            for folder in folders:
-                folder.rmdir()
+            _remove_empty(folders)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove a folder and those around it, up to the first that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

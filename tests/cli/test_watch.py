@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from faprompt.cli.watch_command import _stop_on_signals
 from faprompt.watching import Webhook
 from tests.helpers import exported, small
 from tests.helpers.systems import needs_posix
@@ -71,6 +72,19 @@ def test_a_signal_ends_it_cleanly(home, number):
     wanted = "v1," + b64encode(digest).decode()
     assert hmac.compare_digest(headers["webhook-signature"], wanted)
     assert json.loads(body)["result"] == row
+
+
+@needs_posix
+def test_ctrl_break_ends_it_where_there_is_one(monkeypatch):
+    """Windows sends it between programs; another signal stands for it here."""
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    before = signal.getsignal(signal.SIGUSR1)
+    with _stop_on_signals() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.is_set()
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL  # the second one ends it
+    assert signal.getsignal(signal.SIGUSR1) is before
 
 
 def test_a_second_watch_of_one_folder_is_refused(home, faprompt, monkeypatch):

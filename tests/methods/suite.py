@@ -14,6 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from faprompt.clip.backbone import Backbone
 from faprompt.clip.vision import ImageFeatures
@@ -31,6 +34,16 @@ from faprompt.methods.registry import (
 from faprompt.models import load_detector
 from faprompt.references import ReferenceBank, References
 from tests.helpers import export, large, small
+
+
+class NoDouble(TorchDispatchMode):
+    """Refuses float64 tensors, as Apple's MPS does."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        wide = [t for t in tree_leaves(made) if isinstance(t, Tensor) and t.dtype == torch.float64]
+        assert not wide, f"{func} makes float64"
+        return made
 
 
 class MethodSuite:
@@ -137,6 +150,12 @@ class MethodSuite:
             assert values.dtype == torch.float32
             assert values.min() >= 0 and values.max() <= 1
         assert scores.std() > 0 and maps.std() > 1e-4  # pictures and places differ
+
+    def test_no_tensor_is_wider_than_apples_mps_allows(self, detector, monkeypatch):
+        """`scoring._double` knows that MPS has no float64; nothing else may ask for it."""
+        monkeypatch.setattr("faprompt.scoring._double", Tensor.float)
+        with torch.no_grad(), NoDouble():
+            detector(self.pixels())
 
     def test_alone_equals_in_a_batch(self, detector):
         pixels = self.pixels(4)

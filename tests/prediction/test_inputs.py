@@ -10,6 +10,7 @@ import pytest
 from faprompt.errors import ImageReadError
 from faprompt.prediction import expand_inputs
 from faprompt.prediction.input_paths import describe_left_out
+from faprompt.training.checkpoint import CHECKPOINT_NAME
 from faprompt.work import LOCK_NAME
 from tests.helpers.systems import needs_posix
 
@@ -117,11 +118,13 @@ def test_pictures_that_other_verbs_wrote_are_no_inputs(tree):
     make(tree, "eval/metrics.json", "eval/gallery/gallery.csv", "eval/gallery/missed.png")
     make(tree, "eval/curves/mug.png", "eval/curves/mug.csv")
     make(tree, "model/loss.png", "model/loss.csv", f"model/{LOCK_NAME}")
+    make(tree, "windows/loss.png", "windows/loss.csv", f"windows/{CHECKPOINT_NAME}")
     make(tree, "study/figure.png", "study/figure.csv", "study/study.md")
     assert names(expand_inputs(["set"])) == [f"set/{name}" for name in IN_ORDER]
     for name in ("eval/metrics.json", f"model/{LOCK_NAME}", "study/study.md", f"{KEY}.html"):
         (tree / name).unlink()  # then nothing says that they are ours
-    assert len(expand_inputs(["set"])) == len(IN_ORDER) + 5
+    (tree / "windows" / CHECKPOINT_NAME).unlink()
+    assert len(expand_inputs(["set"])) == len(IN_ORDER) + 6
 
 
 @needs_posix

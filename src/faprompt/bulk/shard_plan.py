@@ -122,7 +122,7 @@ class _Spill:
         self._count += 1
         if self._count >= _MOST_WAITING:
             for number, files in self._waiting.items():
-                with self._path(number).open("a", encoding="ascii") as stream:
+                with self._path(number).open("a", encoding="ascii", newline="\n") as stream:
                     stream.writelines(json.dumps(each) + "\n" for each in files)
             self._waiting.clear()
             self._count = 0

@@ -92,14 +92,19 @@ def watch(
 
 @contextmanager
 def _stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set; the second one ends the program at once."""
+    """Yield an event that Ctrl-C and SIGTERM set; the second one ends the program at once.
+
+    Windows has no SIGTERM between programs: Ctrl-Break is what another one can send.
+    """
     stop = threading.Event()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else []
 
     def end(number: int, _: object) -> None:
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield stop
     finally:

@@ -19,6 +19,7 @@ from faprompt.data.picture_files import (
     list_files,
     list_folders,
     list_images,
+    stem_key,
 )
 from faprompt.errors import DatasetError
 
@@ -104,10 +105,11 @@ def _annotated_level(level: Path, place: str) -> str | None:
 
 def _annotated_files(folder: Path, place: str) -> str | None:
     """Return the annotations that lie beside pictures of the same names, as a noun."""
-    stems = {path.stem for path in list_images(folder)}
+    stems = {stem_key(path) for path in list_images(folder)}
     if not stems:
         return None
-    beside = [path for path in list_files(folder, ".txt", ".xml", ".json") if path.stem in stems]
+    labels = list_files(folder, ".txt", ".xml", ".json")
+    beside = [path for path in labels if stem_key(path) in stems]
     for path in beside[:_OPENED]:
         text = _beginning(path)
         if path.suffix.casefold() == ".txt" and _YOLO_ROW.fullmatch(text.partition("\n")[0]):

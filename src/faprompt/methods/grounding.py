@@ -66,8 +66,8 @@ def likely_boxes(chances: Tensor, boxes: Tensor, *, slips: bool = False) -> Tens
     order = chances.argsort(descending=True, stable=True)
     best = order[:1]
     if slips:
-        cut = (chances.double() * 100).floor().flip(0)
-        order = len(chances) - 1 - cut.argsort(descending=True, stable=True)
+        cut = (chances.cpu().double() * 100).floor().flip(0)  # Apple's MPS has no float64
+        order = (len(chances) - 1 - cut.argsort(descending=True, stable=True)).to(chances.device)
     good = (chances > LEAST_CHANCE) & (boxes[:, 2] * boxes[:, 3] < MOST_AREA)
     likely = order[good[order]]
     return likely if len(likely) else best

@@ -42,6 +42,7 @@ _OWN_FILES = tuple(
         (r"/gallery/[^/]+\.png", ("gallery.csv", "../metrics.json")),
         (r"/curves/[^/]+\.png", ("{stem}.csv", "../metrics.json")),
         (r"/loss\.png", ("loss.csv", LOCK_NAME)),
+        (r"/loss\.png", ("loss.csv", "checkpoint.safetensors")),  # Windows keeps no lock file
         (r"/figure\.png", ("figure.csv", "study.md")),
     )
 )  # fmt: skip
