@@ -7,6 +7,7 @@ picture: one that ends its process each time is an error row.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -110,6 +111,7 @@ class _Pool:
             if not waiting:
                 return
             if number:
+                gc.collect()  # lost actors that a cycle holds keep their processors
                 logger.warning(
                     "%d pictures were lost with their process or node; scoring them again in "
                     "blocks of %d", len(waiting), rules.pictures,
