@@ -8,14 +8,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("ray", reason="needs the extra ray")
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
-from faprompt.bulk import ray_rows
+from faprompt.bulk import ray_engine, ray_rows
 from faprompt.errors import ConfigError, FapromptError
+from faprompt.prediction import ResultRow
 from faprompt.storage import StoredFile
 from tests.bulk.poisoned import ENDS, RAISES, PoisonedBulkScorer, lot
 from tests.helpers import small
@@ -64,6 +66,24 @@ def test_relative_paths_begin_where_this_process_is(local_ray, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     found = score(PoisonedBulkScorer("red-relative"), ["in/00000.png"])
     assert found["in/00000.png"].status == "ok"
+
+
+@pytest.mark.parametrize("before", [[], [b"null"] * 9 + [json.dumps({}).encode()]])
+def test_processes_that_end_before_any_row_stop_the_run(monkeypatch, before):
+    """Without a row, ten blocks that end their process are enough to say so."""
+    rows = [ResultRow("a.png", "red", score=0.5).to_line() if line == b"{}" else line
+            for line in [*before, *[b"null"] * 10]]  # fmt: skip
+    column = SimpleNamespace(to_pylist=lambda: rows)
+    data = SimpleNamespace(iter_batches=lambda **_: iter([{"row": column}]))
+    ray = SimpleNamespace(data=SimpleNamespace(from_items=lambda *_, **__: None))
+    monkeypatch.setattr(ray_engine._Pool, "_scored", lambda *_: data)
+    pool = ray_engine._Pool(ray, PoisonedBulkScorer("red"), 1, 0, None, quiet=True)
+    found = pool._pass(["a.png"], ray_engine._ROUNDS[0])
+    if before:
+        assert [row.score for row in found] == [0.5]
+    else:
+        with pytest.raises(FapromptError, match="end before there is one row"):
+            next(found)
 
 
 def test_a_device_with_a_number_is_refused():
