@@ -7,8 +7,8 @@ other load on the machine meets all. Time starts with the first picture to be sc
 imports are not in it. Listing, parts and `done.json` are. Each run is in a process of its own and
 has one thread, `plain 2` is two plain runs of half the pictures at a time. Ray takes its turns in
 the same way, with one or two actors of a local Ray; its time starts when the first actor is ready.
-Then empty work is timed for 1 to 1,000 shards, and the bytes of rows and lists are measured. Rows go
-to `benchmarks/results/shards.csv`.
+Empty work is timed for 1 to 1,000 shards, and the bytes of rows and lists are measured. Rows go to
+`benchmarks/results/shards.csv`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/ray_data.py "examples/pictures/*.jpg"
 
-A picture that cannot be scored is a row with an error. `faprompt predict --engine ray` does more: it
-goes on after an interruption, and finds the one picture that ends its process.
+A picture that cannot be scored is a row with an error. `faprompt predict --engine ray` does more:
+it goes on after an interruption, and finds the one picture that ends its process.
 """
 
 import glob
