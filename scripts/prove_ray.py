@@ -3,8 +3,8 @@
     python scripts/prove_ray.py --pictures 2000 --memory 1000 5000 20000
 
 Each cluster is a head without processors and two nodes with one each. Rows are compared with those
-of one process. One run is undisturbed; in one a node is killed after a fifth of the rows and another
-joins after a half; in one some pictures end the process that scores them, or raise. Then the memory
+of one process. One run is undisturbed; in one a node is killed after a fifth of the rows and one is
+added after a half; in one some pictures end the process that scores them, or raise. Then the memory
 of the driver and of the object store is sampled during runs of several lengths. Prints JSON.
 """
 
@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ray
 from kill_shards import draw_pictures
@@ -38,8 +38,7 @@ from faprompt.prediction.result_rows import ResultRow
 from faprompt.storage import StoredFile, open_folder
 from tests.bulk.poisoned import ENDS, OUT_OF_MEMORY, RAISES, PoisonedBulkScorer, lot
 
-ROOT = Path(__file__).resolve().parents[1]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])  # of the workers
+os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], f"{sys.path[0]}/src"])  # of the workers
 os.environ["OMP_NUM_THREADS"] = "1"
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 2**27, "include_dashboard": False}
 
@@ -102,7 +101,7 @@ def compared(rows: Sequence[ResultRow], wanted: dict[str, ResultRow]) -> dict[st
 
 
 def _plain(row: ResultRow) -> ResultRow:
-    """Return a row without its time, with figures as a batch of another size rounds them."""
+    # without its time, with figures as a batch of another size rounds them
     regions = tuple(replace(r, peak=round(r.peak, 4), mean=round(r.mean, 4)) for r in row.regions)
     return replace(row, latency_ms=None, score=round(row.score or 0, 4), regions=regions)
 
@@ -148,8 +147,7 @@ def memory(folder: Path, count: int) -> dict[str, Any]:
             used.append((held * os.sysconf("SC_PAGE_SIZE") / 1e6, (size - free) / 1e6))
 
     with tempfile.TemporaryDirectory() as out, ray_rows(PoisonedBulkScorer("red")) as source:
-        sampler = threading.Thread(target=sample)
-        sampler.start()
+        (sampler := threading.Thread(target=sample)).start()
         done = run_shard(source, files, open_folder(out), settings=dict)
         over.set()
         sampler.join()
