@@ -74,8 +74,7 @@ def score(
     scorer: BulkScorer, paths: Sequence[str], disturb: Callable[..., dict[str, int]] | None = None
 ) -> tuple[list[ResultRow], dict[str, float]]:
     """Return the rows of a cluster in the order in which they came, and seconds."""
-    rows: list[ResultRow] = []
-    found: dict[str, float] = {}
+    rows, found = [], {}
     with two_nodes() as cluster:
         begin = time.monotonic()
         with ray_rows(scorer, address=cluster.address) as source:
