@@ -1,12 +1,13 @@
-"""Time of shards against plain `predict`, and what many shards cost in files and requests.
+"""Time of shards and of Ray against plain `predict`, and what many shards cost in files.
 
     python -m benchmarks.shards --pictures 5000 --rounds 3
 
 Plain run, one shard, and two shards in two processes take turns over the same pictures, so that
 other load on the machine meets all. Time starts with the first picture to be scored: model and
 imports are not in it. Listing, parts and `done.json` are. Each run is in a process of its own and
-has one thread, `plain 2` is two plain runs of half the pictures at a time. Then empty work is timed
-for 1 to 1,000 shards, and the bytes of rows and lists are measured. Rows go to
+has one thread, `plain 2` is two plain runs of half the pictures at a time. Ray takes its turns in
+the same way, with one or two actors of a local Ray; its time starts when the first actor is ready.
+Empty work is timed for 1 to 1,000 shards, and the bytes of rows and lists are measured. Rows go to
 `benchmarks/results/shards.csv`.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import append_csv, machine_record
 
@@ -72,39 +75,85 @@ def work(kind: str, folder: Path, out: Path, model: str, half: int) -> None:
     }))  # fmt: skip
 
 
-def timed(kind: str, processes: int, folder: Path, model: str) -> tuple[float, float]:
-    """Return the seconds and the processor seconds of a run in one or two processes."""
-    halves = [0] if processes == 1 else [1, 2]
+def ray_work(folder: Path, out: Path, model: str, actors: int) -> None:
+    """Do one run with actors of a local Ray; print its seconds, and those before and after."""
+    import faprompt
+    from faprompt.bulk import BulkScorer, ShardScorer, predict_shard, ray_rows
+    from faprompt.prediction import PredictOptions, list_inputs
+
+    ready = out.with_name("ready")
+    ready.mkdir()
+
+    class Told(BulkScorer):
+        """Writes a file when it is ready."""
+
+        def load(self) -> ShardScorer:
+            detector = super().load()
+            detector.predict(str(next(folder.rglob("*.jpg"))))
+            (ready / str(os.getpid())).touch()
+            return detector
+
+    detector = faprompt.load_detector(model, device="cpu")
+    options = PredictOptions(report=False, overlays=False, resume=True)
+    begin = time.time()
+    with ray_rows(Told(model, device="cpu"), actors=actors) as rows:
+        predict_shard(
+            lambda device: detector, list_inputs([str(folder)]), out, options=options,
+            source=lambda plan: rows,
+        )  # fmt: skip
+        end = time.time()
+    first = min(path.stat().st_mtime for path in ready.iterdir())
+    print(json.dumps({
+        "seconds": end - first, "start": first - begin, "stop": time.time() - end,
+    }))  # fmt: skip
+
+
+def timed(kind: str, processes: int, folder: Path, model: str) -> dict[str, float]:
+    """Return the seconds, and all processor seconds, of a run in one or two processes."""
+    halves = [0] if processes == 1 or kind == "ray" else [1, 2]
     with tempfile.TemporaryDirectory() as out:
         running = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.shards", "--work", kind, "--folder", folder,
-                 "--model", model, "--half", str(half),
+                 "--model", model, "--half", str(half), "--processes", str(processes),
                  "--out", Path(out) / (f"plain{half}" if kind == "plain" else "shards")],
                 cwd=ROOT, stdout=subprocess.PIPE, text=True,
             )
             for half in halves
         ]  # fmt: skip
         told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
-    return max(each["seconds"] for each in told), sum(each["cpu"] for each in told)
+    slowest = max(told, key=lambda each: each["seconds"])
+    return slowest | {"cpu": sum(each.get("cpu", 0) for each in told)}
 
 
-def compare(folder: Path, pictures: int, model: str, rounds: int) -> None:
-    """Let plain runs and shards take turns, and write the medians of their ratios."""
-    for processes in (1, 2):
-        found: dict[str, list[tuple[float, float]]] = {"plain": [], "shard": []}
+def compare(
+    kind: str, folder: Path, pictures: int, model: str, rounds: int, processes: Sequence[int]
+) -> None:
+    """Let plain runs and shards, or Ray, take turns, and write the medians of their ratios."""
+    for number in processes:
+        pairs: list[tuple[dict[str, float], dict[str, float]]] = []
         for turn in range(rounds):
-            for kind in ("plain", "shard") if turn % 2 == 0 else ("shard", "plain"):
-                found[kind].append(timed(kind, processes, folder, model))
-        plain, shard = found["plain"], found["shard"]
-        pairs = [*zip(shard, plain, strict=True)]
+            order = (kind, "plain") if turn % 2 else ("plain", kind)
+            both = {each: timed(each, number, folder, model) for each in order}
+            pairs.append((both[kind], both["plain"]))
+        ours, plain = zip(*pairs, strict=True)
+
+        def middle(runs: Sequence[dict[str, float]], name: str = "seconds") -> float:
+            return statistics.median(each[name] for each in runs)
+
+        values: dict[str, Any] = {
+            "plain_s": f"{middle(plain):.1f}", f"{kind}_s": f"{middle(ours):.1f}",
+            "time_ratio": f"{statistics.median(a['seconds'] / b['seconds'] for a, b in pairs):.3f}",
+            "rate": f"{pictures / middle(ours):.1f}",
+        }  # fmt: skip
+        if kind == "ray":
+            values |= {f"{name}_s": f"{middle(ours, name):.1f}" for name in ("start", "stop")}
+        else:
+            ratio = statistics.median(a["cpu"] / b["cpu"] for a, b in pairs)
+            values["cpu_ratio"] = f"{ratio:.3f}"
         note(
-            "overhead", model=model, pictures=pictures, processes=processes, rounds=rounds,
-            plain_s=f"{statistics.median(s for s, _ in plain):.1f}",
-            shard_s=f"{statistics.median(s for s, _ in shard):.1f}",
-            time_ratio=f"{statistics.median(a[0] / b[0] for a, b in pairs):.3f}",
-            cpu_ratio=f"{statistics.median(a[1] / b[1] for a, b in pairs):.3f}",
-            rate=f"{pictures / statistics.median(s for s, _ in shard):.1f}",
+            "ray" if kind == "ray" else "overhead", model=model, pictures=pictures,
+            processes=number, rounds=rounds, **values,
         )  # fmt: skip
 
 
@@ -181,20 +230,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--empty-pictures", type=int, default=100_000)
-    parser.add_argument("--only", choices=("overhead", "empty"))
+    parser.add_argument("--only", choices=("overhead", "ray", "empty"))
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     for hidden in ("--work", "--folder", "--out"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--half", type=int, default=0, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.work == "ray":
+        ray_work(Path(asked.folder), Path(asked.out), asked.model, asked.processes[0])
+        return
     if asked.work:
         work(asked.work, Path(asked.folder), Path(asked.out), asked.model, asked.half)
         return
-    if asked.only != "overhead":
+    if asked.only in (None, "empty"):
         empty_work(asked.empty_pictures)
-    if asked.only != "empty":
-        with tempfile.TemporaryDirectory() as folder:
-            draw_pictures(Path(folder), asked.pictures)
-            compare(Path(folder), asked.pictures, asked.model, asked.rounds)
+    for kind, wanted in (("shard", "overhead"), ("ray", "ray")):
+        if asked.only in (None, wanted):
+            with tempfile.TemporaryDirectory() as folder:
+                draw_pictures(Path(folder), asked.pictures)
+                compare(
+                    kind, Path(folder), asked.pictures, asked.model, asked.rounds, asked.processes
+                )
 
 
 if __name__ == "__main__":

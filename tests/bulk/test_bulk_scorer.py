@@ -74,6 +74,18 @@ def test_what_is_no_path_is_an_error_row(paths):
     assert "a path is text, got None" in found["error"][0]
 
 
+def test_a_class_derived_from_it_may_set_attributes_of_its_own(paths):
+    """As Ray Data does with a class given to `map_batches`."""
+
+    class Wrapped(PoisonedBulkScorer):
+        def __init__(self, *values):
+            self.own = 1
+            super().__init__(*values)
+
+    scorer = Wrapped("red-derived")
+    assert scorer.own == 1 and scorer({"path": paths[:1]})["status"].tolist() == ["ok"]
+
+
 def test_a_batch_without_paths_is_refused():
     with pytest.raises(ConfigError, match="column 'path', got \\['file'\\]"):
         PoisonedBulkScorer("red")({"file": ["a.png"]})

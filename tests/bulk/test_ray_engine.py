@@ -8,14 +8,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("ray", reason="needs the extra ray")
 pytest.importorskip("ray.data", reason="needs the extra ray")
 
-from faprompt.bulk import ray_rows
+from faprompt.bulk import ray_engine, ray_rows
 from faprompt.errors import ConfigError, FapromptError
+from faprompt.prediction import ResultRow
 from faprompt.storage import StoredFile
 from tests.bulk.poisoned import ENDS, RAISES, PoisonedBulkScorer, lot
 from tests.helpers import small
@@ -66,6 +68,24 @@ def test_relative_paths_begin_where_this_process_is(local_ray, tmp_path, monkeyp
     assert found["in/00000.png"].status == "ok"
 
 
+@pytest.mark.parametrize("before", [[], [b"null"] * 9 + [json.dumps({}).encode()]])
+def test_processes_that_end_before_any_row_stop_the_run(monkeypatch, before):
+    """Without a row, ten blocks that end their process are enough to say so."""
+    rows = [ResultRow("a.png", "red", score=0.5).to_line() if line == b"{}" else line
+            for line in [*before, *[b"null"] * 10]]  # fmt: skip
+    column = SimpleNamespace(to_pylist=lambda: rows)
+    data = SimpleNamespace(iter_batches=lambda **_: iter([{"row": column}]))
+    ray = SimpleNamespace(data=SimpleNamespace(from_items=lambda *_, **__: None))
+    monkeypatch.setattr(ray_engine._Pool, "_scored", lambda *_: data)
+    pool = ray_engine._Pool(ray, PoisonedBulkScorer("red"), 1, 0, None, quiet=True)
+    found = pool._pass(["a.png"], ray_engine._ROUNDS[0])
+    if before:
+        assert [row.score for row in found] == [0.5]
+    else:
+        with pytest.raises(FapromptError, match="end before there is one row"):
+            next(found)
+
+
 def test_a_device_with_a_number_is_refused():
     with (
         pytest.raises(ConfigError, match="Ray hands out GPUs; device should be cuda, got 'cuda:1'"),
@@ -86,6 +106,7 @@ def test_the_command_writes_what_a_plain_run_writes(local_ray, tmp_path):
     for number in range(4):
         small.picture_file(tmp_path / "in" / f"{number}.png", seed=number)
     (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+    address = local_ray.get_runtime_context().gcs_address  # starting another one takes long
     found = {}
     for name, more in (("plain", []), ("ray", ["--engine", "ray"])):
         words = [
@@ -105,7 +126,7 @@ def test_the_command_writes_what_a_plain_run_writes(local_ray, tmp_path):
         ]
         done = subprocess.run(
             [sys.executable, "-m", "faprompt", *words], capture_output=True, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} if name == "ray" else None,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": address},
         )  # fmt: skip
         assert done.returncode == 3, done.stderr
         lines = (tmp_path / name / "results.jsonl").read_text().splitlines()

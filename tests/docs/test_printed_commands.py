@@ -75,6 +75,8 @@ def test_a_page_runs(page, template, request, tmp_path, monkeypatch):
               for word in re.findall(r"^(curl|openssl)\b", block.code, re.MULTILINE)}  # fmt: skip
     if any(".dcm" in block.code for block in printed(page)):
         pytest.importorskip("pydicom", reason="needs the extra dicom")
+    if any("--engine ray" in block.code for block in printed(page) if not block.reason):
+        pytest.importorskip("ray.data", reason="needs the extra ray")
     if lacking := sorted(word for word in needed if shutil.which(word) is None):
         pytest.skip(f"this machine has no {', '.join(lacking)}")
     monkeypatch.chdir(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faprompt.bulk import BulkScorer
 from faprompt.prediction import PredictOptions, predict_files
 from tests.helpers import small
 from tests.helpers.service import calibrated, running
@@ -36,7 +37,8 @@ def test_a_script_is_short_and_says_how_to_run_it(path):
 def test_there_are_no_others():
     """A new script needs a test here."""
     assert [path.stem for path in SCRIPTS] == [
-        "camera_loop", "line_queue", "results_in_pandas", "service_client", "shared_threads",
+        "camera_loop", "line_queue", "ray_data", "results_in_pandas", "service_client",
+        "shared_threads",
     ]  # fmt: skip
 
 
@@ -190,6 +192,27 @@ class TestPandas:
         script.main(tmp_path / "out")
         text = capsys.readouterr().out
         assert "none" in text and "area_px" not in text and "not read" not in text
+
+
+class TestRay:
+    @pytest.fixture
+    def two_processors(self):
+        ray = pytest.importorskip("ray", reason="needs the extra ray")
+        pytest.importorskip("ray.data", reason="needs the extra ray")
+        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27,
+                 log_to_driver=False, logging_level="ERROR")  # fmt: skip
+        yield
+        ray.shutdown()
+
+    def test_the_rows_are_those_of_one_process(self, two_processors, tmp_path, capsys):
+        script = load("ray_data")
+        paths = [small.picture_file(tmp_path / f"{seed}.png", seed=seed) for seed in range(3)]
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        script.main(str(tmp_path / "*.png"), "tiny")
+        wanted = [(row.score, row.path) for row in BulkScorer("tiny").rows(paths)]
+        printed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        for (score, path), (told, named) in zip(sorted(wanted)[::-1], printed, strict=True):
+            assert float(told) == pytest.approx(score, abs=6e-4) and named == path
 
 
 class TestClient:

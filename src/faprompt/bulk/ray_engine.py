@@ -1,14 +1,18 @@
 """Score pictures on a Ray cluster, or with the processes of a local one, through Ray Data.
 
 Blocks of paths go to a pool of actors and rows come back, so that no pixel is in the object store.
-A block whose process or node was lost is scored again in smaller blocks, at the end picture by
-picture: one that ends its process each time is an error row.
+A block whose process or node was lost is started again. One that ends its process twice is scored
+in smaller blocks, at the end picture by picture: one that ends its process each time is an error
+row. Ray itself repeats without end, because a node that is lost fails whatever is sent to it until
+the cluster knows; so starts of a block are counted where all processes can read them.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import math
 import os
 import socket
 import warnings
@@ -36,10 +40,11 @@ class _Round(NamedTuple):
 
     pictures: int  # of a block
     in_flight: int  # blocks that an actor has or waits for
-    retries: int  # of a block whose actor was lost
+    starts: int  # of a block that ends its process each time
 
 
-_ROUNDS = (_Round(64, 2, 1), _Round(8, 1, 1), _Round(1, 1, 2))
+_ROUNDS = (_Round(64, 2, 2), _Round(8, 1, 2), _Round(1, 1, 3))
+_HOPELESS = 10  # blocks that ended their processes before there was any row
 
 
 @contextmanager
@@ -110,6 +115,7 @@ class _Pool:
             if not waiting:
                 return
             if number:
+                gc.collect()  # lost actors that a cycle holds keep their processors
                 logger.warning(
                     "%d pictures were lost with their process or node; scoring them again in "
                     "blocks of %d", len(waiting), rules.pictures,
@@ -129,14 +135,15 @@ class _Pool:
             name = self.scorer.detector.name
         for path in waiting:
             reason = (
-                f"{path}: the process that scored it ended {1 + _ROUNDS[-1].retries} times, "
+                f"{path}: the process that scored it ended {_ROUNDS[-1].starts} times, "
                 "without an error of Python; look for a crash or for too little memory in the "
                 "log of Ray."
             )
             yield ResultRow(path, name, status="error", error=reason)
 
     def _pass(self, paths: list[str], rules: _Round) -> Generator[ResultRow]:
-        """Yield the rows of one execution; blocks whose process ended are left out."""
+        """Yield the rows of one execution; blocks that end their process are left out."""
+        lost: float = 0
         blocks = -(-len(paths) // rules.pictures)
         # `from_arrow` would wait for a processor, which lost actors of an earlier pass may hold
         items = self.ray.data.from_items(
@@ -146,8 +153,17 @@ class _Pool:
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
             for line in batch["row"].to_pylist():
                 values = json.loads(line)
+                if values is None:
+                    lost += 1
+                    if lost == _HOPELESS:
+                        raise FapromptError(
+                            "The processes of Ray end before there is one row; look for a crash "
+                            "or for too little memory in the log of Ray."
+                        )
+                    continue
                 if "stop" in values:
                     raise FapromptError(values["stop"])
+                lost = -math.inf
                 yield ResultRow.from_dict(values)
 
     def _scored(self, blocks: Any, count: int, rules: _Round) -> Any:
@@ -161,7 +177,7 @@ class _Pool:
             warnings.simplefilter("ignore", DeprecationWarning)
             return blocks.map_batches(
                 _Actor,
-                fn_constructor_args=(self.scorer, os.getcwd()),
+                fn_constructor_args=(self.scorer, os.getcwd(), rules.starts, os.urandom(8)),
                 batch_size=rules.pictures,  # a whole block
                 batch_format="pyarrow",
                 compute=self.ray.data.ActorPoolStrategy(
@@ -173,7 +189,7 @@ class _Pool:
                 num_cpus=self.cpus,
                 num_gpus=self.gpus,
                 max_restarts=-1,  # a dead actor would stay in the pool and be waited for
-                max_task_retries=rules.retries,
+                max_task_retries=-1,
             )
 
     def _room(self) -> int:
@@ -191,18 +207,34 @@ class _Pool:
 class _Actor:
     """Score blocks of paths inside an actor of Ray Data."""
 
-    def __init__(self, scorer: BulkScorer, home: str) -> None:
-        self._scorer = scorer
+    def __init__(self, scorer: BulkScorer, home: str, starts: int, name: bytes) -> None:
+        self._scorer, self._starts, self._name = scorer, starts, name
         with suppress(OSError):  # a node without the folder needs absolute paths
             os.chdir(home)
 
     def __call__(self, block: Any) -> dict[str, Any]:
-        """Return a line of JSON for each path; in its place the reason to stop the run."""
+        """Return a line of JSON for each path; else the reason to stop the run, or null.
+
+        Null says that this block ended its process each time.
+        """
+        from ray.experimental import internal_kv as counts  # kept by the head of the cluster
+
+        paths = block["path"].to_pylist()
+        key = self._name + paths[0]
+        started = int(counts._internal_kv_get(key) or 0)
+        if started >= self._starts:
+            lines = [b"null"]
+        else:
+            counts._internal_kv_put(key, str(started + 1).encode())
+            lines = self._lines(paths)
+        counts._internal_kv_del(key)
+        return {"row": lines}
+
+    def _lines(self, paths: list[bytes]) -> list[bytes]:
         try:
-            rows = self._scorer.rows(block["path"].to_pylist())
-            return {"row": [row.to_line() for row in rows]}
+            return [row.to_line() for row in self._scorer.rows(paths)]
         except FapromptError as error:
-            return {"row": [json.dumps({"stop": f"{type(error).__name__}: {error}"}).encode()]}
+            return [json.dumps({"stop": f"{type(error).__name__}: {error}"}).encode()]
         except Exception:  # such as a GPU that is gone: another process may do better
             logging.getLogger("faprompt").exception("this process ends")
             os._exit(1)

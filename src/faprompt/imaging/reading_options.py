@@ -13,7 +13,7 @@ MAX_PIXELS = 200_000_000
 Window: TypeAlias = tuple[float, float] | Literal["auto"]  # (center, width) of the values shown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # with slots, what Ray derives from `BulkScorer` fails
 class ReadingOptions:
     """Options that decide how the values of pictures are read.
 
