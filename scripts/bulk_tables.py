@@ -94,20 +94,18 @@ def scale_table() -> str:
 
 
 def overhead_table() -> str:
-    """A row for each measurement: shards, or Ray, beside `predict` on as many processes."""
+    """A row for each measurement of shards beside `predict` on as many processes."""
     lines = [
-        "| engine | model | pictures | processes | `predict` | this | time ratio | start-up | "
-        "pictures/s | processor |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| model | pictures | processes | turns | `predict` | shards | time ratio | "
+        "processor time ratio | pictures/s | processor |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for kind, name in (("overhead", "shard"), ("ray", "ray")):
-        for row in _rows(kind):
-            start = f"{row['start_s']} s" if row.get("start_s") else "-"
-            lines.append(
-                f"| {name} | `{row['model']}` | {int(row['pictures']):,} | {row['processes']} | "
-                f"{row['plain_s']} s | {row[name + '_s']} s | {row['time_ratio']} | {start} | "
-                f"{row['rate']} | {row['cpu']} |"
-            )
+    for row in _rows("overhead"):
+        lines.append(
+            f"| `{row['model']}` | {int(row['pictures']):,} | {row['processes']} | "
+            f"{row['rounds']} | {row['plain_s']} s | {row['shard_s']} s | {row['time_ratio']} | "
+            f"{row['cpu_ratio']} | {row['rate']} | {row['cpu']} |"
+        )
     return "\n".join(lines)
 
 

@@ -14,13 +14,8 @@ import numpy as np
 from faprompt.detector_setup import DetectorSetup, check_mask
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.files import is_url
-from faprompt.imaging.image_reading import (
-    ImageSource,
-    errors_named,
-    fetch,
-    read_image,
-    read_named,
-)
+from faprompt.imaging.image_reading import read_image, read_named
+from faprompt.imaging.picture_sources import ImageSource, errors_named, fetch
 from faprompt.imaging.picture_views import Box, join_maps
 from faprompt.imaging.picture_windows import ArrayWindows, PictureWindows, open_windows
 from faprompt.imaging.reading_options import ReadingOptions

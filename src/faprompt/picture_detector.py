@@ -28,8 +28,8 @@ from faprompt.detector_parts import (
 )
 from faprompt.detector_setup import check_mask
 from faprompt.errors import ConfigError, ModelError
-from faprompt.imaging.image_reading import ImageSource
 from faprompt.imaging.map_rendering import render_grid, stretched_rows
+from faprompt.imaging.picture_sources import ImageSource
 from faprompt.imaging.picture_views import tile_boxes
 from faprompt.imaging.picture_windows import PictureWindows
 from faprompt.imaging.reading_options import MAX_PIXELS, ReadingOptions, Window

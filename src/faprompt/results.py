@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from faprompt.imaging.image_reading import MAX_PIXELS, ImageSource, read_image
+from faprompt.imaging.image_reading import MAX_PIXELS, read_image
 from faprompt.imaging.overlay import MAP_ALPHA, MOST_BOXES, overlay, region_level
+from faprompt.imaging.picture_sources import ImageSource
 from faprompt.imaging.reading_options import Window
 from faprompt.records import Region, Verdict
 

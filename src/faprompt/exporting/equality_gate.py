@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from faprompt.calibration import ONE_PRODUCT
-from faprompt.imaging.image_reading import ImageSource, read_image
+from faprompt.imaging.image_reading import read_image
+from faprompt.imaging.picture_sources import ImageSource
 from faprompt.picture_detector import PictureDetector
 from faprompt.records import Region
 from faprompt.results import AnomalyResult

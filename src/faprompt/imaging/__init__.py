@@ -3,7 +3,6 @@
 from faprompt.imaging.decoding import IMAGE_EXTENSIONS, Samples
 from faprompt.imaging.image_reading import (
     MAX_PIXELS,
-    ImageSource,
     ReadImage,
     count_pixels,
     read_image,
@@ -23,6 +22,7 @@ from faprompt.imaging.overlay import (
     shrink,
     thumbnail,
 )
+from faprompt.imaging.picture_sources import ImageSource
 from faprompt.imaging.transform import Transform
 
 __all__ = [

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import IO, Literal
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from faprompt.errors import ConfigError, ImageReadError, MissingExtraError
-from faprompt.files import is_url
+from faprompt.errors import ImageReadError
 from faprompt.imaging.decoding import (
     HEAD_BYTES,
     Samples,
@@ -31,6 +26,14 @@ from faprompt.imaging.decoding import (
 )
 from faprompt.imaging.dicom import dicom_size, is_dicom, read_dicom
 from faprompt.imaging.dicom_levels import DicomPicture
+from faprompt.imaging.picture_sources import (
+    FileSource,
+    ImageSource,
+    errors_named,
+    open_stream,
+    reason_of,
+    source_name,
+)
 from faprompt.imaging.reading_options import MAX_PIXELS, ReadingOptions, Window
 from faprompt.imaging.rgb_levels import NOT_WINDOWED, array_to_rgb, picture_to_rgb, samples_to_rgb
 from faprompt.imaging.tiff import (
@@ -41,11 +44,8 @@ from faprompt.imaging.tiff import (
     read_with_tifffile,
 )
 from faprompt.imaging.transform import FILTERS, Transform
-from faprompt.storage import local_path, read_url
 
 PictureHandling = Literal["upright", "released"]  # `read_image`, or `read_resized`
-FileSource: TypeAlias = "str | os.PathLike[str] | bytes"
-ImageSource: TypeAlias = "FileSource | Image.Image | np.ndarray"
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPPER_BITS = "16-bit colours read by their upper 8 bits"
@@ -285,91 +285,6 @@ def count_pixels(source: FileSource) -> int:
     return width * height
 
 
-@contextmanager
-def errors_named(name: str) -> Iterator[None]:
-    """Make every failure an `ImageReadError` that begins with the picture's name."""
-    try:
-        yield
-    except ImageReadError as error:
-        raise ImageReadError(f"{name}: {error}") from error.__cause__
-    except MissingExtraError as error:
-        raise ImageReadError(f"{name}: {error}") from error
-    except MemoryError as error:
-        raise ImageReadError(
-            f"{name}: not enough memory to decode it; lower max_pixels or use smaller pictures."
-        ) from error
-    except Exception as error:  # decoders fail in many ways on broken files
-        raise ImageReadError(
-            f"{name}: the picture is truncated or corrupt ({_reason(error)}); "
-            "copy or export it again."
-        ) from error
-
-
-def source_name(source: ImageSource) -> str:
-    """Return what the errors of a picture begin with."""
-    if isinstance(source, np.ndarray):
-        return f"array {source.shape} {source.dtype}"
-    if isinstance(source, Image.Image):
-        return f"Pillow picture {source.size[0]}x{source.size[1]} {source.mode}"
-    if isinstance(source, bytes | bytearray | memoryview):
-        return f"{len(source)} bytes"
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    raise TypeError(
-        "a picture is a path, bytes, a Pillow picture or an array, "
-        f"got {type(source).__name__}; of a stream, pass stream.read()."
-    )
-
-
-@contextmanager
-def open_stream(source: FileSource) -> Iterator[IO[bytes]]:
-    """Open a picture file or its bytes for reading; a failure is an `ImageReadError`."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source)
-        return
-    place = _local_place(os.fspath(source))
-    if is_url(place):
-        yield io.BytesIO(fetch(place))
-        return
-    try:
-        stream = Path(place).open("rb")  # noqa: SIM115 (closed by the last lines below)
-    except FileNotFoundError as error:
-        raise ImageReadError("no such file; check the path.") from error
-    except IsADirectoryError as error:
-        raise ImageReadError("this is a folder; name a picture in it.") from error
-    except (OSError, ValueError) as error:
-        raise ImageReadError(f"cannot be opened ({_reason(error)}).") from error
-    with stream:
-        yield stream
-
-
-def fetch(url: str) -> bytes:
-    """Return the content of a picture file in an object storage.
-
-    Raises:
-        ImageReadError: it cannot be read; the message gives the reason alone.
-        MissingExtraError: the package of this storage is not installed.
-    """
-    if url.startswith(("http://", "https://")):
-        raise ImageReadError("web addresses are not read; download the picture first.")
-    try:
-        return read_url(url)
-    except FileNotFoundError as error:
-        raise ImageReadError(f"no such file ({_reason(error)}); check the URL.") from error
-    except PermissionError as error:
-        raise ImageReadError(f"access denied ({_reason(error)}); check the credentials.") from error
-    except (OSError, ValueError, ConfigError) as error:
-        reason = _reason(error).removeprefix(f"{url}: ").rstrip(".")
-        raise ImageReadError(f"cannot be read ({reason}).") from error
-
-
-def _local_place(place: str) -> str:
-    try:
-        return local_path(place)
-    except ConfigError as error:
-        raise ImageReadError(str(error).removeprefix(f"{place}: ")) from error
-
-
 def _read_stored(source: FileSource | Image.Image, max_pixels: int) -> _Stored:
     if not isinstance(source, Image.Image):
         with open_stream(source) as stream:
@@ -398,7 +313,7 @@ def _read_stream(stream: IO[bytes], max_pixels: int) -> _Stored:
         stream.seek(0)
         if identify(stream.read(HEAD_BYTES)) != "TIFF":
             raise
-        reason = _reason(error)
+        reason = reason_of(error)
     samples, notes = read_with_tifffile(stream, max_pixels=max_pixels, reason=reason)
     return _Stored(samples, 1, notes)
 
@@ -466,9 +381,5 @@ def _orientation(picture: Image.Image) -> tuple[int, tuple[str, ...]]:
     try:
         turn = picture.getexif().get(_ORIENTATION, 1)
     except Exception as error:  # a broken side note is no reason to refuse the pixels
-        return 1, (f"EXIF could not be read, orientation not applied ({_reason(error)})",)
+        return 1, (f"EXIF could not be read, orientation not applied ({reason_of(error)})",)
     return (turn if turn in range(1, 9) else 1), ()
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip().rstrip(".") or type(error).__name__

@@ -18,15 +18,8 @@ from PIL import Image
 
 from faprompt.errors import ImageReadError, MissingExtraError
 from faprompt.imaging.decoding import HEAD_BYTES, Samples, check_pixels, identify
-from faprompt.imaging.image_reading import (
-    MAX_PIXELS,
-    FileSource,
-    count_pixels,
-    errors_named,
-    open_stream,
-    read_named,
-    source_name,
-)
+from faprompt.imaging.image_reading import MAX_PIXELS, count_pixels, read_named
+from faprompt.imaging.picture_sources import FileSource, errors_named, open_stream, source_name
 from faprompt.imaging.picture_views import Box
 from faprompt.imaging.reading_options import ReadingOptions, Window
 from faprompt.imaging.rgb_levels import NOT_WINDOWED, picture_to_rgb, samples_to_rgb

@@ -13,7 +13,7 @@ import numpy as np
 from faprompt.clip.weights import load_backbone
 from faprompt.detector import Detector
 from faprompt.errors import ConfigError, ModelError
-from faprompt.imaging.image_reading import ImageSource
+from faprompt.imaging.picture_sources import ImageSource
 
 COMPARED: tuple[Any, ...] = ("fp32", "bf16", "int8")
 

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from faprompt.errors import ConfigError, ImageReadError
 from faprompt.imaging import count_pixels
-from faprompt.imaging.image_reading import fetch
+from faprompt.imaging.picture_sources import fetch
 from faprompt.prediction.result_rows import FileStamp, stamp_stored
 from faprompt.storage import StoredFile, stamp_url
 from faprompt.work import read_ahead
