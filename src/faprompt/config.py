@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Literal,
     Self,
     TypeVar,
@@ -236,6 +237,7 @@ class ShardNumber:
 
     index: int
     count: int
+    forms: ClassVar[str] = "I/N, such as 2/3"
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count <= MOST_SHARDS:
@@ -257,7 +259,7 @@ class ShardNumber:
         """
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if found is None:
-            raise ConfigError(f"--shard should be I/N, such as 2/3; got {text!r}.")
+            raise ConfigError(f"--shard should be {cls.forms}; got {text!r}.")
         return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from faprompt.config import ShardNumber
 from faprompt.storage import StoredFile
@@ -23,6 +23,7 @@ class Shard(ShardNumber):
     """One of `count` parts of a run, counted from 1; or a run as a whole."""
 
     whole: bool = False  # a run without shard folders
+    forms: ClassVar[str] = "I/N, such as 7/40, or plan/N"
 
     @property
     def folder(self) -> str:
