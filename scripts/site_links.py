@@ -63,7 +63,7 @@ def site_path(target: Path) -> str:
     """Return the path of a file of the repository in the site's sources."""
     if target.is_relative_to(DOCS):
         return target.relative_to(DOCS).as_posix()
-    return f"project/{target.relative_to(ROOT).as_posix()}"
+    return f"project/{target.relative_to(ROOT).as_posix().removeprefix('.')}"  # none hidden
 
 
 def _target(page: Path, link: str) -> Path:
