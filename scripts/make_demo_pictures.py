@@ -8,7 +8,7 @@ examples/pictures  six things, half of the pictures damaged, for the documentati
 
 Things and defects of the `test` family, which neither the bundled backbone nor its prompts
 ever saw; of that family, the kinds below. They were chosen after `tiny` did badly on a first
-set with eyes and screws, and on pills and keypads; the README's table has the whole family. The
+set with eyes and screws, and on pills and keypads; docs/tiny.md has the whole family. The
 lot is the second one that was drawn; docs/small.md has the verdicts on both.
 """
 

@@ -339,28 +339,6 @@ def sets_table() -> str:
     return "\n".join(lines)
 
 
-def short_table() -> str:
-    """For README.md: `small` beside the others, means over kinds of defect."""
-    heads = [f"{n}: {METRICS[m]}" for n, m in _short_columns()]
-    lines = _head(["model", *heads])
-    for column, label in COLUMNS.items():
-        values = []
-        for name, metric in _short_columns():
-            rows = {r["column"]: r for r in rows_of(f"ranking/{name}") if r["kind"] == "mean"}
-            if not rows:
-                return MISSING
-            best = max(_tenth(row[metric]) for row in rows.values())
-            cell = rows[column][metric]
-            values.append(_bold(_interval(cell), _tenth(cell) == best))
-        lines.append(_line([label, *values]))
-    return "\n".join(lines)
-
-
-def _short_columns() -> list[tuple[str, str]]:
-    return [(TILES, "image_auroc"), (TILES, "pixel_auroc"), (BRAIN, "image_auroc"),
-            (TEXTILE, "image_auroc")]  # fmt: skip
-
-
 def _head(names: Sequence[str]) -> list[str]:
     return [_line(names), "|---|" + "---:|" * (len(names) - 1)]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import math
 import os
 import socket
 import warnings
@@ -121,7 +120,7 @@ class _Pool:
                     "blocks of %d", len(waiting), rules.pictures,
                 )  # fmt: skip
             try:
-                with closing(self._pass(list(waiting), rules)) as found:
+                with closing(self._pass(list(waiting), rules, hopeful=bool(name))) as found:
                     for row in found:
                         name = row.model
                         if row.path in waiting:
@@ -141,9 +140,12 @@ class _Pool:
             )
             yield ResultRow(path, name, status="error", error=reason)
 
-    def _pass(self, paths: list[str], rules: _Round) -> Generator[ResultRow]:
-        """Yield the rows of one execution; blocks that end their process are left out."""
-        lost: float = 0
+    def _pass(self, paths: list[str], rules: _Round, *, hopeful: bool) -> Generator[ResultRow]:
+        """Yield the rows of one execution; blocks that end their process are left out.
+
+        Raises FapromptError if `_HOPELESS` blocks did so before any row; never if `hopeful`.
+        """
+        lost = 0
         blocks = -(-len(paths) // rules.pictures)
         # `from_arrow` would wait for a processor, which lost actors of an earlier pass may hold
         items = self.ray.data.from_items(
@@ -155,7 +157,7 @@ class _Pool:
                 values = json.loads(line)
                 if values is None:
                     lost += 1
-                    if lost == _HOPELESS:
+                    if lost == _HOPELESS and not hopeful:
                         raise FapromptError(
                             "The processes of Ray end before there is one row; look for a crash "
                             "or for too little memory in the log of Ray."
@@ -163,7 +165,7 @@ class _Pool:
                     continue
                 if "stop" in values:
                     raise FapromptError(values["stop"])
-                lost = -math.inf
+                hopeful = True
                 yield ResultRow.from_dict(values)
 
     def _scored(self, blocks: Any, count: int, rules: _Round) -> Any:
